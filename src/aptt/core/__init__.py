@@ -1,0 +1,1 @@
+"""The ground floor: what every loss shares. Torch and the standard library only; not public."""

@@ -1,0 +1,47 @@
+"""The module form of a loss: it holds the options of a function, and calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LossModule"]
+
+
+class LossModule(nn.Module):
+    """Options as attributes, tensors among them as buffers, and a ``repr`` that is the call.
+
+    A subclass passes its options on by name and calls its function with ``**self.options()``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self._names = tuple(options)
+        for name, value in options.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def options(self) -> dict[str, Any]:
+        """The options, by name, as they are now."""
+        return {name: getattr(self, name) for name in self._names}
+
+    def extra_repr(self) -> str:
+        """The options as they were passed, by keyword."""
+        return ", ".join(f"{name}={_written(value)}" for name, value in self.options().items())
+
+
+def per_class(values: Tensor | list[float] | tuple[float, ...] | None) -> Tensor | None:
+    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it."""
+    if values is None or isinstance(values, Tensor):
+        return values
+    return torch.tensor(values, dtype=torch.get_default_dtype())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"torch.tensor({value.tolist()})"
+    return getattr(value, "__qualname__", None) or repr(value)

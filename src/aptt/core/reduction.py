@@ -1,0 +1,67 @@
+"""From a total and a count to one number: the only place where a loss is averaged.
+
+A loss hands over the sum of its values and how much was counted. What takes part in the count:
+
+    class indices        the class weight of each target that is not ignored (1 without weights)
+    soft targets         the sum over classes of class weight x target
+    elements, boxes ...  ``weight`` where it is given, else 1 for each that is not ignored
+    alpha, pos_weight    not counted: they only multiply
+
+A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
+micro-batches and ranks are such callables, and no loss knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.streaming import Formula, evaluate
+
+__all__ = ["Normalizer", "Reduction", "check_reduction", "normalize", "reduce"]
+
+Normalizer = Callable[..., Tensor]
+Reduction = Literal["mean", "sum", "none"] | Normalizer
+
+
+def reduce(
+    formula: Formula,
+    x: Tensor,
+    *sides: Tensor | None,
+    count: Callable[[], Tensor],
+    reduction: Reduction,
+    term: str,
+    weight: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """Evaluate a formula of independent values, and reduce them.
+
+    ``count`` is called only if the reduction divides. With ``"none"`` the values come back in the
+    shape of the block notation; the caller gives them the shape of the target.
+    """
+    if reduction == "none":
+        return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
+    total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
+    return total if reduction == "sum" else normalize(total, count(), reduction, term=term)
+
+
+def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:
+    """``total`` over ``count``, as ``reduction`` says; nothing counted gives the total, a 0."""
+    if callable(reduction):
+        return reduction(total, count, term=term)
+    if reduction == "sum":
+        return total
+    return total / torch.where(count == 0, 1, count).to(total.dtype)
+
+
+def check_reduction(reduction: Reduction, *, none: bool = True) -> None:
+    """Refuse what is neither a known name nor a callable."""
+    known = ("mean", "sum", "none") if none else ("mean", "sum")
+    if not callable(reduction) and reduction not in known:
+        names = ", ".join(map(repr, known))
+        raise ValueError(
+            f"reduction must be {names} or a callable (total, count, *, term), got {reduction!r}"
+        )

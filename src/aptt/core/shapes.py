@@ -1,0 +1,236 @@
+"""Axes and checks: where the classes are, and errors that say what came and what was wanted."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Aligned",
+    "align_classes",
+    "check_binary",
+    "check_choice",
+    "check_classes",
+    "check_floating",
+    "check_number",
+    "check_range",
+    "check_shapes",
+    "check_vector",
+    "class_axis",
+    "split_axis",
+]
+
+_INDICES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class Aligned(NamedTuple):
+    """Logits as ``(N, C)`` or ``(N, C, S)``, the target to match, and the shape of the positions.
+
+    ``target`` is ``(N,)`` or ``(N, S)`` for class indices, and like ``logits`` for soft targets.
+    """
+
+    logits: Tensor
+    target: Tensor
+    soft: bool
+    shape: tuple[int, ...]
+
+
+def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Aligned:
+    """Find the class axis from the shapes (or take ``class_dim``) and bring it second, as views."""
+    check_floating(logits=logits)
+    axes = range(logits.ndim)
+    if class_dim is not None:
+        axes = range(a := class_axis(logits, class_dim), a + 1)
+    soft = target.shape == logits.shape and target.is_floating_point()
+    if soft:
+        if class_dim is None and logits.ndim > 2:
+            raise ValueError(
+                f"class_dim: soft targets of shape {_shape(target)} do not show which axis holds "
+                "the classes; pass class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
+            )
+        fits = [axes[-1]] if logits.ndim else []
+    else:
+        usual = axes if class_dim is not None else {*axes[1:2], *axes[-1:]}
+        fits = [a for a in sorted(usual) if _without(logits, a) == tuple(target.shape)]
+        if fits and target.dtype not in _INDICES:
+            raise TypeError(
+                f"target: got {target.dtype} of shape {_shape(target)}, wanted class indices of an "
+                f"integer dtype, or soft targets of the logits' shape {_shape(logits)}"
+            )
+    if not fits:
+        indices = " or ".join(sorted({str(_without(logits, a)) for a in {*axes[1:2], *axes[-1:]}}))
+        raise ValueError(
+            f"target: got {target.dtype} of shape {_shape(target)} for logits {_shape(logits)}; "
+            f"wanted class indices of shape {indices or '(one axis less)'}, or soft targets of a "
+            f"floating dtype and shape {_shape(logits)}"
+        )
+    if len(fits) > 1:
+        raise ValueError(
+            f"class_dim: logits {_shape(logits)} and target {_shape(target)} fit with the classes "
+            f"on axis {fits[0]} and on axis {fits[1]}; say which with class_dim"
+        )
+    (axis,) = fits
+    if logits.shape[axis] == 0:
+        raise ValueError(f"logits: got {_shape(logits)}, with no class on axis {axis}")
+    rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
+    x = split_axis(logits, axis, rows=rows)
+    y = split_axis(target, axis, rows=rows) if soft else target.reshape(*x.shape[:1], *x.shape[2:])
+    return Aligned(x, y, soft, _without(logits, axis))
+
+
+def class_axis(logits: Tensor, class_dim: int | None) -> int:
+    """The class axis by its non-negative number; the only one that a matrix leaves open is 1."""
+    if class_dim is None:
+        if logits.ndim > 2:
+            raise ValueError(
+                f"class_dim: logits {_shape(logits)} do not show which axis holds the classes; pass "
+                "class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
+            )
+        return logits.ndim - 1
+    if class_dim not in range(-logits.ndim, logits.ndim):
+        raise ValueError(f"class_dim: got {class_dim} for logits {_shape(logits)}")
+    return class_dim % logits.ndim
+
+
+def split_axis(t: Tensor, axis: int, *, rows: bool = False) -> Tensor:
+    """``t`` as ``(N, C, S)`` around ``axis``, or as ``(N, C)`` with the axis last."""
+    size = t.shape[axis]
+    if rows:
+        return t.movedim(axis, -1).reshape(math.prod(_without(t, axis)), size)
+    return t.reshape(math.prod(t.shape[:axis]), size, math.prod(t.shape[axis + 1 :]))
+
+
+def check_shapes(**tensors: tuple[Tensor, str]) -> None:
+    """Hold named tensors to shapes such as ``"N C *S"``: equal names are equal sizes.
+
+    One name may be starred, and stands for any number of axes; a number stands for itself.
+    """
+    bound: dict[str, object] = {}
+    for tensor, wanted in tensors.values():
+        names, sizes = wanted.split(), _grouped(wanted.split(), list(tensor.shape))
+        agree = sizes is not None and all(
+            bound.setdefault(name, int(name) if name.isdecimal() else size) == size
+            for name, size in zip(names, sizes, strict=True)
+        )
+        if not agree:
+            said = "; ".join(
+                f"{key}: {_shape(t)} should be ({', '.join(shape.split())})"
+                for key, (t, shape) in tensors.items()
+            )
+            raise ValueError(said)
+
+
+def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
+    """The sizes, those under the starred name as one tuple; None if they cannot fit."""
+    star = next((i for i, name in enumerate(names) if name.startswith("*")), None)
+    if star is None:
+        return list(sizes) if len(names) == len(sizes) else None
+    end = len(sizes) - (len(names) - star - 1)
+    return [*sizes[:star], tuple(sizes[star:end]), *sizes[end:]] if end >= star else None
+
+
+def check_floating(**tensors: Tensor) -> None:
+    """Refuse predictions that are not real floating point."""
+    for name, t in tensors.items():
+        if not t.is_floating_point():
+            raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
+
+
+def check_vector(name: str, vector: Tensor, size: int) -> Tensor:
+    """Hold an option to one number per class."""
+    if vector.shape != (size,):
+        raise ValueError(f"{name}: got shape {_shape(vector)}, wanted ({size},), one per class")
+    return vector
+
+
+def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
+    """Hold an option to a closed range."""
+    if not low <= value <= high:
+        wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name}: got {value}, wanted a number {wanted}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: str = "") -> None:
+    """Hold an option to a list of names."""
+    if value not in choices:
+        wanted = ", ".join(map(repr, choices)) + (f" or {also}" if also else "")
+        raise ValueError(f"{name}: got {value!r}, wanted {wanted}")
+
+
+def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None) -> None:
+    """Refuse targets out of a closed range, among those that count; in eager mode on CPU."""
+    if target.dtype == torch.bool or not _readable(target):
+        return
+    if bool(target.amin() >= low) and bool(target.amax() <= high):
+        return
+    wrong = ~((target >= low) & (target <= high))
+    if keep is not None:
+        wrong &= keep if keep.ndim == target.ndim else keep.unsqueeze(1)
+    if wrong.any():
+        raise ValueError(
+            f"target: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
+        )
+
+
+def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> None:
+    """Refuse class indices out of range, where looking costs no host sync: eager mode on CPU.
+
+    Elsewhere the gather of the target's logit asserts the range on the device.
+    """
+    if not _readable(target):
+        return
+    low, high = (int(v) for v in target.aminmax())
+    if low >= 0 and high < classes:
+        return
+    wrong = (target < 0) | (target >= classes)
+    if ignore_index is not None:
+        wrong &= target != ignore_index
+    if wrong.any():
+        raise ValueError(
+            f"target: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
+            + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
+        )
+
+
+def check_binary(target: Tensor, ignore_index: int | None) -> None:
+    """Refuse targets other than 0 and 1: at once on CPU, by an asynchronous assert elsewhere."""
+    if target.dtype == torch.bool or torch.compiler.is_compiling():
+        return
+    if target.is_complex():
+        raise TypeError(f"target: got {target.dtype}, wanted 0 and 1, of a real dtype or bool")
+    if not _readable(target):
+        return
+    for part in target.flatten().split(2**18):  # each product stays in the cache
+        if torch.equal(part * part, part):
+            continue
+        wrong = part * part != part
+        if ignore_index is not None:
+            wrong &= part != ignore_index
+        if wrong.any():
+            raise ValueError(
+                f"target: got {part[wrong][0].item()}, wanted 0 or 1"
+                + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
+                + "; for soft labels there is quality_focal_loss"
+            )
+
+
+def _readable(t: Tensor) -> bool:
+    """Whether looking at values is free: plain tensors on the CPU, outside any transform."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(t) is Tensor
+        and t.device.type == "cpu"
+        and t.numel() > 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def _without(t: Tensor, axis: int) -> tuple[int, ...]:
+    return (*t.shape[:axis], *t.shape[axis + 1 :]) if t.ndim else ()
+
+
+def _shape(t: Tensor) -> tuple[int, ...]:
+    return tuple(t.shape)
