@@ -15,6 +15,7 @@ A prediction turned inside out has no width; ``flip`` is what a loss adds to tur
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,7 +23,16 @@ from torch import Tensor
 
 from aptt.core.streaming import Work
 
-__all__ = ["BoxFormat", "Overlap", "check_box_format", "edges", "overlap", "pull_back", "walked"]
+__all__ = [
+    "BoxFormat",
+    "Overlap",
+    "Slopes",
+    "check_box_format",
+    "edges",
+    "overlap",
+    "pull_back",
+    "walked",
+]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -112,33 +122,44 @@ def walked(x: Tensor, t: Tensor, work: Work, box_format: BoxFormat) -> tuple[Ove
     return Overlap(lo, hi, goal_lo, goal_hi, span, width, goal, common, flip, union, iou), meet
 
 
-def pull_back(
-    out: Tensor,
-    o: Overlap,
-    meet: Tensor,
-    work: Work,
-    box_format: BoxFormat,
-    *,
-    by_area: Tensor,
-    by_common: Tensor,
-    by_span: Tensor,
-) -> None:
-    """Write a loss's gradient into ``out``, from its slopes in the measures of :class:`Overlap`.
+@dataclass
+class Slopes:
+    """A loss's slopes in the measures of an :class:`Overlap`; a penalty adds its own.
 
-    ``by_area`` and ``by_common`` are d loss / d P and d loss / d I; ``by_span`` is the loss's slope
-    in the logarithm of an enclosing length, of either axis. Overwrites the lengths in ``o``.
+    ``area`` and ``common``, ``(N,)``: d loss / d P and d loss / d I. ``spread``, ``(N,)``: the
+    slope in the logarithm of an enclosing length, of either axis. The others are ``(2, N)``, in the
+    inverse of the boxes' units.
+    """
+
+    area: Tensor
+    common: Tensor
+    spread: Tensor | None = None
+    centre: Tensor | None = None
+    width: Tensor | None = None
+    span: Tensor | None = None
+
+
+def pull_back(
+    o: Overlap, meet: Tensor, slopes: Slopes, work: Work, box_format: BoxFormat, out: Tensor
+) -> Tensor:
+    """The gradient in the boxes, from the slopes; written to ``out``. Overwrites lengths of ``o``.
+
+    An edge belongs to the intersection or to the enclosing box, half to each at a tie.
     """
     scale, sign = work("scale", o.span), work("sign", o.span)
     torch.eq(o.span, 0, out=sign)
     torch.add(o.span, sign, out=scale).reciprocal_().mul_(sign.neg_().add_(1))
-    area = torch.mul(o.width.flip(0), by_area, out=o.width).mul_(scale)
-    common = torch.mul(o.common.flip(0), by_common, out=o.common).mul_(scale).mul_(meet)
-    span = torch.mul(scale, by_span, out=o.goal)
+    area = torch.mul(o.width.flip(0), slopes.area, out=o.width).mul_(scale)
+    common = torch.mul(o.common.flip(0), slopes.common, out=o.common).mul_(scale).mul_(meet)
+    span = sign.zero_() if slopes.spread is None else torch.mul(scale, slopes.spread, out=sign)
+    if slopes.span is not None:
+        span += slopes.span
+    if slopes.width is not None:
+        area += slopes.width
     if o.flip is not None:
         turned = torch.gt(o.flip, 0).to(scale.dtype)
         area.mul_(1 - turned)
         span.addcmul_(o.flip, scale, value=-1)
-    # an edge belongs to the intersection or to the enclosing box, half to each at a tie
     outer = torch.add(common, span, out=work("outer", span)).mul_(0.5).add_(area)
     half = common.sub_(span).mul_(0.5)
     low = torch.sub(o.lo, o.goal_lo, out=o.lo).sign_().mul_(half).add_(outer).neg_()
@@ -147,7 +168,11 @@ def pull_back(
         push = (scale + high - low).mul_(turned)
         low += push
         high -= push
+    if slopes.centre is not None:
+        low.add_(slopes.centre, alpha=0.5)
+        high.add_(slopes.centre, alpha=0.5)
     _write(out, low, high, box_format)
+    return out
 
 
 def _edges(boxes: Tensor, work: Work, name: str, box_format: BoxFormat) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LossModule"]
+__all__ = ["LossModule", "per_class"]
 
 
 class LossModule(nn.Module):
@@ -34,11 +35,11 @@ class LossModule(nn.Module):
         return ", ".join(f"{name}={_written(value)}" for name, value in self.options().items())
 
 
-def per_class(values: Tensor | list[float] | tuple[float, ...] | None) -> Tensor | None:
+def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None:
     """Numbers per class, as a tensor; a list serves, as a configuration file would hold it."""
     if values is None or isinstance(values, Tensor):
         return values
-    return torch.tensor(values, dtype=torch.get_default_dtype())
+    return torch.tensor(list(values), dtype=torch.get_default_dtype())
 
 
 def _written(value: Any) -> str:

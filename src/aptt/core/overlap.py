@@ -82,7 +82,7 @@ def _indexed_backward(
     *,
     softmax: bool,
 ) -> None:
-    # d loss / d z[c] = w p[c] (q[c] - sum of p q) with q[c] = up_prediction[c] + [c = y] up_common[c]
+    # d loss / d z[c] = w p[c] (q[c] - sum of p q), q[c] = by_prediction[c] + [c = y] by_common[c]
     p, w = _probabilities(x, w, softmax=softmax, out=out)
     by_common, by_prediction = up[..., 0].to(x.dtype), up[..., 1:2].to(x.dtype)
     at = y.unsqueeze(1)

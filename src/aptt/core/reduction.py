@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aptt.core.streaming import Formula, evaluate
 
-__all__ = ["Normalizer", "Reduction", "check_reduction", "normalize", "reduce"]
+__all__ = ["Normalizer", "Reduction", "check_reduction", "count_of", "normalize", "reduce"]
 
 Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
@@ -46,6 +46,11 @@ def reduce(
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
     total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
     return total if reduction == "sum" else normalize(total, count(), reduction, term=term)
+
+
+def count_of(x: Tensor, weight: Tensor | None) -> Tensor:
+    """How many elements or rows of ``x`` count: the sum of their weights, or all of them."""
+    return torch.tensor(len(x), device=x.device) if weight is None else weight.sum()
 
 
 def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:

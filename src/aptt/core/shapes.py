@@ -11,7 +11,9 @@ from torch import Tensor
 __all__ = [
     "Aligned",
     "align_classes",
+    "align_elements",
     "check_binary",
+    "check_boxes",
     "check_choice",
     "check_classes",
     "check_floating",
@@ -86,13 +88,34 @@ def class_axis(logits: Tensor, class_dim: int | None) -> int:
     if class_dim is None:
         if logits.ndim > 2:
             raise ValueError(
-                f"class_dim: logits {_shape(logits)} do not show which axis holds the classes; pass "
-                "class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
+                f"class_dim: logits {_shape(logits)} do not show which axis holds the classes; "
+                "pass class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
             )
         return logits.ndim - 1
     if class_dim not in range(-logits.ndim, logits.ndim):
         raise ValueError(f"class_dim: got {class_dim} for logits {_shape(logits)}")
     return class_dim % logits.ndim
+
+
+def align_elements(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    *,
+    by_class: bool,
+    class_dim: int | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Tensors of one shape as ``(N,)``, or as ``(N, C, S)`` where an option differs by class."""
+    check_floating(logits=logits)
+    check_shapes(logits=(logits, "*N"), target=(target, "*N"))
+    if weight is not None:
+        check_shapes(logits=(logits, "*N"), weight=(weight, "*N"))
+    axis = class_axis(logits, class_dim) if by_class else None
+
+    def aligned(t: Tensor) -> Tensor:
+        return t.reshape(-1) if axis is None else split_axis(t, axis)
+
+    return aligned(logits), aligned(target), None if weight is None else aligned(weight)
 
 
 def split_axis(t: Tensor, axis: int, *, rows: bool = False) -> Tensor:
@@ -139,11 +162,13 @@ def check_floating(**tensors: Tensor) -> None:
             raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
 
 
-def check_vector(name: str, vector: Tensor, size: int) -> Tensor:
-    """Hold an option to one number per class."""
-    if vector.shape != (size,):
-        raise ValueError(f"{name}: got shape {_shape(vector)}, wanted ({size},), one per class")
-    return vector
+def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
+    """Hold an option to one number per class of ``x`` ``(N, C, ...)``, and give it its dtype."""
+    if vector.shape != x.shape[1:2]:
+        raise ValueError(
+            f"{name}: got shape {_shape(vector)}, wanted ({x.shape[1]},), one per class"
+        )
+    return vector.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
@@ -173,6 +198,24 @@ def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None)
         raise ValueError(
             f"target: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
         )
+
+
+def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:
+    """Name the first row that counts and has a number that is not finite, or a target inside out.
+
+    Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
+    """
+    size = t[:, 2:] - t[:, :2] if ordered else t[:, 2:]
+    for name, boxes, fault, wrong in (
+        ("pred_boxes", x, "finite numbers", ~x.isfinite().all(1)),
+        ("target_boxes", t, "finite numbers", ~t.isfinite().all(1)),
+        ("target_boxes", t, "sizes of at least 0", (size < 0).any(1)),
+    ):
+        if weight is not None:
+            wrong = wrong & (weight != 0)
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise ValueError(f"{name}: row {row} is {boxes[row].tolist()}, wanted {fault}")
 
 
 def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> None:

@@ -28,7 +28,7 @@ def margin(z: Tensor, y: Tensor) -> Tensor:
 
 
 def shifted(z: Tensor, y: Tensor, work: Work) -> tuple[Tensor, Tensor, Tensor]:
-    """By hand, per row: the largest logit ``top``, and ``exp(z - top)`` of ``y`` and of the rest."""
+    """By hand, per row: the largest logit ``top``, ``exp(z - top)`` of ``y`` and of the rest."""
     top, at = z.amax(1, keepdim=True), y.unsqueeze(1)
     e = exp_(torch.sub(z, top, out=work("e", z)))
     mine = e.gather(1, at)

@@ -32,8 +32,7 @@ __all__ = ["Formula", "Gather", "Work", "evaluate", "exp_", "streams", "widen"]
 Gather = Literal["values", "total", "samples"]
 """What to keep of a formula's values: all of them, their sum, or one sum per sample."""
 
-_BLOCK = {"cpu": 2**19}  # elements: with its scratch, what a core's cache holds
-_BLOCK_ELSEWHERE = 2**27  # large enough that launches are noise
+_BLOCK_ELSEWHERE = 2**27  # elements, where large enough makes launches noise
 _LEAST = {"cpu": 2**14}  # below this many elements a walk costs more than it saves
 _LEAST_ELSEWHERE = 2**20
 
@@ -56,6 +55,7 @@ class Formula:
     value: Callable[..., Tensor]
     forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] | None = None
     backward: Callable[..., None] | None = None
+    block: int = 2**19  # elements in a block on the CPU: its scratch should fit the cache
 
 
 class Work:
@@ -97,7 +97,7 @@ def evaluate(
     run = _Run(formula, gather, options)
     if streams(x, (weight, *sides, *options.values())):
         if torch.is_grad_enabled() and x.requires_grad:
-            walked: Tensor = _Walk.apply(run, x, weight, *sides)  # type: ignore[no-untyped-call]
+            walked: Tensor = _Walk.apply(run, x, weight, *sides)
             return walked
         return run.walk(x, weight, sides, kept=None)
     return run.plain(x, weight, sides)
@@ -161,8 +161,8 @@ class _Block:
         return t[self.n] if self.s is None else t[self.n][..., self.s]
 
 
-def _blocks(x: Tensor) -> Iterator[_Block]:
-    size = _BLOCK.get(x.device.type, _BLOCK_ELSEWHERE)
+def _blocks(x: Tensor, block: int) -> Iterator[_Block]:
+    size = block if x.device.type == "cpu" else _BLOCK_ELSEWHERE
     samples, row = x.shape[0], x[0].numel()
     if row > size and x.ndim == 3:
         classes, length = x.shape[1:]
@@ -213,7 +213,7 @@ class _Run:
     ) -> Tensor:
         """Walk forward; append to ``kept``, if given, what each block keeps for the way back."""
         work, out, dtype = Work(keeps=kept is not None), None, x.dtype
-        for block in _blocks(x):
+        for block in _blocks(x, self.formula.block):
             part, cut = _read(block, x, sides, work)
             value, keep = self._forward(part, work, cut)
             if weight is not None:
@@ -257,7 +257,7 @@ class _Run:
         up: Tensor,
     ) -> Tensor:
         """Walk again and write the gradient, block by block, rounded once."""
-        work, grad, blocks = Work(), torch.empty_like(x), list(_blocks(x))
+        work, grad, blocks = Work(), torch.empty_like(x), list(_blocks(x, self.formula.block))
         stride = len(kept) // len(blocks)
         for i, block in enumerate(blocks):
             part, cut = _read(block, x, sides, work)
@@ -311,7 +311,7 @@ class _Walk(torch.autograd.Function):
     """The two walks as one differentiable step."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, run: _Run, x: Tensor, weight: Tensor | None, *sides: Tensor | None
     ) -> Tensor:
         kept: list[tuple[Tensor, ...]] = []
@@ -321,7 +321,7 @@ class _Walk(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
         run: _Run = ctx.run
         x, weight, *rest = ctx.saved_tensors
         sides, kept = rest[: ctx.sides], rest[ctx.sides :]

@@ -1,22 +1,67 @@
 """Training losses for PyTorch: functions, and modules that hold their options."""
 
-from aptt.loss.bbox import GIoULoss, giou_loss
-from aptt.loss.classification import CrossEntropyLoss, cross_entropy
+from aptt.loss.bbox import (
+    BoxIoULoss,
+    CIoULoss,
+    DIoULoss,
+    EIoULoss,
+    GIoULoss,
+    SIoULoss,
+    box_iou_loss,
+    ciou_loss,
+    diou_loss,
+    eiou_loss,
+    giou_loss,
+    siou_loss,
+)
+from aptt.loss.classification import (
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    binary_cross_entropy,
+    cross_entropy,
+)
 from aptt.loss.focal import FocalLoss, focal_loss
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
-from aptt.loss.segmentation import DiceLoss, dice_loss
+from aptt.loss.segmentation import (
+    DiceLoss,
+    FocalTverskyLoss,
+    IoULoss,
+    TverskyLoss,
+    dice_loss,
+    focal_tversky_loss,
+    mask_iou_loss,
+    tversky_loss,
+)
 
 __all__ = [
+    "BinaryCrossEntropyLoss",
+    "BoxIoULoss",
+    "CIoULoss",
     "CrossEntropyLoss",
+    "DIoULoss",
     "DiceLoss",
+    "EIoULoss",
     "FocalLoss",
+    "FocalTverskyLoss",
     "GIoULoss",
+    "IoULoss",
     "RMSELoss",
     "RMSLELoss",
+    "SIoULoss",
+    "TverskyLoss",
+    "binary_cross_entropy",
+    "box_iou_loss",
+    "ciou_loss",
     "cross_entropy",
     "dice_loss",
+    "diou_loss",
+    "eiou_loss",
     "focal_loss",
+    "focal_tversky_loss",
     "giou_loss",
+    "mask_iou_loss",
     "rmse_loss",
     "rmsle_loss",
+    "siou_loss",
+    "tversky_loss",
 ]

@@ -1,26 +1,107 @@
 """Box regression losses: how far a predicted box is from its target.
 
-    IoU   = I / U                                 I, U, C: intersection, union, enclosing box
-    GIoU  loss = 1 - I / U + (C - U) / C
+    IoU     loss = 1 - I / U                   I, U, C: areas of intersection, union, enclosing box
+    GIoU    IoU + (C - U) / C
+    DIoU    IoU + d**2 / c**2                  d: between the centres; c: diagonal of C
+    CIoU    DIoU + a v                         v = (2 / pi * difference of atan(w / h))**2,
+                                               a = v / (1 - I / U + v), held constant
+    EIoU    DIoU + sum ((w - W) / cw)**2       over both axes; cw: enclosing length
+    SIoU    IoU + (sum (1 - exp(-g (d_t / cw)**2)) + sum (1 - exp(-|w - W| / max(w, W)))**4) / 2
+                                               g = 2 - 2 |dx dy| / d**2
+
+and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``.
 
 Axes: predictions and targets ``(..., 4)``, aligned row by row.
-From: GIoU, Rezatofighi et al., CVPR 2019, arXiv:1902.09630, algorithm 1.
+From: GIoU, Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1; DIoU and CIoU, Zheng et al.
+2020, arXiv:1911.08287, eq. 7 and 8 to 11; EIoU, Zhang et al. 2021, arXiv:2101.08158, eq. 6; SIoU,
+Gevorgyan 2022, arXiv:2205.12740, eq. 1 to 16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, check_box_format, overlap, pull_back, walked
+from aptt.core.boxes import (
+    BoxFormat,
+    Overlap,
+    Slopes,
+    check_box_format,
+    overlap,
+    pull_back,
+    walked,
+)
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, reduce
-from aptt.core.shapes import check_floating, check_shapes
+from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import check_boxes, check_floating, check_shapes
 from aptt.core.streaming import Formula, Work, widen
 
-__all__ = ["GIoULoss", "giou_loss"]
+__all__ = [
+    "BoxIoULoss",
+    "CIoULoss",
+    "DIoULoss",
+    "EIoULoss",
+    "GIoULoss",
+    "SIoULoss",
+    "box_iou_loss",
+    "ciou_loss",
+    "diou_loss",
+    "eiou_loss",
+    "giou_loss",
+    "siou_loss",
+]
+
+
+def box_iou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    box_format: BoxFormat = "xyxy",
+    validate: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """IoU loss of aligned boxes.
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        Boxes overlap already. Where they do not, there is no gradient: take another of the family.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(box_iou_loss(pred, target).item(), 4)
+        0.6667
+    """
+    return _loss(_IOU, "box_iou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
 
 
 def giou_loss(
@@ -29,10 +110,247 @@ def giou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    validate: bool = False,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Generalized IoU loss of aligned boxes."""
-    return _loss(_GIOU, "giou", pred_boxes, target_boxes, weight, box_format, reduction)
+    """Generalized IoU loss of aligned boxes.
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 2] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        Boxes may be apart: the enclosing box pulls them together. The usual first choice.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(giou_loss(pred, target).item(), 4)
+        0.6667
+    """
+    return _loss(_GIOU, "giou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+
+
+def diou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    box_format: BoxFormat = "xyxy",
+    validate: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Distance IoU loss of aligned boxes.
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 2] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        Centres matter, as in crowded scenes; it converges faster than GIoU on boxes inside others.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(diou_loss(pred, target).item(), 4)
+        0.7436
+    """
+    return _loss(_DIOU, "diou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+
+
+def ciou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    box_format: BoxFormat = "xyxy",
+    gate: bool = False,
+    validate: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Complete IoU loss of aligned boxes.
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        gate: apply the aspect term only where IoU is above 1/2, as the later paper does.
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 3] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        As DIoU, and the aspect ratio matters too.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+        All: boxes under 1/100 of the enclosing diagonal take the slope of the aspect term at that
+            size (its value is exact), which bounds it by 130 over the diagonal.
+        mmdetection: equal boxes give 0, not NaN; ``gate=True`` there; no clamp at 2.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(ciou_loss(pred, target).item(), 4)
+        0.7436
+    """
+    return _loss(
+        _CIOU, "ciou", pred_boxes, target_boxes, weight, box_format, validate, reduction, gate=gate
+    )
+
+
+def eiou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    box_format: BoxFormat = "xyxy",
+    validate: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Efficient IoU loss of aligned boxes.
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 4] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        Width and height should each be pulled to the target's, not only their ratio.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+        mmdetection: its EIoULoss is another loss, the Extended IoU.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(eiou_loss(pred, target).item(), 4)
+        0.7436
+    """
+    return _loss(_EIOU, "eiou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+
+
+def siou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    box_format: BoxFormat = "xyxy",
+    validate: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """SCYLLA IoU loss of aligned boxes: distance by angle, and shape.
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 3] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        Boxes should reach their target along an axis first.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+        mmdetection: its default has the sign of the exponent reversed, and falls with distance.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(siou_loss(pred, target).item(), 4)
+        0.7663
+    """
+    return _loss(_SIOU, "siou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
 
 
 def _loss(
@@ -42,62 +360,164 @@ def _loss(
     target_boxes: Tensor,
     weight: Tensor | None,
     box_format: BoxFormat,
+    validate: bool,
     reduction: Reduction,
+    **options: Any,
 ) -> Tensor:
     check_reduction(reduction)
     check_box_format(box_format)
     check_floating(pred_boxes=pred_boxes)
     check_shapes(pred_boxes=(pred_boxes, "*N 4"), target_boxes=(target_boxes, "*N 4"))
-    shape = pred_boxes.shape[:-1]
     x, t = pred_boxes.reshape(-1, 4), target_boxes.reshape(-1, 4).to(widen(pred_boxes[:0]).dtype)
     if weight is not None:
         check_shapes(pred_boxes=(pred_boxes, "*N 4"), weight=(weight, "*N"))
         weight = weight.reshape(-1)
-
-    def count() -> Tensor:
-        return torch.tensor(len(x), device=x.device) if weight is None else weight.sum()
-
+    if validate:
+        check_boxes(x, t, weight, ordered=box_format == "xyxy")
     loss = reduce(
         formula,
         x,
         t,
         weight=weight,
-        count=count,
+        count=lambda: count_of(x, weight),
         reduction=reduction,
         term=term,
         box_format=box_format,
+        **options,
     )
-    return loss.reshape(shape) if reduction == "none" else loss
+    return loss.reshape(pred_boxes.shape[:-1]) if reduction == "none" else loss
 
 
-def _giou(x: Tensor, t: Tensor, *, box_format: BoxFormat) -> Tensor:
-    o = overlap(x, t, box_format)  # relative to the enclosing box: C = 1
-    return (1 - o.iou) + (1 - o.union) + o.flip.sum(0)
+Penalty = Callable[..., Tensor]
 
 
-def _giou_forward(
-    x: Tensor, work: Work, t: Tensor, *, box_format: BoxFormat
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    o, meet = walked(x, t, work, box_format)
-    loss = torch.rsub(o.iou, 2).sub_(o.union)
-    if o.flip is not None:
-        loss += o.flip.sum(0)
-    if not work.keeps:
-        return loss, ()
-    per_union = torch.eq(o.union, 0, out=work("per_union", o.union)).add_(o.union).reciprocal_()
-    by_area = torch.mul(o.iou, per_union, out=work("by_area", o.iou)).sub_(1)
-    slope = torch.empty_like(x)
-    pull_back(
-        slope,
-        o,
-        meet,
-        work,
-        box_format,
-        by_area=by_area,
-        by_common=per_union.add_(by_area).neg_(),
-        by_span=o.union,
-    )
-    return loss, (slope,)
+def _plain(penalty: Penalty | None) -> Callable[..., Tensor]:
+    def value(x: Tensor, t: Tensor, *, box_format: BoxFormat, **options: Any) -> Tensor:
+        o = overlap(x, t, box_format)
+        loss = (1 - o.iou) + o.flip.sum(0)
+        return loss if penalty is None else loss + penalty(o, **options)
+
+    return value
+
+
+def _giou(o: Overlap) -> Tensor:
+    return 1 - o.union
+
+
+def _diou(o: Overlap) -> Tensor:
+    _, gap, diagonal, _ = _distance(o)
+    return gap.square().sum(0) / diagonal
+
+
+def _ciou(o: Overlap, *, gate: bool) -> Tensor:
+    _, _, diagonal, span = _distance(o)
+    (w, h), (goal_w, goal_h) = o.width * span, o.goal * span
+    angle = torch.atan2(goal_w * h - goal_h * w, goal_w * w + goal_h * h)
+    least = _LEAST_SIZE * diagonal.detach()
+    size = w.square() + h.square()
+    # small boxes: the same value, with the slope of a box of the least size
+    slow = (h.detach() * w - w.detach() * h) / torch.maximum(size, least).detach()
+    angle = torch.where(size < least, angle.detach() + slow.detach() - slow, angle)
+    v = (2 / math.pi * angle).square()
+    return _aspect_share(v.detach(), o.iou.detach(), gate) * v + _diou(o)
+
+
+def _eiou(o: Overlap) -> Tensor:
+    return _diou(o) + (o.width - o.goal).square().sum(0)
+
+
+def _siou(o: Overlap) -> Tensor:
+    unit, gap, _, span = _distance(o)
+    far = gap.square().sum(0)
+    slant = 2 * (gap[0] * gap[1]).abs() / torch.where(far > 0, far, 1)
+    reach = gap / torch.where(span > 0, span, 1)
+    distance = -torch.expm1((slant - 2) * reach.square())
+    longest = torch.maximum(o.width, o.goal)
+    change = (o.width - o.goal).abs() / torch.where(longest > 0, longest, 1)
+    shape = torch.expm1(-change).pow(4)
+    return (distance + shape).sum(0) / 2
+
+
+def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The longer enclosing length; and over it: the gap of the centres, c**2, and the lengths."""
+    unit = o.span.detach().amax(0) if len(o.iou) else o.iou
+    unit = torch.where(unit > 0, unit, 1)
+    gap = ((o.lo - o.goal_lo) + (o.hi - o.goal_hi)) / (2 * unit)
+    span = o.span / unit
+    diagonal = span.square().sum(0)
+    return unit, gap, torch.where(diagonal > 0, diagonal, 1), span
+
+
+def _aspect_share(v: Tensor, iou: Tensor, gate: bool) -> Tensor:
+    """The factor of the aspect term, constant by definition."""
+    whole = (1 - iou) + v
+    share = v / torch.where(whole > 0, whole, 1)
+    return torch.where(iou > 0.5, share, 0) if gate else share
+
+
+_LEAST_SIZE = 0.01**2  # of a box, relative to the enclosing diagonal, squared
+
+
+def _by_hand(penalty: Callable[..., None] | None) -> Callable[..., Any]:
+    def forward(
+        x: Tensor, work: Work, t: Tensor, *, box_format: BoxFormat, **options: Any
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        o, meet = walked(x, t, work, box_format)
+        loss = torch.rsub(o.iou, 1)
+        if o.flip is not None:
+            loss += o.flip.sum(0)
+        per_union = torch.eq(o.union, 0, out=work("per_union", loss)).add_(o.union).reciprocal_()
+        area = torch.mul(o.iou, per_union, out=work("by_area", loss))
+        slopes = Slopes(area, per_union.add_(area).neg_())
+        if penalty is not None:
+            penalty(loss, o, slopes, work, **options)
+        if not work.keeps:
+            return loss, ()
+        return loss, (pull_back(o, meet, slopes, work, box_format, torch.empty_like(x)),)
+
+    return forward
+
+
+def _giou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work) -> None:
+    loss.add_(1).sub_(o.union)
+    slopes.area -= 1
+    slopes.common += 1
+    slopes.spread = o.union
+
+
+def _diou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work) -> None:
+    unit, gap, diagonal, span = _distance_by_hand(o, work)
+    gap_squared = torch.mul(gap[0], gap[0], out=work("far", loss)).addcmul_(gap[1], gap[1])
+    loss += gap_squared.div_(diagonal)
+    scale = diagonal.mul_(unit).reciprocal_().mul_(2)
+    slopes.span = torch.mul(span, gap_squared, out=span).mul_(scale).neg_()
+    slopes.centre = gap.mul_(scale)
+
+
+def _ciou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work, *, gate: bool) -> None:
+    unit, gap, diagonal, span = _distance_by_hand(o, work)
+    (w, h), (goal_w, goal_h) = o.width * span, o.goal * span
+    angle = torch.atan2(goal_w * h - goal_h * w, goal_w * w + goal_h * h)
+    v = (2 / math.pi * angle).square_()
+    share = _aspect_share(v, o.iou, gate)
+    size = torch.maximum(w.square() + h.square(), _LEAST_SIZE * diagonal)
+    steep = share * angle * (8 / math.pi**2) / (size * unit)
+    slopes.width = torch.stack((-h * steep, w * steep))
+    loss += share.mul_(v)
+    _diou_by_hand(loss, o, slopes, work)
+
+
+def _distance_by_hand(o: Overlap, work: Work) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`_distance`, in scratch memory."""
+    unit = torch.maximum(o.span[0], o.span[1], out=work("unit", o.iou))
+    unit += torch.eq(unit, 0, out=work("diagonal", o.iou))
+    span = torch.div(o.span, unit, out=work("relative", o.span))
+    gap = torch.sub(o.lo, o.goal_lo, out=work("gap", o.lo)).add_(o.hi).sub_(o.goal_hi)
+    gap.mul_(0.5).div_(unit)
+    diagonal = torch.mul(span[0], span[0], out=work("diagonal", o.iou))
+    diagonal.addcmul_(span[1], span[1])
+    diagonal += torch.eq(diagonal, 0, out=work("none", o.iou))
+    return unit, gap, diagonal, span
 
 
 def _scaled(
@@ -107,26 +527,122 @@ def _scaled(
     up: Tensor,
     kept: Sequence[Tensor],
     t: Tensor,
-    *,
-    box_format: BoxFormat,
+    **options: Any,
 ) -> None:
     # four numbers a box are worth keeping: measuring the boxes again takes longer
     torch.mul(kept[0], up.unsqueeze(-1), out=out)
 
 
-_GIOU = Formula(_giou, _giou_forward, _scaled)
+_BLOCK = 2**18
+_IOU = Formula(_plain(None), _by_hand(None), _scaled, block=_BLOCK)
+_GIOU = Formula(_plain(_giou), _by_hand(_giou_by_hand), _scaled, block=_BLOCK)
+_DIOU = Formula(_plain(_diou), _by_hand(_diou_by_hand), _scaled, block=_BLOCK)
+_CIOU = Formula(_plain(_ciou), _by_hand(_ciou_by_hand), _scaled, block=_BLOCK)
+_EIOU = Formula(_plain(_eiou), block=_BLOCK)
+_SIOU = Formula(_plain(_siou), block=_BLOCK)
 
 
-class GIoULoss(LossModule):
-    """Module form of :func:`giou_loss`; same options, same defaults."""
+class _BoxLoss(LossModule):
+    _function: Callable[..., Tensor]
 
-    def __init__(self, box_format: BoxFormat = "xyxy", reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        validate: bool = False,
+        reduction: Reduction = "mean",
+        **options: Any,
+    ) -> None:
         check_reduction(reduction)
         check_box_format(box_format)
-        super().__init__(box_format=box_format, reduction=reduction)
+        super().__init__(box_format=box_format, **options, validate=validate, reduction=reduction)
 
     def forward(
         self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
     ) -> Tensor:
         """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
-        return giou_loss(pred_boxes, target_boxes, weight=weight, **self.options())
+        return self._function(pred_boxes, target_boxes, weight=weight, **self.options())
+
+
+class BoxIoULoss(_BoxLoss):
+    """Module form of :func:`box_iou_loss`; same options, same defaults."""
+
+    _function = staticmethod(box_iou_loss)
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        validate: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(box_format, validate, reduction)
+
+
+class GIoULoss(_BoxLoss):
+    """Module form of :func:`giou_loss`; same options, same defaults."""
+
+    _function = staticmethod(giou_loss)
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        validate: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(box_format, validate, reduction)
+
+
+class DIoULoss(_BoxLoss):
+    """Module form of :func:`diou_loss`; same options, same defaults."""
+
+    _function = staticmethod(diou_loss)
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        validate: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(box_format, validate, reduction)
+
+
+class EIoULoss(_BoxLoss):
+    """Module form of :func:`eiou_loss`; same options, same defaults."""
+
+    _function = staticmethod(eiou_loss)
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        validate: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(box_format, validate, reduction)
+
+
+class SIoULoss(_BoxLoss):
+    """Module form of :func:`siou_loss`; same options, same defaults."""
+
+    _function = staticmethod(siou_loss)
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        validate: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(box_format, validate, reduction)
+
+
+class CIoULoss(_BoxLoss):
+    """Module form of :func:`ciou_loss`; same options, same defaults."""
+
+    _function = staticmethod(ciou_loss)
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        gate: bool = False,
+        validate: bool = False,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(box_format, validate, reduction, gate=gate)

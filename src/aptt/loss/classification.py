@@ -3,11 +3,16 @@
     nll   = -log softmax(z)[y] = logsumexp(z) - z[y]
     loss  = (1 - e) * w[y] * nll + (e / C) * sum_c w[c] * (logsumexp(z) - z[c])
             + w[y] * z_loss * logsumexp(z)**2
-    z     = logits, or softcap * tanh(logits / softcap)
+    z     = logits, or softcap * tanh(logits / softcap), plus logit_adjustment
+
+and its form for independent yes-or-no questions:
+
+    bce   = -(pos_weight * t * log sigmoid(x) + (1 - t) * log sigmoid(-x))
 
 Axes: logits ``(N, C, ...)`` or ``(..., C)``; target the same without C, or of the same shape.
 From: label smoothing e, Szegedy et al. 2016, arXiv:1512.00567, section 7; z-loss, Chowdhery et al.
-2022 (PaLM), arXiv:2204.02311, section 5; softcap, Gemma Team 2024, arXiv:2408.00118, section 2.
+2022 (PaLM), arXiv:2204.02311, section 5; softcap, Gemma Team 2024, arXiv:2408.00118, section 2;
+logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
 """
 
 from __future__ import annotations
@@ -20,12 +25,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, check_reduction, reduce
-from aptt.core.shapes import align_classes, check_classes, check_number, check_vector
+from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import (
+    align_classes,
+    align_elements,
+    check_classes,
+    check_number,
+    check_range,
+    check_vector,
+)
 from aptt.core.softmax import margin, on_class_axis, shifted, softmax_gradient_
 from aptt.core.streaming import Formula, Work, widen
+from aptt.loss.focal import FocalLoss
 
-__all__ = ["CrossEntropyLoss", "cross_entropy"]
+__all__ = [
+    "BinaryCrossEntropyLoss",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "binary_cross_entropy",
+    "cross_entropy",
+]
 
 
 def cross_entropy(
@@ -33,19 +52,67 @@ def cross_entropy(
     target: Tensor,
     *,
     weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    logit_adjustment: Tensor | None = None,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Cross-entropy over classes, from logits."""
+    """Cross-entropy over classes, from logits.
+
+    Args:
+        logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
+        target: class indices of any integer dtype, shaped like the logits without the class axis;
+            or soft targets, floating and shaped like the logits.
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        sample_weight: shaped like class indices; multiplies and is counted, and 0 removes.
+        ignore_index: the class index that removes its position.
+        label_smoothing: the share of the target's mass spread evenly over the classes, those
+            masked by -inf left out. In [0, 1].
+        z_loss: the factor of ``logsumexp(z)**2``, which keeps the normaliser near 0.
+        softcap: bounds the logits to ``(-softcap, softcap)``.
+        logit_adjustment: ``(C,)``, added to the logits in training: ``tau * log(prior)`` for
+            classes that are rare in training and count equally in use.
+        class_dim: the class axis, where the shapes leave it open.
+        reduction: ``"mean"`` over the sum of the weights that took part, ``"sum"``, ``"none"``, or
+            a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0 (with softcap, smoothing or adjustment its minimum is above 0): a
+        scalar, or with ``"none"`` one value per position. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, a class out of range (on CPU), an unknown option.
+        TypeError: floating targets where class indices are meant.
+
+    The gradient goes to ``logits``, and to soft targets, weights or adjustment that ask for it.
+
+    Use when:
+        One of C classes is right: language models, image classification, segmentation. For long
+        tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`.
+
+    Differs from:
+        torch: the same numbers, except that nothing to average gives 0, not NaN; the loss of half
+            logits is float32; a soft target's mean divides by its class-weighted mass, so that
+            one-hot equals index; classes masked by -inf take no smoothing.
+        Liger: the z-loss is multiplied by the class weight like the rest of its row.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+        >>> round(cross_entropy(logits, torch.tensor([0, 1])).item(), 4)
+        0.1672
+    """
     form = _checked(label_smoothing, z_loss, softcap, reduction)
     x, y, soft, shape = align_classes(logits, target, class_dim)
-    if weight is not None:
-        check_vector("weight", weight, x.shape[1])
-    class_weight = None if weight is None else widen(weight)
+    dtype = widen(x[:0]).dtype
+    class_weight = None if weight is None else check_vector("weight", weight, x)
+    adjustment = logit_adjustment
+    if adjustment is not None:
+        adjustment = check_vector("logit_adjustment", adjustment, x)
     keep = None
     if soft:
         if ignore_index != -100:
@@ -54,22 +121,33 @@ def cross_entropy(
         check_classes(y, x.shape[1], ignore_index)
         keep = y != ignore_index
         y = torch.where(keep, y, 0).long()
+    rows = keep
+    if sample_weight is not None:
+        if sample_weight.shape != shape:
+            raise ValueError(
+                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
+            )
+        rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
+        rows = rows if keep is None else rows * keep
 
     def count() -> Tensor:
-        if keep is None:
-            per_class = widen(y).transpose(0, 1).flatten(1).sum(1)
-            return per_class.sum() if class_weight is None else per_class @ class_weight
-        return keep.sum() if class_weight is None else (class_weight[y] * keep).sum()
+        if soft:
+            mass = y.to(dtype)
+            mass = (mass if class_weight is None else mass * on_class_axis(class_weight, x)).sum(1)
+        else:
+            mass = torch.ones_like(y) if class_weight is None else class_weight[y]
+        return mass.sum() if rows is None else (mass * rows).sum()
 
     loss = reduce(
         _SOFT if soft else _HARD,
         x,
         y,
-        weight=keep,
+        weight=rows,
         count=count,
         reduction=reduction,
         term="cross_entropy",
         class_weight=class_weight,
+        adjustment=adjustment,
         form=form,
     )
     return loss.reshape(shape) if reduction == "none" else loss
@@ -81,8 +159,10 @@ class _Form(NamedTuple):
     softcap: float | None
 
 
-def _hard(x: Tensor, y: Tensor, *, class_weight: Tensor | None, form: _Form) -> Tensor:
-    z = _capped(x, form)
+def _hard(
+    x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: _Form
+) -> Tensor:
+    z = _logits(x, adjustment, form)
     scale = 1.0 if class_weight is None else class_weight[y]
     loss = (1 - form.smoothing) * scale * F.softplus(-margin(z, y))
     if form.smoothing or form.z_loss:
@@ -91,9 +171,15 @@ def _hard(x: Tensor, y: Tensor, *, class_weight: Tensor | None, form: _Form) -> 
 
 
 def _hard_forward(
-    x: Tensor, work: Work, y: Tensor, *, class_weight: Tensor | None, form: _Form
+    x: Tensor,
+    work: Work,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: _Form,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    z = _capped(x, form)
+    z = _logits(x, adjustment, form)
     top, mine, rest = shifted(z, y, work)
     log_sum = torch.log1p(rest + (mine - 1))  # of a sum that is at least 1
     scale = 1.0 if class_weight is None else class_weight[y]
@@ -113,11 +199,12 @@ def _hard_backward(
     y: Tensor,
     *,
     class_weight: Tensor | None,
+    adjustment: Tensor | None,
     form: _Form,
 ) -> None:
     # d loss / d z[c] = a * p[c] - b * [c = y] - spread[c], with p[y] - 1 = -rest / total
     top, mine, rest = kept
-    z, total = _capped(x, form), rest + mine
+    z, total = _logits(x, adjustment, form), rest + mine
     up = up.unsqueeze(1) if up.ndim else up
     scale = up if class_weight is None else up * class_weight[y].unsqueeze(1)
     a = b = (1 - form.smoothing) * scale
@@ -129,11 +216,13 @@ def _hard_backward(
     softmax_gradient_(out, z, y, top, a / total, ((a - b) * mine - b * rest) / total)
     if form.smoothing:
         out.addcmul_(spread, up, value=-1)
-    _uncap_(out, z, form)
+    _uncap_(out, x, form)
 
 
-def _soft(x: Tensor, t: Tensor, *, class_weight: Tensor | None, form: _Form) -> Tensor:
-    z = _capped(x, form)
+def _soft(
+    x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: _Form
+) -> Tensor:
+    z = _logits(x, adjustment, form)
     top, log_sum = _log_sum(z)
     gap = (top - z) + log_sum
     gap = torch.where((z > -torch.inf) | (t != 0), gap, 0.0)  # a masked class that is not asked for
@@ -154,10 +243,11 @@ def _soft_backward(
     t: Tensor,
     *,
     class_weight: Tensor | None,
+    adjustment: Tensor | None,
     form: _Form,
 ) -> None:
     # d loss / d z[c] = a * p[c] - goal[c]
-    z = _capped(x, form)
+    z = _logits(x, adjustment, form)
     up = up.unsqueeze(1) if up.ndim else up
     t = t * up if class_weight is None else t * up * on_class_axis(class_weight, z)
     goal = (1 - form.smoothing) * t
@@ -167,7 +257,7 @@ def _soft_backward(
     if form.z_loss:
         a += 2 * form.z_loss * t.sum(1, keepdim=True) * z.logsumexp(1, keepdim=True)
     torch.softmax(z, 1, out=out).mul_(a).sub_(goal)
-    _uncap_(out, z, form)
+    _uncap_(out, x, form)
 
 
 _HARD = Formula(_hard, _hard_forward, _hard_backward)
@@ -216,13 +306,14 @@ def _log_sum(z: Tensor) -> tuple[Tensor, Tensor]:
     return top, (z - top).exp().sum(1, keepdim=True).log()
 
 
-def _capped(x: Tensor, form: _Form) -> Tensor:
-    return x if form.softcap is None else form.softcap * torch.tanh(x / form.softcap)
+def _logits(x: Tensor, adjustment: Tensor | None, form: _Form) -> Tensor:
+    z = x if form.softcap is None else form.softcap * torch.tanh(x / form.softcap)
+    return z if adjustment is None else z + on_class_axis(adjustment, z)
 
 
-def _uncap_(out: Tensor, z: Tensor, form: _Form) -> None:
+def _uncap_(out: Tensor, x: Tensor, form: _Form) -> None:
     if form.softcap is not None:
-        out *= 1 - (z / form.softcap).square_()
+        out *= 1 - torch.tanh(x / form.softcap).square_()
 
 
 def _checked(
@@ -240,30 +331,175 @@ def _checked(
 
 
 class CrossEntropyLoss(LossModule):
-    """Module form of :func:`cross_entropy`; same options, same defaults."""
+    """Module form of :func:`cross_entropy`; same options, same defaults.
+
+    The class weights and the adjustment are buffers, and live in the ``state_dict``.
+
+    Example:
+        >>> import torch
+        >>> loss_fn = CrossEntropyLoss(label_smoothing=0.1)
+        >>> round(loss_fn(torch.zeros(2, 4), torch.tensor([1, -100])).item(), 4)
+        1.3863
+    """
 
     def __init__(
         self,
-        weight: Tensor | None = None,
+        weight: Tensor | Sequence[float] | None = None,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
+        logit_adjustment: Tensor | Sequence[float] | None = None,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        weight = per_class(weight)
         _checked(label_smoothing, z_loss, softcap, reduction)
         super().__init__(
-            weight=weight,
+            weight=per_class(weight),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
+            logit_adjustment=per_class(logit_adjustment),
             class_dim=class_dim,
             reduction=reduction,
         )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None
+    ) -> Tensor:
         """The loss of ``logits`` against ``target``."""
-        return cross_entropy(logits, target, **self.options())
+        return cross_entropy(logits, target, sample_weight=sample_weight, **self.options())
+
+
+def binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    pos_weight: float | Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: float | None = None,
+    class_dim: int | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Binary cross-entropy of independent yes-or-no questions, from logits.
+
+    Args:
+        logits: any shape, any floating dtype.
+        target: the same shape, in [0, 1]: bool, integer or floating.
+        weight: the same shape; multiplies and is counted, and 0 removes the element.
+        pos_weight: factor of the positive part: a number, or ``(C,)``; only multiplies.
+        label_smoothing: moves targets towards 1/2: ``t (1 - e) + e / 2``. In [0, 1].
+        ignore_index: the target value that removes its element.
+        class_dim: the class axis that ``pos_weight`` runs along, where there are over two axes.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or with ``"none"`` the shape of the logits. float32 for
+        half types.
+
+    Raises:
+        ValueError: shapes that differ, targets out of [0, 1] (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it.
+
+    Use when:
+        Labels do not exclude each other, or there is one: multilabel tagging, masks, matching.
+
+    Differs from:
+        torch: ``weight`` is counted in the mean; integer and bool targets are taken; exact for
+            confident answers in float32, where torch's form cancels.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([0.0, 2.0, -2.0])
+        >>> round(binary_cross_entropy(logits, torch.tensor([1, 1, 0])).item(), 4)
+        0.3157
+    """
+    _check_binary_options(pos_weight, label_smoothing, reduction)
+    by_class = isinstance(pos_weight, Tensor) and pos_weight.ndim > 0
+    x, t, w = align_elements(logits, target, weight, by_class=by_class, class_dim=class_dim)
+    if isinstance(pos_weight, Tensor) and by_class:
+        pos_weight = on_class_axis(check_vector("pos_weight", pos_weight, x), x)
+    if ignore_index is not None:
+        keep = t != ignore_index
+        t = torch.where(keep, t, 0)
+        w = keep if w is None else w * keep
+    check_range(t, 0, 1, keep=None if w is None else w != 0)
+    loss = reduce(
+        _BINARY,
+        x,
+        t,
+        weight=w,
+        count=lambda: count_of(x, w),
+        reduction=reduction,
+        term="binary_cross_entropy",
+        pos_weight=1.0 if pos_weight is None else pos_weight,
+        smoothing=label_smoothing,
+    )
+    return loss.reshape(logits.shape) if reduction == "none" else loss
+
+
+def _binary(x: Tensor, t: Tensor, *, pos_weight: float | Tensor, smoothing: float) -> Tensor:
+    t = t.to(x.dtype) * (1 - smoothing) + smoothing / 2
+    no = F.softplus(x, threshold=_LINEAR)
+    return (1 - t) * no + pos_weight * t * F.softplus(-x, threshold=_LINEAR)
+
+
+def _binary_backward(
+    out: Tensor,
+    x: Tensor,
+    work: Work,
+    up: Tensor,
+    kept: Sequence[Tensor],
+    t: Tensor,
+    *,
+    pos_weight: float | Tensor,
+    smoothing: float,
+) -> None:
+    # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
+    yes = torch.mul(t, 1 - smoothing, out=work("yes", x)).add_(smoothing / 2)
+    no = torch.rsub(yes, 1).mul_(torch.sigmoid(x, out=out))
+    yes.mul_(pos_weight).mul_(torch.neg(x, out=out).sigmoid_())
+    torch.sub(no, yes, out=out).mul_(up)
+
+
+_BINARY = Formula(_binary, backward=_binary_backward)
+_LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
+
+
+def _check_binary_options(
+    pos_weight: float | Tensor | None, label_smoothing: float, reduction: Reduction
+) -> None:
+    check_reduction(reduction)
+    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    if pos_weight is not None and not isinstance(pos_weight, Tensor):
+        check_number("pos_weight", pos_weight)
+
+
+class BinaryCrossEntropyLoss(LossModule):
+    """Module form of :func:`binary_cross_entropy`; same options, same defaults."""
+
+    def __init__(
+        self,
+        pos_weight: float | Tensor | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: float | None = None,
+        class_dim: int | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        if not isinstance(pos_weight, float | int):
+            pos_weight = per_class(pos_weight)
+        _check_binary_options(pos_weight, label_smoothing, reduction)
+        super().__init__(
+            pos_weight=pos_weight,
+            label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
+            class_dim=class_dim,
+            reduction=reduction,
+        )
+
+    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of ``logits`` against ``target``."""
+        return binary_cross_entropy(logits, target, weight=weight, **self.options())

@@ -12,25 +12,26 @@ From: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, check_reduction, reduce
+from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
     align_classes,
+    align_elements,
     check_binary,
+    check_choice,
     check_classes,
-    check_floating,
     check_number,
+    check_shapes,
     check_vector,
-    class_axis,
-    split_axis,
 )
 from aptt.core.softmax import margin, on_class_axis, shifted, softmax_gradient_
-from aptt.core.streaming import Formula, Work, widen
+from aptt.core.streaming import Formula, Work
 
 __all__ = ["FocalLoss", "focal_loss"]
 
@@ -41,69 +42,122 @@ def focal_loss(
     *,
     alpha: float | Tensor | None = 0.25,
     gamma: float = 2.0,
+    weight: Tensor | None = None,
     ignore_index: int | None = None,
     class_dim: int | None = None,
+    normalize: Literal["elements", "positives"] = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Focal loss from logits."""
-    _check_options(alpha, gamma, reduction)
+    """Focal loss from logits: sigmoid or softmax, as the target's shape says.
+
+    Args:
+        logits: any shape (sigmoid), or ``(N, C, ...)`` or ``(..., C)`` (softmax); floating.
+        target: 0 or 1 in the logits' shape, of any real dtype: sigmoid, each element a question of
+            its own. Class indices without the class axis: softmax, one class is right.
+        alpha: sigmoid: weight of the positives, the negatives weigh ``1 - alpha``; softmax: weight
+            of the right class. A number in [0, 1], ``(C,)`` numbers, or None for 1 everywhere.
+        gamma: how fast easy examples fade, at least 0; 0 is cross-entropy.
+        weight: shaped like the target; multiplies and is counted, and 0 removes.
+        ignore_index: the target value that removes its element; None: -100 for class indices.
+        class_dim: the class axis, where the shapes leave it open.
+        normalize: what ``"mean"`` counts: elements (or rows), or the positives of a sigmoid loss,
+            as detectors do (at least 1, so that background alone is still penalised).
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or with ``"none"`` the shape of the target. float32 for
+        half types.
+
+    Raises:
+        ValueError: shapes that do not fit, targets other than 0 and 1 or out of range (on CPU;
+            soft labels want ``quality_focal_loss``), an unknown option.
+
+    The gradient goes to ``logits``, and to weights that ask for it. It is finite for any gamma.
+
+    Use when:
+        Background outnumbers the rest by orders of magnitude, as in dense detection. For a handful
+        of rare classes, ``cross_entropy(logit_adjustment=...)`` is the better first try.
+
+    Differs from:
+        torchvision: the mean of nothing is 0, not NaN; finite gradients for gamma below 1; classes
+            too; alpha=-1 there is None here. Its mean, like this one, counts elements.
+        kornia: softmax alpha weighs the right class (there 1 - alpha for class 0); the mean counts
+            rows, not rows times classes.
+        segmentation-models-pytorch: "multiclass" there is C sigmoid losses; here it is a softmax.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([2.0, -1.0, 0.5])
+        >>> round(focal_loss(logits, torch.tensor([1, 0, 0])).item(), 4)
+        0.1002
+    """
+    _check_options(alpha, gamma, normalize, reduction)
     if target.shape == logits.shape:
-        return _sigmoid_focal(logits, target, alpha, gamma, ignore_index, class_dim, reduction)
-    x, y, _, shape = align_classes(logits, target, class_dim)
-    ignored = -100 if ignore_index is None else ignore_index
-    check_classes(y, x.shape[1], ignored)
-    keep = y != ignored
-    y = torch.where(keep, y, 0).long()
-    loss = reduce(
-        _SOFTMAX,
-        x,
-        y,
-        weight=keep,
-        count=keep.sum,
-        reduction=reduction,
-        term="focal",
-        alpha=_per_class_alpha(alpha, x),
-        gamma=gamma,
-    )
-    return loss.reshape(shape) if reduction == "none" else loss
-
-
-def _sigmoid_focal(
-    logits: Tensor,
-    target: Tensor,
-    alpha: float | Tensor | None,
-    gamma: float,
-    ignore_index: int | None,
-    class_dim: int | None,
-    reduction: Reduction,
-) -> Tensor:
-    check_floating(logits=logits)
-    x, y = logits.reshape(-1), target.reshape(-1)
-    if isinstance(alpha, Tensor):
-        axis = class_axis(logits, class_dim)
-        x, y = split_axis(logits, axis), split_axis(target, axis)
-        alpha = on_class_axis(_per_class_alpha(alpha, x), x)
-    check_binary(y, ignore_index)
-    keep = None
-    if ignore_index is not None:
-        keep = y != ignore_index
-        y = torch.where(keep, y, 0)
+        formula, x, y, w, alpha = _elements(logits, target, alpha, weight, ignore_index, class_dim)
+    else:
+        formula, x, y, w, alpha = _rows(logits, target, alpha, weight, ignore_index, class_dim)
+        if normalize == "positives":
+            raise ValueError("normalize: got 'positives' with class indices, wanted 0/1 targets")
 
     def count() -> Tensor:
-        return torch.tensor(x.numel(), device=x.device) if keep is None else keep.sum()
+        if normalize == "positives":
+            return (y if w is None else y * w).sum()
+        return count_of(y.reshape(-1), w)
 
     loss = reduce(
-        _SIGMOID,
+        formula,
         x,
         y,
-        weight=keep,
+        weight=w,
         count=count,
         reduction=reduction,
         term="focal",
         alpha=alpha,
         gamma=gamma,
     )
-    return loss.reshape(logits.shape) if reduction == "none" else loss
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _elements(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float | Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | None,
+    class_dim: int | None,
+) -> tuple[Formula, Tensor, Tensor, Tensor | None, float | Tensor | None]:
+    by_class = isinstance(alpha, Tensor) and alpha.ndim > 0
+    x, y, w = align_elements(logits, target, weight, by_class=by_class, class_dim=class_dim)
+    if isinstance(alpha, Tensor) and by_class:
+        alpha = on_class_axis(check_vector("alpha", alpha, x), x)
+    check_binary(y, ignore_index)
+    if ignore_index is not None:
+        keep = y != ignore_index
+        y = torch.where(keep, y, 0)
+        w = keep if w is None else w * keep
+    return _SIGMOID, x, y, w, alpha
+
+
+def _rows(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float | Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | None,
+    class_dim: int | None,
+) -> tuple[Formula, Tensor, Tensor, Tensor, Tensor | None]:
+    x, y, _, _ = align_classes(logits, target, class_dim)
+    ignored = -100 if ignore_index is None else ignore_index
+    check_classes(y, x.shape[1], ignored)
+    w = keep = y != ignored
+    if weight is not None:
+        check_shapes(target=(target, "*N"), weight=(weight, "*N"))
+        w = weight.reshape(y.shape) * keep
+    y = torch.where(keep, y, 0).long()
+    if alpha is not None:
+        alpha = torch.as_tensor(alpha, device=x.device)
+        alpha = check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x)
+    return _SOFTMAX, x, y, w, alpha
 
 
 def _focal(m: Tensor, gamma: float) -> Tensor:
@@ -198,17 +252,12 @@ _SOFTMAX = Formula(_softmax, _softmax_forward, _softmax_backward)
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
-def _per_class_alpha(alpha: float | Tensor | None, x: Tensor) -> Tensor | None:
-    if alpha is None:
-        return None
-    dtype = widen(x[:0]).dtype
-    alpha = torch.as_tensor(alpha, dtype=dtype, device=x.device)
-    return check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x.shape[1])
-
-
-def _check_options(alpha: float | Tensor | None, gamma: float, reduction: Reduction) -> None:
+def _check_options(
+    alpha: float | Tensor | None, gamma: float, normalize: str, reduction: Reduction
+) -> None:
     check_reduction(reduction)
     check_number("gamma", gamma)
+    check_choice("normalize", normalize, ("elements", "positives"))
     if alpha is not None and not isinstance(alpha, Tensor):
         check_number("alpha", alpha, 0.0, 1.0)
 
@@ -218,23 +267,25 @@ class FocalLoss(LossModule):
 
     def __init__(
         self,
-        alpha: float | Tensor | None = 0.25,
+        alpha: float | Tensor | Sequence[float] | None = 0.25,
         gamma: float = 2.0,
         ignore_index: int | None = None,
         class_dim: int | None = None,
+        normalize: Literal["elements", "positives"] = "elements",
         reduction: Reduction = "mean",
     ) -> None:
         if not isinstance(alpha, float | int):
             alpha = per_class(alpha)
-        _check_options(alpha, gamma, reduction)
+        _check_options(alpha, gamma, normalize, reduction)
         super().__init__(
             alpha=alpha,
             gamma=gamma,
             ignore_index=ignore_index,
             class_dim=class_dim,
+            normalize=normalize,
             reduction=reduction,
         )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``."""
-        return focal_loss(logits, target, **self.options())
+        return focal_loss(logits, target, weight=weight, **self.options())
