@@ -74,6 +74,7 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
     (lo, hi), (goal_lo, goal_hi) = edges(x, box_format), edges(t, box_format)
     flip = torch.relu(lo - hi)
     span = torch.maximum(hi + flip, goal_hi) - torch.minimum(lo - flip, goal_lo)
+    span = torch.where(flip > 0, span.detach(), span)  # there, the only pull is to turn back
     some = span > 0
     unit = torch.where(some, span, 1.0)
     common = torch.minimum(hi, goal_hi) - torch.maximum(lo, goal_lo)
@@ -159,15 +160,14 @@ def pull_back(
     if o.flip is not None:
         turned = torch.gt(o.flip, 0).to(scale.dtype)
         area.mul_(1 - turned)
-        span.addcmul_(o.flip, scale, value=-1)
+        span.mul_(1 - turned)
     outer = torch.add(common, span, out=work("outer", span)).mul_(0.5).add_(area)
     half = common.sub_(span).mul_(0.5)
     low = torch.sub(o.lo, o.goal_lo, out=o.lo).sign_().mul_(half).add_(outer).neg_()
     high = torch.sub(o.goal_hi, o.hi, out=o.hi).sign_().mul_(half).add_(outer)
     if o.flip is not None:
-        push = (scale + high - low).mul_(turned)
-        low += push
-        high -= push
+        low.addcmul_(scale, turned)
+        high.addcmul_(scale, turned, value=-1)
     if slopes.centre is not None:
         low.add_(slopes.centre, alpha=0.5)
         high.add_(slopes.centre, alpha=0.5)

@@ -48,9 +48,9 @@ def reduce(
     return total if reduction == "sum" else normalize(total, count(), reduction, term=term)
 
 
-def count_of(x: Tensor, weight: Tensor | None) -> Tensor:
-    """How many elements or rows of ``x`` count: the sum of their weights, or all of them."""
-    return torch.tensor(len(x), device=x.device) if weight is None else weight.sum()
+def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
+    """How much counts: the sum of the weights, or as many as there are ``values``."""
+    return torch.tensor(values.numel(), device=values.device) if weight is None else weight.sum()
 
 
 def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:

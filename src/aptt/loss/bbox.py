@@ -341,6 +341,8 @@ def siou_loss(
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
             swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+        All: a length under 1/100 of the enclosing one takes the slope of the shape term at that
+            length (its value is exact).
         mmdetection: its default has the sign of the exponent reversed, and falls with distance.
 
     Example:
@@ -379,7 +381,7 @@ def _loss(
         x,
         t,
         weight=weight,
-        count=lambda: count_of(x, weight),
+        count=lambda: count_of(x[:, 0], weight),
         reduction=reduction,
         term=term,
         box_format=box_format,
@@ -394,7 +396,9 @@ Penalty = Callable[..., Tensor]
 def _plain(penalty: Penalty | None) -> Callable[..., Tensor]:
     def value(x: Tensor, t: Tensor, *, box_format: BoxFormat, **options: Any) -> Tensor:
         o = overlap(x, t, box_format)
-        loss = (1 - o.iou) + o.flip.sum(0)
+        loss = 1 - o.iou
+        if o.flip is not None:
+            loss = loss + o.flip.sum(0)
         return loss if penalty is None else loss + penalty(o, **options)
 
     return value
@@ -405,15 +409,15 @@ def _giou(o: Overlap) -> Tensor:
 
 
 def _diou(o: Overlap) -> Tensor:
-    _, gap, diagonal, _ = _distance(o)
+    gap, diagonal, _ = _distance(o)
     return gap.square().sum(0) / diagonal
 
 
 def _ciou(o: Overlap, *, gate: bool) -> Tensor:
-    _, _, diagonal, span = _distance(o)
+    _, diagonal, span = _distance(o)
     (w, h), (goal_w, goal_h) = o.width * span, o.goal * span
     angle = torch.atan2(goal_w * h - goal_h * w, goal_w * w + goal_h * h)
-    least = _LEAST_SIZE * diagonal.detach()
+    least = _LEAST_SIZE**2 * diagonal.detach()
     size = w.square() + h.square()
     # small boxes: the same value, with the slope of a box of the least size
     slow = (h.detach() * w - w.detach() * h) / torch.maximum(size, least).detach()
@@ -427,25 +431,27 @@ def _eiou(o: Overlap) -> Tensor:
 
 
 def _siou(o: Overlap) -> Tensor:
-    unit, gap, _, span = _distance(o)
+    gap, _, span = _distance(o)
     far = gap.square().sum(0)
     slant = 2 * (gap[0] * gap[1]).abs() / torch.where(far > 0, far, 1)
     reach = gap / torch.where(span > 0, span, 1)
     distance = -torch.expm1((slant - 2) * reach.square())
     longest = torch.maximum(o.width, o.goal)
     change = (o.width - o.goal).abs() / torch.where(longest > 0, longest, 1)
+    share = (longest.detach() / _LEAST_SIZE).clamp(max=1)  # small boxes: as in _ciou
+    change = change.detach() + share * (change - change.detach())
     shape = torch.expm1(-change).pow(4)
     return (distance + shape).sum(0) / 2
 
 
-def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The longer enclosing length; and over it: the gap of the centres, c**2, and the lengths."""
+def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor]:
+    """Relative to the longer enclosing length: the gap of the centres, c**2, and both lengths."""
     unit = o.span.detach().amax(0) if len(o.iou) else o.iou
     unit = torch.where(unit > 0, unit, 1)
     gap = ((o.lo - o.goal_lo) + (o.hi - o.goal_hi)) / (2 * unit)
     span = o.span / unit
     diagonal = span.square().sum(0)
-    return unit, gap, torch.where(diagonal > 0, diagonal, 1), span
+    return gap, torch.where(diagonal > 0, diagonal, 1), span
 
 
 def _aspect_share(v: Tensor, iou: Tensor, gate: bool) -> Tensor:
@@ -455,7 +461,7 @@ def _aspect_share(v: Tensor, iou: Tensor, gate: bool) -> Tensor:
     return torch.where(iou > 0.5, share, 0) if gate else share
 
 
-_LEAST_SIZE = 0.01**2  # of a box, relative to the enclosing diagonal, squared
+_LEAST_SIZE = 0.01  # of a box, relative to the enclosing one: below it, slopes grow no further
 
 
 def _by_hand(penalty: Callable[..., None] | None) -> Callable[..., Any]:
@@ -486,12 +492,7 @@ def _giou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work) -> None:
 
 
 def _diou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work) -> None:
-    unit, gap, diagonal, span = _distance_by_hand(o, work)
-    gap_squared = torch.mul(gap[0], gap[0], out=work("far", loss)).addcmul_(gap[1], gap[1])
-    loss += gap_squared.div_(diagonal)
-    scale = diagonal.mul_(unit).reciprocal_().mul_(2)
-    slopes.span = torch.mul(span, gap_squared, out=span).mul_(scale).neg_()
-    slopes.centre = gap.mul_(scale)
+    _add_distance(loss, slopes, work, *_distance_by_hand(o, work))
 
 
 def _ciou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work, *, gate: bool) -> None:
@@ -500,11 +501,27 @@ def _ciou_by_hand(loss: Tensor, o: Overlap, slopes: Slopes, work: Work, *, gate:
     angle = torch.atan2(goal_w * h - goal_h * w, goal_w * w + goal_h * h)
     v = (2 / math.pi * angle).square_()
     share = _aspect_share(v, o.iou, gate)
-    size = torch.maximum(w.square() + h.square(), _LEAST_SIZE * diagonal)
+    size = torch.maximum(w.square() + h.square(), _LEAST_SIZE**2 * diagonal)
     steep = share * angle * (8 / math.pi**2) / (size * unit)
     slopes.width = torch.stack((-h * steep, w * steep))
     loss += share.mul_(v)
-    _diou_by_hand(loss, o, slopes, work)
+    _add_distance(loss, slopes, work, unit, gap, diagonal, span)
+
+
+def _add_distance(
+    loss: Tensor,
+    slopes: Slopes,
+    work: Work,
+    unit: Tensor,
+    gap: Tensor,
+    diagonal: Tensor,
+    span: Tensor,
+) -> None:
+    far = torch.mul(gap[0], gap[0], out=work("far", loss)).addcmul_(gap[1], gap[1])
+    loss += far.div_(diagonal)
+    scale = diagonal.mul_(unit).reciprocal_().mul_(2)
+    slopes.span = span.mul_(far).mul_(scale).neg_()
+    slopes.centre = gap.mul_(scale)
 
 
 def _distance_by_hand(o: Overlap, work: Work) -> tuple[Tensor, Tensor, Tensor, Tensor]:

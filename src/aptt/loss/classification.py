@@ -432,7 +432,7 @@ def binary_cross_entropy(
         x,
         t,
         weight=w,
-        count=lambda: count_of(x, w),
+        count=lambda: count_of(t, w),
         reduction=reduction,
         term="binary_cross_entropy",
         pos_weight=1.0 if pos_weight is None else pos_weight,

@@ -102,7 +102,7 @@ def focal_loss(
     def count() -> Tensor:
         if normalize == "positives":
             return (y if w is None else y * w).sum()
-        return count_of(y.reshape(-1), w)
+        return count_of(y, w)
 
     loss = reduce(
         formula,

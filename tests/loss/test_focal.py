@@ -1,0 +1,144 @@
+"""Focal loss: closed forms, cross-entropy at gamma 0, and the field's known failures."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aptt.loss import FocalLoss, focal_loss
+from aptt.loss.classification import FocalLoss as FocalLossOfTheBrief
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _gradient(loss_fn, x):
+    x = x.clone().requires_grad_()
+    loss_fn(x).sum().backward()
+    return x.grad
+
+
+def test_the_sample_of_the_brief():
+    assert FocalLossOfTheBrief is FocalLoss
+    loss_fn = FocalLoss(alpha=0.25, gamma=2.0, reduction="mean")
+    logits, targets = _random(6, 4), torch.eye(6, 4)
+    p = torch.sigmoid(logits)
+    hit = torch.where(targets == 1, p, 1 - p)
+    alpha = torch.where(targets == 1, 0.25, 0.75)
+    torch.testing.assert_close(
+        loss_fn(logits, targets), (-alpha * (1 - hit) ** 2 * hit.log()).mean()
+    )
+
+
+def test_softmax_by_its_formula():
+    logits, target = _random(9, 5), torch.arange(9) % 5
+    alpha = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    hit = logits.softmax(1)[torch.arange(9), target]
+    expected = (-alpha[target] * (1 - hit) ** 1.5 * hit.log()).mean()
+    torch.testing.assert_close(focal_loss(logits, target, alpha=alpha, gamma=1.5), expected)
+
+
+def test_gamma_0_is_cross_entropy():
+    # kornia's mean is C times smaller here
+    logits, target = _random(9, 5), torch.arange(9) % 5
+    found = focal_loss(logits, target, alpha=None, gamma=0)
+    torch.testing.assert_close(found, F.cross_entropy(logits, target))
+
+
+def test_per_class_alpha_of_independent_questions():
+    logits, target = _random(4, 3, 2), (_random(4, 3, 2, seed=1) > 0).long()
+    alpha = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    found = focal_loss(logits, target, alpha=alpha, class_dim=1, reduction="none")
+    for c in range(3):
+        one = focal_loss(logits[:, c], target[:, c], alpha=alpha[c].item(), reduction="none")
+        torch.testing.assert_close(found[:, c], one)
+
+
+def test_normalised_by_positives():
+    logits, target = _random(50), (torch.arange(50) % 10 == 0).double()
+    total = focal_loss(logits, target, reduction="sum")
+    torch.testing.assert_close(focal_loss(logits, target, normalize="positives"), total / 5)
+    nothing = torch.zeros(50)  # background alone is still penalised, undivided
+    found = focal_loss(logits, nothing, normalize="positives")
+    torch.testing.assert_close(found, focal_loss(logits, nothing, reduction="sum"))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("logit", [-6e4, -200.0, -40.0, 0.0, 40.0, 200.0, 6e4])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_finite_for_any_gamma(softmax, logit, gamma):
+    # torchvision, kornia: NaN gradients for a right answer and gamma below 1
+    logits = torch.tensor([[logit, 0.0]])
+    target = torch.tensor([0]) if softmax else torch.tensor([[1, 0]])
+    loss = focal_loss(logits, target, gamma=gamma)
+    assert loss.isfinite()
+    assert _gradient(lambda x: focal_loss(x, target, gamma=gamma), logits).isfinite().all()
+
+
+def test_a_hopeless_positive_costs_its_logit():
+    # effdet: 0, and a NaN gradient
+    logits, target = torch.tensor([-200.0]), torch.tensor([1.0])
+    assert focal_loss(logits, target).item() == pytest.approx(0.25 * 200)
+    assert _gradient(lambda x: focal_loss(x, target), logits).item() == pytest.approx(-0.25)
+
+
+def test_a_certain_right_answer_costs_nothing():
+    # kornia: 0.01, from a one-hot that leaks
+    assert focal_loss(torch.tensor([[0.0, 1e4]]), torch.tensor([1]), alpha=None) == 0
+
+
+def test_a_right_answer_in_float32_is_exact():
+    logits = torch.tensor([12.0])
+    miss = 1 / (1 + math.exp(12.0))
+    expected = 0.25 * miss**2 * -math.log1p(-miss)
+    assert focal_loss(logits, torch.tensor([1.0])).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["elements", "positives"])
+def test_the_mean_of_nothing_is_zero(normalize):
+    # torchvision: NaN
+    x = torch.zeros(0, 4, requires_grad=True)
+    loss = focal_loss(x, torch.zeros(0, 4), normalize=normalize)
+    loss.backward()
+    assert loss == 0
+    assert x.grad.shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
+def test_targets_of_any_dtype(dtype):
+    # torchvision: an opaque error for integers
+    logits, target = _random(20), torch.arange(20) % 3 == 0
+    assert focal_loss(logits, target.to(dtype)) == focal_loss(logits, target.double())
+
+
+def test_ignored_elements_are_as_if_removed():
+    # mmdetection's Python path counts them as background
+    logits, target = _random(20), (torch.arange(20) % 2).double()
+    target[::5] = 255
+    keep = target != 255
+    expected = focal_loss(logits[keep], target[keep])
+    logits[~keep] = torch.nan
+    torch.testing.assert_close(focal_loss(logits, target, ignore_index=255), expected)
+    gradient = _gradient(lambda x: focal_loss(x, target, ignore_index=255), logits)
+    assert (gradient[~keep] == 0).all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "words"),
+    [
+        (torch.full((4, 3), 0.5), {}, "0.5.*quality_focal_loss"),
+        (torch.zeros(4, 3), {"reduction": "avg"}, "reduction.*'avg'"),  # fvcore: silently "none"
+        (torch.zeros(4, 3), {"gamma": -1.0}, "gamma.*-1"),
+        (torch.zeros(4, 3), {"alpha": 1.5}, "alpha.*1.5"),
+        (torch.zeros(4, 3), {"alpha": torch.ones(4)}, r"alpha.*\(4,\).*\(3,\)"),
+        (torch.zeros(4, dtype=torch.long), {"normalize": "positives"}, "normalize"),
+        (torch.zeros(4, 1), {}, "target"),
+        (torch.tensor([0, 1, 2, 3]), {}, "class 3"),
+    ],
+)
+def test_wrong_calls_are_told_apart(target, options, words):
+    with pytest.raises(ValueError, match=words):
+        focal_loss(torch.zeros(4, 3), target, **options)

@@ -1,0 +1,85 @@
+"""RMSE: closed forms, exact zeros, and ranges that squares overflow."""
+
+import pytest
+import torch
+
+from aptt.loss import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _value_and_gradient(loss_fn, x):
+    x = x.clone().requires_grad_()
+    loss = loss_fn(x)
+    loss.sum().backward()
+    return loss.detach(), x.grad
+
+
+def test_by_its_formula():
+    x, t = _random(4, 5), _random(4, 5, seed=1)
+    torch.testing.assert_close(RMSELoss()(x, t), (x - t).square().mean().sqrt())
+    each = (x - t).square().mean(1).sqrt()
+    torch.testing.assert_close(rmse_loss(x, t, pool="sample", reduction="none"), each)
+    torch.testing.assert_close(rmse_loss(x, t, pool="sample"), each.mean())
+
+
+def test_of_logarithms():
+    x, t = _random(4, 5).exp(), _random(4, 5, seed=1).exp()
+    torch.testing.assert_close(RMSLELoss()(x, t), rmse_loss((1 + x).log(), (1 + t).log()))
+    assert rmsle_loss(x, x) == 0
+
+
+def test_equality_is_exactly_zero_with_a_zero_gradient():
+    # sqrt(mse + 1e-6), as in the package that once had this name: 0.001
+    x = _random(4, 5)
+    loss, gradient = _value_and_gradient(lambda v: rmse_loss(v, x), x)
+    assert loss == 0
+    assert (gradient == 0).all()
+
+
+def test_weights_are_a_mask_or_a_weighted_mean():
+    x, t = _random(6), _random(6, seed=1)
+    weight = torch.tensor([1.0, 0.0, 2.0, 1.0, 0.5, 3.0], dtype=torch.float64)
+    expected = ((x - t).square() * weight).sum().div(weight.sum()).sqrt()
+    x[1] = torch.nan
+    loss, gradient = _value_and_gradient(lambda v: rmse_loss(v, t, weight=weight), x)
+    torch.testing.assert_close(loss, expected)
+    assert gradient[1] == 0
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e18, 1e30])
+def test_scale_passes_through(scale):
+    x, t = _random(64).float(), _random(64, seed=1).float()
+    expected, slope = _value_and_gradient(lambda v: rmse_loss(v, t), x)
+    loss, gradient = _value_and_gradient(lambda v: rmse_loss(v, t * scale), x * scale)
+    torch.testing.assert_close(loss / scale, expected)
+    torch.testing.assert_close(gradient, slope)
+
+
+def test_long_signals_in_half_precision():
+    x = torch.full((1, 160_000), 400.0, dtype=torch.float16)
+    loss, gradient = _value_and_gradient(lambda v: rmse_loss(v, torch.zeros_like(v)), x)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(400.0, rel=1e-6)
+    assert gradient.float().mean().item() == pytest.approx(1 / 160_000, rel=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+def test_nothing_is_zero_on_the_graph(shape):
+    x = torch.zeros(shape, requires_grad=True)
+    loss = rmse_loss(x, torch.zeros(shape))
+    loss.backward()
+    assert loss == 0
+    assert x.grad.shape == shape
+
+
+def test_wrong_calls_are_told_apart():
+    with pytest.raises(ValueError, match=r"prediction: \(4, 1\).*target: \(4,\)"):
+        rmse_loss(torch.zeros(4, 1), torch.zeros(4))
+    with pytest.raises(ValueError, match="pool.*'all'"):
+        RMSELoss(pool="all")
+    with pytest.raises(TypeError, match="prediction.*int64"):
+        rmse_loss(torch.zeros(4, dtype=torch.long), torch.zeros(4))
