@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from aptt.core.memory import fresh_like
+
 __all__ = ["Formula", "Gather", "Work", "evaluate", "exp_", "streams", "widen"]
 
 Gather = Literal["values", "total", "samples"]
@@ -257,7 +259,7 @@ class _Run:
         up: Tensor,
     ) -> Tensor:
         """Walk again and write the gradient, block by block, rounded once."""
-        work, grad, blocks = Work(), torch.empty_like(x), list(_blocks(x, self.formula.block))
+        work, grad, blocks = Work(), fresh_like(x), list(_blocks(x, self.formula.block))
         stride = len(kept) // len(blocks)
         for i, block in enumerate(blocks):
             part, cut = _read(block, x, sides, work)

@@ -247,7 +247,7 @@ def _softmax_backward(
     softmax_gradient_(out, x, y, top, share, -slope)
 
 
-_SIGMOID = Formula(_sigmoid, _sigmoid_forward, _sigmoid_backward)
+_SIGMOID = Formula(_sigmoid, _sigmoid_forward, _sigmoid_backward, block=2**17)
 _SOFTMAX = Formula(_softmax, _softmax_forward, _softmax_backward)
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 

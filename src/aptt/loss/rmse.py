@@ -34,7 +34,41 @@ def rmse_loss(
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Root mean squared error: 0, with a gradient of 0, where the two are equal."""
+    """Root mean squared error: 0, with a gradient of 0, where the two are equal.
+
+        sqrt(sum w (x - t)**2 / sum w)
+
+    Args:
+        prediction: any shape, the first axis the samples; any floating dtype.
+        target: the same shape.
+        weight: the same shape; the part of each element in the mean, and 0 removes it.
+        pool: the elements under one root: ``"batch"``, ``"sample"``, or a callable that sums the
+            batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over the samples: ``"mean"``, ``"sum"``, ``"none"``, or a callable
+            ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0, in the units of the prediction: a scalar, or one value per sample
+        with ``pool="sample", reduction="none"``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, an unknown option.
+
+    The gradient goes to ``prediction``, and to targets and weights that ask for it. A root cannot
+    be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        The error should be read in the units of the target, or every signal count alike.
+
+    Differs from:
+        ``sqrt(mse)``, ``sqrt(mse + eps)``: exact at 0, and no NaN or bias there; errors from 1e-38
+            to 1e38 in float32.
+
+    Example:
+        >>> import torch
+        >>> round(rmse_loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0])).item(), 4)
+        2.1213
+    """
     return _root(prediction, target, weight, pool, reduction, "rmse", log=False)
 
 
@@ -46,7 +80,40 @@ def rmsle_loss(
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Root mean squared error of ``log(1 + x)``, for quantities above -1 that span magnitudes."""
+    """Root mean squared error of ``log(1 + x)``, for quantities that span magnitudes.
+
+        sqrt(sum w (log(1 + x) - log(1 + t))**2 / sum w)
+
+    Args:
+        prediction: any shape, the first axis the samples; any floating dtype.
+        target: the same shape. Both above -1.
+        weight: the same shape; the part of each element in the mean, and 0 removes it.
+        pool: the elements under one root: ``"batch"``, ``"sample"``, or a callable that sums the
+            batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over the samples: ``"mean"``, ``"sum"``, ``"none"``, or a callable
+            ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or one value per sample with ``pool="sample",
+        reduction="none"``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, an unknown option.
+
+    The gradient goes to ``prediction``, and to targets and weights that ask for it. A root cannot
+    be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        Ratios matter rather than differences: counts, prices, energies.
+
+    Differs from:
+        Clamped forms: a prediction at or below -1 is not clamped; its loss is not finite.
+
+    Example:
+        >>> import torch
+        >>> round(rmsle_loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 5.0])).item(), 4)
+        0.4901
+    """
     return _root(prediction, target, weight, pool, reduction, "rmsle", log=True)
 
 
@@ -87,15 +154,31 @@ def _samples(t: Tensor) -> Tensor:
 
 
 def _error(x: Tensor, t: Tensor, *, log: bool) -> Tensor:
-    error = torch.log1p(x) - torch.log1p(t) if log else x - t
-    return error if x.device.type == "mps" else error.double()  # its square fits, large or small
+    return torch.log1p(x) - torch.log1p(t) if log else x - t
+
+
+def _wide(error: Tensor) -> Tensor:
+    """In a dtype that its square fits, large or small."""
+    return error if error.device.type == "mps" else error.double()
 
 
 def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
     if w is not None:
         x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0)
-    squares = _error(x, t, log=log).square()
+    squares = _wide(_error(x, t, log=log)).square()
     return (squares if w is None else squares * w).sum((1, 2))
+
+
+def _squares_forward(
+    x: Tensor, work: Work, t: Tensor, w: Tensor | None, *, log: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if log or w is not None or x.device.type != "cpu":
+        return _squares(x, t, w, log=log), ()
+    error = torch.sub(x, t, out=work("error", x))
+    low, high = error.aminmax()
+    if 1e-12 < max(-low.item(), high.item()) < 1e12:  # single precision holds the squares
+        return error.square_().sum((1, 2)).double(), ()
+    return _wide(error).square().sum((1, 2)), ()
 
 
 def _squares_backward(
@@ -109,15 +192,19 @@ def _squares_backward(
     *,
     log: bool,
 ) -> None:
-    slope = _error(x, t, log=log).mul_(2 * up.view(-1, 1, 1))
-    if log:
-        slope.div_(1 + x)
-    if w is not None:
-        slope = slope.mul_(w).masked_fill_(w == 0, 0.0)
-    out.copy_(slope)
+    slope = 2 * up.view(-1, 1, 1)
+    if log or w is not None or x.device.type != "cpu" or not slope.abs().amax() < 1e30:
+        error = _wide(_error(x, t, log=log)).mul_(slope)
+        if log:
+            error.div_(1 + x)
+        if w is not None:
+            error = error.mul_(w).masked_fill_(w == 0, 0.0)
+        out.copy_(error)
+    else:
+        torch.sub(x, t, out=out).mul_(slope.to(x.dtype))
 
 
-_SQUARES = Formula(_squares, backward=_squares_backward)
+_SQUARES = Formula(_squares, _squares_forward, _squares_backward)
 
 
 def _check_options(pool: Pool, reduction: Reduction) -> None:
