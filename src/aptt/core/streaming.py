@@ -19,6 +19,7 @@ Blocks cut N, and S where a single sample is too large. C is never cut.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -61,22 +62,28 @@ class Formula:
 
 
 class Work:
-    """Named scratch buffers, reused from block to block.
+    """Named scratch buffers, reused from block to block, and on the CPU from call to call.
 
     Fresh memory costs a page fault for every 4 KiB that is written; reused memory stays in the
-    cache.
+    cache. What the CPU's buffers hold is bounded by the block size, and belongs to one thread.
     """
 
-    def __init__(self, *, keeps: bool = False) -> None:
+    _held = threading.local()
+
+    def __init__(self, device: torch.device, *, keeps: bool = False) -> None:
         self.keeps = keeps  # whether a backward walk will follow
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        if device.type == "cpu":
+            self._buffers = vars(Work._held).setdefault("buffers", self._buffers)
 
     def __call__(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A buffer of the shape and device of ``like``, with arbitrary content."""
         key = (name, dtype or like.dtype)
         held = self._buffers.get(key)
         if held is None or held.numel() < like.numel():
-            held = self._buffers[key] = torch.empty(like.numel(), dtype=key[1], device=like.device)
+            held = torch.empty(like.numel(), dtype=key[1], device=like.device)
+            if not held.is_inference():
+                self._buffers[key] = held
         return held[: like.numel()].view(like.shape)
 
 
@@ -214,7 +221,7 @@ class _Run:
         kept: list[tuple[Tensor, ...]] | None,
     ) -> Tensor:
         """Walk forward; append to ``kept``, if given, what each block keeps for the way back."""
-        work, out, dtype = Work(keeps=kept is not None), None, x.dtype
+        work, out, dtype = Work(x.device, keeps=kept is not None), None, x.dtype
         for block in _blocks(x, self.formula.block):
             part, cut = _read(block, x, sides, work)
             value, keep = self._forward(part, work, cut)
@@ -259,7 +266,7 @@ class _Run:
         up: Tensor,
     ) -> Tensor:
         """Walk again and write the gradient, block by block, rounded once."""
-        work, grad, blocks = Work(), fresh_like(x), list(_blocks(x, self.formula.block))
+        work, grad, blocks = Work(x.device), fresh_like(x), list(_blocks(x, self.formula.block))
         stride = len(kept) // len(blocks)
         for i, block in enumerate(blocks):
             part, cut = _read(block, x, sides, work)

@@ -67,6 +67,8 @@ def box_iou_loss(
 ) -> Tensor:
     """IoU loss of aligned boxes.
 
+        loss = 1 - I / U
+
     Args:
         pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
@@ -89,6 +91,9 @@ def box_iou_loss(
 
     Use when:
         Boxes overlap already. Where they do not, there is no gradient: take another of the family.
+
+    Elsewhere:
+        mmdetection ``IoULoss(mode="linear")``.
 
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
@@ -115,6 +120,8 @@ def giou_loss(
 ) -> Tensor:
     """Generalized IoU loss of aligned boxes.
 
+        loss = 1 - I / U + (C - U) / C
+
     Args:
         pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
@@ -137,6 +144,9 @@ def giou_loss(
 
     Use when:
         Boxes may be apart: the enclosing box pulls them together. The usual first choice.
+
+    Elsewhere:
+        torchvision ``generalized_box_iou_loss``, fvcore ``giou_loss``, mmdetection ``GIoULoss``.
 
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
@@ -163,6 +173,8 @@ def diou_loss(
 ) -> Tensor:
     """Distance IoU loss of aligned boxes.
 
+        loss = 1 - I / U + d**2 / c**2
+
     Args:
         pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
@@ -185,6 +197,9 @@ def diou_loss(
 
     Use when:
         Centres matter, as in crowded scenes; it converges faster than GIoU on boxes inside others.
+
+    Elsewhere:
+        torchvision ``distance_box_iou_loss``, mmdetection ``DIoULoss``.
 
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
@@ -212,6 +227,8 @@ def ciou_loss(
 ) -> Tensor:
     """Complete IoU loss of aligned boxes.
 
+        loss = 1 - I / U + d**2 / c**2 + a v
+
     Args:
         pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
@@ -235,6 +252,9 @@ def ciou_loss(
 
     Use when:
         As DIoU, and the aspect ratio matters too.
+
+    Elsewhere:
+        torchvision ``complete_box_iou_loss``, mmdetection ``CIoULoss``.
 
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
@@ -266,6 +286,8 @@ def eiou_loss(
 ) -> Tensor:
     """Efficient IoU loss of aligned boxes.
 
+        loss = 1 - I / U + d**2 / c**2 + sum ((w - W) / cw)**2
+
     Args:
         pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
@@ -288,6 +310,9 @@ def eiou_loss(
 
     Use when:
         Width and height should each be pulled to the target's, not only their ratio.
+
+    Elsewhere:
+        Not torchvision's or mmdetection's; see below.
 
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
@@ -315,6 +340,8 @@ def siou_loss(
 ) -> Tensor:
     """SCYLLA IoU loss of aligned boxes: distance by angle, and shape.
 
+        loss = 1 - I / U + (distance + shape) / 2
+
     Args:
         pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
@@ -337,6 +364,9 @@ def siou_loss(
 
     Use when:
         Boxes should reach their target along an axis first.
+
+    Elsewhere:
+        mmdetection ``SIoULoss(neg_gamma=True)``.
 
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons

@@ -63,6 +63,10 @@ def cross_entropy(
 ) -> Tensor:
     """Cross-entropy over classes, from logits.
 
+        nll  = logsumexp(z) - z[y]
+        loss = (1 - e) * w[y] * nll + (e / C) * sum_c w[c] * (logsumexp(z) - z[c])
+               + w[y] * z_loss * logsumexp(z)**2
+
     Args:
         logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
         target: class indices of any integer dtype, shaped like the logits without the class axis;
@@ -93,6 +97,10 @@ def cross_entropy(
     Use when:
         One of C classes is right: language models, image classification, segmentation. For long
         tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`.
+
+    Elsewhere:
+        torch ``F.cross_entropy``, optax ``softmax_cross_entropy_with_integer_labels``, Liger
+        ``LigerCrossEntropyLoss``.
 
     Differs from:
         torch: the same numbers, except that nothing to average gives 0, not NaN; the loss of half
@@ -385,6 +393,8 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Binary cross-entropy of independent yes-or-no questions, from logits.
 
+        loss = -(pos_weight * t * log sigmoid(x) + (1 - t) * log sigmoid(-x))
+
     Args:
         logits: any shape, any floating dtype.
         target: the same shape, in [0, 1]: bool, integer or floating.
@@ -406,6 +416,9 @@ def binary_cross_entropy(
 
     Use when:
         Labels do not exclude each other, or there is one: multilabel tagging, masks, matching.
+
+    Elsewhere:
+        torch ``F.binary_cross_entropy_with_logits``, optax ``sigmoid_binary_cross_entropy``.
 
     Differs from:
         torch: ``weight`` is counted in the mean; integer and bool targets are taken; exact for

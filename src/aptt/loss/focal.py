@@ -50,6 +50,8 @@ def focal_loss(
 ) -> Tensor:
     """Focal loss from logits: sigmoid or softmax, as the target's shape says.
 
+        loss = -alpha * (1 - p)**gamma * log p      p: probability of the right answer
+
     Args:
         logits: any shape (sigmoid), or ``(N, C, ...)`` or ``(..., C)`` (softmax); floating.
         target: 0 or 1 in the logits' shape, of any real dtype: sigmoid, each element a question of
@@ -77,6 +79,10 @@ def focal_loss(
     Use when:
         Background outnumbers the rest by orders of magnitude, as in dense detection. For a handful
         of rare classes, ``cross_entropy(logit_adjustment=...)`` is the better first try.
+
+    Elsewhere:
+        torchvision ``sigmoid_focal_loss``, kornia ``binary_focal_loss_with_logits`` and
+        ``focal_loss``, MONAI and segmentation-models-pytorch ``FocalLoss``.
 
     Differs from:
         torchvision: the mean of nothing is 0, not NaN; finite gradients for gamma below 1; classes

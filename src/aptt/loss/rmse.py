@@ -60,6 +60,9 @@ def rmse_loss(
     Use when:
         The error should be read in the units of the target, or every signal count alike.
 
+    Elsewhere:
+        scikit-learn ``root_mean_squared_error``, torchmetrics ``MeanSquaredError(squared=False)``.
+
     Differs from:
         ``sqrt(mse)``, ``sqrt(mse + eps)``: exact at 0, and no NaN or bias there; errors from 1e-38
             to 1e38 in float32.
@@ -105,6 +108,9 @@ def rmsle_loss(
 
     Use when:
         Ratios matter rather than differences: counts, prices, energies.
+
+    Elsewhere:
+        scikit-learn ``root_mean_squared_log_error``.
 
     Differs from:
         Clamped forms: a prediction at or below -1 is not clamped; its loss is not finite.

@@ -67,6 +67,8 @@ def dice_loss(
 ) -> Tensor:
     """Soft Dice loss from logits.
 
+        loss = 1 - 2 I / (sum p + sum t)      I = sum min(p, t)
+
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
         target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
@@ -97,6 +99,10 @@ def dice_loss(
     Use when:
         The regions are small beside the background, or Dice is the metric. Alone it says little
         about confidence: add cross-entropy. With ``pool="sample"`` every image counts alike.
+
+    Elsewhere:
+        MONAI, segmentation-models-pytorch ``DiceLoss``, kornia ``dice_loss``, nnU-Net
+        ``SoftDiceLoss``; soft F1.
 
     Differs from:
         MONAI: per sample and class, absent classes cost 1 there: ``pool="sample",
@@ -131,6 +137,8 @@ def mask_iou_loss(
 ) -> Tensor:
     """Soft IoU (Jaccard) loss from logits.
 
+        loss = 1 - I / (sum p + sum t - I)      I = sum min(p, t)
+
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
         target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
@@ -160,6 +168,9 @@ def mask_iou_loss(
 
     Use when:
         IoU is the metric. It ranks as Dice does, and punishes poor overlap harder.
+
+    Elsewhere:
+        segmentation-models-pytorch ``JaccardLoss``, MONAI ``DiceLoss(jaccard=True)``.
 
     Differs from:
         MONAI: ``DiceLoss(jaccard=True)`` adds its smoothing once to ``sum p + sum t - I``, and half
@@ -192,6 +203,8 @@ def tversky_loss(
 ) -> Tensor:
     """Tversky loss from logits: Dice with a price for each kind of error.
 
+        loss = 1 - I / (I + alpha FP + beta FN)
+
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
         target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
@@ -223,6 +236,9 @@ def tversky_loss(
 
     Use when:
         Missing a region and inventing one do not cost the same.
+
+    Elsewhere:
+        MONAI, segmentation-models-pytorch ``TverskyLoss``, kornia ``tversky_loss``.
 
     Differs from:
         MONAI, kornia, segmentation-models-pytorch: the same alpha and beta. Some papers name them
@@ -257,6 +273,8 @@ def focal_tversky_loss(
 ) -> Tensor:
     """Tversky loss of each class to a power.
 
+        loss = (1 - I / (I + alpha FP + beta FN))**gamma
+
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
         target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
@@ -289,6 +307,9 @@ def focal_tversky_loss(
 
     Use when:
         Classes that are nearly right should still be pushed (gamma < 1), or left alone (> 1).
+
+    Elsewhere:
+        segmentation-models-pytorch ``TverskyLoss(gamma=...)``.
 
     Differs from:
         The paper: its exponent is 1 / gamma.

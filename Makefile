@@ -1,0 +1,33 @@
+# Two commands, each doing all its own set-up in .venv:
+#
+#     make demo    train small models on real data; ends with the path of an HTML report
+#     make test    lint, types, the import rule and every test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test clean
+
+demo: $(VENV)/recipes.done
+	@$(BIN)/aptt train
+
+test: $(VENV)/dev.done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -n 2
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/recipes.done: EXTRAS := recipes
+$(VENV)/dev.done: EXTRAS := dev,recipes
+$(VENV)/recipes.done $(VENV)/dev.done: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.5 GB, or 5 GB where pip picks torch with CUDA ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@du -sh $(VENV) | awk '{print "Ready: " $$1 " in $(VENV)"}'
+	@touch $@

@@ -1,0 +1,1 @@
+"""What the losses cost, measured beside others in one run: ``python -m benchmarks``."""

@@ -1,0 +1,88 @@
+"""``python -m benchmarks [NAME ...] [--rounds 7] [--json FILE] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import CASES
+from benchmarks.machine import describe, load, noise
+from benchmarks.run import run
+from benchmarks.table import case_table, machine_line
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print. 0, or 1 if something that is here failed, or 130 after Ctrl-C."""
+    options = _options(argv)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside a timing
+    report: dict[str, Any] = {
+        "schema": 1,
+        "quick": options.quick,
+        "rounds": options.rounds,
+        "machine": {**describe(), "load_start": load(), "load_end": None},
+        "warnings": [],
+        "cases": [],
+    }
+    _judge(report)
+    print(machine_line(report["machine"]))
+    if options.quick:
+        print("tiny sizes: these numbers say that everything works, not how fast it is")
+    _warn(report)
+    try:
+        for name in options.names or CASES:
+            result = run(CASES[name], options.rounds, options.quick)
+            report["cases"].append(result)
+            report["machine"]["load_end"] = load()
+            _judge(report)
+            print(f"\n{case_table(result)}", flush=True)
+            if options.json is not None:  # after each case: a run cut short keeps what it has
+                options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except KeyboardInterrupt:
+        print("interrupted: the case under way is lost, those above are kept", file=sys.stderr)
+        return 130
+    _warn(report)
+    rows = [row for result in report["cases"] for row in result["contenders"]]
+    return int(any(row["status"] == "failed" for row in rows))
+
+
+def _judge(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    threads = max((result["threads"] or 0 for result in report["cases"]), default=0)
+    report["warnings"] = noise(machine["load_start"], machine["load_end"], threads)
+
+
+def _warn(report: dict[str, Any]) -> None:
+    for line in report["warnings"]:
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Forward and backward of each loss beside others, each in its own process.",
+        epilog=f"Cases: {', '.join(CASES)}. How to read the result: benchmarks/README.md.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run (default: all)")
+    parser.add_argument("--rounds", type=int, help="how often each is timed (7; with --quick 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything work?")
+    options = parser.parse_args(argv)
+    for name in options.names:
+        if name not in CASES:
+            parser.error(f"unknown case {name!r}, wanted one of {', '.join(CASES)}")
+    if options.rounds is None:
+        options.rounds = 2 if options.quick else 7
+    if options.rounds < 1:
+        parser.error(f"--rounds: got {options.rounds}, wanted 1 or more")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

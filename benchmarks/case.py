@@ -1,0 +1,49 @@
+"""What is measured: a case is one input, and contenders that compute one loss of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["FLOOR", "OURS", "Case", "Contender", "Loss"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Takes a prediction and a target, gives one number."""
+
+OURS = "aptt"
+FLOOR = "floor"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to compute the loss of a case.
+
+    ``make`` imports what the contender needs, and may raise ``ImportError``. ``against`` is the
+    contender of ours that follows the same convention. Both agree within ``tolerance``, relative:
+    a run compares the value and the norm of the gradient, and times nobody who differs; a test
+    compares the gradient element by element.
+    """
+
+    name: str
+    make: Callable[[], Loss]
+    compiled: bool = False  # by torch.compile
+    against: str = OURS
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input, at the size that counts and at a tiny one, and who computes its loss."""
+
+    name: str
+    uses: str  # the function of aptt.loss; a case whose function is not there is not listed
+    inputs: Callable[[tuple[int, ...]], tuple[Tensor, Tensor]]
+    size: tuple[int, ...]
+    quick: tuple[int, ...]
+    contenders: tuple[Contender, ...]
+
+    def contender(self, name: str) -> Contender:
+        """The contender of this name."""
+        return next(c for c in self.contenders if c.name == name)

@@ -1,0 +1,53 @@
+"""A result as plain text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.case import FLOOR
+from benchmarks.worker import UPSTREAM
+
+__all__ = ["case_table", "machine_line"]
+
+_WIDTH = 26
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """Where it was measured, in one line."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}\n{packages}"
+
+
+def case_table(result: dict[str, Any]) -> str:
+    """One case, a row for each contender."""
+    shape = " x ".join(map(str, result["shape"] or ()))
+    size = (result["prediction_bytes"] or 0) / 1e6
+    lines = [
+        f"{result['name']}: {shape} {result['dtype']}, {size:.1f} MB, {result['threads']} threads",
+        f"{'':{_WIDTH}}  {'loss.backward()':^25}  {'(loss / 4).backward()':^25}  {'extra':>6}",
+        f"{'':{_WIDTH}}" + 2 * f"  {'ms':>9} {'spread':>7} {'ratio':>7}" + f"  {'memory':>6}",
+    ]
+    for row in result["contenders"]:
+        name = row["name"]
+        if row["status"] != "ready":
+            lines.append(f"{name:{_WIDTH}}  {row['status']}: {row['reason'].splitlines()[0]}")
+            continue
+        cells = "".join(_times(row[key]) for key in UPSTREAM)
+        memory = row["extra_memory"]
+        shown = "" if name == FLOOR or memory is None else f"{memory:.2f}"
+        lines.append(f"{name:{_WIDTH}}{cells}  {shown:>6}")
+    others = [
+        f"{row['name']} (against {row['against']})"
+        for row in result["contenders"]
+        if row["against"] not in ("aptt", row["name"])
+    ]
+    if others:
+        lines.append(f"ratios to aptt, except {', '.join(others)}")
+    return "\n".join(lines)
+
+
+def _times(summary: dict[str, Any]) -> str:
+    median, (low, high) = summary["median"], summary["quartiles"]
+    ratio = summary["ratio"]
+    shown = "-" if ratio is None else f"{ratio:.2f}"
+    return f"  {1e3 * median:>9.3f} {(high - low) / median:>7.1%} {shown:>7}"

@@ -1,0 +1,117 @@
+"""What :mod:`aptt.loss` holds, read from its signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import aptt.loss
+from aptt.cli.docstring import Docstring, read
+from aptt.cli.mistakes import pick
+
+__all__ = ["Entry", "entries", "find", "find_function"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One public function with its module form, or one of them where there is no other."""
+
+    function: str | None
+    module_form: str | None
+    file: str
+    signatures: tuple[str, ...]
+    family: Docstring
+    doc: Docstring
+
+    @property
+    def name(self) -> str:
+        """The name to call it by."""
+        return self.function or self.module_form or ""
+
+    @property
+    def names(self) -> str:
+        """Both names, as a heading."""
+        return " · ".join(name for name in (self.function, self.module_form) if name)
+
+    @property
+    def formula(self) -> str:
+        """Its own formula, or that of its file."""
+        return self.doc.formula or self.family.formula
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything there is to know, for ``--json``."""
+        sections = self.family.sections | self.doc.sections
+        return {
+            "function": self.function,
+            "module_form": self.module_form,
+            "file": self.file,
+            "signatures": list(self.signatures),
+            "family": self.family.title,
+            "title": self.doc.title,
+            "formula": self.formula,
+            "prose": self.doc.prose,
+            "sections": {_key(name): text for name, text in sections.items()},
+        }
+
+
+@cache
+def entries() -> Sequence[Entry]:
+    """Every public name of :mod:`aptt.loss`, a function together with its module form."""
+    public = {name: getattr(aptt.loss, name) for name in aptt.loss.__all__}
+    forms = {_function_of(form): form for form in public.values() if inspect.isclass(form)}
+    functions = [value for value in public.values() if inspect.isfunction(value)]
+    paired = [(function, forms.pop(function.__name__, None)) for function in functions]
+    found = [_entry(*pair) for pair in paired] + [_entry(None, form) for form in forms.values()]
+    return sorted(found, key=lambda entry: (entry.file, entry.name))
+
+
+def find(name: str) -> Entry:
+    """Find a loss by any of its names, or by a short form of one: ``giou``, ``GIoULoss``."""
+    known = {entry.module_form: entry for entry in entries() if entry.module_form}
+    known |= {entry.name: entry for entry in entries()}
+    return known[pick("loss", name, known, key=_short, every="`aptt list` shows them all")]
+
+
+def find_function(name: str) -> Entry | None:
+    """Find the loss whose function has this very name, if there is one."""
+    return next((entry for entry in entries() if entry.function == name), None)
+
+
+def _entry(function: Any, form: Any) -> Entry:
+    first = function or form
+    module: ModuleType = sys.modules[first.__module__]
+    return Entry(
+        function=function and function.__name__,
+        module_form=form and form.__name__,
+        file=module.__name__,
+        signatures=tuple(_signature(value) for value in (function, form) if value),
+        family=read(module.__doc__),
+        doc=read(first.__doc__),
+    )
+
+
+def _function_of(form: type) -> str:
+    """The function that a module form names in its docstring, or else its own name."""
+    named = re.search(r":func:`~?([\w.]+)`", form.__doc__ or "")
+    return named[1].rpartition(".")[2] if named else form.__name__
+
+
+def _signature(value: Any) -> str:
+    """A signature with names and defaults; what each is, the arguments section says."""
+    signature = inspect.signature(value)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return f"{value.__name__}{inspect.Signature(bare)}"
+
+
+def _short(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower().removesuffix("loss")
+
+
+def _key(section: str) -> str:
+    return section.lower().replace(" ", "_")

@@ -1,0 +1,37 @@
+"""Write what was trained to files, and print it in short or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aptt.cli.document import to_json
+from aptt.cli.pages import page
+from aptt.cli.terminal import print_study
+from aptt.recipes.results import Study
+from aptt.report import write
+
+__all__ = ["report"]
+
+
+def report(
+    studies: Sequence[Study], command: str, out: Path, *, stopped: bool, as_json: bool
+) -> None:
+    """Write ``report.html`` and ``result.json``; print the tables, or the JSON document alone."""
+    html = out / "report.html"
+    write(page(studies, command), html)
+    document = to_json(
+        {
+            "command": command,
+            "stopped": stopped,
+            "report": str(html),
+            "studies": [study.to_json() for study in studies],
+        }
+    )
+    (out / "result.json").write_text(document, encoding="utf-8")
+    if as_json:
+        print(document)
+        return
+    for study in studies:
+        print_study(study)
+    print(f"Report: {html}")

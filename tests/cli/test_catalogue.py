@@ -1,0 +1,112 @@
+import json
+
+import pytest
+
+import aptt.loss
+from aptt.cli import main
+from aptt.cli.catalogue import entries, find
+from aptt.cli.docstring import read
+from aptt.cli.mistakes import Mistake
+
+LOSSES = [entry for entry in entries() if entry.function and entry.module_form]
+
+
+def test_every_public_name_is_listed_once():
+    names = [name for e in entries() for name in (e.function, e.module_form) if name]
+    assert sorted(names) == sorted(aptt.loss.__all__)
+
+
+def test_every_module_form_names_its_function():
+    assert [entry.module_form for entry in entries() if not entry.function] == []
+
+
+@pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.name)
+def test_every_loss_says_what_it_is(entry):
+    assert entry.formula
+    assert entry.doc.title.endswith(".")
+    assert {"Axes", "From"} <= set(entry.family.sections)
+    assert {"Args", "Returns", "Raises", "Use when", "Example"} <= set(entry.doc.sections)
+
+
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "CrossEntropyLoss", "cross-entropy", "crossentropy", "Cross Entropy"]
+)
+def test_a_loss_is_found_by_any_of_its_names(name):
+    assert find(name).names == "cross_entropy · CrossEntropyLoss"
+
+
+def test_an_unknown_loss_is_told_what_was_meant():
+    with pytest.raises(Mistake, match="unknown loss 'focl'; did you mean 'focal_loss'"):
+        find("focl")
+    with pytest.raises(Mistake, match="`aptt list` shows them all"):
+        find("zzzz")
+
+
+def test_list_shows_every_name(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in aptt.loss.__all__)
+
+
+def test_list_as_json(capsys):
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [entry["title"] for entry in listed] == [entry.doc.title for entry in entries()]
+
+
+def test_show_says_formula_paper_and_call(capsys):
+    assert main(["show", "cross-entropy"]) == 0
+    out = capsys.readouterr().out
+    for part in ("cross_entropy · CrossEntropyLoss", "logsumexp", "arXiv:", "cross_entropy(logits"):
+        assert part in out
+
+
+def test_show_as_json(capsys):
+    assert main(["show", "CrossEntropyLoss", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["function"] == "cross_entropy"
+    assert shown["file"] == "aptt.loss.classification"
+    assert "logsumexp" in shown["formula"]
+    assert shown["sections"]["axes"]
+
+
+def test_show_of_an_unknown_loss_is_refused(capsys):
+    assert main(["show", "focl"]) == 2
+    assert "did you mean 'focal_loss'?" in capsys.readouterr().err
+
+
+def test_a_docstring_is_taken_apart():
+    doc = read(
+        """Title on
+        two lines.
+
+            a = b
+              + c
+
+        Prose about :func:`~aptt.loss.x` and ``y``.
+
+            d = e
+
+        Use when: it suits,
+        always.
+
+        Args:
+            a: one,
+                two.
+
+            b: three.
+
+        An afterthought.
+        """
+    )
+    assert doc.title == "Title on two lines."
+    assert doc.formula == "a = b\n  + c\n\nd = e"
+    assert doc.prose == "Prose about aptt.loss.x and y.\n\nAn afterthought."
+    assert doc.sections == {
+        "Use when": "it suits,\nalways.",
+        "Args": "a: one,\n    two.\n\nb: three.",
+    }
+
+
+def test_no_docstring_is_empty():
+    assert read(None).title == ""

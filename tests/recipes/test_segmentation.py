@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aptt.recipes import open_recipe
+from aptt.recipes.segmentation import _tiles, _untile
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return open_recipe("segmentation")
+
+
+def always(found):
+    """A model that finds the same, whatever it sees."""
+    one_hot = F.one_hot(found, 3).movedim(-1, 1)
+    rest = iter(one_hot.split(64))
+    return lambda tiles: next(rest)
+
+
+def test_every_fourth_column_is_held_out(recipe):
+    assert recipe.held_out.nonzero().flatten().tolist() == [3, 7, 11, 15, 19, 23, 27, 31, 35]
+    assert torch.equal(recipe.test_tiles[2], recipe.photo[:, 120:180, 180:240])
+    assert len(recipe.test_tiles) == 9 * 18
+
+
+def test_coasts_are_learnt_from(recipe):
+    land = (recipe.masks == 1).float().mean((1, 2))
+    assert 0 < land.min() < land.max() < 1
+    assert recipe.tiles.shape == (len(recipe.masks), 3, 60, 60)
+
+
+def test_a_map_is_cut_and_put_together_again():
+    world = torch.randn(1080, 2160)
+    assert torch.equal(_untile(_tiles(world)), world)
+
+
+def test_a_perfect_model_scores_one(recipe):
+    scores = recipe.evaluate(always(recipe.test_masks))
+    assert scores == {"sea and land IoU": 1.0, "lake IoU": 1.0}
+
+
+def test_a_model_that_sees_only_sea_scores_its_share(recipe):
+    scores = recipe.evaluate(always(torch.zeros_like(recipe.test_masks)))
+    sea = (recipe.test_masks == 0).double().mean().item()
+    assert scores == pytest.approx({"sea and land IoU": sea / 2, "lake IoU": 0.0})
+
+
+def test_each_model_is_shown_beside_photo_and_truth(recipe):
+    with torch.inference_mode():
+        world, detail = recipe.galleries({"dice": recipe.model().eval()})
+    assert [picture.title for picture in world.pictures] == ["photo", "dice"]
+    assert [picture.title for picture in detail.pictures] == ["photo", "truth", "dice"]

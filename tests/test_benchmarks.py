@@ -1,0 +1,154 @@
+"""The benchmarks compare like with like, and say what they promise to say."""
+
+import importlib
+import json
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # benchmarks are no part of the package
+
+CASES = importlib.import_module("benchmarks.cases").CASES
+FLOOR = importlib.import_module("benchmarks.case").FLOOR
+main = importlib.import_module("benchmarks.__main__").main
+memory = importlib.import_module("benchmarks.memory")
+noise = importlib.import_module("benchmarks.machine").noise
+run = importlib.import_module("benchmarks.run")
+worker = importlib.import_module("benchmarks.worker")
+
+PAIRS = [
+    pytest.param(case, contender, id=f"{case.name}: {contender.name}")
+    for case in CASES.values()
+    for contender in case.contenders
+    if contender.name != contender.against
+]
+
+
+def _evaluate(case, loss):
+    torch.manual_seed(0)
+    x, target = case.inputs(case.quick)
+    value = loss(x.requires_grad_(), target)
+    (value / 4).backward()
+    return value.detach().double(), x.grad.double()
+
+
+@pytest.mark.parametrize(("case", "contender"), PAIRS)
+def test_contenders_compute_the_same_as_ours(case, contender):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a peer says on import is not ours to mend
+        try:
+            loss = contender.make()
+        except ImportError as error:
+            pytest.skip(str(error))
+        if contender.compiled:  # what is compiled, without the minutes that inductor takes
+            loss = torch.compile(loss, fullgraph=True, dynamic=False, backend="aot_eager")
+        value, gradient = _evaluate(case, loss)
+    ours = case.contender(contender.against).make()
+    expected, slope = _evaluate(case, ours)
+    close = contender.tolerance
+    torch.testing.assert_close(value, expected, rtol=close, atol=0)
+    assert slope.abs().median() > 0
+    torch.testing.assert_close(gradient, slope, rtol=close, atol=close * slope.abs().median())
+
+
+def test_every_case_has_ours_a_compiled_form_and_a_size_that_streams():
+    for case in CASES.values():
+        assert case.contenders[0].name == "aptt"
+        assert any(contender.compiled for contender in case.contenders)
+        assert torch.Size(case.quick).numel() >= 2**15
+        assert len({FLOOR, *(c.name for c in case.contenders)}) == 1 + len(case.contenders)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"value": 1.1, "gradient_norm": 2.0},
+        {"value": 1.0, "gradient_norm": 1.0},
+        {"value": float("nan"), "gradient_norm": 2.0},
+    ],
+)
+def test_who_computes_something_else_is_found(theirs):
+    mine = {"value": 1.0, "gradient_norm": 2.0}
+    assert "something else" in run.differs(mine, theirs, 1e-4)
+    assert run.differs(mine, mine, 1e-4) is None
+
+
+def test_a_peer_that_is_not_installed_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.losses", None)
+    ours, theirs = multiprocessing.Pipe()
+    worker.answer(theirs, "focal", "kornia", True)
+    status, reason = ours.recv()
+    assert status == "missing"
+    assert "kornia" in reason
+
+
+def test_ratios_are_taken_within_a_round():
+    summary = run.summary([2.0, 20.0, 3.0], [1.0, 10.0, 1.0])
+    assert summary["ratio"] == 2
+    assert summary["median"] == 3
+    assert summary["quartiles"] == [2.5, 11.5]
+    assert run.summary([2.0], [1.0])["quartiles"] == [2.0, 2.0]
+
+
+def test_a_busy_machine_is_said():
+    assert noise(0.1, 2.2, 2) == []
+    assert "at the start" in noise(1.7, None, 2)[0]
+    assert "at the end" in noise(0.1, 4.0, 2)[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_memory_counts_what_is_gone_by_the_end():
+    mebibytes = 256
+    grown = memory.peak_extra(lambda: torch.ones(mebibytes, 2**18).sum())
+    assert mebibytes * 2**20 == pytest.approx(grown, rel=0.05)
+
+
+def test_an_unknown_case_is_refused_by_name(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["cross-entropy"])
+    said = capsys.readouterr().err
+    assert "'cross-entropy'" in said
+    assert "cross_entropy" in said
+
+
+TIMES = {"median", "quartiles", "ratio", "rounds"}
+ROW = {"name", "against", "status", "value", "gradient_norm", "first_call", "extra_memory"}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_command_writes_what_the_readme_promises(tmp_path):
+    file = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "rmse", "--quick", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(file.read_text(encoding="utf-8"))
+
+    assert set(result) == {"schema", "quick", "rounds", "machine", "warnings", "cases"}
+    assert (result["schema"], result["quick"], result["rounds"]) == (1, True, 2)
+    machine = result["machine"]
+    assert {"cpu", "cores", "system", "python", "load_start", "load_end"} < set(machine)
+    assert machine["packages"]["torch"] == torch.__version__
+
+    (case,) = result["cases"]
+    assert (case["name"], case["shape"], case["dtype"]) == ("rmse", [2**15], "float32")
+    assert case["prediction_bytes"] == 2**17
+    assert case["threads"] >= 1
+    rows = {row["name"]: row for row in case["contenders"]}
+    assert list(rows) == [FLOOR, "aptt", "plain, compiled", "plain"]
+    for row in rows.values():
+        assert set(row) == ROW | {"upstream_1", "upstream_quarter"}
+        assert row["status"] == "ready"
+        for name in ("upstream_1", "upstream_quarter"):
+            assert set(row[name]) == TIMES
+            assert len(row[name]["rounds"]) == 2
+            assert row[name]["median"] > 0
+    assert rows["aptt"]["upstream_1"]["ratio"] == 1
+    for name in rows:
+        assert name in done.stdout

@@ -1,0 +1,47 @@
+"""What the readme shows runs as it is written, and its table is complete."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import aptt.loss
+
+ROOT = Path(__file__).parents[1]
+READMES = sorted(ROOT.glob("README*.md"))
+
+
+def names(path):
+    return path.name
+
+
+@pytest.mark.parametrize("path", READMES, ids=names)
+def test_the_code_runs_from_top_to_bottom(path):
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    scope = {"__name__": path.stem}
+    exec(compile("\n".join(blocks), path, "exec"), scope)
+    assert scope["loss"].isfinite()
+    assert scope["logits"].grad.isfinite().all()
+
+
+@pytest.mark.parametrize("path", READMES, ids=names)
+def test_the_table_names_every_loss(path):
+    text = path.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
+    named = {(file, name) for file, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    public = {
+        (getattr(aptt.loss, name).__module__.rpartition(".")[2], name) for name in aptt.loss.__all__
+    }
+    assert named <= public
+    assert {(file, name) for file, name in public if name.lower().endswith("loss")} <= named
+
+
+def test_the_readmes_show_the_same_code():
+    codes = [
+        re.sub(
+            r" *#.*", "", "".join(re.findall(r"```\w+\n.*?```", path.read_text("utf-8"), re.DOTALL))
+        )
+        for path in READMES
+    ]
+    assert len(codes) == 2
+    assert codes[0] == codes[1]
