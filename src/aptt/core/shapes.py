@@ -148,9 +148,10 @@ def check_shapes(**tensors: tuple[Tensor, str]) -> None:
 
 def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
     """The sizes, those under the starred name as one tuple; None if they cannot fit."""
-    star = next((i for i, name in enumerate(names) if name.startswith("*")), None)
-    if star is None:
+    stars = [i for i, name in enumerate(names) if name.startswith("*")]
+    if not stars:
         return list(sizes) if len(names) == len(sizes) else None
+    (star,) = stars
     end = len(sizes) - (len(names) - star - 1)
     return [*sizes[:star], tuple(sizes[star:end]), *sizes[end:]] if end >= star else None
 

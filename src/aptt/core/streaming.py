@@ -105,6 +105,8 @@ def evaluate(
     """
     run = _Run(formula, gather, options)
     if streams(x, (weight, *sides, *options.values())):
+        if weight is not None and _keeps_all(weight):
+            weight = None
         if torch.is_grad_enabled() and x.requires_grad:
             walked: Tensor = _Walk.apply(run, x, weight, *sides)
             return walked
@@ -150,6 +152,11 @@ _UNDERFLOW = {t: math.log(torch.finfo(t).tiny) for t in (torch.float32, torch.fl
 def _inside_functorch() -> bool:
     """Whether a ``torch.func`` transform is running; an isolated look at a private name."""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _keeps_all(weight: Tensor) -> bool:
+    """Whether a mask removes nothing, where looking costs no host sync."""
+    return weight.dtype == torch.bool and weight.device.type == "cpu" and bool(weight.all())
 
 
 def _side(side: Tensor | None, x: Tensor) -> Tensor | None:

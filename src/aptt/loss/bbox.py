@@ -446,12 +446,15 @@ def _diou(o: Overlap) -> Tensor:
 def _ciou(o: Overlap, *, gate: bool) -> Tensor:
     _, diagonal, span = _distance(o)
     (w, h), (goal_w, goal_h) = o.width * span, o.goal * span
-    angle = torch.atan2(goal_w * h - goal_h * w, goal_w * w + goal_h * h)
+    turn, run = goal_w * h - goal_h * w, goal_w * w + goal_h * h
     least = _LEAST_SIZE**2 * diagonal.detach()
     size = w.square() + h.square()
     # small boxes: the same value, with the slope of a box of the least size
-    slow = (h.detach() * w - w.detach() * h) / torch.maximum(size, least).detach()
-    angle = torch.where(size < least, angle.detach() + slow.detach() - slow, angle)
+    small = (size < least) | (goal_w + goal_h == 0)
+    slope = (h.detach() * w - w.detach() * h) / torch.maximum(size, least).detach()
+    angle = torch.atan2(
+        torch.where(small, turn.detach(), turn), torch.where(small, run.detach(), run)
+    ) + torch.where(small, slope.detach() - slope, 0)
     v = (2 / math.pi * angle).square()
     return _aspect_share(v.detach(), o.iou.detach(), gate) * v + _diou(o)
 
