@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.streaming import Formula, evaluate
+from aptt.core.streaming import Formula, evaluate, widen
 
 __all__ = ["Normalizer", "Reduction", "check_reduction", "count_of", "normalize", "reduce"]
 
@@ -50,7 +50,9 @@ def reduce(
 
 def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
     """How much counts: the sum of the weights, or as many as there are ``values``."""
-    return torch.tensor(values.numel(), device=values.device) if weight is None else weight.sum()
+    if weight is None:
+        return torch.tensor(values.numel(), device=values.device)
+    return widen(weight).sum()
 
 
 def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:

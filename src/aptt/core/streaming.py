@@ -22,6 +22,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Literal
 
 import torch
@@ -104,13 +105,15 @@ def evaluate(
     formula.
     """
     run = _Run(formula, gather, options)
+    if weight is not None and weight.is_floating_point():
+        weight = weight.to(widen(x[:0]).dtype)
     if streams(x, (weight, *sides, *options.values())):
         if weight is not None and _keeps_all(weight):
             weight = None
         if torch.is_grad_enabled() and x.requires_grad:
             walked: Tensor = _Walk.apply(run, x, weight, *sides)
             return walked
-        return run.walk(x, weight, sides, kept=None)
+        return run.walk(x, weight, sides, None)
     return run.plain(x, weight, sides)
 
 
@@ -154,6 +157,11 @@ def _inside_functorch() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def _batched(up: Tensor) -> bool:
+    """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
+    return _inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
+
+
 def _keeps_all(weight: Tensor) -> bool:
     """Whether a mask removes nothing, where looking costs no host sync."""
     return weight.dtype == torch.bool and weight.device.type == "cpu" and bool(weight.all())
@@ -192,6 +200,17 @@ def _blocks(x: Tensor, block: int) -> Iterator[_Block]:
             yield _Block(slice(n, n + step), None)
 
 
+def _by_itself(walk: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Without autograd, and in the precision that the formulas choose, not autocast's."""
+
+    @wraps(walk)
+    def walked(run: _Run, x: Tensor, *args: Any) -> Tensor:
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return walk(run, x, *args)
+
+    return walked
+
+
 @dataclass(frozen=True)
 class _Run:
     """A formula, what to keep of its values, and its options: evaluated either way."""
@@ -219,7 +238,7 @@ class _Run:
             value = torch.where(keep, value, 0.0) * weight
         return value.sum() if self.gather == "total" else value
 
-    @torch.no_grad()
+    @_by_itself
     def walk(
         self,
         x: Tensor,
@@ -263,7 +282,7 @@ class _Run:
         widest = value.dtype if x.device.type == "mps" else torch.float64
         return value.new_zeros(() if self.gather == "total" else shape, dtype=widest)
 
-    @torch.no_grad()
+    @_by_itself
     def walk_back(
         self,
         x: Tensor,
@@ -341,7 +360,7 @@ class _Walk(torch.autograd.Function):
         run: _Run = ctx.run
         x, weight, *rest = ctx.saved_tensors
         sides, kept = rest[: ctx.sides], rest[ctx.sides :]
-        if torch.is_grad_enabled() or _inside_functorch():  # a gradient of this one, or many
+        if torch.is_grad_enabled() or _batched(up):  # a gradient of this one, or many at once
             with torch.enable_grad():
                 value = run.plain(x, weight, sides)
             again = torch.is_grad_enabled()

@@ -371,8 +371,8 @@ def siou_loss(
     Differs from:
         torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
             swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
-        All: a length under 1/100 of the enclosing one takes the slope of the shape term at that
-            length (its value is exact).
+        All: lengths and distances under 1/100 of the enclosing length take the slope of the shape
+            and angle terms at that size (their values are exact), which bounds it.
         mmdetection: its default has the sign of the exponent reversed, and falls with distance.
 
     Example:
@@ -452,9 +452,11 @@ def _ciou(o: Overlap, *, gate: bool) -> Tensor:
     # small boxes: the same value, with the slope of a box of the least size
     small = (size < least) | (goal_w + goal_h == 0)
     slope = (h.detach() * w - w.detach() * h) / torch.maximum(size, least).detach()
-    angle = torch.atan2(
-        torch.where(small, turn.detach(), turn), torch.where(small, run.detach(), run)
-    ) + torch.where(small, slope.detach() - slope, 0)
+    angle = torch.where(
+        small,
+        torch.atan2(turn.detach(), run.detach()) + (slope.detach() - slope),
+        torch.atan2(torch.where(small, 0, turn), torch.where(small, 1, run)),
+    )
     v = (2 / math.pi * angle).square()
     return _aspect_share(v.detach(), o.iou.detach(), gate) * v + _diou(o)
 
@@ -467,12 +469,12 @@ def _siou(o: Overlap) -> Tensor:
     gap, _, span = _distance(o)
     far = gap.square().sum(0)
     slant = 2 * (gap[0] * gap[1]).abs() / torch.where(far > 0, far, 1)
+    slant = _slowed(slant, far.detach().sqrt())
     reach = gap / torch.where(span > 0, span, 1)
     distance = -torch.expm1((slant - 2) * reach.square())
     longest = torch.maximum(o.width, o.goal)
     change = (o.width - o.goal).abs() / torch.where(longest > 0, longest, 1)
-    share = (longest.detach() / _LEAST_SIZE).clamp(max=1)  # small boxes: as in _ciou
-    change = change.detach() + share * (change - change.detach())
+    change = _slowed(change, longest.detach())
     shape = torch.expm1(-change).pow(4)
     return (distance + shape).sum(0) / 2
 
@@ -485,6 +487,12 @@ def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor]:
     span = o.span / unit
     diagonal = span.square().sum(0)
     return gap, torch.where(diagonal > 0, diagonal, 1), span
+
+
+def _slowed(measure: Tensor, size: Tensor) -> Tensor:
+    """The same value; where ``size`` is small, with the slope of the least size."""
+    share = (size / _LEAST_SIZE).clamp(max=1)
+    return measure.detach() + share * (measure - measure.detach())
 
 
 def _aspect_share(v: Tensor, iou: Tensor, gate: bool) -> Tensor:

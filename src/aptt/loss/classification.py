@@ -144,7 +144,7 @@ def cross_entropy(
             mass = (mass if class_weight is None else mass * on_class_axis(class_weight, x)).sum(1)
         else:
             mass = torch.ones_like(y) if class_weight is None else class_weight[y]
-        return mass.sum() if rows is None else (mass * rows).sum()
+        return mass.sum() if rows is None else (torch.where(rows != 0, mass, 0) * rows).sum()
 
     loss = reduce(
         _SOFT if soft else _HARD,
@@ -170,11 +170,11 @@ class _Form(NamedTuple):
 def _hard(
     x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: _Form
 ) -> Tensor:
-    z = _logits(x, adjustment, form)
+    z, shift = _logits(x, adjustment, form)
     scale = 1.0 if class_weight is None else class_weight[y]
     loss = (1 - form.smoothing) * scale * F.softplus(-margin(z, y))
     if form.smoothing or form.z_loss:
-        loss = loss + _extras(z, *_log_sum(z), scale, class_weight, form)
+        loss = loss + _extras(z, shift, *_log_sum(z), scale, class_weight, form)
     return loss
 
 
@@ -187,14 +187,14 @@ def _hard_forward(
     adjustment: Tensor | None,
     form: _Form,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    z = _logits(x, adjustment, form)
+    z, shift = _logits(x, adjustment, form)
     top, mine, rest = shifted(z, y, work)
     log_sum = torch.log1p(rest + (mine - 1))  # of a sum that is at least 1
     scale = 1.0 if class_weight is None else class_weight[y]
     nll = (top - z.gather(1, y.unsqueeze(1))) + log_sum
     loss = (1 - form.smoothing) * scale * nll.squeeze(1)
     if form.smoothing or form.z_loss:
-        loss += _extras(z, top, log_sum, scale, class_weight, form, masked=_has_masked(z))
+        loss += _extras(z, shift, top, log_sum, scale, class_weight, form, masked=_has_masked(z))
     return loss, (top, mine, rest)
 
 
@@ -212,12 +212,12 @@ def _hard_backward(
 ) -> None:
     # d loss / d z[c] = a * p[c] - b * [c = y] - spread[c], with p[y] - 1 = -rest / total
     top, mine, rest = kept
-    z, total = _logits(x, adjustment, form), rest + mine
+    (z, shift), total = _logits(x, adjustment, form), rest + mine
     up = up.unsqueeze(1) if up.ndim else up
     scale = up if class_weight is None else up * class_weight[y].unsqueeze(1)
     a = b = (1 - form.smoothing) * scale
     if form.z_loss:
-        a = a + 2 * form.z_loss * scale * (top + total.log())
+        a = a + 2 * form.z_loss * scale * (shift + top + total.log())
     if form.smoothing:
         spread = _spread(z, class_weight, form, masked=_has_masked(z))
         a = a + up * spread.sum(1, keepdim=True)
@@ -230,7 +230,7 @@ def _hard_backward(
 def _soft(
     x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: _Form
 ) -> Tensor:
-    z = _logits(x, adjustment, form)
+    z, shift = _logits(x, adjustment, form)
     top, log_sum = _log_sum(z)
     gap = (top - z) + log_sum
     gap = torch.where((z > -torch.inf) | (t != 0), gap, 0.0)  # a masked class that is not asked for
@@ -238,7 +238,7 @@ def _soft(
         t = t * on_class_axis(class_weight, z)
     loss = (1 - form.smoothing) * (t * gap).sum(1)
     if form.smoothing or form.z_loss:
-        loss = loss + _extras(z, top, log_sum, t.sum(1), class_weight, form)
+        loss = loss + _extras(z, shift, top, log_sum, t.sum(1), class_weight, form)
     return loss
 
 
@@ -255,7 +255,7 @@ def _soft_backward(
     form: _Form,
 ) -> None:
     # d loss / d z[c] = a * p[c] - goal[c]
-    z = _logits(x, adjustment, form)
+    z, shift = _logits(x, adjustment, form)
     up = up.unsqueeze(1) if up.ndim else up
     t = t * up if class_weight is None else t * up * on_class_axis(class_weight, z)
     goal = (1 - form.smoothing) * t
@@ -263,7 +263,7 @@ def _soft_backward(
         goal += _spread(z, class_weight, form) * up
     a = goal.sum(1, keepdim=True)
     if form.z_loss:
-        a += 2 * form.z_loss * t.sum(1, keepdim=True) * z.logsumexp(1, keepdim=True)
+        a += 2 * form.z_loss * t.sum(1, keepdim=True) * (shift + z.logsumexp(1, keepdim=True))
     torch.softmax(z, 1, out=out).mul_(a).sub_(goal)
     _uncap_(out, x, form)
 
@@ -274,6 +274,7 @@ _SOFT = Formula(_soft, backward=_soft_backward)
 
 def _extras(
     z: Tensor,
+    shift: Tensor | float,
     top: Tensor,
     log_sum: Tensor,
     scale: Tensor | float,
@@ -290,7 +291,7 @@ def _extras(
             gap = torch.where(z > -torch.inf, gap, 0.0)
         extra = extra + (_spread(z, class_weight, form, masked=masked) * gap).sum(1)
     if form.z_loss:
-        extra = extra + form.z_loss * scale * (top + log_sum).squeeze(1).square()
+        extra = extra + form.z_loss * scale * (shift + top + log_sum).squeeze(1).square()
     return extra
 
 
@@ -314,9 +315,13 @@ def _log_sum(z: Tensor) -> tuple[Tensor, Tensor]:
     return top, (z - top).exp().sum(1, keepdim=True).log()
 
 
-def _logits(x: Tensor, adjustment: Tensor | None, form: _Form) -> Tensor:
+def _logits(x: Tensor, adjustment: Tensor | None, form: _Form) -> tuple[Tensor, Tensor | float]:
+    """The logits that count, less a shift per row that lets small adjustments of large ones in."""
     z = x if form.softcap is None else form.softcap * torch.tanh(x / form.softcap)
-    return z if adjustment is None else z + on_class_axis(adjustment, z)
+    if adjustment is None:
+        return z, 0.0
+    shift = z.detach().amax(1, keepdim=True)
+    return (z - shift) + on_class_axis(adjustment, z), shift
 
 
 def _uncap_(out: Tensor, x: Tensor, form: _Form) -> None:
@@ -472,7 +477,7 @@ def _binary_backward(
     smoothing: float,
 ) -> None:
     # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
-    yes = torch.mul(t, 1 - smoothing, out=work("yes", x)).add_(smoothing / 2)
+    yes = work("yes", x).copy_(t).mul_(1 - smoothing).add_(smoothing / 2)
     no = torch.rsub(yes, 1).mul_(torch.sigmoid(x, out=out))
     yes.mul_(pos_weight).mul_(torch.neg(x, out=out).sigmoid_())
     torch.sub(no, yes, out=out).mul_(up)

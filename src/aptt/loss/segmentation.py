@@ -370,7 +370,7 @@ def _overlap_loss(
         loss = torch.where(present, loss, prediction / torch.where(pixels > 0, pixels, 1))
     elif o.absent != "smooth":
         loss = torch.where(present, loss, 0)
-    share = (present if o.absent == "skip" else torch.ones_like(present)).to(loss.dtype)
+    share = (present if o.absent == "skip" else pixels > 0).to(loss.dtype)
     if o.weight is not None:
         share = share * check_vector("weight", o.weight, x)
     loss = (loss * share).to(dtype)
