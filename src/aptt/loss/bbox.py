@@ -483,10 +483,19 @@ def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor]:
     """Relative to the longer enclosing length: the gap of the centres, c**2, and both lengths."""
     unit = o.span.detach().amax(0) if len(o.iou) else o.iou
     unit = torch.where(unit > 0, unit, 1)
-    gap = ((o.lo - o.goal_lo) + (o.hi - o.goal_hi)) / (2 * unit)
+    gap = (o.lo - o.goal_lo) + (o.hi - o.goal_hi)
+    gap = (gap + _lost(o.lo, o.goal_lo) + _lost(o.hi, o.goal_hi)) / (2 * unit)
     span = o.span / unit
     diagonal = span.square().sum(0)
     return gap, torch.where(diagonal > 0, diagonal, 1), span
+
+
+@torch.no_grad()
+def _lost(a: Tensor, b: Tensor) -> Tensor:
+    """What rounding takes from ``a - b`` (Knuth): all, where the centres of large boxes are near."""
+    found = a - b
+    back = found - a
+    return (a - (found - back)) - (b + back)
 
 
 def _slowed(measure: Tensor, size: Tensor) -> Tensor:
