@@ -88,8 +88,10 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
     return Overlap(lo, hi, goal_lo, goal_hi, span, width, goal, common, flip / unit, union, iou)
 
 
-def walked(x: Tensor, t: Tensor, work: Work, box_format: BoxFormat) -> tuple[Overlap, Tensor]:
-    """:func:`overlap` by hand, and where the boxes touch or meet (``(2, N)``, 0 or 1).
+def walked(
+    x: Tensor, t: Tensor, work: Work, box_format: BoxFormat
+) -> tuple[Overlap, Tensor, Tensor]:
+    """:func:`overlap` by hand; where the boxes meet (0 or 1); and 1 / span, 0 where span is 0.
 
     Masks are numbers: a comparison into a float buffer costs a twentieth of a choice per element.
     """
@@ -110,17 +112,18 @@ def walked(x: Tensor, t: Tensor, work: Work, box_format: BoxFormat) -> tuple[Ove
     meet = torch.ge(common, 0, out=work("meet", lo))
     common.clamp_min_(0)
     point = torch.eq(span, 0, out=aux)
-    span += point
+    unit = torch.add(span, point, out=work("unit", lo))
     for length in (width, goal, common):
-        length.add_(point).div_(span)
-    span -= point
+        length.add_(point).div_(unit)
     if flip is not None:
-        lo, hi, flip = lo - flip, hi + flip, flip / (span + point)
+        lo, hi, flip = lo - flip, hi + flip, flip / unit
+    scale = unit.reciprocal_().sub_(point)
     both = torch.mul(common[0], common[1], out=work("iou", lo[0]))
     union = torch.mul(width[0], width[1], out=work("union", lo[0]))
     union.addcmul_(goal[0], goal[1]).sub_(both)
     iou = both.div_(torch.eq(union, 0, out=aux[0]).add_(union))
-    return Overlap(lo, hi, goal_lo, goal_hi, span, width, goal, common, flip, union, iou), meet
+    o = Overlap(lo, hi, goal_lo, goal_hi, span, width, goal, common, flip, union, iou)
+    return o, meet, scale
 
 
 @dataclass
@@ -141,18 +144,29 @@ class Slopes:
 
 
 def pull_back(
-    o: Overlap, meet: Tensor, slopes: Slopes, work: Work, box_format: BoxFormat, out: Tensor
+    o: Overlap,
+    meet: Tensor,
+    scale: Tensor,
+    slopes: Slopes,
+    work: Work,
+    box_format: BoxFormat,
+    out: Tensor,
 ) -> Tensor:
     """The gradient in the boxes, from the slopes; written to ``out``. Overwrites lengths of ``o``.
 
     An edge belongs to the intersection or to the enclosing box, half to each at a tie.
     """
-    scale, sign = work("scale", o.span), work("sign", o.span)
-    torch.eq(o.span, 0, out=sign)
-    torch.add(o.span, sign, out=scale).reciprocal_().mul_(sign.neg_().add_(1))
-    area = torch.mul(o.width.flip(0), slopes.area, out=o.width).mul_(scale)
-    common = torch.mul(o.common.flip(0), slopes.common, out=o.common).mul_(scale).mul_(meet)
-    span = sign.zero_() if slopes.spread is None else torch.mul(scale, slopes.spread, out=sign)
+    area, common = work("area", o.span), o.goal
+    for axis in (0, 1):
+        torch.mul(o.width[1 - axis], slopes.area, out=area[axis])
+        torch.mul(o.common[1 - axis], slopes.common, out=common[axis])
+    area.mul_(scale)
+    common.mul_(scale).mul_(meet)
+    span = work("by_span", o.span)
+    if slopes.spread is not None:
+        torch.mul(scale, slopes.spread, out=span)
+    else:
+        span.zero_()
     if slopes.span is not None:
         span += slopes.span
     if slopes.width is not None:

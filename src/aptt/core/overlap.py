@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.softmax import on_class_axis
-from aptt.core.streaming import Formula, Work, evaluate
+from aptt.core.streaming import Formula, Work, evaluate, exp_
 
 __all__ = ["overlap_sums"]
 
@@ -44,31 +44,32 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> Tensor:
     return (sums if w is None else sums * w.unsqueeze(-1)).sum(2)
 
 
-def _probabilities(
-    x: Tensor, w: Tensor | None, *, softmax: bool, out: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """By hand: p into ``out``, finite wherever the weight is 0, and the weights against it."""
+def _cleared(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """By hand: logits that are finite wherever the weight is 0, and the weights against them."""
     if w is not None:
         w = w if w.ndim == x.ndim else w.unsqueeze(1)
         if x.device.type != "cpu" or not bool(w.all()):
             x = x.masked_fill(w == 0, 0.0)
-    return (torch.softmax(x, 1, out=out) if softmax else torch.sigmoid(x, out=out)), w
+    return x, w
 
 
 def _indexed_forward(
     x: Tensor, work: Work, y: Tensor, w: Tensor | None, *, softmax: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    p, w = _probabilities(x, w, softmax=softmax, out=work("p", x))
-    chosen = p.gather(1, y.unsqueeze(1))
-    if w is not None:
-        p, chosen = p.mul_(w), chosen * w
-    ones = torch.ones_like(chosen) if w is None else w
+    # not torch.softmax, which first copies a block whose classes are apart
+    x, w = _cleared(x, w)
+    top = x.amax(1, keepdim=True)
+    p = exp_(torch.sub(x, top, out=work("p", x)))
+    share = p.sum(1, keepdim=True).reciprocal_()
+    weight = share if w is None else share * w
+    p.mul_(weight)
     wide = torch.float32 if x.device.type == "mps" else torch.float64  # scatter adds one by one
     sums = torch.zeros(3, *x.shape[:2], dtype=wide, device=x.device)
-    sums[0].scatter_add_(1, y, chosen.squeeze(1).to(wide))
+    sums[0].scatter_add_(1, y, p.gather(1, y.unsqueeze(1)).squeeze(1).to(wide))
     sums[1] = p.sum(2)
+    ones = torch.ones_like(share) if w is None else w
     sums[2].scatter_add_(1, y, ones.squeeze(1).to(wide))
-    return sums.movedim(0, -1), ()
+    return sums.movedim(0, -1), (top, share)
 
 
 def _indexed_backward(
@@ -83,14 +84,23 @@ def _indexed_backward(
     softmax: bool,
 ) -> None:
     # d loss / d z[c] = w p[c] (q[c] - sum of p q), q[c] = by_prediction[c] + [c = y] by_common[c]
-    p, w = _probabilities(x, w, softmax=softmax, out=out)
+    x, w = _cleared(x, w)
+    top, share = kept
+    p = exp_(torch.sub(x, top, out=work("p", x))).mul_(share)
     by_common, by_prediction = up[..., 0].to(x.dtype), up[..., 1:2].to(x.dtype)
     at = y.unsqueeze(1)
     extra = p.gather(1, at) * by_common.gather(1, y).unsqueeze(1)
     mean = torch.bmm(by_prediction.transpose(1, 2), p).add_(extra)
-    out.mul_(torch.sub(by_prediction, mean, out=work("p", x))).scatter_add_(1, at, extra)
     if w is not None:
-        out.mul_(w)
+        p, extra = p.mul_(w), extra * w
+    torch.sub(by_prediction, mean, out=out).mul_(p).scatter_add_(1, at, extra)
+
+
+def _probabilities(
+    x: Tensor, w: Tensor | None, *, softmax: bool, out: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    x, w = _cleared(x, w)
+    return (torch.softmax(x, 1, out=out) if softmax else torch.sigmoid(x, out=out)), w
 
 
 def _dense_forward(
@@ -135,5 +145,5 @@ def _known(t: Tensor, w: Tensor | None, work: Work, x: Tensor) -> Tensor:
     return t
 
 
-_INDEXED = Formula(_indexed, _indexed_forward, _indexed_backward)
-_DENSE = Formula(_dense, _dense_forward, _dense_backward)
+_INDEXED = Formula(_indexed, _indexed_forward, _indexed_backward, block=2**20)
+_DENSE = Formula(_dense, _dense_forward, _dense_backward, block=2**20)

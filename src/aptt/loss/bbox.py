@@ -492,7 +492,7 @@ def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def _lost(a: Tensor, b: Tensor) -> Tensor:
-    """What rounding takes from ``a - b`` (Knuth): all, where the centres of large boxes are near."""
+    """What rounding takes from ``a - b`` (Knuth): much, where centres of large boxes are near."""
     found = a - b
     back = found - a
     return (a - (found - back)) - (b + back)
@@ -518,7 +518,7 @@ def _by_hand(penalty: Callable[..., None] | None) -> Callable[..., Any]:
     def forward(
         x: Tensor, work: Work, t: Tensor, *, box_format: BoxFormat, **options: Any
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        o, meet = walked(x, t, work, box_format)
+        o, meet, scale = walked(x, t, work, box_format)
         loss = torch.rsub(o.iou, 1)
         if o.flip is not None:
             loss += o.flip.sum(0)
@@ -529,7 +529,8 @@ def _by_hand(penalty: Callable[..., None] | None) -> Callable[..., Any]:
             penalty(loss, o, slopes, work, **options)
         if not work.keeps:
             return loss, ()
-        return loss, (pull_back(o, meet, slopes, work, box_format, torch.empty_like(x)),)
+        slope = torch.empty_like(x)
+        return loss, (pull_back(o, meet, scale, slopes, work, box_format, slope),)
 
     return forward
 
@@ -576,7 +577,7 @@ def _add_distance(
 
 def _distance_by_hand(o: Overlap, work: Work) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`_distance`, in scratch memory."""
-    unit = torch.maximum(o.span[0], o.span[1], out=work("unit", o.iou))
+    unit = torch.maximum(o.span[0], o.span[1], out=work("longer", o.iou))
     unit += torch.eq(unit, 0, out=work("diagonal", o.iou))
     span = torch.div(o.span, unit, out=work("relative", o.span))
     gap = torch.sub(o.lo, o.goal_lo, out=work("gap", o.lo)).add_(o.hi).sub_(o.goal_hi)
