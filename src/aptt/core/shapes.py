@@ -253,7 +253,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         inside = bool(low >= 0) and bool(high <= 1)
         if inside and not (part.is_floating_point() and bool((part - part * part).sum() > 0)):
             continue
-        wrong = part * part != part
+        wrong = (part != 0) & (part != 1)
         if ignore_index is not None:
             wrong &= part != ignore_index
         if wrong.any():
