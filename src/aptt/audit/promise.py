@@ -1,0 +1,105 @@
+"""What a promise is: a check with a name, run over the cases of a row, both ways.
+
+A promise never passes by being skipped. It applies to a row or the row says, by its name, why not;
+and a row that lacks what a promise needs is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from aptt.audit.figures import about, require
+from aptt.audit.spec import Spec, Trial
+from aptt.audit.ways import WAYS, plainly
+
+__all__ = ["PROMISES", "Held", "Promise", "promise", "promise_of_row"]
+
+
+@dataclass
+class Held:
+    """Where a promise was checked, and which cases it left out, with the reasons."""
+
+    cases: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A check that raises ``AssertionError``, with figures, if a row breaks it."""
+
+    name: str
+    about: str
+    check: Callable[[Any], None]
+    of_row: bool = False
+    needs: tuple[str, ...] = ()
+    ways: tuple[str, ...] = ("plain", "in blocks")
+
+    def __call__(self, spec: Spec, device: torch.device | str = "cpu") -> Held:
+        """Check a row to which the promise applies."""
+        reason = self.exemption(spec)
+        if reason is not None:
+            raise ValueError(f"{self.name} does not apply to {spec.name}: {reason}")
+        for need in self.needs:
+            given = getattr(spec, need) or any(getattr(c, need, None) for c in spec.cases.values())
+            require(given, f"the row gives no {need!r}; give it, or say in 'exempt' why not")
+        if self.of_row:
+            self.check(spec)
+            return Held(cases=["the row"])
+        held = Held()
+        for trial in spec.trials(device):
+            self._try(trial, held)
+        require(held.cases, f"no case to check: {held.left_out}")
+        return held
+
+    def exemption(self, spec: Spec) -> str | None:
+        """Why the promise does not apply to a row; None if it does."""
+        return spec.exempt.get(self.name)
+
+    def _try(self, trial: Trial, held: Held) -> None:
+        reason = trial.case.exempt.get(self.name)
+        if reason is None and "extremes" in self.needs:
+            own = trial.case.inputs is not None and trial.case.extremes is None
+            reason = "its inputs have a form of their own" if own else None
+        if reason is not None:
+            held.left_out[trial.label] = reason
+            return
+        for way in self.ways if trial.spec.walks else self.ways[:1]:
+            context = WAYS[way] if trial.spec.walks else plainly
+            with about(f"{trial.label}, {way}" if len(self.ways) > 1 else trial.label), context():
+                self.check(trial)
+        held.cases.append(trial.label)
+
+
+PROMISES: dict[str, Promise] = {}
+"""Every promise by its name, in the order of the contract."""
+
+
+def promise(
+    *needs: str, ways: tuple[str, ...] = ("plain", "in blocks")
+) -> Callable[[Callable[[Trial], None]], Promise]:
+    """Make a promise of a check of one case. ``needs`` names what the row must give."""
+
+    def made(check: Callable[[Trial], None]) -> Promise:
+        return _enter(check, needs=needs, ways=ways)
+
+    return made
+
+
+def promise_of_row(*needs: str) -> Callable[[Callable[[Spec], None]], Promise]:
+    """Make a promise of a check of a whole row."""
+
+    def made(check: Callable[[Spec], None]) -> Promise:
+        return _enter(check, of_row=True, needs=needs)
+
+    return made
+
+
+def _enter(check: Callable[[Any], None], **how: Any) -> Promise:
+    about = (check.__doc__ or "").strip().partition("\n")[0]
+    name = check.__name__
+    PROMISES[name] = Promise(name, about, check, **how)
+    return PROMISES[name]

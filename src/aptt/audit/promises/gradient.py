@@ -1,0 +1,189 @@
+"""Promises about the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from aptt.audit.figures import about, exact, finite, require, same
+from aptt.audit.promise import promise
+from aptt.audit.spec import Inputs, Trial
+from aptt.audit.ways import in_blocks, plainly
+
+__all__ = [
+    "double_backward",
+    "frozen_factors_are_constants",
+    "gradient_is_right",
+    "gradient_reaches_all_who_ask",
+    "hopeless_keeps_a_gradient",
+    "respects_upstream_gradient",
+    "streamed_equals_plain",
+]
+
+
+@promise()
+def respects_upstream_gradient(trial: Trial) -> None:
+    """Any upstream gradient is right: scaled, uneven, twice, or through a loss used twice."""
+    inputs = trial.inputs()
+    value, grad = trial.gradient(inputs, reduction="mean")
+    for scale in (3.0, -0.25, 0.0, 2.0**16):
+        scaled = trial.gradient(inputs, scale, reduction="mean")[1]
+        same(scaled, scale * grad, f"gradient of {scale:g} * loss")
+    name = trial.prediction(inputs)
+    x = inputs[name].detach().requires_grad_()
+    loss = trial.loss({**inputs, name: x}, reduction="mean")
+    first, again = (torch.autograd.grad(loss, x, retain_graph=True)[0] for _ in range(2))
+    same(first, grad, "gradient that keeps the graph")
+    exact(again, first, "gradient taken again")
+    (both,) = torch.autograd.grad(loss * loss + 2 * loss, x)
+    same(both, (2 * value + 2) * grad, "gradient of a loss used twice")
+
+    mine = trial.loss({**inputs, name: x}, reduction="mean")
+    trial.gradient(trial.inputs(seed=1), reduction="mean")
+    same(torch.autograd.grad(mine, x)[0], grad, "gradient after another call in between")
+
+    values = trial.loss({**inputs, name: x}, reduction="none")
+    up = _random(values.shape, trial.device)
+    one_by_one = torch.zeros_like(x)
+    for u, v in zip(up.flatten(), values.flatten(), strict=True):
+        one_by_one += u * torch.autograd.grad(v, x, retain_graph=True)[0]
+    (uneven,) = torch.autograd.grad(values, x, up)
+    same(uneven, one_by_one, "gradient of 'none' against its values one by one")
+
+
+@promise()
+def gradient_is_right(trial: Trial) -> None:
+    """The gradient is that of the value: finite differences in float64."""
+    inputs = trial.inputs(4)
+    x = inputs[trial.prediction(inputs)].detach().requires_grad_()
+    for loss in _as_defined(trial, inputs):
+        gradcheck(loss, x)
+
+
+@promise()
+def double_backward(trial: Trial) -> None:
+    """The gradient of the gradient is right too."""
+    inputs = trial.inputs(3)
+    x = inputs[trial.prediction(inputs)].detach().requires_grad_()
+    for loss in _as_defined(trial, inputs):
+        gradgradcheck(loss, x)
+
+
+def _as_defined(trial: Trial, inputs: Inputs) -> list[Callable[[Tensor], Tensor]]:
+    """The loss; where factors are frozen, what finite differences can be held against."""
+    if not trial.spec.frozen:
+        return [trial.of(inputs)]
+    return [hold(inputs, trial.options()) for hold in trial.spec.frozen.values()]
+
+
+@promise("frozen")
+def frozen_factors_are_constants(trial: Trial) -> None:
+    """A factor that is constant by definition passes no gradient, first or second."""
+    inputs = trial.inputs()
+    x = inputs[trial.prediction(inputs)].detach().requires_grad_()
+    along = _random(x.shape, trial.device)
+    for name, hold in trial.spec.frozen.items():
+        with about(f"factor {name!r}"):
+            results = []
+            for loss in (trial.of(inputs, reduction="none"), hold(inputs, trial.options())):
+                value = loss(x)
+                up = _random(value.shape, trial.device, seed=8)
+                (first,) = torch.autograd.grad(value, x, up, create_graph=True)
+                (second,) = torch.autograd.grad((first * along).sum(), x)
+                results.append((value, first, second))
+            for what, got, want in zip(("value", "gradient", "second"), *results, strict=True):
+                same(got, want, what, rtol=1e-10)
+
+
+@promise(ways=("plain",))
+def gradient_reaches_all_who_ask(trial: Trial) -> None:
+    """Targets, weights and options that require a gradient get theirs, with the prediction's."""
+    inputs, options = trial.inputs(4), trial.options()
+    learns = {k: t for k, t in inputs.items() if t.is_floating_point()}
+    learns |= {k: v.double() for k, v in options.items() if _is_floating(v)}
+    names = tuple(learns)
+
+    def loss(*tensors: Tensor) -> Tensor:
+        given = dict(zip(names, tensors, strict=True))
+        called = {k: given.get(k, v) for k, v in {**inputs, **options}.items()}
+        return trial.spec.function(**called)
+
+    points = [t.detach().requires_grad_() for t in learns.values()]
+    with plainly():
+        want = torch.autograd.grad(loss(*points).sum(), points)
+    with in_blocks():
+        got = torch.autograd.grad(loss(*points).sum(), points)
+        for name, a, b in zip(names, got, want, strict=True):
+            same(a, b, f"gradient of {name}, in blocks against plain")
+        for i, name in enumerate(names):
+            alone = [p.detach().requires_grad_(k == i) for k, p in enumerate(points)]
+            (mine,) = torch.autograd.grad(loss(*alone).sum(), alone[i])
+            same(mine, want[i], f"gradient of {name}, where it alone asks")
+    if not trial.spec.frozen:
+        gradcheck(loss, points)
+
+
+@promise(ways=("plain",))
+def streamed_equals_plain(trial: Trial) -> None:
+    """Walking in blocks changes neither value nor gradient, at any upstream gradient."""
+    require(trial.spec.walks, "the row says that the loss does not walk; exempt it, saying why")
+    tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}  # a millionth each, of the truth
+    ragged = False
+    for n, size, dtype in (
+        (23, 16, torch.float64),
+        (23, 22, torch.float64),
+        (203, 16, torch.float32),
+        (1003, 640, torch.float32),
+    ):
+        for reduction in ("mean", "sum", "none"):
+            with about(f"{reduction!r}, {dtype}, {n} samples in blocks of {size}"):
+                inputs = trial.inputs(n, dtype=dtype)
+                with plainly(), torch.no_grad():
+                    up = _random(trial.loss(inputs, reduction=reduction).shape, trial.device)
+                with plainly():
+                    want, want_grad = trial.gradient(inputs, up, reduction=reduction)
+                with in_blocks(size) as walked:
+                    value, grad = trial.gradient(inputs, up, reduction=reduction)
+                require(len(walked.walks) == 2, f"{len(walked.walks)} walks, not there and back")
+                require(len(walked.walks[0]) > 2, "not even three blocks")
+                ragged |= walked.walks[0][-1] != walked.walks[0][0]
+                same(value, want, "value", rtol=tolerance[dtype])
+                same(grad, want_grad, "gradient", rtol=tolerance[dtype])
+                with in_blocks(size), torch.inference_mode():
+                    alone = trial.loss(inputs, reduction=reduction)
+                require(not alone.requires_grad, "a graph in inference mode")
+                same(alone, want, "value in inference mode", rtol=tolerance[dtype])
+    require(ragged, "no block was shorter than the others")
+
+
+@promise("hopeless")
+def hopeless_keeps_a_gradient(trial: Trial) -> None:
+    """Confidently wrong is dearer than half right, and has a gradient that leads back."""
+    assert trial.spec.hopeless is not None
+    truth = trial.spec.hopeless(trial.inputs(), trial.options())
+    name = trial.prediction(truth)
+    before, usual = (trial.loss(i, reduction="mean") for i in (truth, trial.inputs()))
+    require(before > usual, f"confidently wrong costs {before:.9g}, half right {usual:.9g}")
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        with about(str(dtype)):
+            inputs = trial.cast(truth, dtype)
+            _, grad = trial.gradient(inputs, 2.0**10, reduction="mean")
+            finite(grad, "gradient")
+            size = grad.double().movedim(trial.case.axis, 0).flatten(1).abs().amax(1)
+            require((size > 0).all(), f"no gradient in samples {(size == 0).nonzero().tolist()}")
+            x = truth[name]
+            step = 1e-3 * x.abs().mean() / grad.double().abs().max() * grad.double()
+            after = trial.loss({**truth, name: x - step}, reduction="mean")
+            require(after < before, f"a step down leads from {before:.9g} to {after:.9g}")
+
+
+def _is_floating(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _random(shape: torch.Size, device: torch.device, seed: int = 7) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator).to(device)

@@ -1,0 +1,144 @@
+"""Promises about values: where they are least, how exact they are, and that there is always one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aptt.audit.figures import about, finite, require, same, within_roundings
+from aptt.audit.promise import promise
+from aptt.audit.spec import Inputs, Trial
+from aptt.audit.ways import plainly
+
+__all__ = [
+    "finite_at_extremes",
+    "half_matches_truth",
+    "perfect_is_minimal",
+    "scale_invariance",
+]
+
+_LOW = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@promise("perfect")
+def perfect_is_minimal(trial: Trial) -> None:
+    """A perfect prediction is a minimum, at the value that is stated."""
+    perfect = trial.case.perfect or trial.spec.perfect
+    assert perfect is not None
+    inputs = trial.inputs()
+    given, least = perfect(inputs, trial.options())
+    name = trial.prediction(given)
+    best = trial.loss(given, reduction="mean")
+    finite(best, "value at the best prediction")
+    if least is not None:
+        low = trial.loss(trial.cast(given, torch.float32), reduction="mean")
+        for value, what in ((best, "float64"), (low, "float32")):
+            off = abs(float(value) - least)
+            within = off <= trial.spec.least_within * torch.finfo(value.dtype).eps
+            require(within, f"{float(value):.9g} at the best prediction in {what}, not {least:g}")
+    generator = torch.Generator().manual_seed(5)
+    others = [inputs[name]]
+    for size in (1e-3, 1e-2, 0.1, 1.0, 10.0):
+        noise = torch.randn((8, *given[name].shape), dtype=torch.float64, generator=generator)
+        others += [given[name] + size * n for n in noise.to(trial.device)]
+    for x in others:
+        value = trial.loss({**given, name: x}, reduction="mean")
+        lower = float(best - value)
+        require(lower <= 1e-12, f"elsewhere the loss is lower by {lower:.3g} than {best:.9g}")
+
+
+@promise("extremes")
+def finite_at_extremes(trial: Trial) -> None:
+    """Finite in, finite out: the exact value and gradient wherever the dtype holds them."""
+    extremes = trial.case.extremes or trial.spec.extremes
+    assert extremes is not None
+    made = trial.cast(extremes(), torch.float64)
+    for dtype in _LOW:
+        with about(str(dtype)):
+            inputs = _representable(trial, made, trial.cast(made, dtype))
+            value, grad = trial.gradient(inputs, reduction="none")
+            with plainly():
+                wide = trial.cast(inputs, torch.float64)
+                truth, truth_grad = trial.gradient(wide, reduction="none")
+            finite(truth, "the value, in float64,")
+            finite(truth_grad, "the gradient, in float64,")
+            unit = 0.0 if trial.spec.scaling and trial.spec.scaling.degree else 1.0
+            _near(value, truth, "value", rtol=1e-5, floor=1e-6 * unit)
+            bound = torch.ones_like(truth_grad)
+            if trial.spec.bound is not None:
+                bound = trial.spec.bound(wide)
+                over = truth_grad.abs() / bound
+                where = (over > 1).nonzero().tolist()
+                require(not where, f"gradient {float(over.max()):.4g} times its bound at {where}")
+            rtol = torch.finfo(dtype).eps + 5e-3  # the hardest are ill-conditioned too
+            _near(grad, truth_grad, "gradient", rtol=rtol, floor=1e-6 * bound)
+
+
+def _representable(trial: Trial, made: Inputs, cast: Inputs) -> Inputs:
+    """The samples that are still finite, or masked on purpose, in another dtype."""
+    good = torch.ones(made[trial.prediction(made)].shape[trial.case.axis], dtype=torch.bool)
+    for name, t in cast.items():
+        fits = t.isfinite() | made[name].isinf()
+        fits = fits.movedim(trial.case.axis, 0)
+        good &= fits.reshape(len(fits), -1).all(1).cpu()
+    return trial.take(cast, good.nonzero().squeeze(1))
+
+
+def _near(got: Tensor, truth: Tensor, what: str, *, rtol: float, floor: Tensor | float) -> None:
+    limits = torch.finfo(got.dtype)
+    fits = truth.abs() <= limits.max
+    allowed = rtol * truth.abs() + floor + limits.tiny * limits.eps
+    wrong = fits & ~((got.double() - truth).abs() <= allowed)
+    wrong |= got.isnan()
+    if wrong.any():
+        at = tuple(wrong.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{what}: got {got[at].item():.9g}, wanted {truth[at].item():.9g} at {list(at)} "
+            f"({int(wrong.sum())} of {wrong.numel()} wrong)"
+        )
+
+
+@promise()
+def half_matches_truth(trial: Trial) -> None:
+    """Half types lose what their inputs lose, float32 a millionth; the loss is float32."""
+    made = trial.inputs(67)
+    name = trial.prediction(made)
+    for dtype in _LOW:
+        cast = trial.cast(made, dtype)
+        for inputs, others in ((cast, dtype), ({**made, name: cast[name]}, torch.float64)):
+            for up in (1.0, 2.0**12):  # as a gradient scaler would
+                with about(f"{dtype}, the rest {others}, {up:g} * loss"):
+                    _near_truth(trial, inputs, up)
+
+
+def _near_truth(trial: Trial, inputs: Inputs, up: float) -> None:
+    dtype = inputs[trial.prediction(inputs)].dtype
+    value, grad = trial.gradient(inputs, up, reduction="mean")
+    with plainly():
+        wide = trial.cast(inputs, torch.float64)
+        truth, truth_grad = trial.gradient(wide, up, reduction="mean")
+    require(value.dtype == torch.float32, f"the loss is {value.dtype}")
+    require(grad.dtype == dtype, f"the gradient is {grad.dtype}")
+    same(value, truth, "value", rtol=1e-6)
+    if dtype == torch.float32:
+        off = float((grad.double() - truth_grad).norm() / truth_grad.norm())
+        require(off <= 1e-6, f"the gradient is off by {off:.2g}, as a whole")
+    else:
+        within_roundings(grad, truth_grad, "gradient")
+
+
+@promise("scaling")
+def scale_invariance(trial: Trial) -> None:
+    """Measuring everything in another unit changes the loss by the power it should, exactly."""
+    scaling = trial.spec.scaling
+    assert scaling is not None
+    for dtype, rtol in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        inputs = trial.inputs(dtype=dtype)
+        value, grad = trial.gradient(inputs, reduction="mean")
+        for power in (-40, -20, -7, 7, 20, 40):
+            with about(f"{dtype}, times 2**{power}"):
+                unit = 2.0**power
+                scaled, scaled_grad = trial.gradient(scaling.by(inputs, unit), reduction="mean")
+                same(scaled, value * unit**scaling.degree, "value", rtol=rtol)
+                expected = grad * unit ** (scaling.degree - 1)
+                same(scaled_grad, expected, "gradient", rtol=rtol)

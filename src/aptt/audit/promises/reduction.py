@@ -1,0 +1,183 @@
+"""Promises about what is summed, counted and left out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aptt.audit.figures import about, exact, finite, require, same
+from aptt.audit.promise import promise
+from aptt.audit.spec import Inputs, Trial
+
+__all__ = [
+    "counts_what_it_says",
+    "ignoring_is_removing",
+    "none_sums_to_sum",
+    "nothing_left_is_zero",
+    "split_invariance",
+]
+
+_POISONS = (math.nan, math.inf, -math.inf)
+
+
+@promise("hide")
+def ignoring_is_removing(trial: Trial) -> None:
+    """Ignored positions count for nothing, whatever they hold, NaN and infinities included."""
+    inputs = trial.inputs()
+    some = torch.rand(11, generator=torch.Generator().manual_seed(1)) < 0.6
+    index = some.nonzero().squeeze(1)
+    axis = trial.case.axis
+    for poison in _POISONS:
+        hidden = trial.hidden(inputs, trial.samples(inputs, some), poison)
+        for reduction in ("mean", "sum"):
+            with about(f"{reduction!r}, samples that hold {poison} ignored"):
+                value, grad = trial.gradient(hidden, reduction=reduction)
+                want, want_grad = trial.gradient(trial.take(inputs, index), reduction=reduction)
+                same(value, want, "value")
+                there = grad.index_select(axis, index.to(grad.device))
+                same(there, want_grad, "gradient of those left")
+                gone = grad.index_select(axis, (~some).nonzero().squeeze(1).to(grad.device))
+                exact(gone, 0.0, "gradient of those ignored")
+    if not trial.spec.joint:
+        _scattered(trial, inputs)
+
+
+def _scattered(trial: Trial, inputs: Inputs) -> None:
+    """Positions anywhere: the others keep their values, and their gradients."""
+    shape = trial.positions(inputs)
+    keep = torch.rand(shape, generator=torch.Generator().manual_seed(2)) < 0.6
+    keep = keep.to(trial.device)
+    up = _random_like(trial.loss(inputs, reduction="none"))
+    value, grad = trial.gradient(trial.hidden(inputs, keep, math.nan), up, reduction="none")
+    want, want_grad = trial.gradient(inputs, up * keep, reduction="none")
+    same(value, want * keep, "values, where positions here and there are ignored")
+    same(grad, want_grad, "gradient, where positions here and there are ignored")
+
+
+@promise()
+def none_sums_to_sum(trial: Trial) -> None:
+    """Unreduced values add up to ``"sum"``, in value and gradient."""
+    inputs = trial.inputs()
+    value, grad = trial.gradient(inputs, reduction="none")
+    total, total_grad = trial.gradient(inputs, reduction="sum")
+    require(total.shape == (), f"'sum' has shape {tuple(total.shape)}")
+    same(value.sum(), total, "sum of 'none' against 'sum'")
+    same(grad, total_grad, "gradient of the sum of 'none' against that of 'sum'")
+    if not trial.spec.joint:
+        shape = trial.positions(inputs)
+        require(value.shape == shape, f"'none' has shape {tuple(value.shape)}, wanted {shape}")
+
+
+@promise("count")
+def counts_what_it_says(trial: Trial) -> None:
+    """The mean is the sum over the count, and a normalizer is handed both."""
+    inputs, ledger = trial.inputs(), Ledger()
+    through, grad = trial.gradient(inputs, reduction=ledger)
+    mean, mean_grad = trial.gradient(inputs, reduction="mean")
+    require(trial.spec.count, "the row gives no count")
+    assert trial.spec.count is not None
+    want = torch.as_tensor(trial.spec.count(inputs, trial.options()), dtype=torch.float64)
+    for term, (total, count) in ledger.seen.items():
+        with about(f"term {term!r}"):
+            same(total, trial.loss(inputs, reduction="sum").detach(), "total")
+            same(count, want.to(count.device), "count", rtol=1e-6)
+            same(mean, total / count, "'mean' against total / count")
+    same(through, mean, "through a normalizer")
+    same(grad, mean_grad, "gradient through a normalizer")
+
+
+@promise("hide")
+def nothing_left_is_zero(trial: Trial) -> None:
+    """An empty or wholly ignored batch gives 0 with a gradient of 0, never NaN."""
+    inputs = trial.inputs()
+    nothing = torch.zeros(11, dtype=torch.bool)
+    situations = {
+        "empty": trial.inputs(0),
+        "all ignored": trial.hidden(inputs, trial.samples(inputs, nothing), math.nan),
+    }
+    for situation, given in situations.items():
+        for reduction in ("mean", "sum", "none"):
+            with about(f"{situation}, {reduction!r}"):
+                name = trial.prediction(given)
+                x = given[name].clone().requires_grad_()
+                value = trial.loss({**given, name: x}, reduction=reduction)
+                exact(value, 0.0, "value")
+                require(value.requires_grad, "value is detached: backward raises, DDP waits")
+                value.sum().backward()
+                require(x.grad is not None, "the prediction gets no gradient")
+                assert x.grad is not None
+                exact(x.grad, 0.0, "gradient")
+
+
+@promise("hide")
+def split_invariance(trial: Trial) -> None:
+    """Ragged parts with a shared count, or pooled sums, give the whole batch's result."""
+    inputs = trial.inputs()
+    parts = [trial.take(inputs, index) for index in torch.arange(11).split([4, 1, 0, 6])]
+    gone = trial.samples(parts[0], torch.zeros(4, dtype=torch.bool))
+    value, grad = trial.gradient(inputs, reduction="mean")
+    pooled = trial.spec.defaults() | trial.options()
+    if pooled.get("pool", "sample") != "sample":
+        _pooled(trial, parts, value, grad)
+        return
+    parts.append(trial.hidden(parts[0], gone, math.nan))
+    ledgers = [Ledger() for _ in parts]
+    for part, ledger in zip(parts, ledgers, strict=True):
+        trial.loss(part, reduction=ledger)
+    shared = {
+        term: torch.stack([ledger.seen[term][1].double() for ledger in ledgers]).sum()
+        for term in ledgers[0].seen
+    }
+
+    def share(total: Tensor, count: Tensor, *, term: str) -> Tensor:
+        return total / shared[term]
+
+    results = [trial.gradient(part, reduction=share) for part in parts]
+    same(torch.stack([v for v, _ in results]).sum(), value, "value of the parts together")
+    together = torch.cat([g for _, g in results[:-1]], trial.case.axis)
+    same(together, grad, "gradient of the parts")
+    exact(results[-1][1], 0.0, "gradient of a part that is ignored")
+
+
+def _pooled(trial: Trial, parts: list[Inputs], value: Tensor, grad: Tensor) -> None:
+    """As on ranks: each part adds the others' sums to its own, and has the whole's result."""
+    sums: list[Tensor] = []
+
+    def note(mine: Tensor) -> Tensor:
+        sums.append(mine.detach())
+        return mine
+
+    for part in parts:
+        trial.loss(part, pool=note)
+    gradients = []
+    for i, part in enumerate(parts):
+        others = torch.stack([s for k, s in enumerate(sums) if k != i]).sum(0)
+        got, mine = trial.gradient(part, reduction="mean", pool=_adding(others))
+        same(got, value, f"value of part {i} with the others' sums")
+        gradients.append(mine)
+    same(torch.cat(gradients, trial.case.axis), grad, "gradient of the parts, pooled")
+
+
+def _adding(others: Tensor) -> Any:
+    return lambda mine: mine + others
+
+
+class Ledger:
+    """A normalizer that takes the mean, and notes what it is given, by term."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, total: Tensor, count: Tensor, *, term: str) -> Tensor:
+        """Note, and average."""
+        finite(count, f"count of {term!r}")
+        self.seen[term] = total.detach(), count.detach()
+        return total / count.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _random_like(t: Tensor, seed: int = 3) -> Tensor:
+    made = torch.randn(t.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return made.to(t)

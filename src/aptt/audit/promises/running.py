@@ -1,0 +1,210 @@
+"""Promises about PyTorch's machinery: what a training loop may wrap around a loss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
+
+from aptt.audit.figures import about, exact, require, same
+from aptt.audit.promise import promise
+from aptt.audit.spec import Inputs, Trial
+
+__all__ = [
+    "autocast",
+    "checkpointed",
+    "deterministic",
+    "meta_device",
+    "noncontiguous",
+    "traces_without_breaks",
+    "transforms",
+]
+
+
+@promise(ways=("in blocks",))
+def traces_without_breaks(trial: Trial) -> None:
+    """``torch.compile(fullgraph=True)`` takes the loss as one graph, with the same result."""
+    compiles_with(trial, "aot_eager")
+
+
+def compiles_with(trial: Trial, backend: str, *, rtol: float = 1e-12) -> None:
+    """Compile with any backend, and compare value and gradient."""
+    inputs = trial.inputs()
+    want, want_grad = trial.gradient(inputs)
+    options, name = trial.options(), trial.prediction(inputs)
+
+    def loss(**given: Tensor) -> Tensor:
+        return trial.spec.function(**given, **options)
+
+    torch.compiler.reset()
+    compiled = torch.compile(loss, backend=backend, fullgraph=True)
+    x = inputs[name].detach().requires_grad_()
+    with warnings.catch_warnings():  # torch's compiler warns of torch.jit, which it imports
+        warnings.simplefilter("ignore", DeprecationWarning)
+        value = compiled(**{**inputs, name: x})
+        (grad,) = torch.autograd.grad(value.sum(), x)
+    torch.compiler.reset()
+    same(value, want, "value, compiled", rtol=rtol)
+    same(grad, want_grad, "gradient, compiled", rtol=rtol)
+
+
+@promise()
+def transforms(trial: Trial) -> None:
+    """``torch.func`` works: ``grad``, ``jvp``, ``vmap``; and several gradients taken at once."""
+    inputs = trial.inputs()
+    name = trial.prediction(inputs)
+    x = inputs[name]
+    value, grad = trial.gradient(inputs, reduction="mean")
+    loss = trial.of(inputs, reduction="mean")
+    same(torch.func.grad(loss)(x), grad, "torch.func.grad")
+    along = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(9))
+    along = along.to(x.device)
+    with warnings.catch_warnings():  # torch's own first use of it warns of torch.jit
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pushed: tuple[Tensor, Tensor] = torch.func.jvp(loss, (x,), (along,))  # type: ignore[assignment]
+    same(pushed[0], value, "value under torch.func.jvp")
+    same(pushed[1], (grad * along).sum(), "torch.func.jvp", rtol=1e-10)
+
+    values = trial.of(inputs, reduction="none")
+    many = torch.stack([torch.randn_like(values(x)) for _ in range(3)])
+    slopes = [trial.gradient(inputs, up, reduction="none")[1] for up in many]
+    p = x.detach().requires_grad_()
+    (batched,) = torch.autograd.grad(values(p), p, many, is_grads_batched=True)
+    same(batched, torch.stack(slopes), "several gradients at once")
+
+    several = [trial.inputs(seed=seed) for seed in range(3)]
+    stacked = {k: torch.stack([each[k] for each in several]) for k in inputs}
+    options = trial.options(reduction="mean")
+
+    def one(given: Inputs) -> Tensor:
+        return trial.spec.function(**given, **options)
+
+    def slope_of_one(given: Inputs) -> Tensor:
+        return torch.func.grad(lambda p: one({**given, name: p}))(given[name])
+
+    alone = [trial.gradient(each, reduction="mean") for each in several]
+    same(torch.func.vmap(one)(stacked), torch.stack([v for v, _ in alone]), "torch.func.vmap")
+    grads = torch.func.vmap(slope_of_one)(stacked)
+    same(grads, torch.stack([g for _, g in alone]), "vmap of grad")
+
+
+@promise()
+def autocast(trial: Trial) -> None:
+    """Autocast changes nothing: the loss stays in float32, at full precision."""
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = trial.inputs(dtype=dtype)
+        want, want_grad = trial.gradient(inputs)
+        with about(f"{dtype} inputs"), torch.autocast(trial.device.type, torch.bfloat16):
+            value, grad = trial.gradient(inputs)
+        require(value.dtype == torch.float32, f"under autocast the loss is {value.dtype}")
+        same(value, want, f"value under autocast, {dtype} inputs", rtol=1e-6)
+        same(grad, want_grad, f"gradient under autocast, {dtype} inputs", rtol=1e-6)
+
+
+@promise()
+def checkpointed(trial: Trial) -> None:
+    """Activation checkpointing gives the same value and gradient."""
+    inputs = trial.inputs()
+    want, want_grad = trial.gradient(inputs)
+    loss = trial.of(inputs)
+    for reentrant in (False, True):
+        x = inputs[trial.prediction(inputs)].detach().requires_grad_()
+        value: Any = checkpoint(loss, x, use_reentrant=reentrant)
+        value.sum().backward()
+        assert x.grad is not None
+        exact(value, want, "value, checkpointed")
+        exact(x.grad, want_grad, "gradient, checkpointed")
+
+
+@promise(ways=("in blocks",))
+def meta_device(trial: Trial) -> None:
+    """Shapes and dtypes come out without values: meta and fake tensors, forward and backward."""
+    inputs = trial.inputs(dtype=torch.bfloat16)
+    for reduction in ("mean", "none"):
+        want, want_grad = trial.gradient(inputs, reduction=reduction)
+        options = trial.options(reduction=reduction)
+        with about(f"meta, {reduction!r}"):
+            given = {k: t.to("meta") for k, t in inputs.items()}
+            on_meta = {k: _to_meta(v) for k, v in options.items()}
+            _shaped_like(trial.spec.function, given, on_meta, want, want_grad)
+        with about(f"fake, {reduction!r}"), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            given = {k: mode.from_tensor(t.detach()) for k, t in inputs.items()}
+            _shaped_like(trial.spec.function, given, options, want, want_grad)
+
+
+def _to_meta(value: object) -> object:
+    return value.to("meta") if isinstance(value, Tensor) else value
+
+
+def _shaped_like(
+    function: Callable[..., Tensor],
+    inputs: Inputs,
+    options: dict[str, Any],
+    want: Tensor,
+    want_grad: Tensor,
+) -> None:
+    name = next(iter(inputs))
+    x = inputs[name].detach().requires_grad_()
+    value = function(**{**inputs, name: x}, **options)
+    (grad,) = torch.autograd.grad(value.sum(), x)
+    for what, got, like in (("value", value, want), ("gradient", grad, want_grad)):
+        is_, should = (tuple(got.shape), got.dtype), (tuple(like.shape), like.dtype)
+        require(is_ == should, f"{what}: got {is_}, wanted {should}")
+
+
+@promise()
+def deterministic(trial: Trial) -> None:
+    """Deterministic mode is no obstacle, and the same call gives the same bits."""
+    inputs = trial.inputs(dtype=torch.float32)
+    value, grad = trial.gradient(inputs)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        runs = [trial.gradient(inputs) for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(before)
+    exact(runs[1][0], runs[0][0], "value, again")
+    exact(runs[1][1], runs[0][1], "gradient, again")
+    same(runs[0][0], value, "value in deterministic mode", rtol=1e-6)
+    same(runs[0][1], grad, "gradient in deterministic mode", rtol=1e-6)
+
+
+@promise()
+def noncontiguous(trial: Trial) -> None:
+    """Strided, transposed and expanded inputs give the same value and gradient."""
+    inputs = trial.inputs()
+    want, want_grad = trial.gradient(inputs)
+    layouts: dict[str, Callable[[Tensor], Tensor]] = {
+        "every other element": lambda t: torch.stack((t, t), -1)[..., 0],
+        "axes stored in reverse": _reversed,
+        "with an offset": lambda t: torch.cat((t[:1], t))[1:],
+    }
+    for layout, lay in layouts.items():
+        with about(layout):
+            given = {k: lay(t) for k, t in inputs.items()}
+            value, grad = trial.gradient(given)
+            same(value, want, "value")
+            same(grad, want_grad, "gradient")
+    one = trial.inputs(1)
+    axis = trial.case.axis
+    spread = {k: t.expand(*_many(t, axis)) for k, t in one.items()}
+    want, want_grad = trial.gradient({k: t.clone() for k, t in spread.items()})
+    value, grad = trial.gradient(spread)
+    same(value, want, "value of one sample expanded")
+    same(grad, want_grad, "gradient of one sample expanded")
+
+
+def _reversed(t: Tensor) -> Tensor:
+    axes = list(range(t.ndim))[::-1]
+    return t.permute(axes).contiguous().permute(axes)
+
+
+def _many(t: Tensor, axis: int, n: int = 5) -> list[int]:
+    sizes = list(t.shape)
+    sizes[axis] = n
+    return sizes

@@ -1,0 +1,265 @@
+"""Rows of the box losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from aptt.audit.spec import Case, Inputs, Maker, Options, Refused, Scaling, Spec, case
+from aptt.audit.specs.making import NOTHING_FROZEN, grid, uniform, with_
+from aptt.loss import (
+    BoxIoULoss,
+    CIoULoss,
+    DIoULoss,
+    EIoULoss,
+    GIoULoss,
+    SIoULoss,
+    box_iou_loss,
+    ciou_loss,
+    diou_loss,
+    eiou_loss,
+    giou_loss,
+    siou_loss,
+)
+
+__all__ = ["BOXES"]
+
+
+def _corners(g: Generator, n: int) -> Inputs:
+    """Boxes that overlap, or not."""
+    low = uniform(g, n, 2, low=-20, high=80)
+    target = torch.cat((low, low + uniform(g, n, 2, low=5, high=60)), 1)
+    pred = target + uniform(g, n, 4, low=-12, high=12)
+    low, high = torch.minimum(pred[:, :2], pred[:, 2:]), torch.maximum(pred[:, :2], pred[:, 2:])
+    return {"pred_boxes": torch.cat((low, high + 0.5), 1), "target_boxes": target}
+
+
+def _inside_out(g: Generator, n: int) -> Inputs:
+    """Predictions that are turned inside out, along x or along both axes."""
+    inputs = _corners(g, n)
+    pred = inputs["pred_boxes"]
+    pred[::2] = pred[::2, [2, 1, 0, 3]]
+    pred[1::2] = pred[1::2, [2, 3, 0, 1]]
+    return inputs
+
+
+def _sized(centred: bool) -> Maker:
+    def made(g: Generator, n: int) -> Inputs:
+        inputs = {}
+        for name, t in _corners(g, n).items():
+            first, size = t[:, :2], t[:, 2:] - t[:, :2]
+            inputs[name] = torch.cat((first + size / 2 if centred else first, size), 1)
+        return inputs
+
+    return made
+
+
+def _rows_of_boxes(g: Generator, n: int) -> Inputs:
+    return {k: t.view(n, 2, 4) for k, t in _corners(g, 2 * n).items()}
+
+
+def _extremes() -> Inputs:
+    shapes = grid(
+        [0, 0, 1, 1],
+        [3, 3, 4, 4],
+        [1, 0, 2, 1],
+        [1, 1, 2, 2],
+        [0.5, 0.5, 0.5, 0.5],
+        [0, 0, 0, 0],
+        [7, 7, 7, 7],
+        [0, 0.5, 1, 0.5],
+        [0.5, -1, 0.5, 2],
+        [1, 1, 0, 0],
+        [1, 0, 0, 1],
+        [4, 4, 3, 3],
+        [0.25, 0.25, 0.75, 0.75],
+        [-1, -1, 2, 2],
+        [0.5, 0.5, 0.5 + 2**-10, 0.5 + 2**-10],
+        [1000, 0, 1001, 1],
+        [0, 0, 1, 2**-20],
+        [2**-22, 2**-21, 1 + 2**-22, 1.5 * 2**-20],
+    )
+    target = shapes[[0, 4, 7, 8, 16]]
+    pairs = torch.cartesian_prod(torch.arange(len(shapes)), torch.arange(len(target)))
+    pred, target = shapes[pairs[:, 0]], target[pairs[:, 1]]
+    scales = (1.0, 1e-6, 1e6)
+    return {
+        "pred_boxes": torch.cat([pred * s for s in scales]),
+        "target_boxes": torch.cat([target * s for s in scales]),
+    }
+
+
+def _within(constant: float) -> Callable[[Inputs], Tensor]:
+    """At most ``constant`` over the enclosing length, along each axis."""
+
+    def bound(inputs: Inputs) -> Tensor:
+        both = torch.stack(tuple(inputs.values()))
+        first, second = both[..., :2], both[..., 2:]
+        low, high = torch.minimum(first, second).amin(0), torch.maximum(first, second).amax(0)
+        return constant / (high - low).repeat(1, 2)
+
+    return bound
+
+
+def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
+    if "weight" in inputs:
+        return {**inputs, "weight": inputs["weight"].masked_fill(~keep, 0)}
+    return {**inputs, "weight": keep}
+
+
+def _count(inputs: Inputs, options: Options) -> Tensor | float:
+    if "weight" in inputs:
+        return inputs["weight"].sum()
+    return inputs["pred_boxes"].numel() / 4
+
+
+def _far(inputs: Inputs, options: Options) -> Inputs:
+    away = grid([500, 300, 500, 300]).to(inputs["pred_boxes"])
+    if options.get("box_format", "xyxy") != "xyxy":
+        away[:, 2:] = 0
+    return {**inputs, "pred_boxes": inputs["target_boxes"] + away}
+
+
+def _in_unit(inputs: Inputs, unit: float) -> Inputs:
+    return {k: t * unit if "boxes" in k else t for k, t in inputs.items()}
+
+
+_HELD = "the enclosing length is held constant, so that the whole gradient turns the box back"
+_TURNED = dict.fromkeys(
+    ("gradient_is_right", "double_backward", "gradient_reaches_all_who_ask"), _HELD
+)
+_DEAR = {"hopeless_keeps_a_gradient": "boxes inside out cost more than boxes far away"}
+
+
+def _boxes(
+    function: Callable[..., Tensor],
+    module: Callable[..., nn.Module],
+    bound: float,
+    *,
+    cases: Mapping[str, Case] | None = None,
+    exempt: Mapping[str, str] = NOTHING_FROZEN,
+    **more: Any,
+) -> Spec:
+    weighted = with_(_sized(False), "weight", "pred_boxes", features=-1)
+    return Spec(
+        name=function.__name__,
+        function=function,
+        module=module,
+        inputs=_corners,
+        cases={
+            "corners": case(),
+            "corner and size, weighted": case(weighted, box_format="xywh"),
+            "centre and size": case(_sized(True), box_format="cxcywh", reduction="sum"),
+            "in rows": case(_rows_of_boxes, reduction="none"),
+            "inside out": case(_inside_out, exempt={**_TURNED, **_DEAR}),
+            **(cases or {}),
+        },
+        features=-1,
+        hide=_hide,
+        count=_count,
+        perfect=lambda i, o: ({**i, "pred_boxes": i["target_boxes"]}, 0.0),
+        hopeless=_far,
+        extremes=_extremes,
+        bound=_within(bound),
+        scaling=Scaling(_in_unit),
+        refused=(
+            Refused("an unknown format", "box_format", {"box_format": "yxyx"}),
+            Refused("three numbers a box", "pred_boxes", change=_cut(3, "pred_boxes")),
+            Refused("a target of three numbers", "target_boxes", change=_cut(3, "target_boxes")),
+            Refused("all pairs", "target_boxes", change=_all_pairs),
+            Refused("weights of one", "weight", change=_one_weight),
+            Refused(
+                "a row that is NaN", "row 4", {"validate": True}, _not_a_number, exercises=True
+            ),
+            Refused("a target inside out", "row 0", {"validate": True}, _turned_target),
+        ),
+        exempt=exempt,
+        **more,
+    )
+
+
+def _cut(numbers: int, name: str) -> Callable[[Inputs], Inputs]:
+    return lambda i: {**i, name: i[name][:, :numbers]}
+
+
+def _all_pairs(inputs: Inputs) -> Inputs:
+    return {
+        "pred_boxes": inputs["pred_boxes"].unsqueeze(1),
+        "target_boxes": inputs["target_boxes"].unsqueeze(0),
+    }
+
+
+def _one_weight(inputs: Inputs) -> Inputs:
+    return {**inputs, "weight": torch.ones(1)}
+
+
+def _not_a_number(inputs: Inputs) -> Inputs:
+    pred = inputs["pred_boxes"].clone()
+    pred[4, 1] = math.nan
+    return {**inputs, "pred_boxes": pred}
+
+
+def _turned_target(inputs: Inputs) -> Inputs:
+    return {**inputs, "target_boxes": inputs["target_boxes"].flip(1)}
+
+
+def _ciou_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
+    """CIoU as DIoU and its aspect term, the factor of the latter fixed at its present value."""
+    diou: dict[str, Any] = {k: v for k, v in options.items() if k == "box_format"}
+    rest: dict[str, Any] = {k: t for k, t in inputs.items() if k != "pred_boxes"}
+
+    def edges(boxes: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = boxes[..., :2], boxes[..., 2:]
+        if "box_format" not in options:
+            return first, second
+        first = first - second / 2 if options["box_format"] == "cxcywh" else first
+        return first, first + second
+
+    goal_low, goal_high = edges(inputs["target_boxes"])
+    goal = goal_high - goal_low
+
+    def aspect(x: Tensor) -> Tensor:
+        low, high = edges(x)
+        size = (high - low).clamp(min=0)
+        gap = torch.atan2(goal[..., 0], goal[..., 1]) - torch.atan2(size[..., 0], size[..., 1])
+        some = (size > 0).any(-1)  # a point has no aspect
+        return torch.where(some, 4 / math.pi**2 * gap.square(), 0.0)
+
+    low, high = edges(inputs["pred_boxes"].detach())
+    common = (torch.minimum(high, goal_high) - torch.maximum(low, goal_low)).clamp(min=0).prod(-1)
+    iou = common / ((high - low).clamp(min=0).prod(-1) + goal.prod(-1) - common)
+    v = aspect(inputs["pred_boxes"].detach())
+    alpha = v / (1 - iou + v)
+    if options.get("gate"):
+        alpha = torch.where(iou > 0.5, alpha, 0.0)
+    alpha = alpha * inputs.get("weight", torch.ones_like(alpha))
+    return lambda x: diou_loss(x, **rest, **diou, reduction="none") + alpha * aspect(x)
+
+
+BOXES = (
+    _boxes(
+        box_iou_loss,
+        BoxIoULoss,
+        1.01,
+        exempt={
+            **NOTHING_FROZEN,
+            "hopeless_keeps_a_gradient": "by definition IoU is 0 for all boxes that are apart",
+        },
+    ),
+    _boxes(giou_loss, GIoULoss, 2.0),
+    _boxes(diou_loss, DIoULoss, 2.0),
+    _boxes(
+        ciou_loss,
+        CIoULoss,
+        132.0,
+        cases={"gated": case(gate=True)},
+        exempt={},
+        frozen={"alpha": _ciou_held},
+    ),
+    _boxes(eiou_loss, EIoULoss, 5.0),
+    _boxes(siou_loss, SIoULoss, 30.0),
+)

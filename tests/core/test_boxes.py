@@ -1,0 +1,115 @@
+"""The geometry of a pair of boxes, against closed forms, and by hand against autograd."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aptt.core.boxes import check_box_format, edges, overlap, walked
+from aptt.core.streaming import Work
+
+CPU = torch.device("cpu")
+
+
+def _one(*numbers):
+    return torch.tensor([numbers], dtype=torch.float64)
+
+
+def _pairs(n=200, seed=0):
+    """Boxes of all sorts: apart, within each other, inside out, lines and points."""
+    g = torch.Generator().manual_seed(seed)
+    t = torch.rand(n, 4, dtype=torch.float64, generator=g).sort(1).values[:, [0, 1, 2, 3]]
+    x = 2 * torch.rand(n, 4, dtype=torch.float64, generator=g) - 0.5
+    x[::7, 2:] = x[::7, :2]  # points
+    x[1::7, 3] = x[1::7, 1]  # lines
+    x[2::7] = t[2::7]  # equal
+    x[3::7, :2] = t[3::7, :2]  # a corner in common
+    return x, t
+
+
+def test_the_measures_of_two_boxes_that_overlap():
+    o = overlap(_one(0, 0, 2, 2), _one(1, 0, 3, 4), "xyxy")
+    assert o.span[:, 0].tolist() == [3.0, 4.0]
+    assert o.width[:, 0].tolist() == pytest.approx([2 / 3, 2 / 4])
+    assert o.goal[:, 0].tolist() == pytest.approx([2 / 3, 4 / 4])
+    assert o.common[:, 0].tolist() == pytest.approx([1 / 3, 2 / 4])
+    assert o.flip[:, 0].tolist() == [0.0, 0.0]
+    assert o.union.item() == pytest.approx((4 + 8 - 2) / 12)
+    assert o.iou.item() == pytest.approx(2 / 10)
+
+
+def test_the_measures_of_two_boxes_that_are_apart():
+    o = overlap(_one(0, 0, 1, 1), _one(3, 0, 4, 1), "xyxy")
+    assert o.common[:, 0].tolist() == [0.0, 1.0]
+    assert o.union.item() == pytest.approx(2 / 4)
+    assert o.iou.item() == 0.0
+
+
+def test_a_prediction_inside_out_has_no_width_and_says_how_far():
+    o = overlap(_one(3, 0, 1, 1), _one(0, 0, 4, 1), "xyxy")
+    assert o.width[0].item() == 0.0
+    assert o.flip[:, 0].tolist() == [0.5, 0.0]
+    assert o.iou.item() == 0.0
+
+
+@pytest.mark.parametrize("box", [(2, 3, 2, 3), (2, 0, 2, 5), (0, 0, 1e-6, 1e-6), (0, 0, 1e6, 1e6)])
+def test_equal_boxes_overlap_exactly_whatever_their_size(box):
+    o = overlap(_one(*box), _one(*box), "xyxy")
+    assert o.iou.item() == 1.0
+    assert o.union.item() == 1.0
+
+
+@pytest.mark.parametrize("box_format", ["xywh", "cxcywh"])
+def test_the_formats_name_the_same_edges(box_format):
+    boxes = _pairs()[1]
+    low, high = boxes[:, :2], boxes[:, 2:]
+    first = low if box_format == "xywh" else (low + high) / 2
+    got = edges(torch.cat((first, high - low), 1), box_format)
+    for mine, theirs in zip(got, edges(boxes, "xyxy"), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-15)
+
+
+@given(st.integers(-60, 60))
+def test_nothing_depends_on_the_unit(power):
+    x, t = _pairs()
+    for name in ("width", "goal", "common", "flip", "union", "iou"):
+        here = getattr(overlap(x, t, "xyxy"), name)
+        there = getattr(overlap(x * 2.0**power, t * 2.0**power, "xyxy"), name)
+        assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("box_format", ["xyxy", "xywh", "cxcywh"])
+@pytest.mark.parametrize("turned", [True, False])
+def test_by_hand_every_measure_is_the_same(box_format, turned):
+    x, t = _pairs()
+    if not turned:
+        x = torch.cat((torch.minimum(x[:, :2], x[:, 2:]), torch.maximum(x[:, :2], x[:, 2:])), 1)
+    if box_format != "xyxy":
+        t = torch.cat((t[:, :2], t[:, 2:] - t[:, :2]), 1)
+        x = torch.cat((x[:, :2], x[:, 2:] - x[:, :2]), 1)
+    plain = overlap(x, t, box_format)
+    hand, meet, *_ = walked(x.clone(), t.clone(), Work(CPU), box_format)
+    for name in ("span", "width", "goal", "common", "union", "iou"):
+        torch.testing.assert_close(
+            getattr(hand, name), getattr(plain, name), rtol=1e-13, atol=1e-15, msg=name
+        )
+    if hand.flip is None:
+        assert not plain.flip.any()
+    else:
+        torch.testing.assert_close(hand.flip, plain.flip, rtol=1e-13, atol=1e-15)
+    apart = torch.minimum(plain.hi, plain.goal_hi) - torch.maximum(plain.lo, plain.goal_lo) < 0
+    assert torch.equal(meet == 0, apart)
+
+
+def test_walking_leaves_the_boxes_as_they_are():
+    x, t = _pairs()
+    before = x.clone(), t.clone()
+    for box_format in ("xyxy", "xywh", "cxcywh"):
+        walked(x, t, Work(CPU), box_format)
+    assert torch.equal(x, before[0])
+    assert torch.equal(t, before[1])
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ValueError, match=r"box_format: got 'yxyx', wanted 'xyxy', 'xywh' or"):
+        check_box_format("yxyx")

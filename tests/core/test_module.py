@@ -1,0 +1,45 @@
+"""The module form: options by name, tensors as buffers, a repr that is the call."""
+
+import pytest
+import torch
+
+from aptt.core.module import LossModule, per_class
+
+
+class Plain(LossModule):
+    def forward(self):
+        return self.options()
+
+
+def _by_rank(total, count, *, term):
+    return total / count
+
+
+def test_options_come_back_by_name_in_order():
+    module = Plain(gamma=2.0, weight=torch.ones(2), reduction="mean")
+    assert list(module()) == ["gamma", "weight", "reduction"]
+    module.gamma = 3.0
+    assert module()["gamma"] == 3.0
+
+
+def test_tensors_are_buffers_and_move_along():
+    module = Plain(weight=torch.ones(2), bias=None)
+    assert list(module.state_dict()) == ["weight"]
+    assert module.to(torch.float64).options()["weight"].dtype == torch.float64
+
+
+def test_the_repr_is_the_call():
+    module = Plain(gamma=0.5, weight=torch.tensor([1.0, 2.0]), mode="x", reduction=_by_rank)
+    assert repr(module) == (
+        "Plain(gamma=0.5, weight=torch.tensor([1.0, 2.0]), mode='x', reduction=_by_rank)"
+    )
+
+
+def test_a_list_serves_as_numbers_per_class():
+    assert per_class([1, 2.5]).tolist() == [1.0, 2.5]
+    assert per_class((1, 2)).dtype == torch.get_default_dtype()
+    assert per_class(None) is None
+    weight = torch.ones(2)
+    assert per_class(weight) is weight
+    with pytest.raises(TypeError):
+        per_class(3)

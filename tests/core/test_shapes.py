@@ -1,0 +1,252 @@
+"""Axes are found or asked for, and every error names the argument, what came, what was wanted."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aptt.core.shapes import (
+    align_classes,
+    align_elements,
+    check_binary,
+    check_boxes,
+    check_choice,
+    check_classes,
+    check_floating,
+    check_number,
+    check_range,
+    check_shapes,
+    check_vector,
+    class_axis,
+    split_axis,
+)
+
+
+def _raises(naming, error=ValueError):
+    return pytest.raises(error, match=re.escape(naming))
+
+
+# ---------------------------------------------------------------------------- check_shapes
+
+
+def test_a_wrong_shape_names_every_argument_with_what_came_and_what_was_wanted():
+    with pytest.raises(ValueError) as error:  # noqa: PT011 the whole message is compared below
+        check_shapes(
+            logits=(torch.zeros(4, 5), "*N"),
+            target=(torch.zeros(4, 3), "*N"),
+            weight=(torch.zeros(4, 5), "*N"),
+        )
+    assert str(error.value) == (
+        "logits: (4, 5) should be (*N); target: (4, 3) should be (*N); "
+        "weight: (4, 5) should be (*N)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "notation"),
+    [
+        ((), "*N"),
+        ((2, 3, 4), "*N"),
+        ((2, 4), "*N 4"),
+        ((4,), "*N 4"),
+        ((2, 3), "N C *S"),
+        ((2, 3, 5, 7), "N C *S"),
+        ((2, 5, 7, 3), "N *S C"),
+        ((), ""),
+    ],
+)
+def test_a_shape_fits_its_notation(shape, notation):
+    check_shapes(x=(torch.zeros(shape), notation), y=(torch.zeros(shape), notation))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (((2, 4), "*N 4"), ((2, 3), "*N 4")),
+        (((2, 3, 5), "N C *S"), ((2, 7), "N *S")),
+        (((2, 3, 5), "N C *S"), ((2, 5, 1), "N *S")),
+        (((2, 3), "N C"), ((2, 3, 1), "N C")),
+        (((2,), "N C *S"), ((2,), "N C *S")),
+        (((1, 4), "*N 4"), ((3, 4), "*N 4")),
+    ],
+)
+def test_what_would_broadcast_or_lacks_an_axis_is_refused(first, second):
+    with _raises("should be"):
+        check_shapes(a=(torch.zeros(first[0]), first[1]), b=(torch.zeros(second[0]), second[1]))
+
+
+# ---------------------------------------------------------------------------- classes
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "class_dim", "x", "y", "shape"),
+    [
+        ((5,), (), None, (1, 5), (1,), ()),
+        ((7, 5), (7,), None, (7, 5), (7,), (7,)),
+        ((7, 5, 2, 3), (7, 2, 3), None, (7, 5, 6), (7, 6), (7, 2, 3)),
+        ((7, 3, 5), (7, 3), None, (21, 5), (21,), (7, 3)),
+        ((7, 5, 5), (7, 5), -1, (35, 5), (35,), (7, 5)),
+        ((7, 5, 5), (7, 5), 1, (7, 5, 5), (7, 5), (7, 5)),
+        ((5, 7), (7,), 0, (1, 5, 7), (1, 7), (7,)),
+        ((0, 5), (0,), None, (0, 5), (0,), (0,)),
+    ],
+)
+def test_the_class_axis_is_found_from_the_shapes(logits, target, class_dim, x, y, shape):
+    found = align_classes(torch.zeros(logits), torch.zeros(target, dtype=torch.int64), class_dim)
+    assert found.logits.shape == x
+    assert found.target.shape == y
+    assert found.shape == shape
+    assert not found.soft
+
+
+def test_aligned_logits_and_targets_keep_their_pairs():
+    target = torch.arange(5).repeat(4).view(2, 10)
+    for dim in (1, -1):
+        logits = torch.nn.functional.one_hot(target, 5).double().movedim(-1, dim)
+        found = align_classes(logits, target, dim)
+        assert torch.equal(found.logits.argmax(1), found.target)
+
+
+def test_a_class_axis_stored_last_is_read_in_rows_without_a_copy():
+    stored = torch.zeros(2, 4, 6, 5)  # channels last
+    found = align_classes(stored.movedim(-1, 1), torch.zeros(2, 4, 6, dtype=torch.int64), None)
+    assert found.logits.shape == (48, 5)
+    assert found.logits.data_ptr() == stored.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "dtype", "class_dim", "naming"),
+    [
+        ((5, 5, 5), (5, 5), torch.int64, None, "class_dim"),
+        ((7, 5, 3), (7, 5, 3), torch.float32, None, "class_dim"),
+        ((7, 5), (7,), torch.float32, None, "target"),
+        ((7, 5), (6,), torch.int64, None, "target"),
+        ((7, 5), (7, 1), torch.int64, None, "target"),
+        ((7, 5), (1,), torch.int64, None, "target"),
+        ((7, 5), (7, 5), torch.int64, None, "target"),
+        ((7, 5), (7,), torch.bool, None, "target"),
+        ((7, 5), (7,), torch.int64, 2, "class_dim"),
+        ((7, 5), (7,), torch.int64, -3, "class_dim"),
+        ((7, 0), (7,), torch.int64, None, "logits"),
+        ((), (), torch.int64, None, "target"),
+    ],
+)
+def test_what_does_not_fit_or_is_ambiguous_is_named(logits, target, dtype, class_dim, naming):
+    with pytest.raises((ValueError, TypeError), match=f"^{naming}: "):
+        align_classes(torch.zeros(logits), torch.zeros(target, dtype=dtype), class_dim)
+
+
+def test_the_class_axis_of_a_matrix_is_the_last_and_of_more_must_be_said():
+    assert class_axis(torch.zeros(2, 3), None) == 1
+    assert class_axis(torch.zeros(2, 3, 4), -2) == 1
+    with _raises("class_dim"):
+        class_axis(torch.zeros(2, 3, 4), None)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
+def test_splitting_keeps_every_element_with_its_class(shape, data):
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    t = torch.arange(torch.Size(shape).numel()).view(shape)
+    for c in range(shape[axis]):
+        picked = t.select(axis, c).flatten()
+        assert torch.equal(split_axis(t, axis)[:, c].flatten(), picked)
+        assert torch.equal(split_axis(t, axis, rows=True)[:, c].flatten(), picked)
+
+
+def test_elements_stay_flat_unless_an_option_differs_by_class():
+    x, t, w = torch.randn(2, 3, 4), torch.ones(2, 3, 4), torch.rand(2, 3, 4)
+    for aligned in align_elements(x, t, w, by_class=False, class_dim=None):
+        assert aligned.shape == (24,)
+    for aligned in align_elements(x, t, w, by_class=True, class_dim=1):
+        assert aligned.shape == (2, 3, 4)
+    with _raises("class_dim"):
+        align_elements(x, t, w, by_class=True, class_dim=None)
+    with _raises("weight: (2, 3, 1)"):
+        align_elements(x, t, w[..., :1], by_class=False, class_dim=None)
+
+
+# ---------------------------------------------------------------------------- options and values
+
+
+def test_options_are_held_to_their_ranges_and_names():
+    check_number("gamma", 0.0)
+    check_number("alpha", 1.0, 0.0, 1.0)
+    check_choice("mode", "a", ("a", "b"))
+    with _raises("gamma: got -0.5, wanted a number at least 0"):
+        check_number("gamma", -0.5)
+    with _raises("alpha: got nan, wanted a number between 0 and 1"):
+        check_number("alpha", float("nan"), 0.0, 1.0)
+    with _raises("mode: got 'c', wanted 'a', 'b' or a callable"):
+        check_choice("mode", "c", ("a", "b"), also="a callable")
+    with _raises("x: got torch.int64, wanted a floating dtype", TypeError):
+        check_floating(x=torch.zeros(2, dtype=torch.int64))
+    with _raises("x: got torch.complex64", TypeError):
+        check_floating(x=torch.zeros(2, dtype=torch.complex64))
+
+
+def test_a_number_per_class_takes_the_dtype_of_the_computation():
+    for dtype, wide in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        x = torch.zeros(4, 3, dtype=dtype)
+        assert check_vector("weight", torch.ones(3), x).dtype == wide
+    with _raises("weight: got shape (1,), wanted (3,), one per class"):
+        check_vector("weight", torch.ones(1), torch.zeros(4, 3))
+
+
+def test_a_class_out_of_range_is_shown_with_the_range():
+    check_classes(torch.tensor([0, 4, -100]), 5, -100)
+    check_classes(torch.empty(0, dtype=torch.int64), 5, None)
+    with _raises("target: got class 5, wanted 0 to 4 or ignore_index=-100"):
+        check_classes(torch.tensor([0, 5, -100]), 5, -100)
+    with _raises("target: got class -100, wanted 0 to 4"):
+        check_classes(torch.tensor([0, -100]), 5, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.uint8])
+def test_targets_of_0_and_1_are_told_from_all_others(dtype):
+    good = torch.tensor([0, 1, 1, 0]).to(dtype)
+    check_binary(good, None)
+    check_binary(torch.tensor([0, 1, 7]).to(dtype), 7)
+    with _raises("target: got 7"):
+        check_binary(torch.tensor([0, 1, 7]).to(dtype), None)
+
+
+@pytest.mark.parametrize("value", [0.5, 1e-6, -1.0, 2.0, float("nan"), float("inf")])
+def test_one_soft_or_broken_label_in_many_is_found(value):
+    target = torch.zeros(300_000)
+    target[::7] = 1
+    check_binary(target, None)
+    target[123_456] = value
+    with _raises("target: got"):
+        check_binary(target, None)
+
+
+def test_ranges_are_checked_among_what_counts():
+    target = torch.tensor([0.5, 3.0, float("nan")])
+    check_range(target, 0, 1, keep=torch.tensor([True, False, False]))
+    with _raises("target: got 3.0, wanted numbers from 0 to 1"):
+        check_range(target, 0, 1, keep=torch.tensor([True, True, False]))
+    with _raises("target: got nan"):
+        check_range(target, 0, 1, keep=torch.tensor([True, False, True]))
+
+
+def test_values_are_not_looked_at_where_looking_is_not_free():
+    bad = torch.full((4,), 9)
+    check_classes(bad.to("meta"), 5, None)
+    seen = torch.func.vmap(lambda t: (check_classes(t, 5, None), t + 1)[1])(bad.view(2, 2))
+    assert torch.equal(seen, bad.view(2, 2) + 1)
+
+
+def test_the_first_wrong_row_of_boxes_is_named():
+    good = torch.tensor([[0.0, 0, 1, 1]] * 3)
+    bad = good.clone()
+    bad[1, 2] = float("inf")
+    with _raises("pred_boxes: row 1"):
+        check_boxes(bad, good, None, ordered=True)
+    turned = good.clone()
+    turned[2] = turned[2, [2, 3, 0, 1]]
+    with _raises("target_boxes: row 2 is [1.0, 1.0, 0.0, 0.0], wanted sizes of at least 0"):
+        check_boxes(good, turned, None, ordered=True)
+    check_boxes(good, turned, torch.tensor([1.0, 1.0, 0.0]), ordered=True)
+    check_boxes(turned, good, None, ordered=True)  # a prediction may be inside out

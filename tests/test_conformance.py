@@ -1,0 +1,54 @@
+"""Every promise of the contract over every loss."""
+
+import inspect
+
+import pytest
+import torch
+
+import aptt.loss
+from aptt.audit import PROMISES, SPECS
+from aptt.audit.promises.running import compiles_with
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+APPLIES = [
+    pytest.param(promise, spec, id=f"{promise.name}-{spec.name}")
+    for promise in PROMISES.values()
+    for spec in SPECS.values()
+    if promise.exemption(spec) is None
+]
+EXEMPTIONS = [
+    (name, reason)
+    for spec in SPECS.values()
+    for exempt in (spec.exempt, *(case.exempt for case in spec.cases.values()))
+    for name, reason in exempt.items()
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("promise", "spec"), APPLIES)
+def test_promise(promise, spec, device):
+    held = promise(spec, device)
+    assert held.cases
+
+
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "focal_loss (sigmoid)", "giou_loss", "dice_loss", "rmse_loss"]
+)
+def test_the_compiler_fuses_it_to_the_same_result(name):
+    compiles_with(SPECS[name].trials()[0], "inductor")
+
+
+def test_every_public_loss_has_a_row():
+    public = {name for name in aptt.loss.__all__ if inspect.isfunction(getattr(aptt.loss, name))}
+    assert {spec.function.__name__ for spec in SPECS.values()} == public
+
+
+def test_every_module_has_a_row():
+    public = {name for name in aptt.loss.__all__ if inspect.isclass(getattr(aptt.loss, name))}
+    assert {spec.module.__name__ for spec in SPECS.values()} == public
+
+
+@pytest.mark.parametrize(("promise", "reason"), EXEMPTIONS)
+def test_what_does_not_apply_is_said_by_name_with_the_reason(promise, reason):
+    assert promise in PROMISES
+    assert len(reason.split()) > 3
