@@ -79,7 +79,7 @@ def test_nothing_is_zero_on_the_graph(shape):
 def test_wrong_calls_are_told_apart():
     with pytest.raises(ValueError, match=r"prediction: \(4, 1\).*target: \(4,\)"):
         rmse_loss(torch.zeros(4, 1), torch.zeros(4))
-    with pytest.raises(ValueError, match="pool.*'all'"):
+    with pytest.raises(ValueError, match=r"pool.*'all'"):
         RMSELoss(pool="all")
-    with pytest.raises(TypeError, match="prediction.*int64"):
+    with pytest.raises(TypeError, match=r"prediction.*int64"):
         rmse_loss(torch.zeros(4, dtype=torch.long), torch.zeros(4))
