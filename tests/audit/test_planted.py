@@ -247,6 +247,7 @@ class Bug(NamedTuple):
 
 
 BUGS: list[Bug] = []
+NOBODY = "nobody in particular"
 
 
 def planted(about: str, whose: str, promise: str, origin: Spec = STRANGER, **changed: Any):
@@ -430,13 +431,36 @@ def early(loss, x, scale=None):
 
 
 @planted(
-    "the gradient of forward, whatever the upstream one", "Liger", "respects_upstream_gradient"
+    "the gradient of forward, whatever the upstream one", "torchtitan", "respects_upstream_gradient"
 )
 @variant
 def ignores_upstream(logits, target, weight, gamma, reduction):
     return early(
         lambda x: logistic(x, target, weight=weight, gamma=gamma, reduction=reduction), logits
     )
+
+
+class ScaledInPlace(EarlyGradient):
+    @staticmethod
+    def backward(ctx, up):
+        (grad,) = ctx.saved_tensors
+        with torch.no_grad():
+            grad.data.mul_(up)
+        return grad.clone(), None, None
+
+
+@planted(
+    "saved gradients scaled in place: the second backward is scaled twice",
+    "Liger, FLA",
+    "respects_upstream_gradient",
+)
+@variant
+def scaled_twice(logits, target, weight, gamma, reduction):
+    with torch.enable_grad():
+        inner = logits.detach().requires_grad_()
+        value = logistic(inner, target, weight=weight, gamma=gamma, reduction=reduction)
+        (grad,) = torch.autograd.grad(2 * value.sum(), inner)
+    return ScaledInPlace.apply(logits, value, grad) / 2
 
 
 class RoundedEarly(EarlyGradient):
@@ -448,7 +472,7 @@ class RoundedEarly(EarlyGradient):
 
 @planted(
     "the gradient rounded to half before the loss scale arrives",
-    "Liger, FLA and others that fuse forward",
+    "torch linear_cross_entropy in float16",
     "half_matches_truth",
 )
 @variant
@@ -467,7 +491,7 @@ def wrong_backward(out, x, work, up, kept, t):
 
 @planted(
     "a hand-written gradient that skips a row at the end of a block",
-    "chunked kernels whose last chunk is ragged",
+    NOBODY,
     "streamed_equals_plain",
     RELATIVE,
 )
@@ -476,7 +500,7 @@ def skips_a_row(prediction, target, *, weight=None, reduction="mean"):
     return relative_with(formula)(prediction, target, weight=weight, reduction=reduction)
 
 
-@planted("a factor left out of a written gradient", "unsloth, softcap once", "gradient_is_right")
+@planted("a factor left out of a written gradient", NOBODY, "gradient_is_right")
 @variant
 def misses_a_factor(logits, target, weight, gamma, reduction):
     return early(
@@ -503,7 +527,7 @@ class OnceOnly(torch.autograd.Function):
 
 
 @planted(
-    "a backward that is a constant to autograd", "fused losses of the field", "double_backward"
+    "a backward that is a constant to autograd", "Liger and other fused kernels", "double_backward"
 )
 @variant
 def no_second_gradient(logits, target, weight, gamma, reduction):
@@ -511,14 +535,14 @@ def no_second_gradient(logits, target, weight, gamma, reduction):
     return finish(OnceOnly.apply(x, t, gamma), weight, reduction)
 
 
-@relative_row("a forgotten detach", "copies of CIoU and VFL", "frozen_factors_are_constants")
+@relative_row("a forgotten detach", "VFL in several detectors", "frozen_factors_are_constants")
 def forgotten_detach(x, t):
     size = torch.maximum(x.abs().amax(1), t.abs().amax(1))
     size = torch.where(size > 0, size, 1)
     return ((x - t) / size.unsqueeze(1)).square().mean(1)
 
 
-@planted("a target detached in silence", "many", "gradient_reaches_all_who_ask", RELATIVE)
+@planted("a target detached in silence", NOBODY, "gradient_reaches_all_who_ask", RELATIVE)
 def silent_detach(prediction, target, *, weight=None, reduction="mean"):
     return RELATIVE.function(prediction, target.detach(), weight=weight, reduction=reduction)
 
@@ -541,7 +565,9 @@ class DriftedDefault(Logistic):
         super().__init__(gamma, reduction)
 
 
-@planted("the class forgets to pass an option on", "torchvision CIoU, its eps", "twin_agrees")
+@planted(
+    "the class forgets to pass an option on", "torchvision CIoU, its eps within", "twin_agrees"
+)
 class ForgetsOption(Logistic):
     def forward(self, logits, target, *, weight=None):
         return logistic(logits, target, weight=weight, reduction=self.reduction)
@@ -565,7 +591,7 @@ def ignores_option(logits, target, *, weight=None, gamma=2.0, from_logits=True, 
 
 @planted(
     "a row that leaves an option at its default",
-    "ours, in a first draft",
+    NOBODY,
     "every_option_is_exercised",
     cases={"plain": case(weighted), "summed": case(reduction="sum")},
 )
@@ -573,7 +599,7 @@ def never_set(logits, target, *, weight=None, gamma=2.0, reduction="mean"):
     return logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
 
 
-@planted("shapes that broadcast in silence", "smp, mmdetection", "bad_input_is_refused")
+@planted("shapes that broadcast in silence", "smp, multilabel", "bad_input_is_refused")
 def broadcasts(logits, target, *, weight=None, gamma=2.0, reduction="mean"):
     check(logits, logits, None, gamma, reduction)
     weight = None if weight is None else weight.expand_as(logits)
@@ -646,7 +672,7 @@ class MutatesItself(Logistic):
 # ---- PyTorch's machinery
 
 
-@planted("a graph break: values read in Python", "MONAI (2022), .tolist()", "traces_without_breaks")
+@planted("a graph break: values read in Python", "MONAI Dice, .tolist()", "traces_without_breaks")
 @variant
 def reads_values(logits, target, weight, gamma, reduction):
     positives = int(target.sum())
@@ -654,14 +680,14 @@ def reads_values(logits, target, weight, gamma, reduction):
     return value * (1 if positives >= 0 else 0)
 
 
-@planted("a branch on a value", "torchtune, TRL", "transforms")
+@planted("a branch on a value", "torchtune", "transforms")
 @variant
 def branches_on_values(logits, target, weight, gamma, reduction):
     value = logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
     return value if bool((target >= 0).all()) else value * 0
 
 
-@planted("a sum taken by a matrix product, in bfloat16", "ours, in a first draft", "autocast")
+@planted("a sum taken by a matrix product, in bfloat16", "ours, in the region gradient", "autocast")
 @variant
 def sums_by_product(logits, target, weight, gamma, reduction):
     values = logistic(logits, target, weight=weight, gamma=gamma, reduction="none")
@@ -686,14 +712,14 @@ def moves_when_recomputed(logits, target, weight, gamma, reduction):
     return value / Running.mean.to(value.dtype)
 
 
-@planted("a number asked of a tensor without one", "mmdetection avg_factor", "meta_device")
+@planted("a number asked of a tensor without one", NOBODY, "meta_device")
 @variant
 def asks_for_a_number(logits, target, weight, gamma, reduction):
     value = logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
     return value * max(float(target.double().mean() >= 0), 1.0)
 
 
-@planted("noise of its own", "losses that sample points", "deterministic")
+@planted("noise of its own", NOBODY, "deterministic")
 @variant
 def draws_noise(logits, target, weight, gamma, reduction):
     noisy = logits + 1e-3 * torch.randn_like(logits)

@@ -34,7 +34,8 @@ _INF = float("inf")
 
 
 def _classes(g: Generator, n: int) -> Inputs:
-    return {"logits": normal(g, n, _C, scale=3), "target": indices(g, _C, n)}
+    """Every class appears, if there are as many samples."""
+    return {"logits": normal(g, n, _C, scale=3), "target": torch.randperm(n, generator=g) % _C}
 
 
 def _image(g: Generator, n: int) -> Inputs:
