@@ -66,7 +66,7 @@ class Work:
     """Named scratch buffers, reused from block to block, and on the CPU from call to call.
 
     Fresh memory costs a page fault for every 4 KiB that is written; reused memory stays in the
-    cache. What the CPU's buffers hold is bounded by the block size, and belongs to one thread.
+    cache. What the CPU's buffers hold is bounded by a block, or one row, and belongs to one thread.
     """
 
     _held = threading.local()

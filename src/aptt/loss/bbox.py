@@ -618,11 +618,10 @@ class _BoxLoss(LossModule):
         box_format: BoxFormat = "xyxy",
         validate: bool = False,
         reduction: Reduction = "mean",
-        **options: Any,
     ) -> None:
         check_reduction(reduction)
         check_box_format(box_format)
-        super().__init__(box_format=box_format, **options, validate=validate, reduction=reduction)
+        super().__init__(box_format=box_format, validate=validate, reduction=reduction)
 
     def forward(
         self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
@@ -636,27 +635,11 @@ class BoxIoULoss(_BoxLoss):
 
     _function = staticmethod(box_iou_loss)
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "xyxy",
-        validate: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(box_format, validate, reduction)
-
 
 class GIoULoss(_BoxLoss):
     """Module form of :func:`giou_loss`; same options, same defaults."""
 
     _function = staticmethod(giou_loss)
-
-    def __init__(
-        self,
-        box_format: BoxFormat = "xyxy",
-        validate: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(box_format, validate, reduction)
 
 
 class DIoULoss(_BoxLoss):
@@ -664,41 +647,17 @@ class DIoULoss(_BoxLoss):
 
     _function = staticmethod(diou_loss)
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "xyxy",
-        validate: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(box_format, validate, reduction)
-
 
 class EIoULoss(_BoxLoss):
     """Module form of :func:`eiou_loss`; same options, same defaults."""
 
     _function = staticmethod(eiou_loss)
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "xyxy",
-        validate: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(box_format, validate, reduction)
-
 
 class SIoULoss(_BoxLoss):
     """Module form of :func:`siou_loss`; same options, same defaults."""
 
     _function = staticmethod(siou_loss)
-
-    def __init__(
-        self,
-        box_format: BoxFormat = "xyxy",
-        validate: bool = False,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(box_format, validate, reduction)
 
 
 class CIoULoss(_BoxLoss):
@@ -713,4 +672,8 @@ class CIoULoss(_BoxLoss):
         validate: bool = False,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__(box_format, validate, reduction, gate=gate)
+        check_reduction(reduction)
+        check_box_format(box_format)
+        LossModule.__init__(
+            self, box_format=box_format, gate=gate, validate=validate, reduction=reduction
+        )

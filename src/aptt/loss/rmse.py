@@ -136,10 +136,11 @@ def _root(
     _check_options(pool, reduction)
     check_floating(prediction=prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
-    x, t, w = _samples(prediction), _samples(target), None
+    each = pool == "sample"
+    x, t, w = _samples(prediction, each), _samples(target, each), None
     if weight is not None:
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
-        w = _samples(weight.to(widen(x[:0]).dtype))
+        w = _samples(weight.to(widen(x[:0]).dtype), each)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
     counts = x.new_full((len(x),), x.shape[2], dtype=squares.dtype)
     sums = torch.stack((squares, counts if w is None else w.sum((1, 2)).to(squares.dtype)))
@@ -155,8 +156,10 @@ def _root(
     return normalize(root.sum(), (sums[1] > 0).sum(), reduction, term=term)
 
 
-def _samples(t: Tensor) -> Tensor:
-    return t.reshape(t.shape[0] if t.ndim else 1, 1, math.prod(t.shape[1:]))
+def _samples(t: Tensor, each: bool) -> Tensor:
+    """``(N, 1, S)``: each sample by itself, or all as one."""
+    samples = t.shape[0] if each and t.ndim else 1
+    return t.reshape(samples, 1, t.numel() // samples if samples else math.prod(t.shape[1:]))
 
 
 def _error(x: Tensor, t: Tensor, *, log: bool) -> Tensor:
