@@ -105,13 +105,15 @@ def test_sample_weight_multiplies_and_is_counted():
 # Failures of peers, each of which passes here.
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("case", ["all ignored", "no rows", "weight 0"])
-def test_nothing_to_average_is_zero_on_the_graph(case):
+def test_nothing_to_average_is_zero_on_the_graph(case, smoothing):
     # torch: NaN, and NaN gradients; torchtune: a zero without a graph
     logits = _random(0 if case == "no rows" else 4, 3)
     target = torch.full((len(logits),), -100 if case == "all ignored" else 1)
     weight = torch.tensor([1.0, 0.0, 1.0]).double() if case == "weight 0" else None
-    loss, gradient = _value_and_gradient(lambda x: cross_entropy(x, target, weight=weight), logits)
+    options = {"weight": weight, "label_smoothing": smoothing}
+    loss, gradient = _value_and_gradient(lambda x: cross_entropy(x, target, **options), logits)
     assert loss == 0
     assert gradient.shape == logits.shape
     assert (gradient == 0).all()

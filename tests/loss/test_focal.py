@@ -60,6 +60,9 @@ def test_normalised_by_positives():
     logits, target = _random(50), (torch.arange(50) % 10 == 0).double()
     total = focal_loss(logits, target, reduction="sum")
     torch.testing.assert_close(focal_loss(logits, target, normalize="positives"), total / 5)
+    few = torch.full((50,), 0.1)  # half a positive, by weight: the divisor is at least 1
+    found = focal_loss(logits, target, weight=few, normalize="positives")
+    torch.testing.assert_close(found, 0.1 * total, rtol=1e-6, atol=0)
     nothing = torch.zeros(50)  # background alone is still penalised, undivided
     found = focal_loss(logits, nothing, normalize="positives")
     torch.testing.assert_close(found, focal_loss(logits, nothing, reduction="sum"))

@@ -56,12 +56,13 @@ def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:
-    """``total`` over ``count``, as ``reduction`` says; nothing counted gives the total, a 0."""
+    """``total`` over ``count``, as ``reduction`` says; the mean of nothing is 0, on the graph."""
     if callable(reduction):
         return reduction(total, count, term=term)
     if reduction == "sum":
         return total
-    return total / torch.where(count == 0, 1, count).to(total.dtype)
+    nothing = count == 0
+    return torch.where(nothing, 0.0, total / torch.where(nothing, 1, count).to(total.dtype))
 
 
 def check_reduction(reduction: Reduction, *, none: bool = True) -> None:

@@ -107,7 +107,8 @@ def focal_loss(
 
     def count() -> Tensor:
         if normalize == "positives":
-            return (y if w is None else y * w).sum()
+            positives = (y if w is None else y * w).sum()
+            return positives.clamp(min=1) if reduction == "mean" else positives
         return count_of(y, w)
 
     loss = reduce(
