@@ -134,7 +134,10 @@ class CountMean:
                 named = ", ".join(map(repr, items)) or "nothing"
                 raise ValueError(f"num_items: got counts of {named}, wanted one of {term!r}")
             items = items[term]
-        return _over(total * self.grad_average, torch.as_tensor(items, device=total.device))
+        if not isinstance(items, Tensor):  # exact, where float32 would round a large count
+            wide = torch.float32 if total.device.type == "mps" else torch.float64
+            items = torch.tensor(items, dtype=wide, device=total.device)
+        return _over(total * self.grad_average, items.to(total.device))
 
     def __repr__(self) -> str:
         """As the call that makes it."""
