@@ -14,6 +14,7 @@ micro-batches and ranks are such callables, and no loss knows of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,15 @@ from torch import Tensor
 
 from aptt.core.streaming import Formula, evaluate, widen
 
-__all__ = ["Normalizer", "Reduction", "check_reduction", "count_of", "normalize", "reduce"]
+__all__ = [
+    "Normalizer",
+    "Reduction",
+    "check_reduction",
+    "count_of",
+    "named",
+    "normalize",
+    "reduce",
+]
 
 Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
@@ -63,6 +72,17 @@ def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) 
         return total
     nothing = count == 0
     return torch.where(nothing, 0.0, total / torch.where(nothing, 1, count).to(total.dtype))
+
+
+def named(reduction: Reduction, name: str) -> Reduction:
+    """A reduction for one term of several: a normalizer is told ``name``."""
+    return partial(_as_term, reduction, name) if callable(reduction) else reduction
+
+
+def _as_term(
+    reduction: Normalizer, name: str, total: Tensor, count: Tensor, *, term: str
+) -> Tensor:
+    return reduction(total, count, term=name)
 
 
 def check_reduction(reduction: Reduction, *, none: bool = True) -> None:

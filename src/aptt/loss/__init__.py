@@ -20,7 +20,10 @@ from aptt.loss.classification import (
     binary_cross_entropy,
     cross_entropy,
 )
+from aptt.loss.distill import DistillationLoss, distillation_loss, distillation_terms
 from aptt.loss.focal import FocalLoss, focal_loss
+from aptt.loss.lwf import LwFLoss, lwf_loss, lwf_terms
+from aptt.loss.mtp_loss import MTPLoss, multi_token_loss, multi_token_terms
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
     DiceLoss,
@@ -40,11 +43,14 @@ __all__ = [
     "CrossEntropyLoss",
     "DIoULoss",
     "DiceLoss",
+    "DistillationLoss",
     "EIoULoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GIoULoss",
     "IoULoss",
+    "LwFLoss",
+    "MTPLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
@@ -55,11 +61,17 @@ __all__ = [
     "cross_entropy",
     "dice_loss",
     "diou_loss",
+    "distillation_loss",
+    "distillation_terms",
     "eiou_loss",
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
+    "lwf_loss",
+    "lwf_terms",
     "mask_iou_loss",
+    "multi_token_loss",
+    "multi_token_terms",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",
