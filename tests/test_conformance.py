@@ -40,7 +40,8 @@ def test_the_compiler_fuses_it_to_the_same_result(name):
 
 def test_every_public_loss_has_a_row():
     public = {name for name in aptt.loss.__all__ if inspect.isfunction(getattr(aptt.loss, name))}
-    assert {spec.function.__name__ for spec in SPECS.values()} == public
+    terms = {name for name in public if name.endswith("_terms")}  # a dict: not a loss by itself
+    assert {spec.function.__name__ for spec in SPECS.values()} == public - terms
 
 
 def test_every_module_has_a_row():

@@ -51,7 +51,7 @@ from aptt.core.shapes import (
     without_axis,
 )
 from aptt.core.softmax import margin, shifted, softmax_gradient_
-from aptt.core.streaming import Formula, Work
+from aptt.core.streaming import Formula, Work, widen
 
 __all__ = ["DistillationLoss", "distillation_loss", "distillation_terms"]
 
@@ -241,11 +241,17 @@ def _log_softmax(z: Tensor, temperature: float) -> Tensor:
 
 
 def _forward_kl(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
-    return (lp.exp() * (lp - lq)).sum(1)
+    # q - p adds up to 0, and takes with it, to first order, what rounding did to either's sum
+    p, q = lp.exp(), lq.exp()
+    return (p * (lp - lq) + (q - p)).sum(1)
 
 
 def _reverse_kl(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
-    return (lq.exp() * (lq - lp)).sum(1)
+    # centred where q is largest: else the gradient, q * (ratio - value), cancels
+    ratio = lq - lp
+    middle = ratio.detach().gather(1, lq.detach().argmax(1, keepdim=True))
+    p, q = lp.exp(), lq.exp()
+    return (q * (ratio - middle) + (p - q)).sum(1) + middle.squeeze(1)
 
 
 def _jsd(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
@@ -303,13 +309,12 @@ def _chosen(
 # ------------------------------------------------------------- by hand, for a block on the CPU
 
 
-class _Pair(NamedTuple):
-    """exp((z - top) / T) of both models, and the sums of it by row."""
+class _Sums(NamedTuple):
+    """What the forward walk keeps of each row."""
 
-    e: Tensor
-    e_sum: Tensor
-    f: Tensor
-    f_sum: Tensor
+    e: Tensor  # sum of exp((student - its largest) / T)
+    f: Tensor  # and of the teacher
+    mean: Tensor  # what the gradient's log-ratio is held against, over q
 
 
 def _soften_(gap: Tensor, temperature: float) -> Tensor:
@@ -317,36 +322,66 @@ def _soften_(gap: Tensor, temperature: float) -> Tensor:
     return gap.mul_(1 / (math.log(2) * temperature)).exp2_()
 
 
-def _forward_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Pair]:
-    gap = torch.sub(b, a, out=work("gap", a))
-    pair = _pair_(a, b, form)
-    dot = gap.mul_(pair.f).sum(1, keepdim=True)
-    value = dot / (pair.f_sum * form.temperature) + (pair.e_sum.log() - pair.f_sum.log())
-    return value, pair
-
-
-def _reverse_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Pair]:
-    gap = torch.sub(a, b, out=work("gap", a))
-    pair = _pair_(a, b, form)
-    dot = gap.mul_(pair.e).sum(1, keepdim=True)
-    value = dot / (pair.e_sum * form.temperature) + (pair.f_sum.log() - pair.e_sum.log())
-    return value, pair
-
-
-def _jsd_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Pair]:
-    pair = _pair_(a, b, form)
-    p, q = b.div_(pair.f_sum), a.div_(pair.e_sum)
-    lean = _lean(p, q, work, form)
-    # p log(p / m) with p / m = 1 + (1 - beta) (p - q) / m, and the same for q
-    mine = torch.mul(lean, 1 - form.beta, out=work("m", a))
-    value = form.beta * _log1p_(mine).mul_(p).sum(1, keepdim=True)
-    mine = torch.mul(lean, -form.beta, out=mine)
-    return value.add_(_log1p_(mine).mul_(q).sum(1, keepdim=True), alpha=1 - form.beta), pair
-
-
-def _pair_(a: Tensor, b: Tensor, form: Form) -> _Pair:
+def _both_(a: Tensor, b: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """Soften both in place; their sums."""
     e, f = _soften_(a, form.temperature), _soften_(b, form.temperature)
-    return _Pair(e, e.sum(1, keepdim=True), f, f.sum(1, keepdim=True))
+    return e.sum(1, keepdim=True), f.sum(1, keepdim=True)
+
+
+def _forward_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
+    gap = torch.sub(b, a, out=work("gap", a))
+    e, f = _both_(a, b, form)
+    dot = gap.mul_(b).sum(1, keepdim=True)
+    return dot / (f * form.temperature) + (e / f).log(), _Sums(e, f, e)
+
+
+def _forward_kl_slope_(
+    a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form
+) -> None:
+    # (q - p) / T
+    _soften_(a, form.temperature).mul_(scale / sums.e)
+    a.addcmul_(_soften_(b, form.temperature), scale / sums.f, value=-1)
+
+
+def _reverse_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
+    gap, there = _log_ratio(a, b, work("gap", a))
+    e, f = _both_(a, b, form)
+    mean = gap.mul_(a).sum(1, keepdim=True).div_(e)
+    return (mean - there) / form.temperature + (f / e).log(), _Sums(e, f, mean)
+
+
+def _reverse_kl_slope_(
+    a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form
+) -> None:
+    # q (log(q / p) - its mean over q) / T
+    gap, _ = _log_ratio(a, b, b)
+    gap.sub_(sums.mean)
+    _soften_(a, form.temperature).mul_(scale / (sums.e * form.temperature)).mul_(gap)
+
+
+def _log_ratio(a: Tensor, b: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """T * log(q / p) less what it is where q is largest: there a is 0, and b is returned."""
+    there = b.gather(1, a.argmax(1, keepdim=True))
+    return torch.sub(a, torch.sub(b, there, out=out), out=out), there
+
+
+def _jsd_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
+    e, f = _both_(a, b, form)
+    p, q = b.div_(f), a.div_(e)
+    lean = _lean(p, q, work, form)
+    # p / m = 1 + (1 - beta) (p - q) / m, and q / m = 1 - beta (p - q) / m
+    part = torch.mul(lean, 1 - form.beta, out=work("m", a))
+    value = form.beta * _log1p_(part).mul_(p).sum(1, keepdim=True)
+    mean = _log1p_(lean.mul_(-form.beta)).mul_(q).sum(1, keepdim=True)
+    return value.add_(mean, alpha=1 - form.beta), _Sums(e, f, mean)
+
+
+def _jsd_slope_(a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form) -> None:
+    # (1 - beta) q (log(q / m) - its mean over q) / T
+    q = _soften_(a, form.temperature).div_(sums.e)
+    p = _soften_(b, form.temperature).div_(sums.f)
+    log_ratio = _log1p_(_lean(p, q, work, form).mul_(-form.beta))
+    q.mul_(log_ratio.sub_(sums.mean)).mul_(scale * (1 - form.beta))
 
 
 def _lean(p: Tensor, q: Tensor, work: Work, form: Form) -> Tensor:
@@ -360,42 +395,11 @@ def _log1p_(x: Tensor) -> Tensor:
     return x.clamp_min_(torch.finfo(x.dtype).eps - 1).log1p_()
 
 
-def _forward_kl_slope_(
-    a: Tensor, b: Tensor, work: Work, scale: Tensor, kept: Sequence[Tensor], form: Form
-) -> None:
-    # (q - p) / T
-    _, e_sum, f_sum = kept
-    _soften_(a, form.temperature).mul_(scale / e_sum)
-    a.addcmul_(_soften_(b, form.temperature), scale / f_sum, value=-1)
-
-
-def _reverse_kl_slope_(
-    a: Tensor, b: Tensor, work: Work, scale: Tensor, kept: Sequence[Tensor], form: Form
-) -> None:
-    # q (log(q / p) - value) / T
-    value, e_sum, f_sum = kept
-    log_ratio = torch.sub(a, b, out=b).mul_(1 / form.temperature)
-    log_ratio.add_((f_sum.log() - e_sum.log()) - value)
-    _soften_(a, form.temperature).mul_(scale / e_sum).mul_(log_ratio)
-
-
-def _jsd_slope_(
-    a: Tensor, b: Tensor, work: Work, scale: Tensor, kept: Sequence[Tensor], form: Form
-) -> None:
-    # (1 - beta) q (log(q / m) - sum q log(q / m)) / T
-    _, e_sum, f_sum = kept
-    q = _soften_(a, form.temperature).div_(e_sum)
-    p = _soften_(b, form.temperature).div_(f_sum)
-    log_ratio = _log1p_(_lean(p, q, work, form).mul_(-form.beta))
-    middle = torch.mul(log_ratio, q, out=b).sum(1, keepdim=True)
-    q.mul_(log_ratio.sub_(middle)).mul_(scale * (1 - form.beta))
-
-
 class _Hand(NamedTuple):
     """A divergence by hand, in logits less their largest, which it may overwrite."""
 
-    value: Callable[[Tensor, Tensor, Work, Form], tuple[Tensor, _Pair]]
-    slope_: Callable[[Tensor, Tensor, Work, Tensor, Sequence[Tensor], Form], None]
+    value: Callable[[Tensor, Tensor, Work, Form], tuple[Tensor, _Sums]]
+    slope_: Callable[[Tensor, Tensor, Work, Tensor, _Sums, Form], None]
 
 
 def _forward(
@@ -413,9 +417,9 @@ def _forward(
         return _whole(diverge, x, t, y, form=form), ()
     top, peak = x.amax(1, keepdim=True), t.amax(1, keepdim=True)
     a, b = torch.sub(x, top, out=work("a", x)), torch.sub(t, peak, out=work("b", t))
-    value, pair = hand.value(a, b, work, form)
+    value, sums = hand.value(a, b, work, form)
     by_hand = bool(value.isfinite().all())  # else a class is masked
-    kept: tuple[Tensor, ...] = (torch.tensor(by_hand), top, peak, value, pair.e_sum, pair.f_sum)
+    kept: tuple[Tensor, ...] = (torch.tensor(by_hand), top, peak, *sums)
     loss = form.soft * value.squeeze(1).clamp_min(0) if by_hand else None
     if y is not None:
         _, mine, rest = shifted(x, y, work)
@@ -446,17 +450,17 @@ def _backward(
             loss = _whole(diverge, x, t, y, form=form)
         out.copy_(torch.autograd.grad(loss, x, up.expand_as(loss))[0])
         return
-    _, top, peak, *sums = kept
+    _, top, peak, *rows = kept
     up = up.unsqueeze(1) if up.ndim else up
     soft = out
     if y is not None:
-        mine, rest = sums[3:]
+        mine, rest = rows[3:]
         slope = form.hard * up / (mine + rest)
         softmax_gradient_(out, x, y, top, slope, -slope * rest)
         soft = work("a", x)
     torch.sub(x, top, out=soft)
     scale = up * (form.soft / form.temperature)
-    hand.slope_(soft, torch.sub(t, peak, out=work("b", t)), work, scale, sums[:3], form)
+    hand.slope_(soft, torch.sub(t, peak, out=work("b", t)), work, scale, _Sums(*rows[:3]), form)
     if y is not None:
         out.add_(soft)
 
@@ -589,7 +593,7 @@ def _teacher(
     if keep is not None:
         chosen = torch.where(keep.unsqueeze(1), chosen, 0)
     check_classes(chosen, ours, None, name="teacher_indices")
-    mass = t.detach().double().exp().sum(1)
+    mass = widen(t.detach()).exp().sum(1)
     check_range(mass, 0.0, 1.0 + classes * torch.finfo(t.dtype).eps, keep=keep, name=_MASS)
     return t, chosen
 

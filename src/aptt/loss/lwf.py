@@ -147,7 +147,7 @@ def lwf_terms(
         {'new': 0.4076, 'old': 0.6628}
     """
     _check_options(temperature, 0.0, reduction)
-    head, pairs = _pairs(new_logits, old_logits, task, old_classes)
+    head, pairs = _pairs(_wide(new_logits), _wide(old_logits), task, old_classes)
     check_floating(new_logits=head)
     axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
     if sample_weight is not None and sample_weight.shape != targets.shape:
@@ -169,13 +169,18 @@ def lwf_terms(
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
         terms[name] = cross_entropy(
-            widen(_old_part(new, old, axis, head, old_classes)) / temperature,
-            torch.softmax(widen(old) / temperature, axis),
+            _old_part(new, old, axis, head, old_classes) / temperature,
+            torch.softmax(old / temperature, axis),
             sample_weight=rows,
             class_dim=axis,
             reduction=named(reduction, name),
         )
     return terms
+
+
+def _wide(heads: Heads) -> Heads:
+    """Half types in float32: there the gradients of both terms meet, to be rounded once."""
+    return widen(heads) if isinstance(heads, Tensor) else {k: widen(t) for k, t in heads.items()}
 
 
 def _pairs(
