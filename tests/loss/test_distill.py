@@ -1,4 +1,4 @@
-"""Distillation: closed forms, the conventions of other libraries, and the field's known failures."""
+"""Distillation: closed forms, the conventions of other libraries, and known failures."""
 
 import math
 
@@ -397,9 +397,7 @@ def test_classes_masked_in_one_model_are_finite(divergence, who, way):
     assert (gradient[~student.isfinite()] == 0).all()
     if divergence == "forward_kl" and who == "teacher":  # its zeros count nothing, as in NeMo
         p, q = (teacher / 4).softmax(1), (student / 4).log_softmax(1)
-        torch.testing.assert_close(
-            value, 16 * (torch.special.xlogy(p, p) - p * q).sum(1).mean()
-        )
+        torch.testing.assert_close(value, 16 * (torch.special.xlogy(p, p) - p * q).sum(1).mean())
 
 
 def test_a_gap_that_underflows_is_exact():

@@ -22,6 +22,12 @@ from aptt.loss.classification import (
 )
 from aptt.loss.distill import DistillationLoss, distillation_loss, distillation_terms
 from aptt.loss.focal import FocalLoss, focal_loss
+from aptt.loss.linear import (
+    LinearCrossEntropyLoss,
+    TokenStats,
+    linear_cross_entropy,
+    linear_token_stats,
+)
 from aptt.loss.lwf import LwFLoss, lwf_loss, lwf_terms
 from aptt.loss.mtp_loss import MTPLoss, multi_token_loss, multi_token_terms
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
@@ -49,11 +55,13 @@ __all__ = [
     "FocalTverskyLoss",
     "GIoULoss",
     "IoULoss",
+    "LinearCrossEntropyLoss",
     "LwFLoss",
     "MTPLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
+    "TokenStats",
     "TverskyLoss",
     "binary_cross_entropy",
     "box_iou_loss",
@@ -67,6 +75,8 @@ __all__ = [
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
+    "linear_cross_entropy",
+    "linear_token_stats",
     "lwf_loss",
     "lwf_terms",
     "mask_iou_loss",
