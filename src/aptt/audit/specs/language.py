@@ -320,6 +320,10 @@ def _perfect_heads(inputs: Inputs, options: Options) -> tuple[Inputs, float | No
 
 
 def _hopeless_heads(inputs: Inputs, options: Options) -> Inputs:
+    """Every sequence has something to say."""
+    target = inputs["target"]
+    target = torch.where(target == options.get("ignore_index", -100), 0, target)
+    inputs = {**inputs, "target": target}
     return {**inputs, "logits": inputs["logits"] / 10 - 30 * _ahead(inputs, options)}
 
 
