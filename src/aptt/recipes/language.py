@@ -26,7 +26,7 @@ _DEPTH = 2  # heads that look further ahead
 _WIDTH, _HEADS, _BLOCKS = 64, 4, 2
 _CONTEXT = 64
 _BATCH = 16
-_TRAIN, _TEST = 2_000_000, 24_000  # bytes, at most
+_TRAIN, _TEST = 2_000_000, 8_000  # bytes, at most
 _MODERN = 1928  # speeches before this year
 _SAMPLE = 360
 
