@@ -8,13 +8,13 @@ A loss hands over the sum of its values and how much was counted. What takes par
     alpha, pos_weight    not counted: they only multiply
 
 A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
-micro-batches and ranks are such callables, and no loss knows of them.
+micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss knows of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from aptt.core.streaming import Formula, evaluate, widen
 __all__ = [
     "Normalizer",
     "Reduction",
+    "begin",
     "check_reduction",
     "count_of",
     "named",
@@ -53,8 +54,21 @@ def reduce(
     """
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
+    counted = begin(reduction, count(), term) if callable(reduction) else None
     total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
+    if callable(reduction):
+        return reduction(total, counted, term=term)
     return total if reduction == "sum" else normalize(total, count(), reduction, term=term)
+
+
+def begin(reduction: Normalizer, count: Tensor, term: str) -> Any:
+    """Show a count to a normalizer before the total is there, if it asks to see it.
+
+    One that counts over ranks has a method ``begin``: its message is on the way while the loss
+    computes. What it returns is passed to it in place of the count.
+    """
+    ahead = getattr(reduction, "begin", None)
+    return count if ahead is None else ahead(count, term=term)
 
 
 def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -76,13 +90,21 @@ def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) 
 
 def named(reduction: Reduction, name: str) -> Reduction:
     """A reduction for one term of several: a normalizer is told ``name``."""
-    return partial(_as_term, reduction, name) if callable(reduction) else reduction
+    return _Named(reduction, name) if callable(reduction) else reduction
 
 
-def _as_term(
-    reduction: Normalizer, name: str, total: Tensor, count: Tensor, *, term: str
-) -> Tensor:
-    return reduction(total, count, term=name)
+@dataclass(frozen=True)
+class _Named:
+    """A normalizer that is told another term than the one it is called for."""
+
+    reduction: Normalizer
+    name: str
+
+    def begin(self, count: Tensor, *, term: str) -> Any:
+        return begin(self.reduction, count, self.name)
+
+    def __call__(self, total: Tensor, count: Any, *, term: str) -> Tensor:
+        return self.reduction(total, count, term=self.name)
 
 
 def check_reduction(reduction: Reduction, *, none: bool = True) -> None:
