@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.loss import MTPLoss, cross_entropy, multi_token_loss, multi_token_terms
+from aptt.loss import (
+    LinearMTPLoss,
+    MTPLoss,
+    cross_entropy,
+    linear_multi_token_loss,
+    multi_token_loss,
+    multi_token_terms,
+)
 
 B, T, V = 3, 9, 11
 
@@ -249,7 +256,7 @@ def test_a_target_that_was_shifted_before_is_explained():
         multi_token_loss(heads, target, mtp_depth=3)
     with pytest.raises(TypeError, match="sequence of tensors"):
         multi_token_loss(heads[0], target)
-    with pytest.raises(ValueError, match=r"logits_list\[1\]: got 10 classes, wanted 11"):
+    with pytest.raises(ValueError, match=r"logits_list\[1\]: got 10 numbers a position, wanted 11"):
         multi_token_loss([heads[0], heads[1][..., 1:]], target)
     with pytest.raises(ValueError, match="target: got class 11"):
         multi_token_loss(heads, target.clone().fill_(V))
@@ -261,3 +268,35 @@ def test_one_sequence_needs_no_batch():
     heads, target = _heads(1), _tokens()[:, 1:]
     one = multi_token_loss([h[0] for h in heads], target[0])
     torch.testing.assert_close(one, multi_token_loss([h[:1] for h in heads], target[:1]))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize("denominator", ["tokens", "valid"])
+def test_from_hidden_states_it_is_the_same(denominator, chunk):
+    """NeMo and torchtitan hold the logits of every depth."""
+    generator = torch.Generator().manual_seed(0)
+    size, vocabulary = 16, 2048  # large enough to go in chunks
+    hidden = [
+        torch.randn(B, T - k, size, generator=generator, dtype=torch.float64, requires_grad=True)
+        for k in range(3)
+    ]
+    weight = torch.randn(vocabulary, size, generator=generator, dtype=torch.float64)
+    weight.requires_grad_()
+    target = torch.randint(vocabulary, (B, T), generator=generator)
+    target[0, :3] = -100
+    options = {
+        "denominator": denominator,
+        "document_ids": _documents(),
+        "mtp_lambda": lambda step: 0.1 * step,
+        "step": 2,
+        "z_loss": 0.01,
+    }
+    leaves = [*hidden, weight]
+    found = linear_multi_token_loss(hidden, weight, target, chunk=chunk, **options)
+    logits = [h @ weight.T for h in hidden]
+    expected = multi_token_loss(logits, target, **options)
+    torch.testing.assert_close(_gradients(found, leaves), _gradients(expected, leaves))
+    module = LinearMTPLoss(denominator=denominator, z_loss=0.01, mtp_lambda=0.2)
+    torch.testing.assert_close(module(hidden, weight, target, document_ids=_documents()), expected)
+    with pytest.raises(ValueError, match=r"hidden_list\[0\].*must not be shifted before"):
+        linear_multi_token_loss(hidden, weight, target[:, 1:])

@@ -29,7 +29,13 @@ from aptt.loss.linear import (
     linear_token_stats,
 )
 from aptt.loss.lwf import LwFLoss, lwf_loss, lwf_terms
-from aptt.loss.mtp_loss import MTPLoss, multi_token_loss, multi_token_terms
+from aptt.loss.mtp_loss import (
+    LinearMTPLoss,
+    MTPLoss,
+    linear_multi_token_loss,
+    multi_token_loss,
+    multi_token_terms,
+)
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
     DiceLoss,
@@ -56,6 +62,7 @@ __all__ = [
     "GIoULoss",
     "IoULoss",
     "LinearCrossEntropyLoss",
+    "LinearMTPLoss",
     "LwFLoss",
     "MTPLoss",
     "RMSELoss",
@@ -76,6 +83,7 @@ __all__ = [
     "focal_tversky_loss",
     "giou_loss",
     "linear_cross_entropy",
+    "linear_multi_token_loss",
     "linear_token_stats",
     "lwf_loss",
     "lwf_terms",

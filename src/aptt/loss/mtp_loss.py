@@ -23,8 +23,15 @@ from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_choice, check_number, check_shapes
 from aptt.loss.classification import cross_entropy
+from aptt.loss.linear import linear_cross_entropy
 
-__all__ = ["MTPLoss", "multi_token_loss", "multi_token_terms"]
+__all__ = [
+    "LinearMTPLoss",
+    "MTPLoss",
+    "linear_multi_token_loss",
+    "multi_token_loss",
+    "multi_token_terms",
+]
 
 Lambda = float | Callable[[float], float]
 
@@ -119,9 +126,7 @@ def multi_token_loss(
         softcap=softcap,
         reduction=reduction,
     )
-    main, *depths = terms.values()
-    factor = _lambda(mtp_lambda, step)
-    return main if not depths else main + factor * (sum(depths[1:], depths[0]) / len(depths))
+    return _combined(terms, mtp_lambda, step)
 
 
 def multi_token_terms(
@@ -160,25 +165,133 @@ def multi_token_terms(
         {'main': 2.0794, 'depth_1': 1.5596}
     """
     _check_options(mtp_depth, 0.0, denominator, labels, reduction)
-    heads = _heads(logits_list, target, mtp_depth, labels)
-    terms: dict[str, Tensor] = {}
-    tokens = None  # how many targets the main head has
-    for k, logits in enumerate(heads):
-        goal = _goal(target, sample_weight, document_ids, k, labels, ignore_index)
-        total, count = _sums(
+
+    def loss(logits: Tensor, goal: _Goal, reduction: Reduction) -> Tensor:
+        return cross_entropy(
             logits,
-            goal.cut(logits.shape[-2]),
+            goal.target,
             weight=weight,
+            sample_weight=goal.weight,
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
+            class_dim=-1,
+            reduction=reduction,
         )
-        tokens = count if tokens is None else tokens
-        over = tokens if denominator == "tokens" else count
-        name = "main" if k == 0 else f"depth_{k}"
-        terms[name] = normalize(total, over, reduction, term=name)
-    return terms
+
+    heads = _heads("logits_list", logits_list, target, mtp_depth, labels)
+    goals = _Goals(target, sample_weight, document_ids, labels, ignore_index)
+    return _terms(heads, goals, loss, denominator, reduction)
+
+
+def linear_multi_token_loss(
+    hidden_list: Sequence[Tensor],
+    weight: Tensor | Callable[[Tensor], Tensor],
+    target: Tensor,
+    *,
+    bias: Tensor | None = None,
+    mtp_depth: int | None = None,
+    mtp_lambda: Lambda = 0.3,
+    denominator: Literal["tokens", "valid"] = "tokens",
+    labels: Literal["aligned", "raw"] = "aligned",
+    document_ids: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    step: float | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    chunk: int | None = None,
+    drop_ignored: bool = True,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Multi-token prediction from hidden states and the head that all depths share.
+
+        loss = multi_token_loss([scale * (h @ weight.T + bias) for h in hidden_list], target)
+
+    Args:
+        hidden_list: the main model's hidden states ``(..., T, D)``, then those of depth 1, 2, ...,
+            each of length T or T - k.
+        weight: ``(V, D)``, the head's weight, or a callable that makes the logits ``(n, V)`` of
+            hidden states ``(n, D)``.
+        target: ``(..., T)`` class indices, shared by all depths, which are shifted here.
+        bias: ``(V,)``; -inf masks a class.
+        mtp_depth: how many depths there are besides the main model; None: as many as are given.
+            With the next six, as in :func:`multi_token_loss`.
+        mtp_lambda: weight of the mean over the depths, or a schedule ``step -> number``.
+        denominator: ``"tokens"``, the main head's targets, or ``"valid"``, the depth's own.
+        labels: ``"aligned"`` or ``"raw"``.
+        document_ids: ``(..., T)``, the document of each input token.
+        sample_weight: ``(..., T)``, a weight for each target.
+        step: where the schedule is.
+        class_weight: ``(V,)``. With the rest, as in :func:`linear_cross_entropy`, at every depth.
+        ignore_index: the target that is not to be predicted, at any depth.
+        label_smoothing: the share of the target's mass spread evenly over the vocabulary.
+        z_loss: the factor of ``logsumexp(z)**2``.
+        softcap: bounds the logits to ``(-softcap, softcap)``.
+        scale: multiplies the logits.
+        chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
+        drop_ignored: leave ignored tokens out of the products.
+        reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, a scalar, at least 0. float32 for half types.
+
+    Raises:
+        ValueError: as :func:`multi_token_loss` and :func:`linear_cross_entropy` do.
+        TypeError: a weight that is neither a tensor nor callable.
+
+    The gradient goes to the hidden states of every depth, and to ``weight`` and ``bias``, where the
+    depths add up.
+
+    Use when:
+        The logits of one head are the largest tensor of training already, and here there are D + 1.
+
+    Elsewhere:
+        NeMo ``calculate_mtp_loss``.
+
+    Differs from:
+        torchtitan ``MTPLoss``: the logits of no depth exist.
+
+    Example:
+        >>> import torch
+        >>> hidden, weight = [torch.zeros(1, 4, 2), torch.zeros(1, 3, 2)], torch.ones(8, 2)
+        >>> loss = linear_multi_token_loss(hidden, weight, torch.tensor([[1, 2, 3, 4]]))
+        >>> round(loss.item(), 4)
+        2.5473
+    """
+    _check_options(mtp_depth, 0.0, denominator, labels, reduction)
+
+    def loss(hidden: Tensor, goal: _Goal, reduction: Reduction) -> Tensor:
+        return linear_cross_entropy(
+            hidden,
+            weight,
+            goal.target,
+            bias=bias,
+            class_weight=class_weight,
+            sample_weight=goal.weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            scale=scale,
+            chunk=chunk,
+            drop_ignored=drop_ignored,
+            reduction=reduction,
+        )
+
+    heads = _heads("hidden_list", hidden_list, target, mtp_depth, labels)
+    goals = _Goals(target, sample_weight, document_ids, labels, ignore_index)
+    return _combined(_terms(heads, goals, loss, denominator, reduction), mtp_lambda, step)
+
+
+def _combined(terms: dict[str, Tensor], mtp_lambda: Lambda, step: float | None) -> Tensor:
+    main, *depths = terms.values()
+    factor = _lambda(mtp_lambda, step)
+    return main if not depths else main + factor * (sum(depths[1:], depths[0]) / len(depths))
 
 
 class _Goal(NamedTuple):
@@ -192,30 +305,33 @@ class _Goal(NamedTuple):
         return _Goal(self.target[..., :length], weight)
 
 
-def _goal(
-    target: Tensor,
-    sample_weight: Tensor | None,
-    documents: Tensor | None,
-    k: int,
-    labels: str,
-    ignore_index: int,
-) -> _Goal:
-    """The targets moved to the positions that predict them, ``ignore_index`` where there is none.
+class _Goals(NamedTuple):
+    """What the data says, from which each head's goal is made."""
 
-    The position i of depth k predicts the token of position i + k + 1. Of the last one, after the
-    sequence's end, the document is not known: it counts as that of the last position.
-    """
-    shift = k if labels == "aligned" else k + 1
-    goal = _moved(target, shift, ignore_index)
-    if documents is not None:
-        check_shapes(target=(target, "*N"), document_ids=(documents, "*N"))
-        last = documents[..., -1:]
-        ahead = torch.cat((documents, last.expand(*last.shape[:-1], k + 1)), -1)[..., k + 1 :]
-        goal = torch.where(ahead == documents, goal, ignore_index)
-    if sample_weight is not None:
-        check_shapes(target=(target, "*N"), sample_weight=(sample_weight, "*N"))
-        sample_weight = _moved(sample_weight, shift, 0)
-    return _Goal(goal, sample_weight)
+    target: Tensor
+    sample_weight: Tensor | None
+    documents: Tensor | None
+    labels: str
+    ignore_index: int
+
+    def of(self, k: int) -> _Goal:
+        """The targets moved to where depth k predicts them, ``ignore_index`` where there is none.
+
+        The position i of depth k predicts the token of position i + k + 1. Of the last one, after
+        the sequence's end, the document is not known: it counts as that of the last position.
+        """
+        shift = k if self.labels == "aligned" else k + 1
+        goal, weight = _moved(self.target, shift, self.ignore_index), self.sample_weight
+        if self.documents is not None:
+            check_shapes(target=(self.target, "*N"), document_ids=(self.documents, "*N"))
+            last = self.documents[..., -1:]
+            ahead = torch.cat((self.documents, last.expand(*last.shape[:-1], k + 1)), -1)
+            same = ahead[..., k + 1 :] == self.documents
+            goal = torch.where(same, goal, self.ignore_index)
+        if weight is not None:
+            check_shapes(target=(self.target, "*N"), sample_weight=(weight, "*N"))
+            weight = _moved(weight, shift, 0)
+        return _Goal(goal, weight)
 
 
 def _moved(t: Tensor, shift: int, fill: int) -> Tensor:
@@ -223,70 +339,60 @@ def _moved(t: Tensor, shift: int, fill: int) -> Tensor:
     return F.pad(kept, (0, t.shape[-1] - kept.shape[-1]), value=fill) if shift else t
 
 
-def _sums(
-    logits: Tensor,
-    goal: _Goal,
-    *,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The total of a head's cross-entropy, and what it counts."""
+def _terms(
+    heads: Sequence[Tensor],
+    goals: _Goals,
+    loss: Callable[[Tensor, _Goal, Reduction], Tensor],
+    denominator: str,
+    reduction: Reduction,
+) -> dict[str, Tensor]:
+    """The loss of each head by name, over its own targets or over the main head's."""
+    terms: dict[str, Tensor] = {}
     counts: list[Tensor] = []
 
     def noted(total: Tensor, count: Tensor, *, term: str) -> Tensor:
         counts.append(count)
         return total
 
-    total = cross_entropy(
-        logits,
-        goal.target,
-        weight=weight,
-        sample_weight=goal.weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        softcap=softcap,
-        class_dim=-1,
-        reduction=noted,
-    )
-    return total, counts[0]
+    for k, head in enumerate(heads):
+        total = loss(head, goals.of(k).cut(head.shape[-2]), noted)
+        name = "main" if k == 0 else f"depth_{k}"
+        over = counts[0 if denominator == "tokens" else k]
+        terms[name] = normalize(total, over, reduction, term=name)
+    return terms
 
 
 def _heads(
-    logits_list: Sequence[Tensor], target: Tensor, depth: int | None, labels: str
-) -> list[Tensor]:
-    """The heads' logits, once it is sure that their lengths leave no doubt about the shift."""
-    if isinstance(logits_list, Tensor) or not all(isinstance(t, Tensor) for t in logits_list):
+    name: str, heads: Sequence[Tensor], target: Tensor, depth: int | None, labels: str
+) -> Sequence[Tensor]:
+    """What each head gives, once it is sure that their lengths leave no doubt about the shift."""
+    if isinstance(heads, Tensor) or not all(isinstance(t, Tensor) for t in heads):
         raise TypeError(
-            f"logits_list: got {type(logits_list).__name__}, wanted a sequence of tensors, the "
+            f"{name}: got {type(heads).__name__}, wanted a sequence of tensors, the "
             "main head's first"
         )
-    heads = list(logits_list)
     if not heads or (depth is not None and len(heads) != depth + 1):
         wanted = "at least the main head" if depth is None else f"mtp_depth + 1 = {depth + 1}"
-        raise ValueError(f"logits_list: got {len(heads)} heads, wanted {wanted}")
+        raise ValueError(f"{name}: got {len(heads)} heads, wanted {wanted}")
     if target.ndim == 0:
         raise ValueError("target: got a number, wanted a sequence of tokens, (..., T)")
-    length, vocabulary = target.shape[-1], heads[0].shape[-1:]
-    for k, logits in enumerate(heads):
-        if logits.shape[-1:] != vocabulary:
+    length, last = target.shape[-1], heads[0].shape[-1:]
+    for k, head in enumerate(heads):
+        if head.shape[-1:] != last:
             raise ValueError(
-                f"logits_list[{k}]: got {logits.shape[-1] if logits.ndim else 0} classes, wanted "
-                f"{vocabulary[0]} as the main head has"
+                f"{name}[{k}]: got {head.shape[-1] if head.ndim else 0} numbers a position, wanted "
+                f"{last[0]} as the main head has"
             )
         lengths = {length, max(length - k, 0)}
         if labels == "raw":
             lengths.add(max(length - k - 1, 0))
-        fits = logits.ndim == target.ndim + 1 and logits.shape[:-2] == target.shape[:-1]
-        if not fits or logits.shape[-2] not in lengths:
+        fits = head.ndim == target.ndim + 1 and head.shape[:-2] == target.shape[:-1]
+        if not fits or head.shape[-2] not in lengths:
             wanted = " or ".join(map(str, sorted(lengths, reverse=True)))
             raise ValueError(
-                f"logits_list[{k}]: got shape {tuple(logits.shape)} for targets "
-                f"{tuple(target.shape)}, wanted (..., T, V) with T of {wanted}; targets are "
-                f"shifted here, and {labels!r} ones must not be shifted before"
+                f"{name}[{k}]: got shape {tuple(head.shape)} for targets "
+                f"{tuple(target.shape)}, wanted (..., T, {last[0]}) with T of {wanted}; targets "
+                f"are shifted here, and {labels!r} ones must not be shifted before"
             )
     return heads
 
@@ -372,6 +478,66 @@ class MTPLoss(LossModule):
         return multi_token_loss(
             logits_list,
             target,
+            document_ids=document_ids,
+            sample_weight=sample_weight,
+            step=step,
+            **self.options(),
+        )
+
+
+class LinearMTPLoss(LossModule):
+    """Module form of :func:`linear_multi_token_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        mtp_depth: int | None = None,
+        mtp_lambda: Lambda = 0.3,
+        denominator: Literal["tokens", "valid"] = "tokens",
+        labels: Literal["aligned", "raw"] = "aligned",
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        scale: float = 1.0,
+        chunk: int | None = None,
+        drop_ignored: bool = True,
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_options(mtp_depth, mtp_lambda, denominator, labels, reduction)
+        super().__init__(
+            mtp_depth=mtp_depth,
+            mtp_lambda=mtp_lambda,
+            denominator=denominator,
+            labels=labels,
+            class_weight=per_class(class_weight),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            scale=scale,
+            chunk=chunk,
+            drop_ignored=drop_ignored,
+            reduction=reduction,
+        )
+
+    def forward(
+        self,
+        hidden_list: Sequence[Tensor],
+        weight: Tensor | Callable[[Tensor], Tensor],
+        target: Tensor,
+        *,
+        bias: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        step: float | None = None,
+    ) -> Tensor:
+        """The loss of each depth's hidden states under the shared head."""
+        return linear_multi_token_loss(
+            hidden_list,
+            weight,
+            target,
+            bias=bias,
             document_ids=document_ids,
             sample_weight=sample_weight,
             step=step,
