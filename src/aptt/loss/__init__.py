@@ -28,6 +28,7 @@ from aptt.loss.linear import (
     linear_cross_entropy,
     linear_token_stats,
 )
+from aptt.loss.linear_distill import LinearDistillationLoss, linear_distillation
 from aptt.loss.lwf import LwFLoss, lwf_loss, lwf_terms
 from aptt.loss.mtp_loss import (
     LinearMTPLoss,
@@ -62,6 +63,7 @@ __all__ = [
     "GIoULoss",
     "IoULoss",
     "LinearCrossEntropyLoss",
+    "LinearDistillationLoss",
     "LinearMTPLoss",
     "LwFLoss",
     "MTPLoss",
@@ -83,6 +85,7 @@ __all__ = [
     "focal_tversky_loss",
     "giou_loss",
     "linear_cross_entropy",
+    "linear_distillation",
     "linear_multi_token_loss",
     "linear_token_stats",
     "lwf_loss",

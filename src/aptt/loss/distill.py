@@ -138,7 +138,7 @@ def distillation_loss(
         >>> round(distillation_loss(student, teacher, hard_targets=torch.tensor([0])).item(), 4)
         0.5445
     """
-    form = _checked(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
     x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
     t, chosen = _teacher(student_logits, teacher_logits, teacher_indices, axis, x, keep)
     weight = keep
@@ -495,7 +495,7 @@ CHOSEN: dict[str, Formula] = {
 # ------------------------------------------------------------------------------------ checks
 
 
-def _checked(
+def checked_form(
     temperature: float,
     alpha: float,
     soft_weight: float | None,
@@ -616,7 +616,7 @@ class DistillationLoss(LossModule):
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _checked(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
         super().__init__(
             temperature=temperature,
             alpha=alpha,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -259,12 +261,23 @@ def multi_token_loss(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
     return aptt.loss.multi_token_loss(logits.unbind(1), target, **options)
 
 
+_RENAMED = {
+    "logits_list": "logits",
+    "hidden_list": "logits",
+    "hidden": "student_logits",
+    "teacher_hidden": "teacher_logits",
+}
+_FILLED_IN = ("weight", "teacher_weight", "bias", "teacher_bias")
+
+
 def _sign(own: Any, theirs: Any) -> None:
-    """Give a function the signature of another, but for the name of the prediction."""
+    """Give a function the signature of another, but for predictions, and heads it fills in."""
     signature = inspect.signature(theirs)
+    head = "hidden_list" in signature.parameters or "hidden" in signature.parameters
     parameters = [
-        p.replace(name="logits") if p.name == "logits_list" else p
+        p.replace(name=_RENAMED.get(p.name, p.name))
         for p in signature.parameters.values()
+        if not (head and p.name in _FILLED_IN)
     ]
     own.__signature__ = signature.replace(parameters=parameters)
 
@@ -518,4 +531,123 @@ def _next_new_class(inputs: Inputs) -> Inputs:
     return {**inputs, "targets": inputs["targets"] + 1}
 
 
-LANGUAGE = (_distillation(), _multi_token(), _lwf())
+# --------------------------------------------------------- from hidden states, as in heads.py
+
+_NEUTRAL = {
+    "chunk": "it says how much is multiplied at once",
+    "drop_ignored": "it says whether what is ignored is multiplied",
+}
+_HEAD = {
+    "streamed_equals_plain": "it walks on its own; its tests compare every chunk size",
+    "autocast": "autocast decides what the head multiplies in, as it does for F.linear",
+}
+
+
+def _eye(t: Tensor) -> Tensor:
+    """A weight that gives the hidden states back as logits."""
+    return torch.eye(t.shape[-1], dtype=t.dtype, device=t.device)
+
+
+def linear_distillation(student_logits: Tensor, teacher_logits: Tensor, **options: Any) -> Tensor:
+    """The function, with both heads filled in."""
+    s, t = student_logits, teacher_logits
+    return aptt.loss.linear_distillation(s, _eye(s), t, _eye(t), **options)
+
+
+class LinearDistillationLoss(aptt.loss.LinearDistillationLoss):
+    """The module, with both heads filled in."""
+
+    def forward(  # type: ignore[override]
+        self, student_logits: Tensor, teacher_logits: Tensor, **options: Any
+    ) -> Tensor:
+        """The loss of the student against the teacher."""
+        s, t = student_logits, teacher_logits
+        return super().forward(s, _eye(s), t, _eye(t), **options)
+
+
+def linear_multi_token_loss(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """The function, with its depths side by side, and the head filled in."""
+    return aptt.loss.linear_multi_token_loss(logits.unbind(1), _eye(logits), target, **options)
+
+
+class LinearMTPLoss(aptt.loss.LinearMTPLoss):
+    """The module, with its depths side by side, and the head filled in."""
+
+    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+        """The loss of the depths."""
+        return super().forward(logits.unbind(1), _eye(logits), target, **options)
+
+
+_sign(linear_distillation, aptt.loss.linear_distillation)
+_sign(LinearDistillationLoss.forward, aptt.loss.LinearDistillationLoss.forward)
+_sign(linear_multi_token_loss, aptt.loss.linear_multi_token_loss)
+_sign(LinearMTPLoss.forward, aptt.loss.LinearMTPLoss.forward)
+
+
+def _only_finite(make: Callable[[], Inputs]) -> Callable[[], Inputs]:
+    """Without masked classes, which a head masks by its bias."""
+
+    def made() -> Inputs:
+        inputs = make()
+        keep = torch.stack(
+            [t.isfinite().flatten(1).all(1) for t in inputs.values() if t.is_floating_point()]
+        ).all(0)
+        return {name: t[keep] for name, t in inputs.items()}
+
+    return made
+
+
+def _linear_distillation() -> Spec:
+    own = _distillation()
+    without = {"teacher_indices", "class_dim"}
+    names = ("teacher and targets", "teacher alone", "reverse", "mixture")
+    cases = {name: own.cases[name] for name in names}
+    cases["teacher and targets"] = case(chunk=4, drop_ignored=False)
+    return replace(
+        own,
+        name="linear_distillation",
+        function=linear_distillation,
+        module=LinearDistillationLoss,
+        cases=cases,
+        extremes=_only_finite(_taught_extremes),
+        refused=[
+            r
+            for r in own.refused
+            if not without & {r.naming, *r.options}
+            and "teacher_" not in r.naming + r.about
+            and "log-prob" not in r.about
+        ],
+        neutral=_NEUTRAL,
+        exempt={**own.exempt, **_HEAD},
+    )
+
+
+def _linear_multi_token() -> Spec:
+    own = _multi_token()
+    cases = {
+        label: replace(
+            c, options={"class_weight" if k == "weight" else k: v for k, v in c.options.items()}
+        )
+        for label, c in own.cases.items()
+    }
+    cases["aligned"] = case(chunk=5, drop_ignored=False)
+    cases["own counts"] = replace(
+        cases["own counts"], options={**cases["own counts"].options, "scale": 0.5}
+    )
+    return replace(
+        own,
+        name="linear_multi_token_loss",
+        function=linear_multi_token_loss,
+        module=LinearMTPLoss,
+        cases=cases,
+        extremes=_only_finite(_head_extremes),
+        refused=[
+            replace(r, naming="hidden_list") if r.naming == "logits_list" else r
+            for r in own.refused
+        ],
+        neutral=_NEUTRAL,
+        exempt={**own.exempt, **_HEAD},
+    )
+
+
+LANGUAGE = (_distillation(), _linear_distillation(), _multi_token(), _linear_multi_token(), _lwf())
