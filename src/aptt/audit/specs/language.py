@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 import aptt.loss
-from aptt.audit.spec import Inputs, Options, Refused, Spec, case
+from aptt.audit.spec import Inputs, Maker, Options, Refused, Spec, case
 from aptt.audit.specs.making import (
     HAS_A_UNIT,
     NOTHING_FROZEN,
@@ -263,9 +263,7 @@ def multi_token_loss(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
 
 _RENAMED = {
     "logits_list": "logits",
-    "hidden_list": "logits",
-    "hidden": "student_logits",
-    "teacher_hidden": "teacher_logits",
+    "hidden_list": "hidden",
 }
 _FILLED_IN = ("weight", "teacher_weight", "bias", "teacher_bias")
 
@@ -548,9 +546,9 @@ def _eye(t: Tensor) -> Tensor:
     return torch.eye(t.shape[-1], dtype=t.dtype, device=t.device)
 
 
-def linear_distillation(student_logits: Tensor, teacher_logits: Tensor, **options: Any) -> Tensor:
+def linear_distillation(hidden: Tensor, teacher_hidden: Tensor, **options: Any) -> Tensor:
     """The function, with both heads filled in."""
-    s, t = student_logits, teacher_logits
+    s, t = hidden, teacher_hidden
     return aptt.loss.linear_distillation(s, _eye(s), t, _eye(t), **options)
 
 
@@ -558,24 +556,24 @@ class LinearDistillationLoss(aptt.loss.LinearDistillationLoss):
     """The module, with both heads filled in."""
 
     def forward(  # type: ignore[override]
-        self, student_logits: Tensor, teacher_logits: Tensor, **options: Any
+        self, hidden: Tensor, teacher_hidden: Tensor, **options: Any
     ) -> Tensor:
         """The loss of the student against the teacher."""
-        s, t = student_logits, teacher_logits
+        s, t = hidden, teacher_hidden
         return super().forward(s, _eye(s), t, _eye(t), **options)
 
 
-def linear_multi_token_loss(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+def linear_multi_token_loss(hidden: Tensor, target: Tensor, **options: Any) -> Tensor:
     """The function, with its depths side by side, and the head filled in."""
-    return aptt.loss.linear_multi_token_loss(logits.unbind(1), _eye(logits), target, **options)
+    return aptt.loss.linear_multi_token_loss(hidden.unbind(1), _eye(hidden), target, **options)
 
 
 class LinearMTPLoss(aptt.loss.LinearMTPLoss):
     """The module, with its depths side by side, and the head filled in."""
 
-    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, hidden: Tensor, target: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
         """The loss of the depths."""
-        return super().forward(logits.unbind(1), _eye(logits), target, **options)
+        return super().forward(hidden.unbind(1), _eye(hidden), target, **options)
 
 
 _sign(linear_distillation, aptt.loss.linear_distillation)
@@ -595,6 +593,55 @@ def _only_finite(make: Callable[[], Inputs]) -> Callable[[], Inputs]:
         return {name: t[keep] for name, t in inputs.items()}
 
     return made
+
+
+def _finite_heads() -> Inputs:
+    inputs = _head_extremes()
+    return {**inputs, "logits": inputs["logits"].clamp_min(-6e4)}
+
+
+def _renamed(row: Spec, names: dict[str, str]) -> Spec:
+    """A row whose inputs have other names."""
+    back = {b: a for a, b in names.items()}
+
+    def put(inputs: Inputs) -> Inputs:
+        return {names.get(k, k): t for k, t in inputs.items()}
+
+    def taken(inputs: Inputs) -> Inputs:
+        return {back.get(k, k): t for k, t in inputs.items()}
+
+    def made(make: Maker) -> Maker:
+        return lambda g, n: put(make(g, n))
+
+    assert row.perfect is not None
+    assert row.hopeless is not None
+    assert row.hide is not None
+    assert row.extremes is not None
+    perfect, hopeless, hide, count = row.perfect, row.hopeless, row.hide, row.count
+    extremes = row.extremes
+
+    def best(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
+        found, value = perfect(taken(inputs), options)
+        return put(found), value
+
+    def changed(r: Refused) -> Refused:
+        return replace(
+            r, naming=names.get(r.naming, r.naming), change=lambda i: put(r.change(taken(i)))
+        )
+
+    return replace(
+        row,
+        inputs=made(row.inputs),
+        cases={
+            label: replace(c, inputs=c.inputs and made(c.inputs)) for label, c in row.cases.items()
+        },
+        perfect=best,
+        hopeless=lambda inputs, options: put(hopeless(taken(inputs), options)),
+        hide=lambda inputs, options, keep: put(hide(taken(inputs), options, keep)),
+        count=count and (lambda inputs, options: count(taken(inputs), options)),
+        extremes=lambda: put(extremes()),
+        refused=[changed(r) for r in row.refused],
+    )
 
 
 def _linear_distillation() -> Spec:
@@ -632,7 +679,7 @@ def _linear_multi_token() -> Spec:
     }
     cases["aligned"] = case(chunk=5, drop_ignored=False)
     cases["own counts"] = replace(
-        cases["own counts"], options={**cases["own counts"].options, "scale": 0.5}
+        cases["own counts"], options={**cases["own counts"].options, "scale": 2.0}
     )
     return replace(
         own,
@@ -640,7 +687,7 @@ def _linear_multi_token() -> Spec:
         function=linear_multi_token_loss,
         module=LinearMTPLoss,
         cases=cases,
-        extremes=_only_finite(_head_extremes),
+        extremes=_finite_heads,
         refused=[
             replace(r, naming="hidden_list") if r.naming == "logits_list" else r
             for r in own.refused
@@ -650,4 +697,12 @@ def _linear_multi_token() -> Spec:
     )
 
 
-LANGUAGE = (_distillation(), _linear_distillation(), _multi_token(), _linear_multi_token(), _lwf())
+LANGUAGE = (
+    _distillation(),
+    _renamed(
+        _linear_distillation(), {"student_logits": "hidden", "teacher_logits": "teacher_hidden"}
+    ),
+    _multi_token(),
+    _renamed(_linear_multi_token(), {"logits": "hidden"}),
+    _lwf(),
+)
