@@ -89,6 +89,10 @@ class Spec:
     """Whether a value depends on many positions, as in a ratio of sums."""
     walks: bool = True
     """Whether it is made with :mod:`aptt.core.streaming`, and so has two ways to go."""
+    terms: int = 1
+    """How many terms it adds up, each counted, and walked, by itself."""
+    reductions: Sequence[str] = ("mean", "sum", "none")
+    """The named reductions that it has; one whose terms differ in shape has no ``"none"``."""
     hide: Callable[[Inputs, Options, Tensor], Inputs] | None = None
     """Mark as ignored, by a target value or a weight, all positions but ``keep``."""
     count: Callable[[Inputs, Options], Tensor | float] | None = None
@@ -160,6 +164,11 @@ class Trial:
         """The loss as a function of the prediction alone."""
         name, options = self.prediction(inputs), self.options(**changed)
         return lambda x: self.spec.function(**{**inputs, name: x}, **options)
+
+    @property
+    def least_reduced(self) -> str:
+        """The reduction that adds up as little as the loss allows."""
+        return self.spec.reductions[-1]
 
     def gradient(
         self, inputs: Inputs, up: Tensor | float = 1.0, **changed: Any

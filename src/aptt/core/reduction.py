@@ -14,6 +14,7 @@ micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss k
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "begin",
     "check_reduction",
     "count_of",
+    "named",
     "normalize",
     "reduce",
 ]
@@ -84,6 +86,25 @@ def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) 
         return total
     nothing = count == 0
     return torch.where(nothing, 0.0, total / torch.where(nothing, 1, count).to(total.dtype))
+
+
+def named(reduction: Reduction, name: str) -> Reduction:
+    """A reduction for one term of several: a normalizer is told ``name``."""
+    return _Named(reduction, name) if callable(reduction) else reduction
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A normalizer that is told another term than the one it is called for."""
+
+    reduction: Normalizer
+    name: str
+
+    def begin(self, count: Tensor, *, term: str) -> Any:
+        return begin(self.reduction, count, self.name)
+
+    def __call__(self, total: Tensor, count: Any, *, term: str) -> Tensor:
+        return self.reduction(total, count, term=self.name)
 
 
 def check_reduction(reduction: Reduction, *, none: bool = True) -> None:

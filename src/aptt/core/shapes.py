@@ -22,7 +22,9 @@ __all__ = [
     "check_shapes",
     "check_vector",
     "class_axis",
+    "indexed_axis",
     "split_axis",
+    "without_axis",
 ]
 
 _INDICES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -56,14 +58,16 @@ def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Alig
         fits = [axes[-1]] if logits.ndim else []
     else:
         usual = axes if class_dim is not None else {*axes[1:2], *axes[-1:]}
-        fits = [a for a in sorted(usual) if _without(logits, a) == tuple(target.shape)]
+        fits = [a for a in sorted(usual) if without_axis(logits, a) == tuple(target.shape)]
         if fits and target.dtype not in _INDICES:
             raise TypeError(
                 f"target: got {target.dtype} of shape {_shape(target)}, wanted class indices of an "
                 f"integer dtype, or soft targets of the logits' shape {_shape(logits)}"
             )
     if not fits:
-        indices = " or ".join(sorted({str(_without(logits, a)) for a in {*axes[1:2], *axes[-1:]}}))
+        indices = " or ".join(
+            sorted({str(without_axis(logits, a)) for a in {*axes[1:2], *axes[-1:]}})
+        )
         raise ValueError(
             f"target: got {target.dtype} of shape {_shape(target)} for logits {_shape(logits)}; "
             f"wanted class indices of shape {indices or '(one axis less)'}, or soft targets of a "
@@ -80,7 +84,7 @@ def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Alig
     rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
     x = split_axis(logits, axis, rows=rows)
     y = split_axis(target, axis, rows=rows) if soft else target.reshape(*x.shape[:1], *x.shape[2:])
-    return Aligned(x, y, soft, _without(logits, axis))
+    return Aligned(x, y, soft, without_axis(logits, axis))
 
 
 def class_axis(logits: Tensor, class_dim: int | None) -> int:
@@ -95,6 +99,29 @@ def class_axis(logits: Tensor, class_dim: int | None) -> int:
     if class_dim not in range(-logits.ndim, logits.ndim):
         raise ValueError(f"class_dim: got {class_dim} for logits {_shape(logits)}")
     return class_dim % logits.ndim
+
+
+def indexed_axis(
+    logits: Tensor, target: Tensor, class_dim: int | None, *, names: tuple[str, str]
+) -> int:
+    """The class axis that class indices lack, where ``names`` are what a message calls the two."""
+    if target.dtype not in _INDICES:
+        raise TypeError(f"{names[1]}: got {target.dtype}, wanted class indices")
+    if class_dim is not None or logits.ndim < 3:
+        axes = [class_axis(logits, class_dim)]
+    else:
+        axes = [1, logits.ndim - 1]
+    fits = [a for a in axes if without_axis(logits, a) == tuple(target.shape)]
+    if not fits:
+        wanted = " or ".join(str(without_axis(logits, a)) for a in axes)
+        raise ValueError(
+            f"{names[1]}: got shape {_shape(target)}, wanted {wanted} for {names[0]} "
+            f"{_shape(logits)}"
+        )
+    axis = fits[0] if len(fits) == 1 else class_axis(logits, None)
+    if logits.shape[axis] == 0:
+        raise ValueError(f"{names[0]}: got {_shape(logits)}, with no class on axis {axis}")
+    return axis
 
 
 def align_elements(
@@ -122,7 +149,7 @@ def split_axis(t: Tensor, axis: int, *, rows: bool = False) -> Tensor:
     """``t`` as ``(N, C, S)`` around ``axis``, or as ``(N, C)`` with the axis last."""
     size = t.shape[axis]
     if rows:
-        return t.movedim(axis, -1).reshape(math.prod(_without(t, axis)), size)
+        return t.movedim(axis, -1).reshape(math.prod(without_axis(t, axis)), size)
     return t.reshape(math.prod(t.shape[:axis]), size, math.prod(t.shape[axis + 1 :]))
 
 
@@ -186,7 +213,9 @@ def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: st
         raise ValueError(f"{name}: got {value!r}, wanted {wanted}")
 
 
-def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None) -> None:
+def check_range(
+    target: Tensor, low: float, high: float, *, keep: Tensor | None, name: str = "target"
+) -> None:
     """Refuse targets out of a closed range, among those that count; in eager mode on CPU."""
     if target.dtype == torch.bool or not _readable(target):
         return
@@ -197,7 +226,7 @@ def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None)
         wrong &= keep if keep.ndim == target.ndim else keep.unsqueeze(1)
     if wrong.any():
         raise ValueError(
-            f"target: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
+            f"{name}: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
         )
 
 
@@ -219,7 +248,9 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
             raise ValueError(f"{name}: row {row} is {boxes[row].tolist()}, wanted {fault}")
 
 
-def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> None:
+def check_classes(
+    target: Tensor, classes: int, ignore_index: int | None, *, name: str = "target"
+) -> None:
     """Refuse class indices out of range, where looking costs no host sync: eager mode on CPU.
 
     Elsewhere the gather of the target's logit asserts the range on the device.
@@ -234,7 +265,7 @@ def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> Non
         wrong &= target != ignore_index
     if wrong.any():
         raise ValueError(
-            f"target: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
+            f"{name}: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
             + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
         )
 
@@ -275,7 +306,8 @@ def _readable(t: Tensor) -> bool:
     )
 
 
-def _without(t: Tensor, axis: int) -> tuple[int, ...]:
+def without_axis(t: Tensor, axis: int) -> tuple[int, ...]:
+    """The shape of ``t`` less one axis."""
     return (*t.shape[:axis], *t.shape[axis + 1 :]) if t.ndim else ()
 
 

@@ -20,12 +20,22 @@ from aptt.loss.classification import (
     binary_cross_entropy,
     cross_entropy,
 )
+from aptt.loss.distill import DistillationLoss, distillation_loss, distillation_terms
 from aptt.loss.focal import FocalLoss, focal_loss
 from aptt.loss.linear import (
     LinearCrossEntropyLoss,
     TokenStats,
     linear_cross_entropy,
     linear_token_stats,
+)
+from aptt.loss.linear_distill import LinearDistillationLoss, linear_distillation
+from aptt.loss.lwf import LwFLoss, lwf_loss, lwf_terms
+from aptt.loss.mtp_loss import (
+    LinearMTPLoss,
+    MTPLoss,
+    linear_multi_token_loss,
+    multi_token_loss,
+    multi_token_terms,
 )
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
@@ -46,12 +56,17 @@ __all__ = [
     "CrossEntropyLoss",
     "DIoULoss",
     "DiceLoss",
+    "DistillationLoss",
     "EIoULoss",
     "FocalLoss",
     "FocalTverskyLoss",
     "GIoULoss",
     "IoULoss",
     "LinearCrossEntropyLoss",
+    "LinearDistillationLoss",
+    "LinearMTPLoss",
+    "LwFLoss",
+    "MTPLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
@@ -63,13 +78,21 @@ __all__ = [
     "cross_entropy",
     "dice_loss",
     "diou_loss",
+    "distillation_loss",
+    "distillation_terms",
     "eiou_loss",
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
     "linear_cross_entropy",
+    "linear_distillation",
+    "linear_multi_token_loss",
     "linear_token_stats",
+    "lwf_loss",
+    "lwf_terms",
     "mask_iou_loss",
+    "multi_token_loss",
+    "multi_token_terms",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",

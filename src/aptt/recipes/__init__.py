@@ -17,6 +17,9 @@ __all__ = ["RECIPES", "open_recipe"]
 RECIPES = {
     "classification": "Classification",
     "segmentation": "Segmentation",
+    "language": "Language",
+    "distillation": "Distillation",
+    "continual": "Continual",
 }
 """Each recipe's file and class, in the order in which they run."""
 
