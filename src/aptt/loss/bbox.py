@@ -538,8 +538,8 @@ def probiou_loss(
             the row that is at fault.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it; it is 0 at
-    equal boxes. Gradient times the pair's longest length, gap included, is bounded: by 2000, and for
-    the Bhattacharyya distance, which has no end itself, by 3e9. Nothing depends on the scale.
+    equal boxes. Times the pair's longest length, gap included, it is bounded: by 2000, and for the
+    Bhattacharyya distance, which has no end itself, by 3e9. Nothing depends on the scale.
 
     Use when:
         Boxes are rotated. The exact overlap of rotated boxes has no such simple gradient.
