@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import aptt.loss
 from benchmarks.case import Case
-from benchmarks.cases import boxes, classification, distillation, focal, linear, overlap, rmse
+from benchmarks.cases import (
+    boxes,
+    classification,
+    dense,
+    distillation,
+    focal,
+    linear,
+    overlap,
+    rmse,
+)
 
 __all__ = ["CASES"]
 
+_FAMILIES = (
+    classification,
+    linear,
+    distillation,
+    focal,
+    dense,
+    boxes,
+    overlap,
+    rmse,
+)
+
 CASES: dict[str, Case] = {
     case.name: case
-    for module in (classification, linear, distillation, focal, boxes, overlap, rmse)
+    for module in _FAMILIES
     for case in module.CASES
     if hasattr(aptt.loss, case.uses)
 }

@@ -18,11 +18,13 @@ __all__ = [
     "check_classes",
     "check_floating",
     "check_number",
+    "check_pairs",
     "check_range",
     "check_shapes",
     "check_vector",
     "class_axis",
     "indexed_axis",
+    "is_readable",
     "split_axis",
     "without_axis",
 ]
@@ -217,7 +219,7 @@ def check_range(
     target: Tensor, low: float, high: float, *, keep: Tensor | None, name: str = "target"
 ) -> None:
     """Refuse targets out of a closed range, among those that count; in eager mode on CPU."""
-    if target.dtype == torch.bool or not _readable(target):
+    if target.dtype == torch.bool or not is_readable(target):
         return
     if bool(target.amin() >= low) and bool(target.amax() <= high):
         return
@@ -230,12 +232,24 @@ def check_range(
         )
 
 
+def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
+    """Hold boxes of so many numbers to one shape: row by row, never by broadcasting."""
+    shape = f"*N {numbers}"
+    try:
+        check_shapes(pred_boxes=(pred_boxes, shape), target_boxes=(target_boxes, shape))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
+            "target_boxes[matched_targets], or for all pairs expand both to one shape"
+        ) from None
+
+
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:
     """Name the first row that counts and has a number that is not finite, or a target inside out.
 
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
-    size = t[:, 2:] - t[:, :2] if ordered else t[:, 2:]
+    size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
     for name, boxes, fault, wrong in (
         ("pred_boxes", x, "finite numbers", ~x.isfinite().all(1)),
         ("target_boxes", t, "finite numbers", ~t.isfinite().all(1)),
@@ -255,7 +269,7 @@ def check_classes(
 
     Elsewhere the gather of the target's logit asserts the range on the device.
     """
-    if not _readable(target):
+    if not is_readable(target):
         return
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < classes:
@@ -276,7 +290,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         return
     if target.is_complex():
         raise TypeError(f"target: got {target.dtype}, wanted 0 and 1, of a real dtype or bool")
-    if not _readable(target):
+    if not is_readable(target):
         return
     for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
         low, high = part.aminmax()
@@ -295,7 +309,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
             )
 
 
-def _readable(t: Tensor) -> bool:
+def is_readable(t: Tensor) -> bool:
     """Whether looking at values is free: plain tensors on the CPU, outside any transform."""
     return (
         not torch.compiler.is_compiling()

@@ -6,12 +6,14 @@ from aptt.loss.bbox import (
     DIoULoss,
     EIoULoss,
     GIoULoss,
+    ProbIoULoss,
     SIoULoss,
     box_iou_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
     giou_loss,
+    probiou_loss,
     siou_loss,
 )
 from aptt.loss.classification import (
@@ -20,16 +22,35 @@ from aptt.loss.classification import (
     binary_cross_entropy,
     cross_entropy,
 )
-from aptt.loss.distill import DistillationLoss, distillation_loss, distillation_terms
-from aptt.loss.focal import FocalLoss, focal_loss
+from aptt.loss.dfl import (
+    DistributionFocalLoss,
+    distribution_focal_loss,
+    expected_value,
+)
+from aptt.loss.distill import (
+    DistillationLoss,
+    distillation_loss,
+    distillation_terms,
+)
+from aptt.loss.focal import (
+    FocalLoss,
+    focal_loss,
+)
 from aptt.loss.linear import (
     LinearCrossEntropyLoss,
     TokenStats,
     linear_cross_entropy,
     linear_token_stats,
 )
-from aptt.loss.linear_distill import LinearDistillationLoss, linear_distillation
-from aptt.loss.lwf import LwFLoss, lwf_loss, lwf_terms
+from aptt.loss.linear_distill import (
+    LinearDistillationLoss,
+    linear_distillation,
+)
+from aptt.loss.lwf import (
+    LwFLoss,
+    lwf_loss,
+    lwf_terms,
+)
 from aptt.loss.mtp_loss import (
     LinearMTPLoss,
     MTPLoss,
@@ -37,7 +58,12 @@ from aptt.loss.mtp_loss import (
     multi_token_loss,
     multi_token_terms,
 )
-from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
+from aptt.loss.rmse import (
+    RMSELoss,
+    RMSLELoss,
+    rmse_loss,
+    rmsle_loss,
+)
 from aptt.loss.segmentation import (
     DiceLoss,
     FocalTverskyLoss,
@@ -48,6 +74,12 @@ from aptt.loss.segmentation import (
     mask_iou_loss,
     tversky_loss,
 )
+from aptt.loss.varifocal import (
+    QualityFocalLoss,
+    VariFocalLoss,
+    quality_focal_loss,
+    varifocal_loss,
+)
 
 __all__ = [
     "BinaryCrossEntropyLoss",
@@ -57,6 +89,7 @@ __all__ = [
     "DIoULoss",
     "DiceLoss",
     "DistillationLoss",
+    "DistributionFocalLoss",
     "EIoULoss",
     "FocalLoss",
     "FocalTverskyLoss",
@@ -67,11 +100,14 @@ __all__ = [
     "LinearMTPLoss",
     "LwFLoss",
     "MTPLoss",
+    "ProbIoULoss",
+    "QualityFocalLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
     "TokenStats",
     "TverskyLoss",
+    "VariFocalLoss",
     "binary_cross_entropy",
     "box_iou_loss",
     "ciou_loss",
@@ -80,7 +116,9 @@ __all__ = [
     "diou_loss",
     "distillation_loss",
     "distillation_terms",
+    "distribution_focal_loss",
     "eiou_loss",
+    "expected_value",
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
@@ -93,8 +131,11 @@ __all__ = [
     "mask_iou_loss",
     "multi_token_loss",
     "multi_token_terms",
+    "probiou_loss",
+    "quality_focal_loss",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",
     "tversky_loss",
+    "varifocal_loss",
 ]

@@ -147,8 +147,10 @@ def streamed_equals_plain(trial: Trial) -> None:
                     want, want_grad = trial.gradient(inputs, up, reduction=reduction)
                 with in_blocks(size) as walked:
                     value, grad = trial.gradient(inputs, up, reduction=reduction)
-                walks, terms = len(walked.walks), trial.spec.terms
-                require(walks == 2 * terms, f"{walks} walks, not there and back for each term")
+                terms = trial.spec.terms
+                walks = len(walked.walks)
+                # there and back for each term; or there alone, where the gradient is taken along
+                require(terms <= walks <= 2 * terms, f"walked {walks} times for {terms} terms")
                 require(len(walked.walks[0]) > 2, "not even three blocks")
                 ragged |= walked.walks[0][-1] != walked.walks[0][0]
                 same(value, want, "value", rtol=tolerance[dtype])

@@ -3,6 +3,7 @@
 from aptt.audit.spec import Spec
 from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
+from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.regions import REGIONS
@@ -10,7 +11,15 @@ from aptt.audit.specs.values import VALUES
 
 __all__ = ["SPECS"]
 
-_FAMILIES = (CLASSES, HEADS, LANGUAGE, BOXES, REGIONS, VALUES)
+_FAMILIES = (
+    CLASSES,
+    HEADS,
+    LANGUAGE,
+    BOXES,
+    DENSE,
+    REGIONS,
+    VALUES,
+)
 
 SPECS: dict[str, Spec] = {row.name: row for family in _FAMILIES for row in family}
 """Every row by its name."""
