@@ -58,7 +58,7 @@ class Trilobites(Keypoints):
 def read_tps(text: str) -> list[tuple[Tensor, list[Tensor]]]:
     r"""Read landmarks ``(K, 2)`` and curves of each specimen from a file of the TPS format.
 
-    >>> ((landmarks, curves),) = read_tps("LM=1\n1 2\\nCURVES=1\\nPOINTS=2\\n0 0\\n3 nan\\nID=a")
+    >>> ((landmarks, curves),) = read_tps("LM=1\n1 2\nCURVES=1\nPOINTS=2\n0 0\n3 nan\nID=a")
     >>> landmarks.tolist(), len(curves), curves[0].shape
     ([[1.0, 2.0]], 1, torch.Size([2, 2]))
     """
