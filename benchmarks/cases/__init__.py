@@ -12,6 +12,7 @@ from benchmarks.cases import (
     focal,
     linear,
     overlap,
+    points,
     rmse,
 )
 
@@ -26,6 +27,7 @@ _FAMILIES = (
     boxes,
     overlap,
     rmse,
+    points,
 )
 
 CASES: dict[str, Case] = {

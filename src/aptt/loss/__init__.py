@@ -16,6 +16,13 @@ from aptt.loss.bbox import (
     probiou_loss,
     siou_loss,
 )
+from aptt.loss.centernet import (
+    CenterNetLoss,
+    centernet_decode,
+    centernet_loss,
+    centernet_targets,
+    centernet_terms,
+)
 from aptt.loss.classification import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
@@ -35,6 +42,20 @@ from aptt.loss.distill import (
 from aptt.loss.focal import (
     FocalLoss,
     focal_loss,
+)
+from aptt.loss.heat import (
+    HeatmapLoss,
+    decode_heatmaps,
+    heatmap_loss,
+    render_heatmaps,
+)
+from aptt.loss.keypoint import (
+    AdaptiveWingLoss,
+    KeypointLoss,
+    WingLoss,
+    adaptive_wing_loss,
+    keypoint_loss,
+    wing_loss,
 )
 from aptt.loss.linear import (
     LinearCrossEntropyLoss,
@@ -82,9 +103,11 @@ from aptt.loss.varifocal import (
 )
 
 __all__ = [
+    "AdaptiveWingLoss",
     "BinaryCrossEntropyLoss",
     "BoxIoULoss",
     "CIoULoss",
+    "CenterNetLoss",
     "CrossEntropyLoss",
     "DIoULoss",
     "DiceLoss",
@@ -94,7 +117,9 @@ __all__ = [
     "FocalLoss",
     "FocalTverskyLoss",
     "GIoULoss",
+    "HeatmapLoss",
     "IoULoss",
+    "KeypointLoss",
     "LinearCrossEntropyLoss",
     "LinearDistillationLoss",
     "LinearMTPLoss",
@@ -108,10 +133,17 @@ __all__ = [
     "TokenStats",
     "TverskyLoss",
     "VariFocalLoss",
+    "WingLoss",
+    "adaptive_wing_loss",
     "binary_cross_entropy",
     "box_iou_loss",
+    "centernet_decode",
+    "centernet_loss",
+    "centernet_targets",
+    "centernet_terms",
     "ciou_loss",
     "cross_entropy",
+    "decode_heatmaps",
     "dice_loss",
     "diou_loss",
     "distillation_loss",
@@ -122,6 +154,8 @@ __all__ = [
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
+    "heatmap_loss",
+    "keypoint_loss",
     "linear_cross_entropy",
     "linear_distillation",
     "linear_multi_token_loss",
@@ -133,9 +167,11 @@ __all__ = [
     "multi_token_terms",
     "probiou_loss",
     "quality_focal_loss",
+    "render_heatmaps",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",
     "tversky_loss",
     "varifocal_loss",
+    "wing_loss",
 ]

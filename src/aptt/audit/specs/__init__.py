@@ -6,6 +6,7 @@ from aptt.audit.specs.classes import CLASSES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
+from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
 
@@ -18,6 +19,7 @@ _FAMILIES = (
     BOXES,
     DENSE,
     REGIONS,
+    POINTS,
     VALUES,
 )
 
