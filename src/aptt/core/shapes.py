@@ -188,7 +188,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: st
 
 def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None) -> None:
     """Refuse targets out of a closed range, among those that count; in eager mode on CPU."""
-    if target.dtype == torch.bool or not _readable(target):
+    if target.dtype == torch.bool or not is_readable(target):
         return
     if bool(target.amin() >= low) and bool(target.amax() <= high):
         return
@@ -219,12 +219,14 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
             raise ValueError(f"{name}: row {row} is {boxes[row].tolist()}, wanted {fault}")
 
 
-def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> None:
+def check_classes(
+    target: Tensor, classes: int, ignore_index: int | None, *, name: str = "target"
+) -> None:
     """Refuse class indices out of range, where looking costs no host sync: eager mode on CPU.
 
     Elsewhere the gather of the target's logit asserts the range on the device.
     """
-    if not _readable(target):
+    if not is_readable(target):
         return
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < classes:
@@ -234,7 +236,7 @@ def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> Non
         wrong &= target != ignore_index
     if wrong.any():
         raise ValueError(
-            f"target: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
+            f"{name}: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
             + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
         )
 
@@ -245,7 +247,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         return
     if target.is_complex():
         raise TypeError(f"target: got {target.dtype}, wanted 0 and 1, of a real dtype or bool")
-    if not _readable(target):
+    if not is_readable(target):
         return
     for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
         low, high = part.aminmax()
@@ -264,7 +266,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
             )
 
 
-def _readable(t: Tensor) -> bool:
+def is_readable(t: Tensor) -> bool:
     """Whether looking at values is free: plain tensors on the CPU, outside any transform."""
     return (
         not torch.compiler.is_compiling()
