@@ -20,6 +20,12 @@ from aptt.loss.classification import (
     binary_cross_entropy,
     cross_entropy,
 )
+from aptt.loss.detection import (
+    DetectionLoss,
+    TaskAlignedAssigner,
+    detection_loss,
+    detection_terms,
+)
 from aptt.loss.focal import FocalLoss, focal_loss
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
@@ -39,6 +45,7 @@ __all__ = [
     "CIoULoss",
     "CrossEntropyLoss",
     "DIoULoss",
+    "DetectionLoss",
     "DiceLoss",
     "EIoULoss",
     "FocalLoss",
@@ -48,11 +55,14 @@ __all__ = [
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
+    "TaskAlignedAssigner",
     "TverskyLoss",
     "binary_cross_entropy",
     "box_iou_loss",
     "ciou_loss",
     "cross_entropy",
+    "detection_loss",
+    "detection_terms",
     "dice_loss",
     "diou_loss",
     "eiou_loss",
