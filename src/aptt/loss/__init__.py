@@ -14,6 +14,13 @@ from aptt.loss.bbox import (
     giou_loss,
     siou_loss,
 )
+from aptt.loss.centernet import (
+    CenterNetLoss,
+    centernet_decode,
+    centernet_loss,
+    centernet_targets,
+    centernet_terms,
+)
 from aptt.loss.classification import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
@@ -27,6 +34,7 @@ from aptt.loss.detection import (
     detection_terms,
 )
 from aptt.loss.focal import FocalLoss, focal_loss
+from aptt.loss.heat import HeatmapLoss, decode_heatmaps, heatmap_loss, render_heatmaps
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
     DiceLoss,
@@ -43,6 +51,7 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BoxIoULoss",
     "CIoULoss",
+    "CenterNetLoss",
     "CrossEntropyLoss",
     "DIoULoss",
     "DetectionLoss",
@@ -51,6 +60,7 @@ __all__ = [
     "FocalLoss",
     "FocalTverskyLoss",
     "GIoULoss",
+    "HeatmapLoss",
     "IoULoss",
     "RMSELoss",
     "RMSLELoss",
@@ -59,8 +69,13 @@ __all__ = [
     "TverskyLoss",
     "binary_cross_entropy",
     "box_iou_loss",
+    "centernet_decode",
+    "centernet_loss",
+    "centernet_targets",
+    "centernet_terms",
     "ciou_loss",
     "cross_entropy",
+    "decode_heatmaps",
     "detection_loss",
     "detection_terms",
     "dice_loss",
@@ -69,7 +84,9 @@ __all__ = [
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
+    "heatmap_loss",
     "mask_iou_loss",
+    "render_heatmaps",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",

@@ -35,7 +35,7 @@ from aptt.core.shapes import (
     check_floating,
     check_number,
     check_shapes,
-    is_readable,
+    readable,
 )
 from aptt.core.streaming import widen
 from aptt.loss.bbox import ciou_loss
@@ -531,7 +531,7 @@ def _matched_scores(matches: Tensor, scores: Tensor | None, logits: Tensor, mask
     check_shapes(class_logits=(logits, "B A C"), matches=(matches, "B A"))
     if matches.is_floating_point() or matches.dtype == torch.bool:
         raise TypeError(f"matches: got {matches.dtype}, wanted indices of targets")
-    if is_readable(matches):
+    if readable(matches):
         known = mask.gather(1, matches.clamp(0, mask.shape[1] - 1).long())
         wrong = (matches < _IGNORED) | (matches >= mask.shape[1]) | ((matches >= 0) & ~known)
         if wrong.any():
