@@ -16,6 +16,7 @@ __all__ = ["RECIPES", "open_recipe"]
 
 RECIPES = {
     "classification": "Classification",
+    "detection": "Detection",
     "segmentation": "Segmentation",
 }
 """Each recipe's file and class, in the order in which they run."""
