@@ -35,6 +35,14 @@ from aptt.loss.detection import (
 )
 from aptt.loss.focal import FocalLoss, focal_loss
 from aptt.loss.heat import HeatmapLoss, decode_heatmaps, heatmap_loss, render_heatmaps
+from aptt.loss.keypoint import (
+    AdaptiveWingLoss,
+    KeypointLoss,
+    WingLoss,
+    adaptive_wing_loss,
+    keypoint_loss,
+    wing_loss,
+)
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
     DiceLoss,
@@ -48,6 +56,7 @@ from aptt.loss.segmentation import (
 )
 
 __all__ = [
+    "AdaptiveWingLoss",
     "BinaryCrossEntropyLoss",
     "BoxIoULoss",
     "CIoULoss",
@@ -62,11 +71,14 @@ __all__ = [
     "GIoULoss",
     "HeatmapLoss",
     "IoULoss",
+    "KeypointLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
     "TaskAlignedAssigner",
     "TverskyLoss",
+    "WingLoss",
+    "adaptive_wing_loss",
     "binary_cross_entropy",
     "box_iou_loss",
     "centernet_decode",
@@ -85,10 +97,12 @@ __all__ = [
     "focal_tversky_loss",
     "giou_loss",
     "heatmap_loss",
+    "keypoint_loss",
     "mask_iou_loss",
     "render_heatmaps",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",
     "tversky_loss",
+    "wing_loss",
 ]

@@ -184,10 +184,11 @@ def centernet_terms(
             reduction=as_hm if callable(reduction) else reduction,
         )
     }
-    n = widen(mask.to(predictions["wh"].dtype)).sum() * (2 if count == "coordinates" else 1)
+    wide = torch.promote_types(predictions["wh"].dtype, torch.float32)
+    n = mask.to(wide).sum() * (2 if count == "coordinates" else 1)
     for term in ("wh", "reg"):
         total = _distance(predictions[term], targets[term], ind, mask)
-        terms[term] = normalize(total, n.to(total.dtype), reduction, term=term)
+        terms[term] = normalize(total, n, reduction, term=term)
     return terms
 
 
@@ -216,9 +217,9 @@ def _check_keys(
 def _check_peaks(targets: Mapping[str, Tensor]) -> None:
     """Objects without a single peak train a detector to find nothing, silently."""
     hm, mask = targets["hm"], targets["mask"]
-    if "positive" in targets or not readable(hm):
+    if targets.get("positive") is not None or not readable(hm):
         return
-    if bool((mask != 0).any()) and not bool(hm.amax() >= 1):
+    if bool((mask != 0).any()) and not bool(hm.amax() >= 1) and not bool((hm >= 1).any()):
         raise ValueError(
             f"hm: the mask has objects, but the largest target is {hm.amax().item():g}; wanted 1 "
             "at each peak, or targets['positive'] to say where the peaks are"

@@ -24,7 +24,7 @@ from aptt.core.gaussian import gaussian_maps
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_choice, check_floating, check_number, check_range, check_shapes
-from aptt.core.streaming import Formula, Work, evaluate, widen
+from aptt.core.streaming import Formula, Work, streams, widen
 from aptt.core.wing import adaptive_wing
 
 __all__ = ["HeatmapLoss", "Peaks", "decode_heatmaps", "heatmap_loss", "render_heatmaps"]
@@ -110,15 +110,16 @@ def heatmap_loss(
         if positive.dtype != torch.bool:
             raise TypeError(f"positive: got {positive.dtype}, wanted bool")
     w = _weights(target, visibility, weight)
-    x, y, peaks, w = (None if t is None else t.reshape(-1) for t in (prediction, target, positive, w))
-    assert x is not None and y is not None
+    x, y = prediction.reshape(-1), target.reshape(-1)
+    peaks = None if positive is None else positive.reshape(-1)
+    w = None if w is None else w.reshape(-1)
     if kind != "mse":
         check_range(y, 0, 1, keep=None if w is None else w != 0)
 
     def count() -> Tensor:
         if kind != "focal" or normalize == "elements":
             return count_of(y, w)
-        found = evaluate(_PEAKS, y.detach(), peaks, gather="total", weight=w)
+        found = _peaks_in(y, peaks, w)
         return found.clamp(min=1) if reduction == "mean" else found
 
     sides = (y, peaks) if kind == "focal" else (y,)
@@ -142,7 +143,8 @@ def _weights(target: Tensor, visibility: Tensor | None, weight: Tensor | None) -
     if visibility is None:
         return weight
     check_shapes(target=(target, "N K *S"), visibility=(visibility, "N K"))
-    seen = (visibility != 0)[(..., *[None] * (target.ndim - 2))].expand(target.shape)
+    maps = (*visibility.shape, *[1] * (target.ndim - 2))
+    seen = (visibility != 0).reshape(maps).expand(target.shape)
     return seen if weight is None else torch.where(seen, weight, 0.0)
 
 
@@ -160,9 +162,7 @@ def _square_backward(
     torch.sub(x, y, out=out).mul_(2 * up)
 
 
-def _focal(
-    x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float
-) -> Tensor:
+def _focal(x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float) -> Tensor:
     peak = y == 1 if positive is None else positive
     wrong = torch.where(peak, -x, x)
     nll = F.softplus(wrong, threshold=_LINEAR)
@@ -172,16 +172,25 @@ def _focal(
 
 def _missed(
     x: Tensor, y: Tensor, positive: Tensor | None, work: Work, beta: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
     """By hand: peaks as 0 and 1, -log of the right answer's probability, 1 - it, the penalty."""
-    if positive is None:
-        peak = torch.eq(y, 1, out=work("peak", x))
-    else:
-        peak = work("peak", x).copy_(positive)
-    wrong = torch.addcmul(x, x, peak, value=-2, out=work("miss", x))
+    peak, wrong, far = _peaks(x, y, positive, work), x, y
+    if peak is not None:
+        wrong = torch.addcmul(x, x, peak, value=-2, out=work("miss", x))
+        far = torch.addcmul(y, y, peak, value=-1, out=work("far", x))
     nll = torch.ops.aten.softplus.out(wrong, 1, _LINEAR, out=work("nll", x))
-    far = torch.addcmul(y, y, peak, value=-1, out=work("far", x)).sub_(1).neg_()
-    return peak, nll, wrong.sigmoid_(), _power_(far, beta)
+    miss = torch.sigmoid(wrong, out=work("miss", x))
+    far = torch.sub(far, 1, out=work("far", x))
+    return peak, nll, miss, _power_(far, beta) if beta in (2, 4) else _power_(far.neg_(), beta)
+
+
+def _peaks(x: Tensor, y: Tensor, positive: Tensor | None, work: Work) -> Tensor | None:
+    """None where a block is seen to have no peak, as most have."""
+    if positive is not None:
+        return work("peak", x).copy_(positive)
+    if y.device.type == "cpu" and bool(y.amax() < 1):
+        return None
+    return torch.eq(y, 1, out=work("peak", x))
 
 
 def _power_(t: Tensor, exponent: float) -> Tensor:
@@ -212,22 +221,34 @@ def _focal_backward(
     alpha: float,
     beta: float,
 ) -> None:
-    peak, nll, miss, slope = _missed(x, y, positive, work, beta)
-    # d/dm of miss**alpha * nll, with m the logit towards the wrong answer
+    peak, nll, miss, penalty = _missed(x, y, positive, work, beta)
+    # the slope of miss**alpha * nll along the logit that points to the wrong answer
     nll.addcmul_(nll, miss, value=-1)
     torch.add(miss, nll, alpha=alpha, out=nll)
-    slope.mul_(_power_(miss, alpha)).mul_(nll)
-    sign = torch.sub(up, peak.mul_(2 * up), out=peak)
-    torch.mul(slope, sign, out=out)
+    torch.mul(nll, _power_(miss, alpha), out=out).mul_(penalty).mul_(up)
+    if peak is not None:
+        out.addcmul_(out, peak, value=-2)
 
 
-def _peak(y: Tensor, positive: Tensor | None) -> Tensor:
-    return (y == 1 if positive is None else positive).to(y.dtype)
+def _peaks_in(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor:
+    """How many peaks there are, or the sum of their weights; in cache-sized parts where it pays."""
+    if not streams(y, (weight,)):
+        peak = (y == 1 if positive is None else positive).to(widen(y[:0]).dtype)
+        return (peak if weight is None else peak * widen(weight)).sum()
+    part, sums = 2**17, []
+    room = torch.empty(part, device=y.device)
+    for at in range(0, len(y), part):
+        here = slice(at, at + part)
+        if positive is None:
+            peak = torch.eq(y[here].detach(), 1, out=room[: len(y[here])])
+        else:
+            peak = room[: len(y[here])].copy_(positive[here])
+        sums.append((peak if weight is None else peak * widen(weight[here])).sum())
+    return torch.stack(sums).sum()
 
 
 _SQUARE = Formula(_square, _square_forward, _square_backward, block=2**17)
 _FOCAL = Formula(_focal, _focal_forward, _focal_backward, block=2**17)
-_PEAKS = Formula(_peak, block=2**17)
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
