@@ -185,7 +185,7 @@ def _pairwise_iou(goals: Tensor, boxes: Tensor) -> Tensor:
     """``(B, M, A)``: intersection over union of each target with each prediction."""
     low, high = goals[..., :2].unsqueeze(2), goals[..., 2:].unsqueeze(2)
     lo, hi = boxes[..., :2].unsqueeze(1), boxes[..., 2:].unsqueeze(1)
-    common = (torch.minimum(high, hi) - torch.maximum(low, lo)).clamp_(min=0).prod(-1)
+    common = (torch.minimum(high, hi) - torch.maximum(low, lo)).clamp(min=0).prod(-1)
     of_goal, of_box = (high - low).clamp(min=0).prod(-1), (hi - lo).clamp(min=0).prod(-1)
     union = of_goal + of_box - common
     return common / torch.where(union > 0, union, 1.0)
@@ -230,7 +230,9 @@ def detection_terms(
     check_floating(class_logits=class_logits, boxes=boxes)
     _check_rows(class_logits, boxes, anchors, strides, weight)
     goals, labels, mask = _padded(target_boxes, target_labels, target_mask, class_logits)
-    corners = boxes if boxes.ndim == 3 else _decoded(boxes, anchors, strides)
+    dense = boxes.ndim == 4
+    wide = widen(boxes) if dense else boxes  # once, so that its two gradients are rounded once
+    corners = _decoded(wide.detach(), anchors, strides) if dense else boxes
     counts = None if weight is None else weight != 0
     if matches is None:
         if match_scores is not None:
@@ -241,6 +243,9 @@ def detection_terms(
         scores = _matched_scores(matches, match_scores, class_logits, mask)
 
     positive = matches >= 0 if counts is None else (matches >= 0) & counts
+    if dense:  # again, for the gradient, without those that are not boxes and may hold anything
+        held = wide.masked_fill(~positive[..., None, None], 0.0)
+        corners = _decoded(held, anchors, strides)
     index = matches.clamp(min=0).long()
     goals = goals.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     labels = labels.gather(1, index)
@@ -266,15 +271,16 @@ def detection_terms(
         "class": _total("class_loss", class_loss, class_logits, target, every),
         "box": _total("box_loss", box_loss, corners, goals, share),
     }
-    if boxes.ndim == 4:
+    if dense:
         sides = _sides(goals, anchors, strides)
         each = (share / 4).unsqueeze(-1).expand_as(sides)
         totals["dfl"] = distribution_focal_loss(
-            boxes, sides, weight=each, out_of_range="clamp", reduction="sum"
+            wide, sides, weight=each, out_of_range="clamp", reduction="sum"
         )
-    half = {class_logits.dtype, boxes.dtype} & {torch.float16, torch.bfloat16}
+    both_double = class_logits.dtype == boxes.dtype == torch.float64
+    dtype = torch.float64 if both_double else torch.float32
     return {
-        name: normalize(total.float() if half else total, count, reduction, term=name)
+        name: normalize(total.to(dtype), count, reduction, term=name)
         for name, total in totals.items()
     }
 
@@ -338,8 +344,8 @@ def detection_loss(
             callable ``(total, count, *, term)``, called with each term and S as it is.
 
     Returns:
-        The loss, a scalar; float32 where a prediction is a half type. :func:`detection_terms` has
-        its terms.
+        The loss, a scalar; float32, unless both predictions are float64. :func:`detection_terms`
+        has its terms.
 
     Raises:
         ValueError: shapes that do not fit, a missing ``anchors`` or ``strides``, labels and matches
