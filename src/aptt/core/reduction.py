@@ -5,6 +5,7 @@ A loss hands over the sum of its values and how much was counted. What takes par
     class indices        the class weight of each target that is not ignored (1 without weights)
     soft targets         the sum over classes of class weight x target
     elements, boxes ...  ``weight`` where it is given, else 1 for each that is not ignored
+    positives            with ``normalize="positives"``: elements or boxes that there are to find
     alpha, pos_weight    not counted: they only multiply
 
 A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
@@ -21,7 +22,15 @@ from torch import Tensor
 
 from aptt.core.streaming import Formula, evaluate, widen
 
-__all__ = ["Normalizer", "Reduction", "check_reduction", "count_of", "normalize", "reduce"]
+__all__ = [
+    "Normalizer",
+    "Reduction",
+    "check_reduction",
+    "count_of",
+    "count_positives",
+    "normalize",
+    "reduce",
+]
 
 Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
@@ -53,6 +62,12 @@ def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return torch.tensor(values.numel(), device=values.device)
     return widen(weight).sum()
+
+
+def count_positives(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    """How many ``values`` have a weight above 0; at least 1 where the mean divides by it."""
+    count = count_of(values, None if weight is None else weight > 0)
+    return count.clamp(min=1) if reduction == "mean" else count
 
 
 def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:

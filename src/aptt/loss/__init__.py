@@ -33,6 +33,7 @@ from aptt.loss.detection import (
     detection_loss,
     detection_terms,
 )
+from aptt.loss.dfl import DistributionFocalLoss, distribution_focal_loss, expected_value
 from aptt.loss.focal import FocalLoss, focal_loss
 from aptt.loss.heat import HeatmapLoss, decode_heatmaps, heatmap_loss, render_heatmaps
 from aptt.loss.keypoint import (
@@ -54,6 +55,12 @@ from aptt.loss.segmentation import (
     mask_iou_loss,
     tversky_loss,
 )
+from aptt.loss.varifocal import (
+    QualityFocalLoss,
+    VariFocalLoss,
+    quality_focal_loss,
+    varifocal_loss,
+)
 
 __all__ = [
     "AdaptiveWingLoss",
@@ -65,6 +72,7 @@ __all__ = [
     "DIoULoss",
     "DetectionLoss",
     "DiceLoss",
+    "DistributionFocalLoss",
     "EIoULoss",
     "FocalLoss",
     "FocalTverskyLoss",
@@ -72,11 +80,13 @@ __all__ = [
     "HeatmapLoss",
     "IoULoss",
     "KeypointLoss",
+    "QualityFocalLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
     "TaskAlignedAssigner",
     "TverskyLoss",
+    "VariFocalLoss",
     "WingLoss",
     "adaptive_wing_loss",
     "binary_cross_entropy",
@@ -92,17 +102,21 @@ __all__ = [
     "detection_terms",
     "dice_loss",
     "diou_loss",
+    "distribution_focal_loss",
     "eiou_loss",
+    "expected_value",
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
     "heatmap_loss",
     "keypoint_loss",
     "mask_iou_loss",
+    "quality_focal_loss",
     "render_heatmaps",
     "rmse_loss",
     "rmsle_loss",
     "siou_loss",
     "tversky_loss",
+    "varifocal_loss",
     "wing_loss",
 ]

@@ -147,7 +147,8 @@ def streamed_equals_plain(trial: Trial) -> None:
                     want, want_grad = trial.gradient(inputs, up, reduction=reduction)
                 with in_blocks(size) as walked:
                     value, grad = trial.gradient(inputs, up, reduction=reduction)
-                require(len(walked.walks) == 2, f"{len(walked.walks)} walks, not there and back")
+                # there and back; or there alone, where the gradient is taken along
+                require(len(walked.walks) in (1, 2), f"walked {len(walked.walks)} times")
                 require(len(walked.walks[0]) > 2, "not even three blocks")
                 ragged |= walked.walks[0][-1] != walked.walks[0][0]
                 same(value, want, "value", rtol=tolerance[dtype])
