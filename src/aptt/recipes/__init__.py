@@ -16,8 +16,8 @@ __all__ = ["RECIPES", "open_recipe"]
 
 RECIPES = {
     "classification": "Classification",
-    "detection": "Detection",
     "segmentation": "Segmentation",
+    "detection": "Detection",
 }
 """Each recipe's file and class, in the order in which they run."""
 

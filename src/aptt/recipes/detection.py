@@ -23,9 +23,9 @@ from aptt.loss import (
     GIoULoss,
     centernet_decode,
     centernet_targets,
+    centernet_terms,
+    expected_value,
 )
-from aptt.loss.centernet import centernet_terms
-from aptt.loss.dfl import expected_value
 from aptt.recipes.base import Choice, Gallery, Loss, Picture, Recipe, Source
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Detection(Recipe):
     def step(self, model: nn.Module, loss: Loss, batch: tuple[Tensor, ...]) -> Tensor:
         """The loss of one batch; the model is read from now on as the loss has it."""
         assert isinstance(loss, _Reading)
+        assert isinstance(model, _Net)
         images, boxes, labels = batch
         model.read = loss.read
         return loss(model(images), boxes, labels)
@@ -179,6 +180,7 @@ class Detection(Recipe):
         ]
 
     def _find(self, model: nn.Module, images: Tensor) -> list[Found]:
+        assert isinstance(model, _Net)
         return [found for some in images.split(32) for found in model.read(model(some))]
 
 
@@ -247,10 +249,12 @@ class _Net(nn.Module):
         self.coarse = nn.Sequential(_convolution(48, 64, 2), _convolution(64, 64))
         self.up = _convolution(112, 48)
         self.last = nn.Sequential(_convolution(80, 48), _convolution(48, 48))
-        self.classes = _head(_CLASSES)
-        self.sides = _head(4 * _BINS)
+        classes = nn.Conv2d(48, _CLASSES, 1)
+        self.classes = nn.Sequential(_convolution(48, 48), classes)
+        self.sides = nn.Sequential(_convolution(48, 48), nn.Conv2d(48, 4 * _BINS, 1))
         self.shape = nn.Conv2d(48, 4, 1)
-        nn.init.constant_(self.classes[-1].bias, -4.6)  # a hundredth: most cells are background
+        assert classes.bias is not None
+        nn.init.constant_(classes.bias, -4.6)  # a score of 0.01: most cells are background
         self.read: Callable[[dict[str, Tensor]], list[Found]] = _read_boxes
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -273,10 +277,6 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
-
-
-def _head(outputs: int) -> nn.Sequential:
-    return nn.Sequential(_convolution(48, 48), nn.Conv2d(48, outputs, 1))
 
 
 # ------------------------------------------------------- two ways to read the maps

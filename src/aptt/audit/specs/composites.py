@@ -281,7 +281,7 @@ COMPOSITES = (
             Refused("a negative gain", "box_gain", {"box_gain": -1.0}),
         ),
         exempt={
-            "counts_what_it_says": "it has three terms, each with a total of its own: see its tests",
+            "counts_what_it_says": "three terms, each with a total of its own: its tests do",
             "streamed_equals_plain": "it has no formula of its own: its terms have, with rows of "
             "their own, and its tests compare both ways",
         },
