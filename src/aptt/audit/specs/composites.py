@@ -1,7 +1,7 @@
 """Row of the detection loss.
 
-It reduces its terms only whole. Its row calls it through a form that, unreduced, gives the sum of
-each image, so that promises about single values hold for images.
+It reduces its terms only whole. Its row calls it through a form that, unreduced, gives the weighted
+sums of its terms, so that promises about single values hold for terms.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aptt.loss import (
     DetectionLoss,
     TaskAlignedAssigner,
     detection_loss,
+    detection_terms,
     focal_loss,
     giou_loss,
 )
@@ -30,20 +31,13 @@ _SIDE, _STRIDE, _CLASSES, _BINS = 2, 8.0, 2, 3
 
 
 @wraps(detection_loss)
-def _by_image(class_logits: Tensor, boxes: Tensor, *, reduction: Reduction = "mean", **more: Any):  # type: ignore[no-untyped-def]
+def _by_term(*, reduction: Reduction = "mean", **given: Any) -> Tensor:
     if reduction != "none":
-        return detection_loss(class_logits, boxes, reduction=reduction, **more)
-    if not len(class_logits):
-        return 0.0 * (class_logits.flatten(1).sum(1) + boxes.flatten(1).sum(1))
-    given = {"class_logits": class_logits, "boxes": boxes, **more}
-    whole = {k: v for k, v in given.items() if not isinstance(v, Tensor) or k == "class_weight"}
-    cut = {k: v for k, v in given.items() if k not in whole}
-    return torch.stack(
-        [
-            detection_loss(**{k: t[i : i + 1] for k, t in cut.items()}, **whole, reduction="sum")
-            for i in range(len(class_logits))
-        ]
-    )
+        return detection_loss(**given, reduction=reduction)
+    gains = {"class": ("class_gain", 0.5), "box": ("box_gain", 7.5), "dfl": ("dfl_gain", 1.5)}
+    by_term = {term: given.pop(name, default) for term, (name, default) in gains.items()}
+    terms = detection_terms(**given, reduction="sum")
+    return torch.stack([by_term[term] * value for term, value in terms.items()])
 
 
 # ---------------------------------------------------------------------------------- inputs
@@ -141,7 +135,7 @@ def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
 
 
 def _assignment_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
-    """The loss of each image, with the matches and the scores as they are now."""
+    """The terms, with the matches and the scores as they are now."""
     given: dict[str, Any] = {**inputs, **options, "reduction": "none"}
     name = next(iter(inputs))
     if "matches" not in inputs:
@@ -158,7 +152,7 @@ def _assignment_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Ten
         targets = (inputs["target_boxes"], labels, there, weight != 0)
         found = assigner(inputs["class_logits"], boxes, inputs["anchors"], *targets)
         given |= {"matches": found.matches, "match_scores": found.scores}
-    return lambda x: _by_image(**{**given, name: x})
+    return lambda x: _by_term(**{**given, name: x})
 
 
 def _of_positives(inputs: Inputs) -> Tensor:
@@ -256,7 +250,7 @@ def _cut(name: str) -> Callable[[Inputs], Inputs]:
 COMPOSITES = (
     Spec(
         name="detection_loss",
-        function=_by_image,
+        function=_by_term,
         module=DetectionLoss,
         inputs=_assigned("class_logits"),
         cases=_cases(),
