@@ -118,7 +118,7 @@ def test_the_terms_make_the_loss(recipe, name):
     model, loss = recipe.model(), recipe.losses[name].make(recipe)
     maps = model(images)
     terms = loss.terms(maps, boxes, labels)
-    gains = {"class": 1.0, "box": 1.0, "dfl": 0.25, "hm": 1.0, "wh": 0.1, "reg": 1.0}
+    gains = {"class": 1.0, "box": 1.0, "dfl": 0.25, "hm": 1.0, "wh": 0.5, "reg": 1.0}
     total = sum(gains[term] * value for term, value in terms.items())
     torch.testing.assert_close(loss(maps, boxes, labels), total)
     assert len(terms) == 3

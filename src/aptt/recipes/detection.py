@@ -92,7 +92,7 @@ class Detection(Recipe):
         "centernet": Choice(
             about="Digits are the peaks of a heat map, with a size and an offset at each.",
             functions=("centernet_loss",),
-            make=lambda _: _ByPeaks(CenterNetLoss()),
+            make=lambda _: _ByPeaks(CenterNetLoss(wh_weight=0.5)),  # sizes are learnt in time
         ),
     }
     sources = (
@@ -107,8 +107,8 @@ class Detection(Recipe):
             terms="CC BY 2.0",
         ),
     )
-    steps = 240
-    learning_rate = 4e-3
+    steps = 300
+    learning_rate = 2e-3
 
     def __init__(self) -> None:
         drawings, labels = mnist_data()
@@ -252,9 +252,12 @@ class _Net(nn.Module):
         classes = nn.Conv2d(48, _CLASSES, 1)
         self.classes = nn.Sequential(_convolution(48, 48), classes)
         self.sides = nn.Sequential(_convolution(48, 48), nn.Conv2d(48, 4 * _BINS, 1))
-        self.shape = nn.Conv2d(48, 4, 1)
+        shape = nn.Conv2d(48, 4, 1)
+        self.shape = nn.Sequential(_convolution(48, 48), shape)
         assert classes.bias is not None
+        assert shape.bias is not None
         nn.init.constant_(classes.bias, -4.6)  # a score of 0.01: most cells are background
+        nn.init.constant_(shape.bias[:2], 5.0)  # cells: a digit of a middle size
         self.read: Callable[[dict[str, Tensor]], list[Found]] = _read_boxes
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
