@@ -57,6 +57,7 @@ class Case:
     features: int | None = None
     perfect: Callable[[Inputs, Options], tuple[Inputs, float | None]] | None = None
     extremes: Callable[[], Inputs] | None = None
+    bound: Callable[[Inputs], Tensor] | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -67,11 +68,12 @@ def case(
     features: int | None = None,
     perfect: Callable[[Inputs, Options], tuple[Inputs, float | None]] | None = None,
     extremes: Callable[[], Inputs] | None = None,
+    bound: Callable[[Inputs], Tensor] | None = None,
     exempt: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Case:
     """A :class:`Case`, with the options of the loss as keywords."""
-    return Case(options, inputs, axis, features, perfect, extremes, exempt or {})
+    return Case(options, inputs, axis, features, perfect, extremes, bound, exempt or {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ __all__ = [
     "check_classes",
     "check_floating",
     "check_number",
+    "check_pairs",
     "check_range",
     "check_shapes",
     "check_vector",
@@ -202,12 +203,24 @@ def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None)
         )
 
 
+def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
+    """Hold boxes of so many numbers to one shape: row by row, never by broadcasting."""
+    shape = f"*N {numbers}"
+    try:
+        check_shapes(pred_boxes=(pred_boxes, shape), target_boxes=(target_boxes, shape))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
+            "target_boxes[matched_targets], or for all pairs expand both to one shape"
+        ) from None
+
+
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:
     """Name the first row that counts and has a number that is not finite, or a target inside out.
 
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
-    size = t[:, 2:] - t[:, :2] if ordered else t[:, 2:]
+    size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
     for name, boxes, fault, wrong in (
         ("pred_boxes", x, "finite numbers", ~x.isfinite().all(1)),
         ("target_boxes", t, "finite numbers", ~t.isfinite().all(1)),

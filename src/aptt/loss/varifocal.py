@@ -9,7 +9,7 @@
 Axes: logits and target ``*N``, each element a question of its own; ``q`` is the quality in [0, 1],
 as a rule the IoU of the predicted box with its target, at the class of the target.
 From: varifocal, Zhang et al., "VarifocalNet", CVPR 2021, arXiv:2008.13367, eq. 2; quality focal, Li
-et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, eq. 3.
+et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, eq. 2.
 """
 
 from __future__ import annotations

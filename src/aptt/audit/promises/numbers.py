@@ -65,8 +65,9 @@ def finite_at_extremes(trial: Trial) -> None:
             unit = 0.0 if trial.spec.scaling and trial.spec.scaling.degree else 1.0
             _near(value, truth, "value", rtol=1e-5, floor=1e-6 * unit)
             bound = torch.ones_like(truth_grad)
-            if trial.spec.bound is not None:
-                bound = trial.spec.bound(wide)
+            allowed = trial.case.bound or trial.spec.bound
+            if allowed is not None:
+                bound = allowed(wide)
                 over = truth_grad.abs() / bound
                 where = (over > 1).nonzero().tolist()
                 require(not where, f"gradient {float(over.max()):.4g} times its bound at {where}")
