@@ -18,6 +18,7 @@ from aptt.loss import (
     distribution_focal_loss,
     focal_loss,
     giou_loss,
+    heatmap_loss,
     quality_focal_loss,
     varifocal_loss,
 )
@@ -379,6 +380,13 @@ def test_focal_loss_needs_its_gradient_and_nothing_else_of_that_size():
     x = torch.randn(2048, 512, requires_grad=True)
     y = (torch.rand(2048, 512) < 0.1).to(torch.uint8)
     assert _most(_block(), focal_loss, x, y) < 1.1
+
+
+def test_heatmap_focal_needs_its_gradient_and_nothing_else_of_that_size():
+    x = torch.randn(2, 32, 256, 256, requires_grad=True)
+    y = torch.rand(2, 32, 256, 256).pow_(8).mul_(1.01).clamp_(max=1)
+    assert _most(_block(), heatmap_loss, x, y, kind="focal") < 1.1
+    assert _most(plainly, heatmap_loss, x, y, kind="focal") > 5
 
 
 def test_dice_needs_its_gradient_and_nothing_else_of_that_size():

@@ -99,8 +99,8 @@ def centernet_loss(
 
     Differs from:
         CenterNet: the heat map from logits, so that pixels beyond a logit of 9.2 keep their
-            gradient and half precision works; padding may hold NaN; a mask of 0 objects divides by
-            1, not by 1e-4.
+            gradient and half precision works; padding may hold NaN; without objects the other terms
+            are exactly 0, where 1e-4 is added to the count there.
 
     Example:
         >>> import torch

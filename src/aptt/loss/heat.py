@@ -113,13 +113,13 @@ def heatmap_loss(
     x, y = prediction.reshape(-1), target.reshape(-1)
     peaks = None if positive is None else positive.reshape(-1)
     w = None if w is None else w.reshape(-1)
-    if kind != "mse":
+    found = _survey(y, peaks, w) if kind == "focal" else None
+    if kind == "awing":
         check_range(y, 0, 1, keep=None if w is None else w != 0)
 
     def count() -> Tensor:
-        if kind != "focal" or normalize == "elements":
+        if found is None or normalize == "elements":
             return count_of(y, w)
-        found = _peaks_in(y, peaks, w)
         return found.clamp(min=1) if reduction == "mean" else found
 
     sides = (y, peaks) if kind == "focal" else (y,)
@@ -230,21 +230,28 @@ def _focal_backward(
         out.addcmul_(out, peak, value=-2)
 
 
-def _peaks_in(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor:
-    """How many peaks there are, or the sum of their weights; in cache-sized parts where it pays."""
-    if not streams(y, (weight,)):
+def _survey(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor:
+    """Hold targets to [0, 1] and count the peaks, or weigh them; in one pass where that pays."""
+    if y.device.type != "cpu" or not streams(y, (weight,)):
+        check_range(y, 0, 1, keep=None if weight is None else weight != 0)
         peak = (y == 1 if positive is None else positive).to(widen(y[:0]).dtype)
         return (peak if weight is None else peak * widen(weight)).sum()
-    part, sums = 2**17, []
-    room = torch.empty(part, device=y.device)
-    for at in range(0, len(y), part):
-        here = slice(at, at + part)
-        if positive is None:
-            peak = torch.eq(y[here].detach(), 1, out=room[: len(y[here])])
+    step, total, room = 2**17, 0.0, torch.empty(2**17)
+    for at in range(0, len(y), step):
+        here = slice(at, at + step)
+        part, w = y[here].detach(), None if weight is None else weight[here]
+        low, high = part.aminmax()
+        if not (low >= 0 and high <= 1):
+            check_range(part, 0, 1, keep=None if w is None else w != 0)
+        peak = room[: len(part)]
+        if positive is not None:
+            peak.copy_(positive[here])
+        elif high < 1:
+            continue
         else:
-            peak = room[: len(y[here])].copy_(positive[here])
-        sums.append((peak if weight is None else peak * widen(weight[here])).sum())
-    return torch.stack(sums).sum()
+            torch.eq(part, 1, out=peak)
+        total += (peak if w is None else peak * widen(w)).sum().item()
+    return torch.tensor(total, dtype=widen(y[:0]).dtype)
 
 
 _SQUARE = Formula(_square, _square_forward, _square_backward, block=2**17)

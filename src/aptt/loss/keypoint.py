@@ -159,8 +159,8 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
     """One number per point, in the dtype of the computation."""
     points = pred.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
-    made = torch.as_tensor(values, device=pred.device)
-    made = made.to(torch.promote_types(pred.dtype, torch.float32))
+    wide = torch.promote_types(pred.dtype, torch.float32)
+    made = torch.as_tensor(values, dtype=wide, device=pred.device)
     if made.ndim == 0:
         return made.expand(points)
     if made.shape != (points,):
