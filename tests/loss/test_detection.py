@@ -23,6 +23,8 @@ from aptt.loss import (
     detection_terms,
     focal_loss,
     giou_loss,
+    quality_focal_loss,
+    varifocal_loss,
 )
 
 # Slow and plain: the definitions in Python, one image, one target, one prediction at a time.
@@ -547,6 +549,20 @@ def test_focal_loss_is_not_averaged_before_it_is_divided():
         torch.testing.assert_close(got, want)
         module = DetectionLoss(class_loss=loss, hard_targets=True)
         torch.testing.assert_close(module.terms(*given, anchors=points)["class"], want)
+
+
+@pytest.mark.parametrize("class_loss", [varifocal_loss, quality_focal_loss])
+def test_losses_of_soft_scores_take_the_class_term(class_loss):
+    logits, boxes, points, targets, labels = scene(3)
+    found = assign(TaskAlignedAssigner(), logits, boxes, points, targets, labels)
+    soft = torch.zeros_like(logits)
+    for image, a in (found.matches >= 0).nonzero().tolist():
+        soft[image, a, labels[image][found.matches[image, a]]] = found.scores[image, a]
+    want = class_loss(logits, soft, reduction="sum") / soft.sum()
+    given = {"anchors": points, "class_loss": class_loss}
+    torch.testing.assert_close(
+        detection_terms(logits, boxes, targets, labels, **given)["class"], want
+    )
 
 
 def test_soft_scores_are_refused_by_a_loss_of_hard_targets():
