@@ -29,6 +29,12 @@ from aptt.loss.classification import (
     binary_cross_entropy,
     cross_entropy,
 )
+from aptt.loss.detection import (
+    DetectionLoss,
+    TaskAlignedAssigner,
+    detection_loss,
+    detection_terms,
+)
 from aptt.loss.dfl import (
     DistributionFocalLoss,
     distribution_focal_loss,
@@ -110,6 +116,7 @@ __all__ = [
     "CenterNetLoss",
     "CrossEntropyLoss",
     "DIoULoss",
+    "DetectionLoss",
     "DiceLoss",
     "DistillationLoss",
     "DistributionFocalLoss",
@@ -130,6 +137,7 @@ __all__ = [
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
+    "TaskAlignedAssigner",
     "TokenStats",
     "TverskyLoss",
     "VariFocalLoss",
@@ -144,6 +152,8 @@ __all__ = [
     "ciou_loss",
     "cross_entropy",
     "decode_heatmaps",
+    "detection_loss",
+    "detection_terms",
     "dice_loss",
     "diou_loss",
     "distillation_loss",

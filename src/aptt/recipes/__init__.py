@@ -21,6 +21,7 @@ RECIPES = {
     "language": "Language",
     "distillation": "Distillation",
     "continual": "Continual",
+    "detection": "Detection",
     "keypoints": "Keypoints",
 }
 """Each recipe's file and class, in the order in which they run."""

@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,14 +86,19 @@ def _same_twins(trial: Trial) -> None:
     inputs, module = trial.inputs(), trial.module()
     exact(module(**inputs), trial.loss(inputs), "module against function")
     said = repr(module)
-    known = {type(module).__name__: trial.spec.module, "torch": torch}
-    known |= {_name(v): v for v in trial.options().values() if callable(v)}
+    known = {**vars(sys.modules[type(module).__module__])}  # what its defaults are made of
+    known |= {type(module).__name__: trial.spec.module, "torch": torch}
+    known |= {_name(v): v if hasattr(v, "__qualname__") else type(v) for v in _callables(trial)}
     try:
         again = eval(said, known)
     except Exception as error:
         raise AssertionError(f"repr is not a call that works: {said}: {error}") from error
     require(repr(again) == said, f"repr of what {said} makes is {again!r}")
     exact(again(**inputs), module(**inputs), f"the module made again from {said}")
+
+
+def _callables(trial: Trial) -> list[Any]:
+    return [v for v in trial.options().values() if callable(v)]
 
 
 def _name(value: Any) -> str:

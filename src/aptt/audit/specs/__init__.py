@@ -3,6 +3,7 @@
 from aptt.audit.spec import Spec
 from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
+from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
@@ -20,6 +21,7 @@ _FAMILIES = (
     DENSE,
     REGIONS,
     POINTS,
+    COMPOSITES,
     VALUES,
 )
 
