@@ -40,6 +40,7 @@ def test_the_compiler_fuses_it_to_the_same_result(name):
 
 def test_every_public_loss_has_a_row():
     public = {name for name in aptt.loss.__all__ if inspect.isfunction(getattr(aptt.loss, name))}
+    public = {name for name in public if not name.endswith("_terms")}  # of a loss, by name
     assert {spec.function.__name__ for spec in SPECS.values()} == public
 
 

@@ -92,9 +92,7 @@ def measured(
 
     Without ``gamma`` (see :mod:`aptt.core.overlap`) there is no cost, and the count stands in.
     """
-    x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index)
-    if gamma and o.mode != "multiclass":
-        check_binary(t if w is None else torch.where(w == 0, 0, t), None)
+    x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index, hard=bool(gamma))
     weight = None if o.weight is None else check_vector("weight", o.weight, x)
     softmax = o.mode == "multiclass"
     sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma)
@@ -140,8 +138,13 @@ def aligned(
     mode: Mode,
     pixel_weight: Tensor | None,
     ignore_index: int | None,
+    *,
+    hard: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits ``(N, C, S)``, the target to match, and the weight of each pixel (0: removed)."""
+    """Logits ``(N, C, S)``, the target to match, and the weight of each pixel (0: removed).
+
+    ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
+    """
     check_floating(logits=logits)
     if mode == "binary":
         if target.shape == logits.shape and logits.shape[1:2] == (1,):
@@ -151,6 +154,11 @@ def aligned(
         check_shapes(logits=(logits, "N *S"), target=(target, "N *S"))
         logits, target = logits.unsqueeze(1), target.unsqueeze(1)
     indexed = mode == "multiclass" and not target.is_floating_point()
+    if hard and mode == "multiclass" and not indexed:
+        raise ValueError(
+            f"target: got {target.dtype} with mode='multiclass', wanted class indices; soft "
+            "targets are for dice_loss and dice_ce_loss"
+        )
     check_shapes(logits=(logits, "N C *S"), target=(target, "N *S" if indexed else "N C *S"))
     if mode == "multiclass" and logits.shape[1] == 1:
         raise ValueError(
@@ -174,8 +182,11 @@ def aligned(
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
         extra = pixel_weight.flatten(1).reshape(x.shape[0], x.shape[2]).to(dtype)
-        w = extra if w is None else w * (extra if indexed else extra.unsqueeze(1))
-    if not indexed:
+        extra = extra if indexed else extra.unsqueeze(1)
+        w = extra if w is None else w * extra
+    if hard and not indexed:
+        check_binary(t if w is None else t.masked_fill(w == 0, 0), None)
+    elif not indexed:
         check_range(t, 0, 1, keep=None if w is None else w != 0)
     return x, t, w
 
@@ -184,7 +195,7 @@ def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     """How many pixels, by weight, each sample and class has."""
     if w is None:
         return torch.full(x.shape[:2], x.shape[2], device=x.device)
-    return w.sum(-1) if w.ndim == x.ndim else w.sum(-1, keepdim=True).expand(x.shape[:2])
+    return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
 
 
 def check_regions(

@@ -42,7 +42,7 @@ from aptt.core.regions import (
     reduced,
     shares,
 )
-from aptt.core.shapes import check_binary, check_choice, check_number, check_vector
+from aptt.core.shapes import check_choice, check_number, check_vector
 from aptt.core.streaming import widen
 
 __all__ = [
@@ -719,7 +719,6 @@ def dice_focal_terms(
         {'dice': 0.5143, 'focal': 0.1733}
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False, gamma=gamma)
-    _check_hard(target, mode)
     options = RegionOptions(
         mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
     )
@@ -792,12 +791,9 @@ def lovasz_loss(
         2.5
     """
     _check_lovasz(mode, background, absent, pool, reduction)
-    _check_hard(target, mode)
-    x, t, w = aligned(logits, target, mode, pixel_weight, ignore_index)
+    x, t, w = aligned(logits, target, mode, pixel_weight, ignore_index, hard=True)
     given = None if weight is None else check_vector("weight", weight, x)
     softmax, batch = mode == "multiclass", pool == "batch"
-    if not softmax:
-        check_binary(t if w is None else torch.where(_across(w, t) == 0, 0, t), None)
     loss = lovasz_sums(x, t, w, softmax=softmax, batch=batch, absent=absent == "penalize")
     truth, sizes = _foreground(x, t, w), pixels(x, w)
     if batch:
@@ -848,18 +844,6 @@ def _foreground(x: Tensor, t: Tensor, w: Tensor | None) -> Tensor:
         return (t if w is None else torch.where(w == 0, 0, t) * w).sum(2, dtype=widen(x[:0]).dtype)
     mine = torch.ones_like(t, dtype=widen(x[:0]).dtype) if w is None else w
     return torch.zeros(x.shape[:2], dtype=mine.dtype, device=x.device).scatter_add(1, t, mine)
-
-
-def _across(w: Tensor, t: Tensor) -> Tensor:
-    return w if w.ndim == t.ndim else w.unsqueeze(1)
-
-
-def _check_hard(target: Tensor, mode: Mode) -> None:
-    if mode == "multiclass" and target.is_floating_point():
-        raise ValueError(
-            f"target: got {target.dtype} with mode='multiclass', wanted class indices; soft "
-            "targets are for dice_loss and dice_ce_loss"
-        )
 
 
 def _check_weights(**weights: float) -> None:
