@@ -20,7 +20,7 @@ from aptt.core.shapes import (
     check_shapes,
     check_vector,
 )
-from aptt.core.streaming import widen
+from aptt.core.streaming import streams, widen
 
 __all__ = [
     "Absent",
@@ -173,10 +173,14 @@ def aligned(
         ignored = -100 if ignore_index is None else ignore_index
         check_classes(t, x.shape[1], ignored)
         keep = t != ignored
-        t = torch.where(keep, t, 0).long()
     elif ignore_index is not None:
         keep = t != ignore_index
-        t = torch.where(keep, t, 0)
+    if keep is not None:
+        if streams(x, ()) and keep.device.type == "cpu" and bool(keep.all()):
+            keep = None  # looking costs less than a copy of the target and a mask
+        else:
+            t = torch.where(keep, t, 0)
+    t = t.long() if indexed else t
     dtype = widen(x[:0]).dtype
     w = None if keep is None else keep.to(dtype)
     if pixel_weight is not None:
