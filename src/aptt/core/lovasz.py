@@ -82,24 +82,24 @@ def _steps(
     ``total`` is all foreground, ``hit`` and ``false`` are what came before these pixels. Without
     any foreground the first error takes all.
     """
-    w = w.to(total.dtype)
+    w, tiny = w.to(total.dtype), torch.finfo(total.dtype).tiny
     mine, others = h * w, (1 - h) * w
     left = total - (hit + mine.cumsum(-1))
     union = total + (false + others.cumsum(-1))
     before = union - others
-    known = torch.where(union > 0, union, 1)
-    across = torch.where(before > 0, left / torch.where(before > 0, before, 1), 1)
-    steps = torch.where(h > 0, w, others * across) / known
+    across = torch.where(before > 0, left / before.clamp_min(tiny), 1)
+    steps = (mine + others * across) / union.clamp_min(tiny)
     return steps, hit + mine.sum(-1, keepdim=True), false + others.sum(-1, keepdim=True)
 
 
-def _order(e: Tensor) -> Tensor:
-    """Indices from the largest error to the smallest, the first of equals first."""
-    bits = {torch.float32: torch.int32, torch.float64: torch.int64}[e.dtype]
+def _falling(e: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors from the largest to the smallest, the first of equals first; and where they were."""
     if e.device.type != "cpu":
-        return e.sort(descending=True, stable=True)[1]
+        return e.sort(descending=True, stable=True)
+    bits = {torch.float32: torch.int32, torch.float64: torch.int64}[e.dtype]
     largest = torch.tensor(torch.inf, dtype=e.dtype).view(bits)
-    return torch.sub(largest, e.view(bits)).sort(stable=True)[1]
+    keys, order = torch.sub(largest, e.view(bits)).sort(stable=True)
+    return torch.sub(largest, keys, out=keys).view(e.dtype), order
 
 
 class _Sorted(torch.autograd.Function):
@@ -162,8 +162,9 @@ def _walk(
                 z, h = z.masked_fill(v == 0, 0.0), h.masked_fill(v == 0, 0.0)
             if norms is not None:
                 top, share = norms
-                z = exp_(z - top[some]).mul_(share[some])
-            e = _errors(z, h, softmax=softmax)
+                e = exp_(z - top[some]).mul_(share[some]).sub_(h).abs_()
+            else:
+                e = _errors(z, h, softmax=False)
             lists = [a.reshape(-1) for a in (e, h, *(() if v is None else (v,)))]
             if not absent and h.device.type == "cpu" and not bool(h.any()):
                 slope = torch.zeros((), dtype=dtype)
@@ -171,8 +172,6 @@ def _walk(
                 values[i, c], slope = _sum_of_list(*lists, learns=learns)
             if slopes is not None:
                 slopes[some, c] = slope.expand(h.numel()).view_as(h)
-                if not softmax:
-                    slopes[some, c] *= e > 0
     return values[0] if batch else values, slopes
 
 
@@ -180,17 +179,20 @@ def _sum_of_list(
     e: Tensor, h: Tensor, w: Tensor | None = None, *, learns: bool
 ) -> tuple[Tensor, Tensor]:
     """The loss of one list of pixels, and its slope by what was predicted for each."""
-    order, wide = _order(e), _widest(e)
-    value, hit, false = torch.zeros(3, 1, dtype=wide, device=e.device).unbind(0)
+    wide = _widest(e)
     total = (h if w is None else h * w).sum(dtype=wide).unsqueeze(0)
+    kind = h.to(torch.bool)  # small: its gathers stay in the cache
     slope = torch.empty_like(e) if learns else e
-    for at in order.split(_CHUNK):
-        near, mine = e[at], h[at]
-        by = torch.ones_like(mine) if w is None else w[at]
+    errors, order = _falling(e)
+    value, hit, false = torch.zeros(3, 1, dtype=wide, device=e.device).unbind(0)
+    for near, at in zip(errors.split(_CHUNK), order.split(_CHUNK), strict=True):
+        mine = kind.gather(0, at).to(e.dtype)
+        by = torch.ones_like(mine) if w is None else w.gather(0, at)
         steps, hit, false = _steps(mine, by, total, hit, false)
         value = value + (steps * near).sum()
         if learns:
-            slope.scatter_(0, at, steps.to(e.dtype).mul_(1 - 2 * mine))
+            steps = steps.to(e.dtype).mul_(near > 0)  # where nothing is wrong nothing is pulled
+            slope.scatter_(0, at, steps.mul_(1 - 2 * mine))
     return value[0], slope
 
 
