@@ -13,6 +13,7 @@ from benchmarks.cases import (
     linear,
     overlap,
     points,
+    regions,
     rmse,
 )
 
@@ -26,6 +27,7 @@ _FAMILIES = (
     dense,
     boxes,
     overlap,
+    regions,
     rmse,
     points,
 )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aptt.audit.figures import about, exact, require, same
 from aptt.audit.promise import promise, promise_of_row
-from aptt.audit.spec import Inputs, Refused, Spec, Trial
+from aptt.audit.spec import Inputs, Options, Refused, Spec, Trial
 from aptt.audit.ways import plainly
 
 __all__ = [
@@ -175,12 +175,17 @@ def bad_input_is_refused(spec: Spec) -> None:
     """Wrong shapes, dtypes, options and values raise an error that names the argument."""
     trial = spec.trials()[0]
     for refused in (*_always_refused(trial), *spec.refused):
-        calls = {"function": lambda i, o: spec.function(**i, **trial.options(**o))}
+        calls = {"function": lambda i, o: spec.function(**i, **{**trial.options(), **o})}
         if spec.module is not None:
-            calls["module"] = lambda i, o: trial.module(**o)(**i)
+            calls["module"] = lambda i, o: _made(spec, {**trial.options(), **o})(**i)
         for which, call in calls.items():
             with plainly():
                 _refuses(call, trial, refused, which)
+
+
+def _made(spec: Spec, options: Options) -> nn.Module:
+    assert spec.module is not None
+    return spec.module(**options)
 
 
 def _refuses(
@@ -214,8 +219,9 @@ def _always_refused(trial: Trial) -> Sequence[Refused]:
     def deeper(i: Inputs) -> Inputs:
         return {**i, target: i[target].unsqueeze(0)}
 
+    unknown = ("average", "none") if trial.spec.composite else ("average",)
     return [
-        Refused("an unknown reduction", "reduction", {"reduction": "average"}),
+        *(Refused(f"reduction {r!r}", "reduction", {"reduction": r}) for r in unknown),
         Refused("an unknown keyword", "colour", {"colour": 1}, error=TypeError),
         Refused(f"integer {prediction}", prediction, change=integers, error=TypeError),
         Refused(f"another axis on {target}", target, change=deeper),
