@@ -22,6 +22,7 @@ __all__ = [
     "check_shapes",
     "check_vector",
     "class_axis",
+    "is_readable",
     "split_axis",
 ]
 
@@ -188,7 +189,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: st
 
 def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None) -> None:
     """Refuse targets out of a closed range, among those that count; in eager mode on CPU."""
-    if target.dtype == torch.bool or not _readable(target):
+    if target.dtype == torch.bool or not is_readable(target):
         return
     if bool(target.amin() >= low) and bool(target.amax() <= high):
         return
@@ -224,7 +225,7 @@ def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> Non
 
     Elsewhere the gather of the target's logit asserts the range on the device.
     """
-    if not _readable(target):
+    if not is_readable(target):
         return
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < classes:
@@ -245,7 +246,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         return
     if target.is_complex():
         raise TypeError(f"target: got {target.dtype}, wanted 0 and 1, of a real dtype or bool")
-    if not _readable(target):
+    if not is_readable(target):
         return
     for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
         low, high = part.aminmax()
@@ -264,7 +265,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
             )
 
 
-def _readable(t: Tensor) -> bool:
+def is_readable(t: Tensor) -> bool:
     """Whether looking at values is free: plain tensors on the CPU, outside any transform."""
     return (
         not torch.compiler.is_compiling()
