@@ -21,6 +21,14 @@ from aptt.loss.classification import (
     cross_entropy,
 )
 from aptt.loss.focal import FocalLoss, focal_loss
+from aptt.loss.mel import (
+    MelLoss,
+    MultiResolutionSTFTLoss,
+    STFTLoss,
+    mel_loss,
+    multi_resolution_stft_loss,
+    stft_loss,
+)
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
     DiceLoss,
@@ -31,6 +39,18 @@ from aptt.loss.segmentation import (
     focal_tversky_loss,
     mask_iou_loss,
     tversky_loss,
+)
+from aptt.loss.snr import (
+    PermutationInvariantLoss,
+    SDSDRLoss,
+    SISDRLoss,
+    SISNRLoss,
+    SNRLoss,
+    permutation_invariant_loss,
+    sd_sdr_loss,
+    si_sdr_loss,
+    si_snr_loss,
+    snr_loss,
 )
 
 __all__ = [
@@ -45,9 +65,17 @@ __all__ = [
     "FocalTverskyLoss",
     "GIoULoss",
     "IoULoss",
+    "MelLoss",
+    "MultiResolutionSTFTLoss",
+    "PermutationInvariantLoss",
     "RMSELoss",
     "RMSLELoss",
+    "SDSDRLoss",
+    "SISDRLoss",
+    "SISNRLoss",
     "SIoULoss",
+    "SNRLoss",
+    "STFTLoss",
     "TverskyLoss",
     "binary_cross_entropy",
     "box_iou_loss",
@@ -60,8 +88,16 @@ __all__ = [
     "focal_tversky_loss",
     "giou_loss",
     "mask_iou_loss",
+    "mel_loss",
+    "multi_resolution_stft_loss",
+    "permutation_invariant_loss",
     "rmse_loss",
     "rmsle_loss",
+    "sd_sdr_loss",
+    "si_sdr_loss",
+    "si_snr_loss",
     "siou_loss",
+    "snr_loss",
+    "stft_loss",
     "tversky_loss",
 ]

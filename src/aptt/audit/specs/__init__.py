@@ -5,8 +5,9 @@ from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
+from aptt.audit.specs.waves import WAVES
 
 __all__ = ["SPECS"]
 
-SPECS: dict[str, Spec] = {row.name: row for row in (*CLASSES, *BOXES, *REGIONS, *VALUES)}
+SPECS: dict[str, Spec] = {row.name: row for row in (*CLASSES, *BOXES, *REGIONS, *VALUES, *WAVES)}
 """Every row by its name."""
