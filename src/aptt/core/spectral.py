@@ -200,14 +200,18 @@ def _spectrum(x: Tensor, counts: Tensor | None, r: Resolution, power: int) -> Te
         padded = x.gather(1, at)
     padded = torch.where(shown, padded, 0.0)
     left = (r.n_fft - r.win) // 2
-    framed = padded[:, left : padded.shape[1] - (r.n_fft - r.win - left)].unfold(1, r.win, r.hop)
+    starts = torch.arange(r.frames(size), device=x.device) * r.hop + left
+    grid = starts.unsqueeze(1) + torch.arange(r.win, device=x.device)
+    framed = padded.index_select(1, grid.flatten()).unflatten(1, grid.shape)
     spectrum = torch.fft.rfft(framed * window, n=r.n_fft).abs()
     if power == 2:
         spectrum = spectrum.square()
     if filters is None:
         return spectrum
-    with torch.autocast(x.device.type, enabled=False):
+    if x.device.type == "mps":
         return spectrum @ filters
+    # autocast would take a product in half precision, and its gradient; it leaves this one alone
+    return (spectrum.double() @ filters.double()).to(x.dtype)
 
 
 def _distance(
@@ -219,8 +223,8 @@ def _distance(
     distance: Distance,
 ) -> Tensor:
     """The distance of each signal ``(N, T)``."""
-    if x.shape[1] == 0:
-        return x.sum(1)
+    if x.numel() == 0:
+        return (x + t).sum(1)
     if counts is not None:
         real = inside(counts, x.shape[1])
         x, t = x.masked_fill(~real, 0.0), t.masked_fill(~real, 0.0)
@@ -240,8 +244,7 @@ def _at_one(x: Tensor, t: Tensor, counts: Tensor | None, r: Resolution, d: Dista
         a, b = torch.where(there, a, 0.0), torch.where(there, b, 0.0)  # where both are 0, so is
     value = torch.zeros_like(share)  # every part
     if d.logarithm:
-        apart = (_log(a, d) - _log(b, d)).abs()
-        value = value + d.logarithm * d.unit * share * apart.sum((1, 2))
+        value = value + d.logarithm * d.unit * share * _log_ratio(a, b, d).sum((1, 2))
     if d.linear:
         value = value + d.linear * share * (a - b).abs().sum((1, 2))
     if d.convergence:
@@ -256,8 +259,12 @@ def _ratio(apart: Tensor, b: Tensor) -> Tensor:
     return torch.where(some, root, 0 * apart)
 
 
-def _log(a: Tensor, d: Distance) -> Tensor:
-    return (a.clamp(min=d.floor) if d.clamps else a + d.floor).log()
+def _log_ratio(a: Tensor, b: Tensor, d: Distance) -> Tensor:
+    """The distance of two logarithms, as one, which is exact where the two are close."""
+    if d.clamps:
+        a, b = a.clamp(min=d.floor), b.clamp(min=d.floor)
+    least = torch.minimum(a, b)
+    return torch.log1p((a - b).abs() / (least if d.clamps else least + d.floor))
 
 
 # ------------------------------------------------------------------------------ by hand
@@ -372,15 +379,18 @@ def _compared(
                 h.add_(torch.sgn(c, out=work("sign", a)), alpha=share * d.linear * each)
             value += d.linear * each * c.abs_().sum((1, 2))
     if d.logarithm:
-        sized = torch.clamp(a, min=d.floor, out=c) if d.clamps else torch.add(a, d.floor, out=c)
-        b = b.clamp_(min=d.floor) if d.clamps else b.add_(d.floor)
-        apart = torch.log(sized, out=work("squares", a)).sub_(b.log_())
+        sized = torch.clamp(a, min=d.floor, out=c) if d.clamps else a
+        b = b.clamp_(min=d.floor) if d.clamps else b
+        apart, least = work("squares", a), torch.minimum(sized, b, out=work("sign", a))
+        torch.sub(sized, b, out=apart)
+        if not d.clamps:
+            least.add_(d.floor)
         if keeps:
-            sign = torch.sgn(apart, out=work("sign", a)).div_(sized)
+            torch.sgn(apart, out=b).div_(sized if d.clamps else torch.add(a, d.floor, out=c))
             if d.clamps:
-                sign.mul_(torch.ge(a, d.floor, out=b))
-            h.add_(sign, alpha=share * d.logarithm * d.unit * each)
-        value += d.logarithm * d.unit * each * apart.abs_().sum((1, 2))
+                b.mul_(torch.ge(a, d.floor, out=c))
+            h.add_(b, alpha=share * d.logarithm * d.unit * each)
+        value += d.logarithm * d.unit * each * apart.abs_().div_(least).log1p_().sum((1, 2))
     return value
 
 

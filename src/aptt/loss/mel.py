@@ -36,7 +36,7 @@ from aptt.core.spectral import (
     check_filters,
     filterbank,
 )
-from aptt.core.streaming import evaluate
+from aptt.core.streaming import evaluate, widen
 
 __all__ = [
     "MelLoss",
@@ -525,7 +525,7 @@ def _sum_and_difference(v: Tensor) -> Tensor:
         raise ValueError(
             f"stereo: 'sum_difference' with estimate {tuple(v.shape)}, wanted (..., 2, T)"
         )
-    left, right = v.unbind(-2)
+    left, right = widen(v).unbind(-2)
     return torch.stack((left + right, left - right), -2)
 
 

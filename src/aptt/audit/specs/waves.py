@@ -33,21 +33,30 @@ from aptt.loss import (
 __all__ = ["WAVES"]
 
 
+_HOP = 9
+_JUMP = "a target that is no longer silent is judged by a ratio: its loss jumps"
+
+
 def _signals(*shape: int, offset: float = 0.0) -> Maker:
     def made(g: Generator, n: int) -> Inputs:
         target = normal(g, n, *shape)
         noise = normal(g, n, *shape, scale=0.5)
-        return {"estimate": 0.8 * target + noise + offset, "target": target - offset}
+        return {"estimate": 0.8 * target + noise + offset, "target": target + offset}
 
     return made
 
 
-def _clicks(*shape: int) -> Maker:
-    """Noise with a click in each frame, so that no frequency is missing."""
+def _clicks(*shape: int, at: int = 0) -> Maker:
+    """Noise with a click amid each frame of nine, so that no frequency is missing.
+
+    Where one is, the slope of its logarithm, and the phase it goes along, are all rounding.
+    """
 
     def made(g: Generator, n: int) -> Inputs:
         time = torch.arange(shape[-1])
-        clicks = 4.0 * (time % 9 == 4) - 3.0 * (time % 9 == 5)
+        clicks = 4.0 * (time % _HOP == at)
+        if len(shape) == 2:  # channels apart, so that their difference has clicks too
+            clicks = clicks * torch.arange(1, 1 + shape[0]).unsqueeze(1)
         noisy = [clicks * (1 + 0.3 * k) + normal(g, n, *shape, scale=0.2) for k in range(2)]
         return {"estimate": noisy[0], "target": noisy[1]}
 
@@ -141,11 +150,23 @@ def _with_lengths(inputs: Inputs, length: int) -> Inputs:
     return {**inputs, "lengths": torch.full((len(inputs["estimate"]),), length)}
 
 
+def _at_most(which: str) -> Callable[[Inputs], Tensor]:
+    """What the docstring says: 4.35 * 10**(cap / 20) over the norm of a signal, silent at 1."""
+
+    def bound(inputs: Inputs) -> Tensor:
+        norm = inputs[which].norm(dim=-1, keepdim=True)
+        unit = math.sqrt(inputs[which].shape[-1])
+        return 4.35e5 / torch.where(norm > 0, norm, unit)
+
+    return bound
+
+
 def _ratios(
     function: Callable[..., Tensor],
     module: Callable[..., nn.Module],
     *,
     centred: bool = False,
+    bound: Callable[[Inputs], Tensor] | None = None,
     exempt: Mapping[str, str] = NOTHING_FROZEN,
 ) -> Spec:
     plain = _signals(17)
@@ -167,6 +188,7 @@ def _ratios(
                 exempt={
                     **unlike,
                     "hopeless_keeps_a_gradient": "what is skipped has none, by definition",
+                    "gradient_reaches_all_who_ask": _JUMP,
                 },
             ),
             "some silent": case(
@@ -174,6 +196,7 @@ def _ratios(
                 exempt={
                     **unlike,
                     "hopeless_keeps_a_gradient": "the hopeless is made of the target, silent here",
+                    "gradient_reaches_all_who_ask": _JUMP,
                     "scale_invariance": "the level of a silent target's estimate has a unit",
                 },
             ),
@@ -185,6 +208,7 @@ def _ratios(
         least_within=256.0,
         hopeless=_rolled,
         extremes=_levels,
+        bound=bound,
         scaling=Scaling(_measured),
         refused=(
             Refused("a cap beyond double precision", "cap", {"cap": 200.0}),
@@ -258,14 +282,14 @@ _UNLIKE: dict[str, Any] = {
     "framing": "tight",
     "power": 2,
     "log": "log10",
-    "floor": 1e-2,
+    "floor": 18.0,
     "floor_by": "clamp",
 }
 
 WAVES = (
-    _ratios(snr_loss, SNRLoss),
-    _ratios(si_sdr_loss, SISDRLoss),
-    _ratios(si_snr_loss, SISNRLoss, centred=True),
+    _ratios(snr_loss, SNRLoss, bound=_at_most("target")),
+    _ratios(si_sdr_loss, SISDRLoss, bound=_at_most("estimate")),
+    _ratios(si_snr_loss, SISNRLoss, centred=True, bound=_at_most("estimate")),
     _ratios(sd_sdr_loss, SDSDRLoss),
     Spec(
         name="permutation_invariant_loss",
@@ -273,9 +297,9 @@ WAVES = (
         module=PermutationInvariantLoss,
         inputs=_signals(3, 9),
         cases={
-            "three sources": case(),
+            "three sources": case(loss=si_sdr_loss),
             "by SNR, ragged": case(_ragged(_signals(2, 9)), loss=snr_loss, reduction="none"),
-            "four, of two channels": case(_signals(4, 2, 9), reduction="sum"),
+            "four, of two channels": case(_signals(4, 2, 9), loss=si_sdr_loss, reduction="sum"),
         },
         joint=True,
         hide=_hide,
@@ -303,12 +327,12 @@ WAVES = (
         mel_loss,
         MelLoss,
         {
-            "one": case(sample_rate=16, n_fft=16, n_mels=3),
+            "one": case(sample_rate=16, n_fft=16, hop_length=_HOP, n_mels=3),
             "several, ragged": case(
-                _ragged(_clicks(30)),
+                _ragged(_clicks(30, at=4)),
                 sample_rate=16,
                 n_fft=(10, 16),
-                hop_length=(3, 5),
+                hop_length=(_HOP, _HOP),
                 win_length=(10, 12),
                 n_mels=(2, 3),
                 scales="sum",
@@ -319,6 +343,7 @@ WAVES = (
                 _clicks(2, 30),
                 sample_rate=16,
                 n_fft=16,
+                hop_length=_HOP,
                 n_mels=3,
                 f_min=1.0,
                 f_max=7.0,
@@ -329,7 +354,12 @@ WAVES = (
                 **_ALL_WEIGHTS,
             ),
             "preset, empty filters": case(
-                preset="audiocraft", n_fft=16, hop_length=4, n_mels=9, empty_filters="keep"
+                _clicks(30, at=4),
+                preset="audiocraft",
+                n_fft=16,
+                hop_length=_HOP,
+                n_mels=9,
+                empty_filters="keep",
             ),
         },
         (
@@ -348,11 +378,11 @@ WAVES = (
         stft_loss,
         STFTLoss,
         {
-            "one": case(n_fft=9),
+            "one": case(n_fft=9, hop_length=_HOP),
             "ragged": case(
-                _ragged(_clicks(30)),
+                _ragged(_clicks(30, at=4)),
                 n_fft=10,
-                hop_length=3,
+                hop_length=_HOP,
                 win_length=9,
                 reduction="none",
                 **_UNLIKE,
@@ -360,6 +390,7 @@ WAVES = (
             "stereo": case(
                 _clicks(2, 30),
                 n_fft=9,
+                hop_length=_HOP,
                 stereo="sum_difference",
                 reduction="sum",
                 **_ALL_WEIGHTS,
@@ -371,11 +402,11 @@ WAVES = (
         multi_resolution_stft_loss,
         MultiResolutionSTFTLoss,
         {
-            "two": case(n_fft=(9, 10)),
+            "two": case(n_fft=(9, 10), hop_length=_HOP),
             "ragged": case(
-                _ragged(_clicks(30)),
+                _ragged(_clicks(30, at=4)),
                 n_fft=(9, 10),
-                hop_length=(3, 2),
+                hop_length=(_HOP, _HOP),
                 win_length=9,
                 scales="sum",
                 reduction="none",
@@ -384,11 +415,12 @@ WAVES = (
             "stereo": case(
                 _clicks(2, 30),
                 n_fft=(9, 10),
+                hop_length=_HOP,
                 stereo="sum_difference",
                 reduction="sum",
                 **_ALL_WEIGHTS,
             ),
-            "preset": case(preset="pwg", n_fft=(9, 10)),
+            "preset": case(preset="pwg", n_fft=(9, 10), hop_length=_HOP),
         },
         (
             Refused("an unknown preset", "preset", {"preset": "tacotron"}),
