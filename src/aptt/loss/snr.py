@@ -315,25 +315,29 @@ def _decibels(
     kind: Kind, sums: Tensor, n: Tensor, zero_mean: bool, cap: float, silent: Silent
 ) -> tuple[Tensor, Tensor]:
     """The loss of each signal from its sums, and which signals count."""
-    noise, power, cross, bias, mean = sums.unbind(-1)
+    noise, power, cross, energy, along, bias, mean = sums.unbind(-1)
+    near = 4 * noise < power
     some = n > 0
     full, n = power, torch.where(some, n, 1)
     if zero_mean:
         noise = (noise - bias.square() / n).clamp(min=0)
         power = power - mean.square() / n
         cross = cross - bias * mean / n
+        energy = energy - (bias + mean).square() / n
+        along = along - (bias + mean) * mean / n
     t = 10 ** (-cap / 10)
     heard = power > _ROUNDING * full if zero_mean else power > 0
     # in units of the target, so that nothing below depends on its level
     unit = torch.where(heard, power, 1)
-    d, p = noise / unit, cross / unit
-    a = (1 + p).square()
+    # near the target its difference is what must not be lost, elsewhere the estimate itself
+    d, p, e = noise / unit, cross / unit, energy / unit
+    a = torch.where(near, 1 + p, along / unit).square()
     if kind == "snr":
         error, signal = d + t, torch.ones_like(d)
     elif kind == "sd_sdr":
         error, signal = d + t * a, a + _UNHEARD
     else:
-        residual = (d - p.square()).clamp(min=0)
+        residual = torch.where(near, d - p.square(), e - a).clamp(min=0)
         both = t / (1 - t) * (a + residual)
         error, signal = residual + both + _UNHEARD, a + both + t * _UNHEARD
     ratio = torch.where(heard, error / signal, 1)
@@ -347,7 +351,7 @@ def _decibels(
 def _sums(
     x: Tensor, t: Tensor, mask: Tensor | None, *, cross: bool, means: bool, size: int
 ) -> Tensor:
-    """Of each signal: |d|**2, |s|**2, <d, s>, the sum of d, and the sum of s."""
+    """Of each signal: |d|**2, |s|**2, <d, s>, |e|**2, <e, s>, and the sums of d and of s."""
     x, t = _wide(x), _wide(t)
     if mask is not None:
         x, t = x.masked_fill(~mask, 0), t.masked_fill(~mask, 0)
@@ -358,6 +362,8 @@ def _sums(
             d.square().sum((1, 2)),
             t.square().sum((1, 2)),
             (d * t).sum((1, 2)) if cross else none,
+            x.square().sum((1, 2)) if cross else none,
+            (x * t).sum((1, 2)) if cross else none,
             d.sum((1, 2)) if means else none,
             t.sum((1, 2)) if means else none,
         ),
@@ -392,7 +398,7 @@ def _sums_forward(
     power = torch.mul(t, t, out=product).sum((1, 2)).double()
     fine = _held_by_singles(noise, power)
     none = torch.zeros_like(noise)
-    both, bias, mean = none, none, none
+    both, bias, mean = [none] * 3, none, none
     if fine and cross:
         both, fine = _cross(x, t, d, product, noise, power)
     if fine and means:
@@ -401,25 +407,26 @@ def _sums_forward(
         fine = bool((n * noise >= 2 * bias.square()).all() & (n * power >= 2 * mean.square()).all())
     if not fine:  # too small, too large, or about to cancel
         return in_double()
-    sums = torch.stack((noise, power, both, bias, mean), -1)
+    sums = torch.stack((noise, power, *both, bias, mean), -1)
     return sums, (sums,)
 
 
 def _cross(
     x: Tensor, t: Tensor, d: Tensor, product: Tensor, noise: Tensor, power: Tensor
-) -> tuple[Tensor, bool]:
-    """<d, s> in single precision, and whether what is made of it keeps that precision."""
+) -> tuple[list[Tensor], bool]:
+    """<d, s>, |e|**2 and <e, s> in single precision, and whether what they make keeps it."""
     near = 4 * noise < power
-    both = torch.empty_like(noise)
+    both, energy, along = torch.zeros_like(noise), torch.ones_like(noise), torch.ones_like(noise)
     if bool(near.any()):
         both = torch.mul(d, t, out=product).sum((1, 2)).double()
-    if not bool(near.all()):  # far from the target, <e, s> is what must not be lost
-        both = torch.where(near, both, torch.mul(x, t, out=product).sum((1, 2)).double() - power)
-    along = both + power
-    energy = noise + both + along
-    fine = both.square() <= 0.75 * noise * power
-    fine &= near | (1e3 * x.shape[2] * along.square() >= energy * power)
-    return both, bool(fine.all())
+    if not bool(near.all()):
+        energy = torch.mul(x, x, out=product).sum((1, 2)).double()
+        along = torch.mul(x, t, out=product).sum((1, 2)).double()
+        both = torch.where(near, both, along - power)
+    apart = torch.where(near, both.square() / noise, along.square() / energy)
+    fine = (energy > 1e-24) & (energy < 1e30) & (apart <= 0.75 * power)
+    fine &= near | (1e3 * x.shape[2] * apart >= power)
+    return [both, energy, along], bool(fine.all())
 
 
 def _held_by_singles(*squares: Tensor) -> bool:
@@ -441,7 +448,8 @@ def _sums_backward(
     size: int,
 ) -> None:
     up = up.unsqueeze(1)
-    on_d, on_t, on_1 = 2 * up[..., :1], up[..., 2:3], up[..., 3:4]
+    on_noise, _, on_cross, on_energy, on_along, on_1, _ = up.split(1, -1)
+    on_d, on_t = 2 * (on_noise + on_energy), on_cross + on_along + 2 * on_energy
     least = torch.where(on_d == 0, 1, on_d).abs().amin()
     noise, power, both = kept[0][:, None, :3].split(1, -1)
     parts = on_d.square() * noise + on_t.square() * power
