@@ -17,6 +17,7 @@ __all__ = ["RECIPES", "open_recipe"]
 RECIPES = {
     "classification": "Classification",
     "segmentation": "Segmentation",
+    "audio": "Audio",
 }
 """Each recipe's file and class, in the order in which they run."""
 

@@ -24,7 +24,7 @@ _RATE = 8000
 _NOTE = 4000  # samples: half a second
 _NOTES = 3  # in a phrase
 _SHIFTS = range(-4, 5)  # semitones
-_BATCH = 8
+_BATCH = 12
 _TESTS = 32
 _N_FFT, _HOP, _BINS = 512, 128, 257
 _CHANNELS = 96
@@ -79,7 +79,7 @@ class Audio(Recipe):
             terms="GPL-2, as Debian's timgm6mb-soundfont has it",
         ),
     )
-    steps = 200
+    steps = 400
     learning_rate = 3e-3
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class _Mask(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv1d(_BINS, _CHANNELS, 3, padding=1),
             nn.ReLU(),
-            nn.Conv1d(_CHANNELS, _CHANNELS, 3, padding=1),
+            nn.Conv1d(_CHANNELS, _CHANNELS, 5, padding=2),
             nn.ReLU(),
             nn.Conv1d(_CHANNELS, _BINS, 1),
         )

@@ -124,7 +124,7 @@ def _levels() -> Inputs:
     parts = [(estimate * s, target * s) for s in scales]
     none = torch.zeros(1, 64, dtype=torch.float64)
     parts += [(none, target[:1]), (target[:1], none), (none, none), (none + 1, target[1:2])]
-    parts += [(target[:1] * 1e-3, target[:1] * 1e3), (target[:1] * 1e3 + noise[:1], target[:1])]
+    parts += [(target[:1] * 0.1, target[:1] * 10.0), (target[:1] * 1e3 + noise[:1], target[:1])]
     return {
         "estimate": torch.cat([e for e, _ in parts]),
         "target": torch.cat([t for _, t in parts]),
