@@ -5,6 +5,7 @@ from __future__ import annotations
 import aptt.loss
 from benchmarks.case import Case
 from benchmarks.cases import (
+    audio,
     boxes,
     classification,
     dense,
@@ -29,6 +30,7 @@ _FAMILIES = (
     overlap,
     regions,
     rmse,
+    audio,
     points,
 )
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.softmax import on_class_axis
-from aptt.core.streaming import Formula, Work, _batched, _blocks, _Run, exp_, streams, widen
+from aptt.core.streaming import Formula, Work, _blocks, _Run, batched, exp_, streams, widen
 
 __all__ = ["lovasz_sums"]
 
@@ -126,7 +126,7 @@ class _Sorted(torch.autograd.Function):
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
         x, t, w, slopes = ctx.saved_tensors
         softmax, batch = ctx.way
-        if torch.is_grad_enabled() or _batched(up):  # a gradient of this one, or many at once
+        if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
             again = torch.is_grad_enabled()
             with torch.enable_grad():
                 value = _plain(x, t, w, softmax=softmax, batch=batch)

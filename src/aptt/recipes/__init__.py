@@ -23,6 +23,7 @@ RECIPES = {
     "continual": "Continual",
     "detection": "Detection",
     "keypoints": "Keypoints",
+    "audio": "Audio",
 }
 """Each recipe's file and class, in the order in which they run."""
 

@@ -10,6 +10,7 @@ from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
+from aptt.audit.specs.waves import WAVES
 
 __all__ = ["SPECS"]
 
@@ -22,6 +23,7 @@ _FAMILIES = (
     REGIONS,
     POINTS,
     COMPOSITES,
+    WAVES,
     VALUES,
 )
 
