@@ -99,22 +99,18 @@ def _make(where: str, entry: Any, makers: Mapping[str, Callable[..., Any]]) -> A
         hint = " (that is Hydra's key; here it is 'use')" if "_target_" in options else ""
         raise ValueError(f"{where}: no 'use' among {', '.join(options) or 'nothing'}{hint}")
     used = str(options.pop("use"))
-    found = [maker for name, maker in makers.items() if used in (name, _short(name))]
-    if not found:
-        raise unknown(f"{where}", used, makers)
-    maker = found[0]
+    maker = makers.get(used) or {_short(name): made for name, made in makers.items()}.get(
+        _short(used)
+    )
+    if maker is None:
+        raise unknown(where, used, makers)
     check_known(f"{where}: option", options, list(inspect.signature(maker).parameters))
     return maker(**options)
 
 
 def _short(name: str) -> str:
-    """``MultiMarginLoss`` may be called ``multi_margin``."""
-    stem = name.removesuffix("Loss")
-    short = "".join(
-        f"_{letter}" if letter.isupper() and i and not stem[i - 1].isupper() else letter
-        for i, letter in enumerate(stem)
-    )
-    return short.lower()
+    """``MultiMarginLoss`` may be called ``multi_margin``, ``GIoULoss`` ``giou``."""
+    return name.removesuffix("Loss").replace("_", "").lower()
 
 
 def _offered(losses: Offer | Sequence[Offer]) -> dict[str, Callable[..., Any]]:

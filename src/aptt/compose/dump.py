@@ -38,13 +38,13 @@ def write(path: Path, name: str, step: int, value: float, loss: nn.Module, call:
         (a.device.type for a in (*call[0], *call[1].values()) if isinstance(a, Tensor)), "cpu"
     )
     autocast = torch.is_autocast_enabled(device)
-    kind = type(loss)
+    kind: Any = getattr(loss, "function", type(loss))
     dump = {
         "format": 1,
         "term": name,
         "step": step,
         "value": value,
-        "loss": f"{kind.__module__}.{kind.__qualname__}",
+        "loss": f"{kind.__module__}.{getattr(kind, '__qualname__', kind)}",
         "repr": repr(loss),
         "options": options,
         "not_plain": missing,
@@ -63,14 +63,17 @@ def write(path: Path, name: str, step: int, value: float, loss: nn.Module, call:
 def reproduce(path: Path, loss: nn.Module) -> str:
     """Three lines of Python that have the value again, from the file alone."""
     options, missing = plain_options(loss, tensors=True)
-    kind = type(loss)
-    module, name = kind.__module__, kind.__qualname__
-    made = f"{module}.{name}(**d['options'])"
-    if missing:
-        made = f"{module}.{name}(...)"  # the reader knows what else it takes
-    if loss.state_dict().keys() - options.keys():
-        made = f"(m := {made}, m.load_state_dict(d['state']))[0]"
-    made += "" if loss.training else ".eval()"
+    function = getattr(loss, "function", None)
+    kind = type(loss) if function is None else function
+    module, name = kind.__module__, getattr(kind, "__qualname__", "...")
+    if "<" in name:  # made inside a function, so it cannot be imported
+        missing, name = [name], "..."
+    made = name if name == "..." else f"{module}.{name}"
+    if function is None:
+        made += "(...)" if missing else "(**d['options'])"
+        if loss.state_dict().keys() - options.keys():
+            made = f"(m := {made}, m.load_state_dict(d['state']))[0]"
+        made += "" if loss.training else ".eval()"
     lines = [
         f"import torch, {module}",
         f"d = torch.load({str(path)!r}, weights_only=True)",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from typing import Any
 
 from torch import Tensor
 
-from aptt.compose.schedule import options_of
+from aptt.compose.schedule import Fixed, options_of
 
 __all__ = ["plain_options"]
 
@@ -21,8 +20,8 @@ def plain_options(made: Any, *, tensors: bool = False) -> tuple[dict[str, Any], 
     holds something that is not plain, such as a callable. Tensors stay with ``tensors``, else they
     become lists.
     """
-    if is_dataclass(made):
-        return options_of(made), []  # type: ignore[arg-type]
+    if isinstance(made, Fixed):
+        return options_of(made), []
     options: dict[str, Any] = {}
     missing = []
     for name, parameter in inspect.signature(type(made).__init__).parameters.items():

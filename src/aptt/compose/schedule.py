@@ -15,19 +15,47 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
-__all__ = ["Cosine", "Piecewise", "Ramp", "Schedule", "Steps", "Weight", "options_of", "weight_at"]
+__all__ = [
+    "Cosine",
+    "Fixed",
+    "Piecewise",
+    "Ramp",
+    "Schedule",
+    "Steps",
+    "Weight",
+    "options_of",
+    "weight_at",
+]
 
 Schedule = Callable[[int], float]
 Weight = float | Schedule
 """A number, or a schedule."""
 
 
-@dataclass(frozen=True)
-class Ramp:
+class Fixed:
+    """Named numbers that never change. (Hydra would take a dataclass apart.)"""
+
+    def __init__(self, **options: Any) -> None:
+        self.__dict__.update(options)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} does not change; make another one")
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+class Ramp(Fixed):
     """In a straight line from ``start`` to ``stop``, ``over`` so many steps after ``begin``.
 
     >>> weight = Ramp(0.0, 0.3, over=10)
@@ -38,18 +66,18 @@ class Ramp:
     start: float
     stop: float
     over: int
-    begin: int = 0
+    begin: int
 
-    def __post_init__(self) -> None:
-        _check_span(self.start, self.stop, self.over, self.begin)
+    def __init__(self, start: float, stop: float, over: int, begin: int = 0) -> None:
+        _check_span(start, stop, over, begin)
+        super().__init__(start=start, stop=stop, over=over, begin=begin)
 
     def __call__(self, step: int) -> float:
         """The weight at ``step``."""
         return self.start + (self.stop - self.start) * _progress(step, self.begin, self.over)
 
 
-@dataclass(frozen=True)
-class Cosine:
+class Cosine(Fixed):
     """From ``start`` to ``stop`` along half a cosine, gently at both ends.
 
     >>> weight = Cosine(0.8, 0.2, over=100)
@@ -60,10 +88,11 @@ class Cosine:
     start: float
     stop: float
     over: int
-    begin: int = 0
+    begin: int
 
-    def __post_init__(self) -> None:
-        _check_span(self.start, self.stop, self.over, self.begin)
+    def __init__(self, start: float, stop: float, over: int, begin: int = 0) -> None:
+        _check_span(start, stop, over, begin)
+        super().__init__(start=start, stop=stop, over=over, begin=begin)
 
     def __call__(self, step: int) -> float:
         """The weight at ``step``."""
@@ -71,8 +100,7 @@ class Cosine:
         return self.start + (self.stop - self.start) * rise
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(Fixed):
     """Constant between boundaries; the first has to be step 0.
 
     >>> weight = Steps({0: 1.0, 30: 0.1})
@@ -82,19 +110,15 @@ class Steps:
 
     values: Mapping[int, float]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", _points("values", self.values))
+    def __init__(self, values: Mapping[int, float]) -> None:
+        super().__init__(values=_points("values", values))
 
     def __call__(self, step: int) -> float:
         """The weight at ``step``."""
         return list(self.values.values())[bisect_right(list(self.values), step) - 1]
 
-    def __hash__(self) -> int:
-        return hash(tuple(self.values.items()))
 
-
-@dataclass(frozen=True)
-class Piecewise:
+class Piecewise(Fixed):
     """Straight lines from point to point, constant after the last; the first has to be step 0.
 
     >>> weight = Piecewise({0: 0.0, 10: 1.0, 50: 0.2})
@@ -104,8 +128,8 @@ class Piecewise:
 
     points: Mapping[int, float]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "points", _points("points", self.points))
+    def __init__(self, points: Mapping[int, float]) -> None:
+        super().__init__(points=_points("points", points))
 
     def __call__(self, step: int) -> float:
         """The weight at ``step``."""
@@ -115,9 +139,6 @@ class Piecewise:
             return values[-1]
         x = (step - at[right - 1]) / (at[right] - at[right - 1])
         return values[right - 1] + (values[right] - values[right - 1]) * x
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.points.items()))
 
 
 def weight_at(name: str, weight: Weight, step: int) -> float:
@@ -131,10 +152,9 @@ def weight_at(name: str, weight: Weight, step: int) -> float:
     return float(value)
 
 
-def options_of(schedule: Ramp | Cosine | Steps | Piecewise) -> dict[str, Any]:
+def options_of(schedule: Fixed) -> dict[str, Any]:
     """The arguments of one of the schedules above, as plain data."""
-    values = {field.name: getattr(schedule, field.name) for field in fields(schedule)}
-    return {n: dict(v) if isinstance(v, Mapping) else v for n, v in values.items()}
+    return {n: dict(v) if isinstance(v, Mapping) else v for n, v in vars(schedule).items()}
 
 
 def _progress(step: int, begin: int, over: int) -> float:
