@@ -36,7 +36,7 @@ Weight = float | Schedule
 
 
 class Fixed:
-    """Named numbers that never change. (Hydra would take a dataclass apart.)"""
+    """Named numbers that never change; no dataclass, which Hydra would take apart."""
 
     def __init__(self, **options: Any) -> None:
         self.__dict__.update(options)
