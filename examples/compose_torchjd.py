@@ -1,6 +1,6 @@
 """Gradient surgery is TorchJD's work; our terms are what it works on.
 
-    pip install "torchjd[quadprog_projector]"
+    pip install torchjd qpsolvers quadprog
     python examples/compose_torchjd.py
 
 The weights and the account stay here, the gradients of the terms are aggregated there.

@@ -90,5 +90,5 @@ def test_trainer_gradients_do_not_depend_on_accumulation(tmp_path):
 def test_torchjd():
     module = example("compose_torchjd", "torchjd", "quadprog", "qpsolvers")
     start, end = module.main(steps=1), module.main(steps=60)
-    assert end["total"] < start["total"]
-    assert end["cls"] > 0
+    for name in ("cls", "far"):  # neither is trained at the other's cost
+        assert end[name] < 0.9 * start[name]

@@ -7,7 +7,7 @@ from aptt.compose.balance import Balance, GradShare, Uncertainty, over_ranks
 from aptt.compose.combined import CombinedLoss
 from aptt.compose.config import build
 from aptt.compose.gradients import GradReport
-from aptt.compose.history import History
+from aptt.compose.history import History, curves_of
 from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
 from aptt.compose.weighted import NonFiniteError, WeightedSum
 
@@ -25,5 +25,6 @@ __all__ = [
     "Uncertainty",
     "WeightedSum",
     "build",
+    "curves_of",
     "over_ranks",
 ]

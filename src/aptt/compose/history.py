@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 from aptt.compose.gradients import GradReport
 from aptt.compose.weighted import Total
 
-__all__ = ["History"]
+__all__ = ["History", "curves_of"]
 
 Line = list[tuple[int, float]]
 """Points: step and number."""
+Curves = dict[str, list[tuple[list[int], list[float]]]]
+"""As :func:`aptt.report.curves` draws them: by name, the steps and the numbers of each line."""
 
 
 @dataclass
@@ -44,6 +47,14 @@ class History:
         if gradients is not None:
             _extend(self.shares, step, gradients.share)
         return logged
+
+
+def curves_of(lines: Mapping[str, Line]) -> Curves:
+    """Lines for :func:`aptt.report.curves`, without the steps that have no finite number."""
+    return {
+        name: [([x for x, y in line if isfinite(y)], [y for _, y in line if isfinite(y)])]
+        for name, line in lines.items()
+    }
 
 
 def _extend(lines: dict[str, Line], step: int, numbers: Mapping[str, float]) -> None:
