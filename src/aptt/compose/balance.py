@@ -37,10 +37,14 @@ At = Tensor | Sequence[Tensor]
 
 def over_ranks(t: Tensor) -> Tensor:
     """The sum over all ranks; ``t`` itself where there is one process."""
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if there and torch.distributed.get_world_size() > 1:
+    if not _alone():
         torch.distributed.all_reduce(t)
     return t
+
+
+def _alone() -> bool:
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not there or torch.distributed.get_world_size() == 1
 
 
 class Balance(nn.Module):
@@ -146,7 +150,7 @@ class Uncertainty(Balance):
         self, s: Tensor, precision: Tensor, weights: Tensor, values: Tensor, here: Tensor | None
     ) -> Tensor:
         """Of the total by s, at the mean over the ranks with the term; 0 outwards at a bound."""
-        if self.pool is not None:
+        if self.pool is not None and not (self.pool is over_ranks and _alone()):
             here = torch.ones_like(values) if here is None else here
             values, count = self.pool(torch.stack([values * here, here]))
             values, here = values / count.clamp(min=1), count.clamp(max=1)
