@@ -24,7 +24,7 @@ clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/recipes.done: EXTRAS := recipes
-$(VENV)/dev.done: EXTRAS := dev,recipes
+$(VENV)/dev.done: EXTRAS := dev,recipes,integrations
 $(VENV)/recipes.done $(VENV)/dev.done: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.5 GB, or 5 GB where pip picks torch with CUDA ..."
 	@$(PYTHON) -m venv $(VENV)

@@ -17,6 +17,7 @@ from benchmarks.cases import (
     regions,
     rmse,
 )
+from benchmarks.cases import boxes, classification, compose, focal, overlap, rmse
 
 __all__ = ["CASES"]
 
@@ -37,6 +38,7 @@ _FAMILIES = (
 CASES: dict[str, Case] = {
     case.name: case
     for module in _FAMILIES
+    for module in (classification, focal, boxes, overlap, rmse, compose)
     for case in module.CASES
     if hasattr(aptt.loss, case.uses)
 }

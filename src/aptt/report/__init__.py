@@ -1,6 +1,6 @@
 """Tables, curves and pictures on one self-contained HTML page."""
 
-from aptt.report.drawing import curves, svg
+from aptt.report.drawing import curves, shares, svg
 from aptt.report.page import Figure, Formula, Group, Page, Row, Section, Table, write
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Section",
     "Table",
     "curves",
+    "shares",
     "svg",
     "write",
 ]
