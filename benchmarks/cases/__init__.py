@@ -8,6 +8,7 @@ from benchmarks.cases import (
     audio,
     boxes,
     classification,
+    compose,
     dense,
     distillation,
     focal,
@@ -17,7 +18,6 @@ from benchmarks.cases import (
     regions,
     rmse,
 )
-from benchmarks.cases import boxes, classification, compose, focal, overlap, rmse
 
 __all__ = ["CASES"]
 
