@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,6 +98,10 @@ def _ours_stft() -> Callable[..., Tensor]:
     return partial(aptt.loss.multi_resolution_stft_loss, preset="auraloss")
 
 
+# the logarithm is steep where a magnitude is near 0, and there float32 rounds each form otherwise:
+# in float64 the plain form and ours agree to 4e-12, in float32 either is 1 to 2 % from that
+_NEAR: dict[str, Any] = {"tolerance": 3e-2, "by_norm": True}
+
 CASES = (
     _ratio("snr", "snr_loss", "snr", "SNRLoss", "signal_noise_ratio"),
     _ratio(
@@ -110,10 +115,10 @@ CASES = (
         quick=(2, 2**14),
         contenders=(
             Contender(OURS, _ours_stft),
-            Contender("plain, compiled", lambda: plain_stft, compiled=True, tolerance=1e-3),
-            Contender("plain", lambda: plain_stft, tolerance=1e-3),
-            Contender("auraloss, compiled", _auraloss_stft, compiled=True, tolerance=2e-2),
-            Contender("auraloss", _auraloss_stft, tolerance=2e-2),
+            Contender("plain, compiled", lambda: plain_stft, compiled=True, **_NEAR),
+            Contender("plain", lambda: plain_stft, **_NEAR),
+            Contender("auraloss, compiled", _auraloss_stft, compiled=True, **_NEAR),
+            Contender("auraloss", _auraloss_stft, **_NEAR),
         ),
     ),
 )

@@ -58,7 +58,7 @@ CASES = (
         "heatmap_loss",
         _inputs,
         size=(16, 80, 128, 128),
-        quick=(2, 3, 40, 40),
+        quick=(2, 8, 48, 48),
         contenders=(
             Contender(OURS, lambda: partial(aptt.loss.heatmap_loss, kind="focal")),
             Contender("plain, compiled", lambda: plain, compiled=True),
