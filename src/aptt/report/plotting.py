@@ -27,7 +27,7 @@ class Plot:
 
     def svg(self, size: tuple[float, float] = _SIZE) -> str:
         """An SVG element that takes its colours from the page around it."""
-        return svg(self._panels(), size)
+        return svg(self.panels(), size)
 
     def save(self, path: Path | str) -> None:
         """Write a file, SVG or PNG by its suffix."""
@@ -36,9 +36,10 @@ class Plot:
             raise ValueError(f"path: got {path.name!r}, wanted a name with {' or '.join(_FORMATS)}")
         made = svg_alone if path.suffix == ".svg" else png
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(made(self._panels(), _SIZE))
+        path.write_bytes(made(self.panels(), _SIZE))
 
-    def _panels(self) -> list[Callable[[Axes], None]]:
+    def panels(self) -> list[Callable[[Axes], None]]:
+        """What draws the value, and what draws the gradient, on axes of one's own."""
         return [self._panel("loss", "values"), self._panel("gradient", "slopes")]
 
     def _panel(self, title: str, which: str) -> Callable[[Axes], None]:
