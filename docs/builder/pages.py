@@ -6,8 +6,9 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
@@ -55,14 +56,27 @@ def loss(entry: Entry, *, explored: bool) -> str:
             lines += [f"**{name}**", "", *made, ""]
     if "Example" in sections:
         lines += ["## Example", "", "```pycon", sections["Example"], "```", ""]
-    for name in ("Elsewhere", "Differs from"):
+    for name in ("Differs from", "Elsewhere"):
         if name in sections:
             lines += [f"## {name}", "", *_items(sections[name]), ""]
+    lines += _calls(entry, sections)
     lines += _edges(entry)
     lines += _promises(entry)
     source = [_plain(sections[name]) for name in ("From", "Axes") if name in sections]
     lines += ["## Source", "", *(f"{line}\n" for line in source), f"In `{entry.file}`.", ""]
     return "\n".join(lines)
+
+
+def _calls(entry: Entry, sections: Mapping[str, str]) -> list[str]:
+    """The calls of other libraries that give the same, from the migration page."""
+    text = (Path(__file__).parents[1] / "migration.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^(\| `(?:.+?)` \| `(\w+)\(.*` \|)$", text, re.MULTILINE)
+    mine = [row for row, name in rows if name in (entry.function, entry.module_form)]
+    if not mine:
+        return []
+    head = ["The same numbers, [run by the tests](../migration.md):", "", "| there | here |"]
+    title = [] if "Elsewhere" in sections else ["## Elsewhere", ""]
+    return [*title, *head, "| --- | --- |", *mine, ""]
 
 
 def _picture(entry: Entry) -> list[str]:
