@@ -12,6 +12,20 @@ suppress_warnings = ["misc.highlighting_failure"]  # plain formulas in blocks of
 html_theme = "furo"
 html_title = "aptt"
 html_static_path = ["_static"]
+html_theme_options = {
+    "light_css_variables": {
+        "color-brand-primary": "#2f6fb5",
+        "color-brand-content": "#2f6fb5",
+        "color-brand-visited": "#2f6fb5",
+        "color-sidebar-link-text": "#3f4650",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#6ea8e6",
+        "color-brand-content": "#6ea8e6",
+        "color-brand-visited": "#6ea8e6",
+        "color-sidebar-link-text": "#b9bfc7",
+    },
+}
 html_css_files = ["aptt.css"]
 html_copy_source = False
 html_show_sourcelink = False

@@ -22,9 +22,10 @@ _ELSEWHERE = {
     ROOT / "benchmarks" / "README.md": "benchmarks.md",
     ROOT / "CONTRIBUTING.md": "contributing.md",
     ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "README.de.md": "deutsch.md",
 }
 _FIRST = ("getting_started", "losses/index", "explorer", "modules_overview", "migration", "audit")
-_LAST = ("benchmarks", "contributing", "changelog")
+_LAST = ("benchmarks", "contributing", "changelog", "deutsch")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -105,8 +106,9 @@ def _linked(text: str, path: Path, written: dict[Path, str], source: Path) -> st
         if re.match(r"[a-z]+:", target):
             return match[0]
         file = (path.parent / target).resolve()
-        if file in written:
-            return f"{image}[{words}]({written[file]}{anchor})"
+        place = "index.md" if file == ROOT / "README.md" else written.get(file)
+        if place is not None:
+            return f"{image}[{words}]({place}{anchor})"
         if file == DOCS or (file.parent.parent == DOCS and file.parent.name == "losses"):
             return f"[{words}](losses/{file.name})"
         if not file.exists():

@@ -4,12 +4,13 @@
   const data = window.APTT_EXPLORER;
   const box = document.getElementById("explorer");
   if (!data || !box) return;
-  const W = 360, H = 220, L = 44, B = 22, T = 8;
+  const W = 360, H = 220, L = 48, B = 22, T = 8;
   const $ = (tag, attributes = {}, ns = false) => {
     const e = ns ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
     for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
     return e;
   };
+  const round = (v, span) => (Math.abs(v) < 1e-4 * span ? 0 : v);
   const short = (v) => (v === null ? "none" : Number(v.toPrecision(4)).toString());
   const controls = $("div", { class: "explorer" }), panels = $("div", { class: "panels" });
   const pick = $("select", { id: "loss" }), wrap = $("label");
@@ -64,7 +65,7 @@
       t.textContent = short(v);
       svg.append(t);
     };
-    mark(low, L - 5, H - B, "end"); mark(high, L - 5, T + 9, "end");
+    mark(round(low, span), L - 5, H - B, "end"); mark(round(high, span), L - 5, T + 9, "end");
     if (low < 0 && high > 0) { svg.append($("path", { class: "axis", d: `M${L} ${y(0)}H${W}`, "stroke-dasharray": "3 3" }, true)); }
     mark(first, L, H - 6, "start"); mark(last, W - 4, H - 6, "end");
     const line = (c, kind) => c && svg.append($("polyline", { class: kind, points: c[which].map((v, k) => `${x(loss.at[k]).toFixed(1)},${y(v).toFixed(1)}`).join(" ") }, true));
