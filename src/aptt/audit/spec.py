@@ -112,6 +112,8 @@ class Spec:
         default_factory=dict
     )
     """Factors held constant by definition: the loss, unreduced, with the factor truly fixed."""
+    neutral: Mapping[str, str] = field(default_factory=dict)
+    """Options that choose how, and never what: setting them must change nothing."""
     refused: Sequence[Refused] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Promises that do not apply, each with the reason."""

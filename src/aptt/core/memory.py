@@ -16,14 +16,14 @@ _PAGE = 2**21  # a large page on Linux, x86 and most ARM
 _LARGE_PAGES = 14  # MADV_HUGEPAGE in Linux' <sys/mman.h>
 
 
-def fresh_like(x: Tensor) -> Tensor:
-    """``torch.empty_like(x)``, in large pages if it is large and on a Linux CPU.
+def fresh_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """``torch.empty_like(x, dtype=dtype)``, in large pages if it is large and on a Linux CPU.
 
     The first write to a page of 4 KiB costs more than the write itself: up to half of the time of
     a gradient that does not fit the cache. Asking is advice on memory of our own, and may be
     ignored; torch asks for all of its memory where ``THP_MEM_ALLOC_ENABLE=1`` is set.
     """
-    fresh = torch.empty_like(x)
+    fresh = torch.empty_like(x, dtype=dtype)
     if fresh.nbytes >= 4 * _PAGE and fresh.device.type == "cpu" and (libc := _libc()) is not None:
         start = fresh.data_ptr()
         first, end = -(-start // _PAGE) * _PAGE, (start + fresh.nbytes) // _PAGE * _PAGE

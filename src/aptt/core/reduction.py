@@ -8,7 +8,7 @@ A loss hands over the sum of its values and how much was counted. What takes par
     alpha, pos_weight    not counted: they only multiply
 
 A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
-micro-batches and ranks are such callables, and no loss knows of them.
+micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss knows of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from torch import Tensor
 
 from aptt.core.streaming import Formula, evaluate, widen
 
-__all__ = ["Normalizer", "Reduction", "check_reduction", "count_of", "normalize", "reduce"]
+__all__ = [
+    "Normalizer",
+    "Reduction",
+    "begin",
+    "check_reduction",
+    "count_of",
+    "normalize",
+    "reduce",
+]
 
 Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
@@ -44,8 +52,21 @@ def reduce(
     """
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
+    counted = begin(reduction, count(), term) if callable(reduction) else None
     total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
+    if callable(reduction):
+        return reduction(total, counted, term=term)
     return total if reduction == "sum" else normalize(total, count(), reduction, term=term)
+
+
+def begin(reduction: Normalizer, count: Tensor, term: str) -> Any:
+    """Show a count to a normalizer before the total is there, if it asks to see it.
+
+    One that counts over ranks has a method ``begin``: its message is on the way while the loss
+    computes. What it returns is passed to it in place of the count.
+    """
+    ahead = getattr(reduction, "begin", None)
+    return count if ahead is None else ahead(count, term=term)
 
 
 def count_of(values: Tensor, weight: Tensor | None) -> Tensor:

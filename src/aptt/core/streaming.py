@@ -31,7 +31,19 @@ from torch.autograd import forward_ad
 
 from aptt.core.memory import fresh_like
 
-__all__ = ["Formula", "Gather", "Work", "evaluate", "exp_", "streams", "widen"]
+__all__ = [
+    "Formula",
+    "Gather",
+    "Work",
+    "batched",
+    "evaluate",
+    "exp_",
+    "inside_functorch",
+    "pays",
+    "streams",
+    "walkable",
+    "widen",
+]
 
 Gather = Literal["values", "total", "samples"]
 """What to keep of a formula's values: all of them, their sum, or one sum per sample."""
@@ -60,6 +72,33 @@ class Formula:
     forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] | None = None
     backward: Callable[..., None] | None = None
     block: int = 2**19  # elements in a block on the CPU: its scratch should fit the cache
+
+    def measure(
+        self, x: Tensor, work: Work, sides: Sequence[Tensor | None], options: dict[str, Any]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The values of a block, by hand where that is written, and what it keeps."""
+        if self.forward is None:
+            return self.value(x, *sides, **options), ()
+        return self.forward(x, work, *sides, **options)
+
+    def differentiate(
+        self,
+        out: Tensor,
+        x: Tensor,
+        work: Work,
+        up: Tensor,
+        kept: Sequence[Tensor],
+        sides: Sequence[Tensor | None],
+        options: dict[str, Any],
+    ) -> None:
+        """Write the gradient of a block, by hand where that is written, into ``out``."""
+        if self.backward is not None:
+            return self.backward(out, x, work, up, kept, *sides, **options)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            value = self.value(x, *sides, **options)
+        out.copy_(torch.autograd.grad(value, x, up.expand_as(value))[0])
+        return None
 
 
 class Work:
@@ -119,12 +158,21 @@ def evaluate(
 
 def streams(x: Tensor, others: Iterable[object]) -> bool:
     """Whether to walk in blocks. Everything else takes the plain formula, with the same result."""
+    return walkable(x, others) and pays(x.numel(), x.device)
+
+
+def pays(elements: int, device: torch.device) -> bool:
+    """Whether so many elements are worth a walk."""
+    return elements >= _LEAST.get(device.type, _LEAST_ELSEWHERE)
+
+
+def walkable(x: Tensor, others: Iterable[object]) -> bool:
+    """Whether a walk gives all that is asked for: a gradient by autograd, of ``x`` alone."""
     return (
         not torch.compiler.is_compiling()
         and type(x) in (Tensor, torch.nn.Parameter)
         and x.device.type != "meta"
-        and x.numel() >= _LEAST.get(x.device.type, _LEAST_ELSEWHERE)
-        and not _inside_functorch()
+        and not inside_functorch()
         and forward_ad.unpack_dual(x).tangent is None
         and not (
             torch.is_grad_enabled()
@@ -152,14 +200,14 @@ def exp_(x: Tensor) -> Tensor:
 _UNDERFLOW = {t: math.log(torch.finfo(t).tiny) for t in (torch.float32, torch.float64)}
 
 
-def _inside_functorch() -> bool:
+def inside_functorch() -> bool:
     """Whether a ``torch.func`` transform is running; an isolated look at a private name."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _batched(up: Tensor) -> bool:
+def batched(up: Tensor) -> bool:
     """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
-    return _inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
+    return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
 
 
 def _keeps_all(weight: Tensor) -> bool:
@@ -250,7 +298,7 @@ class _Run:
         work, out, dtype = Work(x.device, keeps=kept is not None), None, x.dtype
         for block in _blocks(x, self.formula.block):
             part, cut = _read(block, x, sides, work)
-            value, keep = self._forward(part, work, cut)
+            value, keep = self.formula.measure(part, work, cut, self.options)
             if weight is not None:
                 here = block.of(weight)
                 value = torch.where(here != 0, value, 0.0).mul_(here)
@@ -266,13 +314,6 @@ class _Run:
                 out += value.sum()
         assert out is not None  # streams() lets no empty prediction in
         return out.to(dtype)
-
-    def _forward(
-        self, x: Tensor, work: Work, sides: list[Tensor | None]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if self.formula.forward is None:
-            return self.formula.value(x, *sides, **self.options), ()
-        return self.formula.forward(x, work, *sides, **self.options)
 
     def _room(self, value: Tensor, block: _Block, x: Tensor) -> Tensor:
         """Where the results go: the values, or sums kept in the widest float there is."""
@@ -303,22 +344,13 @@ class _Run:
             goal = block.of(grad)
             out = goal if goal.dtype == part.dtype else work("out", part)
             here, removed = _weighted(here, weight, block)
-            if self.formula.backward is None:
-                self._by_autograd(out, part, here, cut)
-            else:
-                keep = kept[i * stride : (i + 1) * stride]
-                self.formula.backward(out, part, work, here, keep, *cut, **self.options)
+            keep = kept[i * stride : (i + 1) * stride]
+            self.formula.differentiate(out, part, work, here, keep, cut, self.options)
             if removed is not None:
                 out.masked_fill_(_across(removed, out), 0.0)
             if out is not goal:
                 goal.copy_(out)
         return grad
-
-    def _by_autograd(self, out: Tensor, x: Tensor, up: Tensor, sides: list[Tensor | None]) -> None:
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = self.formula.value(x, *sides, **self.options)
-        out.copy_(torch.autograd.grad(value, x, up.expand_as(value))[0])
 
 
 def _read(
@@ -360,7 +392,7 @@ class _Walk(torch.autograd.Function):
         run: _Run = ctx.run
         x, weight, *rest = ctx.saved_tensors
         sides, kept = rest[: ctx.sides], rest[ctx.sides :]
-        if torch.is_grad_enabled() or _batched(up):  # a gradient of this one, or many at once
+        if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
             with torch.enable_grad():
                 value = run.plain(x, weight, sides)
             again = torch.is_grad_enabled()

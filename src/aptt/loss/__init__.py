@@ -21,6 +21,12 @@ from aptt.loss.classification import (
     cross_entropy,
 )
 from aptt.loss.focal import FocalLoss, focal_loss
+from aptt.loss.linear import (
+    LinearCrossEntropyLoss,
+    TokenStats,
+    linear_cross_entropy,
+    linear_token_stats,
+)
 from aptt.loss.rmse import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 from aptt.loss.segmentation import (
     DiceLoss,
@@ -45,9 +51,11 @@ __all__ = [
     "FocalTverskyLoss",
     "GIoULoss",
     "IoULoss",
+    "LinearCrossEntropyLoss",
     "RMSELoss",
     "RMSLELoss",
     "SIoULoss",
+    "TokenStats",
     "TverskyLoss",
     "binary_cross_entropy",
     "box_iou_loss",
@@ -59,6 +67,8 @@ __all__ = [
     "focal_loss",
     "focal_tversky_loss",
     "giou_loss",
+    "linear_cross_entropy",
+    "linear_token_stats",
     "mask_iou_loss",
     "rmse_loss",
     "rmsle_loss",

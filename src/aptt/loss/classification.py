@@ -18,7 +18,6 @@ logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +33,9 @@ from aptt.core.shapes import (
     check_range,
     check_vector,
 )
-from aptt.core.softmax import margin, on_class_axis, shifted, softmax_gradient_
+from aptt.core.softmax import margin, on_class_axis
 from aptt.core.streaming import Formula, Work, widen
+from aptt.core.vocabulary import Form, Stats, cap, finish, measure, slope_, uncap_
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -114,7 +114,7 @@ def cross_entropy(
         >>> round(cross_entropy(logits, torch.tensor([0, 1])).item(), 4)
         0.1672
     """
-    form = _checked(label_smoothing, z_loss, softcap, reduction)
+    form = checked_form(label_smoothing, z_loss, softcap, reduction)
     x, y, soft, shape = align_classes(logits, target, class_dim)
     dtype = widen(x[:0]).dtype
     class_weight = None if weight is None else check_vector("weight", weight, x)
@@ -138,20 +138,12 @@ def cross_entropy(
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
         rows = rows if keep is None else rows * keep
 
-    def count() -> Tensor:
-        if soft:
-            mass = y.to(dtype)
-            mass = (mass if class_weight is None else mass * on_class_axis(class_weight, x)).sum(1)
-        else:
-            mass = torch.ones_like(y) if class_weight is None else class_weight[y]
-        return mass.sum() if rows is None else (torch.where(rows != 0, mass, 0) * rows).sum()
-
     loss = reduce(
-        _SOFT if soft else _HARD,
+        SHARES if soft else INDICES,
         x,
         y,
         weight=rows,
-        count=count,
+        count=lambda: counted(y, class_weight, rows, soft=soft, dtype=dtype),
         reduction=reduction,
         term="cross_entropy",
         class_weight=class_weight,
@@ -161,14 +153,27 @@ def cross_entropy(
     return loss.reshape(shape) if reduction == "none" else loss
 
 
-class _Form(NamedTuple):
-    smoothing: float
-    z_loss: float
-    softcap: float | None
+def counted(
+    y: Tensor,
+    class_weight: Tensor | None,
+    rows: Tensor | None,
+    *,
+    soft: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """What the mean divides by: the class weights that took part, by index or by share."""
+    if soft:
+        mass = y.to(dtype)
+        if class_weight is not None:
+            mass = mass * on_class_axis(class_weight, y)
+        mass = mass.sum(1)
+    else:
+        mass = torch.ones_like(y) if class_weight is None else class_weight[y]
+    return mass.sum() if rows is None else (torch.where(rows != 0, mass, 0) * rows).sum()
 
 
 def _hard(
-    x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: _Form
+    x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
 ) -> Tensor:
     z, shift = _logits(x, adjustment, form)
     scale = 1.0 if class_weight is None else class_weight[y]
@@ -185,17 +190,12 @@ def _hard_forward(
     *,
     class_weight: Tensor | None,
     adjustment: Tensor | None,
-    form: _Form,
+    form: Form,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     z, shift = _logits(x, adjustment, form)
-    top, mine, rest = shifted(z, y, work)
-    log_sum = torch.log1p(rest + (mine - 1))  # of a sum that is at least 1
+    stats = measure(z, y, work, class_weight=class_weight, form=form)
     scale = 1.0 if class_weight is None else class_weight[y]
-    nll = (top - z.gather(1, y.unsqueeze(1))) + log_sum
-    loss = (1 - form.smoothing) * scale * nll.squeeze(1)
-    if form.smoothing or form.z_loss:
-        loss += _extras(z, shift, top, log_sum, scale, class_weight, form, masked=_has_masked(z))
-    return loss, (top, mine, rest)
+    return finish(stats, scale, form=form, shift=shift), tuple(t for t in stats if t is not None)
 
 
 def _hard_backward(
@@ -208,27 +208,17 @@ def _hard_backward(
     *,
     class_weight: Tensor | None,
     adjustment: Tensor | None,
-    form: _Form,
+    form: Form,
 ) -> None:
-    # d loss / d z[c] = a * p[c] - b * [c = y] - spread[c], with p[y] - 1 = -rest / total
-    top, mine, rest = kept
-    (z, shift), total = _logits(x, adjustment, form), rest + mine
+    z, shift = _logits(x, adjustment, form)
     up = up.unsqueeze(1) if up.ndim else up
-    scale = up if class_weight is None else up * class_weight[y].unsqueeze(1)
-    a = b = (1 - form.smoothing) * scale
-    if form.z_loss:
-        a = a + 2 * form.z_loss * scale * (shift + top + total.log())
-    if form.smoothing:
-        spread = _spread(z, class_weight, form, masked=_has_masked(z))
-        a = a + up * spread.sum(1, keepdim=True)
-    softmax_gradient_(out, z, y, top, a / total, ((a - b) * mine - b * rest) / total)
-    if form.smoothing:
-        out.addcmul_(spread, up, value=-1)
-    _uncap_(out, x, form)
+    scale = 1.0 if class_weight is None else class_weight[y].unsqueeze(1)
+    slope_(out, z, y, Stats(*kept), up, scale, class_weight=class_weight, form=form, shift=shift)
+    uncap_(out, x, form)
 
 
 def _soft(
-    x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: _Form
+    x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
 ) -> Tensor:
     z, shift = _logits(x, adjustment, form)
     top, log_sum = _log_sum(z)
@@ -252,7 +242,7 @@ def _soft_backward(
     *,
     class_weight: Tensor | None,
     adjustment: Tensor | None,
-    form: _Form,
+    form: Form,
 ) -> None:
     # d loss / d z[c] = a * p[c] - goal[c]
     z, shift = _logits(x, adjustment, form)
@@ -265,11 +255,11 @@ def _soft_backward(
     if form.z_loss:
         a += 2 * form.z_loss * t.sum(1, keepdim=True) * (shift + z.logsumexp(1, keepdim=True))
     torch.softmax(z, 1, out=out).mul_(a).sub_(goal)
-    _uncap_(out, x, form)
+    uncap_(out, x, form)
 
 
-_HARD = Formula(_hard, _hard_forward, _hard_backward)
-_SOFT = Formula(_soft, backward=_soft_backward)
+INDICES = Formula(_hard, _hard_forward, _hard_backward)
+SHARES = Formula(_soft, backward=_soft_backward)
 
 
 def _extras(
@@ -279,34 +269,23 @@ def _extras(
     log_sum: Tensor,
     scale: Tensor | float,
     class_weight: Tensor | None,
-    form: _Form,
-    *,
-    masked: bool = True,
+    form: Form,
 ) -> Tensor:
     """What smoothing and the z-loss add to each row."""
     extra = torch.zeros_like(top).squeeze(1)
     if form.smoothing:
-        gap = (top - z) + log_sum
-        if masked:
-            gap = torch.where(z > -torch.inf, gap, 0.0)
-        extra = extra + (_spread(z, class_weight, form, masked=masked) * gap).sum(1)
+        gap = torch.where(z > -torch.inf, (top - z) + log_sum, 0.0)
+        extra = extra + (_spread(z, class_weight, form) * gap).sum(1)
     if form.z_loss:
         extra = extra + form.z_loss * scale * (shift + top + log_sum).squeeze(1).square()
     return extra
 
 
-def _spread(z: Tensor, class_weight: Tensor | None, form: _Form, *, masked: bool = True) -> Tensor:
+def _spread(z: Tensor, class_weight: Tensor | None, form: Form) -> Tensor:
     """The mass that smoothing gives to each class; none to those masked by -inf."""
-    mass = torch.full_like(z[:1, ..., :1] if z.ndim == 3 else z[:1], form.smoothing / z.shape[1])
-    if masked:
-        open = (z > -torch.inf).to(z.dtype)
-        mass = open * (form.smoothing / open.sum(1, keepdim=True).clamp_min(1))
+    open = (z > -torch.inf).to(z.dtype)
+    mass = open * (form.smoothing / open.sum(1, keepdim=True).clamp_min(1))
     return mass if class_weight is None else mass * on_class_axis(class_weight, z)
-
-
-def _has_masked(z: Tensor) -> bool:
-    """Whether some class may be masked by -inf; on a GPU, asking would stop it."""
-    return z.device.type != "cpu" or not bool(z.amin() > -torch.inf)
 
 
 def _log_sum(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -315,32 +294,27 @@ def _log_sum(z: Tensor) -> tuple[Tensor, Tensor]:
     return top, (z - top).exp().sum(1, keepdim=True).log()
 
 
-def _logits(x: Tensor, adjustment: Tensor | None, form: _Form) -> tuple[Tensor, Tensor | float]:
+def _logits(x: Tensor, adjustment: Tensor | None, form: Form) -> tuple[Tensor, Tensor | float]:
     """The logits that count, less a shift per row that lets small adjustments of large ones in."""
-    z = x if form.softcap is None else form.softcap * torch.tanh(x / form.softcap)
+    z = cap(x, form)
     if adjustment is None:
         return z, 0.0
     shift = z.detach().amax(1, keepdim=True)
     return (z - shift) + on_class_axis(adjustment, z), shift
 
 
-def _uncap_(out: Tensor, x: Tensor, form: _Form) -> None:
-    if form.softcap is not None:
-        out *= 1 - torch.tanh(x / form.softcap).square_()
-
-
-def _checked(
+def checked_form(
     label_smoothing: float,
     z_loss: float,
     softcap: float | None,
     reduction: Reduction,
-) -> _Form:
+) -> Form:
     check_reduction(reduction)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     check_number("z_loss", z_loss)
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")
-    return _Form(label_smoothing, z_loss, softcap)
+    return Form(label_smoothing, z_loss, softcap)
 
 
 class CrossEntropyLoss(LossModule):
@@ -366,7 +340,7 @@ class CrossEntropyLoss(LossModule):
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _checked(label_smoothing, z_loss, softcap, reduction)
+        checked_form(label_smoothing, z_loss, softcap, reduction)
         super().__init__(
             weight=per_class(weight),
             ignore_index=ignore_index,

@@ -120,6 +120,10 @@ def every_option_is_exercised(spec: Spec) -> None:
             )
         )
         require(away or effect, f"{name}: no case sets it away from {default!r}")
+        if name in spec.neutral:
+            same_result = not any(without)
+            require(same_result, f"{name}: changes the result, though {spec.neutral[name]}")
+            continue
         require(effect, f"{name}: set in {[t.label for t in away]}, without any effect")
 
 

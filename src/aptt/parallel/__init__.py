@@ -1,0 +1,30 @@
+"""The same loss however the work is split: over micro-batches, over ranks, over the vocabulary.
+
+A loss is a total over a count. The mean over everything is the sum of all totals over the sum of
+all counts, and never a mean of means. The normalizers here are passed to any loss as its
+``reduction``; :func:`world_sum` is passed as ``pool`` to those that are a ratio of sums.
+"""
+
+from aptt.parallel.counting import count_ahead, counts_of, normalized
+from aptt.parallel.normalizers import CountMean, GlobalMean, count_mean, global_mean
+from aptt.parallel.pooling import WorldSum, world_sum
+from aptt.parallel.vocabulary import (
+    VocabParallelCrossEntropyLoss,
+    replicated,
+    vocab_parallel_cross_entropy,
+)
+
+__all__ = [
+    "CountMean",
+    "GlobalMean",
+    "VocabParallelCrossEntropyLoss",
+    "WorldSum",
+    "count_ahead",
+    "count_mean",
+    "counts_of",
+    "global_mean",
+    "normalized",
+    "replicated",
+    "vocab_parallel_cross_entropy",
+    "world_sum",
+]

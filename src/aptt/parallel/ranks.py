@@ -1,0 +1,43 @@
+"""Who takes part: a process group, one dimension of a device mesh, or this process alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["Group", "group_of", "size_of", "widest"]
+
+Group = dist.ProcessGroup | DeviceMesh | None
+"""None is every rank there is."""
+
+
+def group_of(group: Group) -> dist.ProcessGroup | None:
+    """The process group; None where there is no other rank to talk to."""
+    if not dist.is_available() or not dist.is_initialized():
+        return None
+    if isinstance(group, DeviceMesh):
+        if group.ndim != 1:
+            raise ValueError(
+                f"group: got a device mesh of {group.ndim} dimensions, wanted one: mesh['dp']"
+            )
+        group = group.get_group()
+    found = dist.group.WORLD if group is None else group
+    if found is None or dist.get_rank(found) < 0:
+        raise ValueError("group: this rank is not a member of it")
+    return None if dist.get_world_size(found) == 1 else found
+
+
+def size_of(group: Group) -> int:
+    """How many ranks take part."""
+    found = group_of(group)
+    return 1 if found is None else dist.get_world_size(found)
+
+
+def widest(count: Tensor) -> Tensor:
+    """A copy of a count that adds up exactly: int64, or float64 where the device has it."""
+    if not count.is_floating_point():
+        return count.detach().to(torch.int64, copy=True)
+    dtype = torch.float32 if count.device.type == "mps" else torch.float64
+    return count.detach().to(dtype, copy=True)

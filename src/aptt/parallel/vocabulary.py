@@ -1,0 +1,326 @@
+"""Cross-entropy of logits whose vocabulary is spread over ranks, as tensor parallelism leaves them.
+
+Each rank measures its own classes, a handful of numbers a row (:mod:`aptt.core.vocabulary`); one
+message gathers them, and each rank merges them to the same loss. The gradient of a rank's logits
+needs no message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
+
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.shapes import check_classes, check_floating, check_number
+from aptt.core.streaming import Work, widen
+from aptt.core.vocabulary import Form, Stats, cap, finish, measure, merge, slope_, uncap_
+from aptt.parallel.ranks import Group, group_of
+
+__all__ = ["VocabParallelCrossEntropyLoss", "replicated", "vocab_parallel_cross_entropy"]
+
+
+def vocab_parallel_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    group: Group = None,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy over classes that are spread over ranks.
+
+        nll  = logsumexp(z) - z[y]
+        loss = (1 - e) * w[y] * nll + (e / C) * sum_c w[c] * (logsumexp(z) - z[c])
+               + w[y] * z_loss * logsumexp(z)**2
+
+    Args:
+        logits: ``(..., C_r)``, the classes of this rank, those of rank 0 first; the shards may
+            differ in size, and one may be empty. Or a ``DTensor`` sharded along its last axis.
+        target: ``(...)``, class indices of the whole vocabulary, the same on every rank of
+            ``group``.
+        group: the ranks that the vocabulary is spread over: a process group, a device mesh of one
+            dimension, or None for all. A ``DTensor`` knows its own.
+        weight: ``(C,)``, one weight per class of the whole vocabulary; multiplies and is counted.
+        sample_weight: shaped like the target; multiplies and is counted, and 0 removes.
+        ignore_index: the class index that removes its position.
+        label_smoothing: the share of the target's mass spread evenly over all classes, those masked
+            by -inf left out. In [0, 1].
+        z_loss: the factor of ``logsumexp(z)**2``.
+        softcap: bounds the logits to ``(-softcap, softcap)``.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``,
+            such as :func:`global_mean` of the data-parallel ranks.
+
+    Returns:
+        The loss of the dense logits, the same on every rank of ``group``: float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, a class out of range (on CPU), a ``DTensor`` that is
+            sharded otherwise.
+
+    The gradient goes to this rank's ``logits``. That of the hidden states is the sum over the ranks
+    of what each rank's classes ask for: pass them through :func:`replicated` before the head. There
+    is no second derivative.
+
+    Use when:
+        A language model's head is split over ranks by column parallelism.
+
+    Elsewhere:
+        torch ``loss_parallel``, Megatron-LM ``vocab_parallel_cross_entropy``, Transformer Engine
+        ``parallel_cross_entropy``.
+
+    Differs from:
+        Megatron-LM: smoothing is that of the whole vocabulary, where its own is over each rank's
+            shard and so differs from rank to rank; a gap above 104 stays finite.
+        torch: ``loss_parallel`` refuses smoothing, and backward must run inside its context.
+        Transformer Engine: the shards need not be equal.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])  # a world of one rank
+        >>> round(vocab_parallel_cross_entropy(logits, torch.tensor([0, 1])).item(), 4)
+        0.1672
+    """
+    form = _form(label_smoothing, z_loss, softcap, reduction)
+    if isinstance(logits, DTensor):
+        logits, group = _local(logits)
+    check_floating(logits=logits)
+    if logits.shape[:-1] != target.shape:
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)} for logits {tuple(logits.shape)}, wanted "
+            f"{tuple(logits.shape[:-1])}"
+        )
+    if target.is_floating_point():
+        raise TypeError(f"target: got {target.dtype}, wanted class indices of an integer dtype")
+    found = group_of(group)
+    start, classes = _place(logits, found)
+    y = target.reshape(-1)
+    check_classes(y, classes, ignore_index)
+    keep = y != ignore_index
+    y = torch.where(keep, y, 0).long()
+    rows = keep.to(widen(logits[:0]).dtype)
+    if sample_weight is not None:
+        if sample_weight.shape != target.shape:
+            raise ValueError(
+                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted "
+                f"{tuple(target.shape)}"
+            )
+        rows = torch.where(keep, sample_weight.reshape(-1).to(rows.dtype), 0.0)
+    if weight is not None:
+        if weight.shape != (classes,):
+            raise ValueError(
+                f"weight: got shape {tuple(weight.shape)}, wanted ({classes},), one number for "
+                "each class of the whole vocabulary"
+            )
+        weight = weight.to(rows.dtype)
+    x = logits.reshape(len(y), logits.shape[-1])
+    values: Tensor = _Spread.apply(x, y, rows != 0, weight, form, start, found)
+    values = values * rows
+    if reduction == "none":
+        return values.reshape(target.shape)
+    mass = rows if weight is None else torch.where(rows != 0, weight[y], 0.0) * rows
+    return normalize(values.sum(), mass.sum(), reduction, term="cross_entropy")
+
+
+def replicated(hidden: Tensor, group: Group = None) -> Tensor:
+    """Hidden states that every rank holds, before each multiplies them with its own classes.
+
+    They pass unchanged; their gradient is summed over the ranks.
+
+    Args:
+        hidden: the same on every rank.
+        group: the ranks that the vocabulary is spread over, as for the loss.
+    """
+    found = group_of(group)
+    if found is None:
+        return hidden
+    same: Tensor = _Replicated.apply(hidden, found)
+    return same
+
+
+class _Replicated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
+        total = widen(up).clone()  # of half types, too, each rank's share is rounded once alone
+        dist.all_reduce(total, group=ctx.group)
+        return total.to(up.dtype), None
+
+
+class _Spread(torch.autograd.Function):
+    """The loss of each row, from the classes of this rank and what the others say of theirs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        keep: Tensor,
+        weight: Tensor | None,
+        form: Form,
+        start: int,
+        group: dist.ProcessGroup | None,
+    ) -> Tensor:
+        work, found = Work(x.device), []
+        for rows in _blocks(x):
+            z = cap(_clean(x, keep, rows), form)
+            found.append(
+                measure(z, y[rows], work, class_weight=weight, form=form, start=start)
+                if z.shape[1]
+                else _nothing(z, form)
+            )
+        if found:
+            columns = zip(*found, strict=True)
+            own = Stats._make(None if t[0] is None else torch.cat(t) for t in columns)
+        else:
+            own = _nothing(widen(x), form)
+        stats = _merged(own, group)
+        ctx.form, ctx.start = form, start
+        ctx.save_for_backward(x, y, keep, weight, *(t for t in stats if t is not None))
+        return finish(stats, 1.0 if weight is None else weight[y], form=form)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, keep, weight, *kept = ctx.saved_tensors
+        stats = [*kept, *[None] * (len(Stats._fields) - len(kept))]
+        grad, work, form = torch.empty_like(x), Work(x.device), ctx.form
+        scale = 1.0 if weight is None else weight[y].unsqueeze(1)
+        for rows in _blocks(x) if x.numel() else []:
+            raw = _clean(x, keep, rows)
+            out = work("slope", raw)
+            slope_(
+                out,
+                cap(raw, form),
+                y[rows],
+                Stats._make(
+                    [*(t[rows] for t in stats), *[None] * (len(Stats._fields) - len(stats))]
+                ),
+                up[rows].unsqueeze(1),
+                scale if isinstance(scale, float) else scale[rows],
+                class_weight=weight,
+                form=form,
+                start=ctx.start,
+            )
+            uncap_(out, raw, form)
+            grad[rows] = out.masked_fill_(~keep[rows].unsqueeze(1), 0.0)
+        return grad, None, None, None, None, None, None
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    """Rows that are computed with at once: on the CPU, as many as fit the cache."""
+    step = len(x) if x.device.type != "cpu" else max(_BLOCK // max(x.shape[1], 1), 1)
+    return [slice(start, start + step) for start in range(0, len(x), max(step, 1))]
+
+
+_BLOCK = 2**19
+
+
+def _clean(x: Tensor, keep: Tensor, rows: slice) -> Tensor:
+    """A block in the dtype of the computation, with 0 where a row is not looked at."""
+    return widen(x[rows]).masked_fill(~keep[rows].unsqueeze(1), 0.0)
+
+
+def _nothing(z: Tensor, form: Form) -> Stats:
+    """The numbers of no class at all."""
+    none = z.new_zeros(len(z), 1)
+    top = torch.full_like(none, torch.finfo(z.dtype).min)
+    return Stats(top, none, none, none, *((none, none, none) if form.smoothing else ()))
+
+
+def _merged(own: Stats, group: dist.ProcessGroup | None) -> Stats:
+    """The numbers of all ranks' classes, in one message."""
+    if group is None:
+        return own
+    packed = torch.stack([t for t in own if t is not None])
+    every = packed.new_empty((dist.get_world_size(group) * len(packed), *packed.shape[1:]))
+    dist.all_gather_into_tensor(every, packed, group=group)
+    first, *others = (Stats._make([*t, *own[len(t) :]]) for t in every.split(len(packed)))
+    for other in others:
+        first = merge(first, other)
+    return first
+
+
+def _place(logits: Tensor, group: dist.ProcessGroup | None) -> tuple[int, int]:
+    """The first class of this rank, and how many there are on all."""
+    if group is None:
+        return 0, logits.shape[-1]
+    size = torch.tensor([logits.shape[-1]], device=logits.device)
+    sizes = size.new_empty(dist.get_world_size(group))
+    dist.all_gather_into_tensor(sizes, size, group=group)
+    return int(sizes[: dist.get_rank(group)].sum()), int(sizes.sum())
+
+
+def _local(logits: DTensor) -> tuple[Tensor, dist.ProcessGroup]:
+    """This rank's shard of a ``DTensor``, and the ranks that hold the others."""
+    spread = [
+        dim
+        for dim, placement in enumerate(logits.placements)
+        if placement.is_shard(logits.ndim - 1) or placement.is_shard(-1)
+    ]
+    rest = [p for dim, p in enumerate(logits.placements) if dim not in spread]
+    if len(spread) != 1 or not all(p.is_replicate() for p in rest):
+        raise ValueError(
+            f"logits: got a DTensor placed as {logits.placements}, wanted Shard(-1) along one "
+            "dimension of its mesh and Replicate() along the others"
+        )
+    return logits.to_local(), logits.device_mesh.get_group(spread[0])
+
+
+def _form(
+    label_smoothing: float, z_loss: float, softcap: float | None, reduction: Reduction
+) -> Form:
+    check_reduction(reduction)
+    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    check_number("z_loss", z_loss)
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")
+    return Form(label_smoothing, z_loss, softcap)
+
+
+class VocabParallelCrossEntropyLoss(LossModule):
+    """Module form of :func:`vocab_parallel_cross_entropy`; same options, same defaults."""
+
+    def __init__(
+        self,
+        group: Group = None,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        _form(label_smoothing, z_loss, softcap, reduction)
+        super().__init__(
+            group=group,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            reduction=reduction,
+        )
+
+    def forward(
+        self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of this rank's ``logits`` against ``target``."""
+        return vocab_parallel_cross_entropy(
+            logits, target, sample_weight=sample_weight, **self.options()
+        )
