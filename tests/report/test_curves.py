@@ -57,6 +57,7 @@ def test_every_variable_makes_float_tensors_of_it():
     for probe in probes():
         x = torch.tensor(probe.high, dtype=torch.float64, requires_grad=True)
         prediction = next(iter(probe.inputs(x).values()))
+        prediction = prediction[0] if isinstance(prediction, list) else prediction
         assert prediction.dtype == torch.float64
         assert prediction.requires_grad
         assert probe.points == len(probe.at())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 __all__ = ["Curve", "Probe", "probe_of", "probes", "sparkline", "trace"]
 
-Inputs = dict[str, Tensor]
+Inputs = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,12 @@ def _right_class(x: Tensor) -> Inputs:
     return {"logits": logits, "target": torch.zeros(1, dtype=torch.long)}
 
 
+def _head(x: Tensor) -> Inputs:
+    """The same from a hidden state, through a head that passes it on."""
+    hidden = x * x.new_tensor([[1.0, 0.0, 0.0]])
+    return {"hidden": hidden, "weight": torch.eye(3).to(x), "target": torch.zeros(1).long()}
+
+
 def _positive(x: Tensor) -> Inputs:
     return {"logits": x.reshape(1), "target": torch.ones(1, dtype=x.dtype)}
 
@@ -157,7 +163,34 @@ def _student(x: Tensor) -> Inputs:
     return {
         "student_logits": x * x.new_tensor([[1.0, 0.0, 0.0]]),
         "teacher_logits": x.new_tensor([[3.0, 0.0, 0.0]]),
+        "hard_targets": torch.zeros(1, dtype=torch.long),
     }
+
+
+def _successor(x: Tensor) -> Inputs:
+    """An old model that is sure of the first of two classes by 3, and a new one with a third."""
+    return {
+        "new_logits": x * x.new_tensor([[1.0, 0.0, 0.0]]),
+        "targets": torch.zeros(1, dtype=torch.long),
+        "old_logits": x.new_tensor([[3.0, 0.0]]),
+    }
+
+
+def _tokens(x: Tensor) -> Inputs:
+    """Two heads over four tokens, both right by x."""
+    logits = x * x.new_tensor([1.0, 0.0, 0.0]).expand(1, 4, 3)
+    return {"logits_list": [logits, logits], "target": torch.zeros(1, 4, dtype=torch.long)}
+
+
+def _token_states(x: Tensor) -> Inputs:
+    hidden = x * x.new_tensor([1.0, 0.0, 0.0]).expand(1, 4, 3)
+    target = torch.zeros(1, 4, dtype=torch.long)
+    return {"hidden_list": [hidden, hidden], "weight": torch.eye(3).to(x), "target": target}
+
+
+def _fraction(x: Tensor) -> Inputs:
+    target = x.new_tensor([0.5])
+    return {"prediction": target + x, "target": target}
 
 
 def _noise(length: int) -> Callable[[Tensor], Inputs]:
@@ -195,9 +228,14 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
+    ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
     ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
     ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
+    ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
     ("*", ("student_logits", "teacher_logits"), Probe("logit; teacher's is 3", -8, 8, _student)),
+    ("lwf", ("new_logits", "targets"), Probe("logit; the old model's is 3", -8, 8, _successor)),
+    ("mtp_loss", ("logits_list", "target"), Probe(_MARGIN, -8, 8, _tokens)),
+    ("mtp_loss", ("hidden_list", "weight"), Probe(_MARGIN, -8, 8, _token_states)),
     ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     (
