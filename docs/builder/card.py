@@ -107,7 +107,7 @@ def _failures(peer: Peer, records: Sequence[Record]) -> list[str]:
         mark = "choice" if choice else "**broken**"
         how = f"{choice}. {_cell(record.why)}" if choice else _cell(record.why)
         shown = record.smallest.partition(": ")[0]
-        small = f"`{_cell(shown, 150)}`" if shown else ""
+        small = f"`{_cell(shown, 150)}`" if shown and not choice else ""
         lines.append(f"| `{record.promise}` | {mark} | {how} | {small} |")
     return lines
 

@@ -78,6 +78,19 @@ def test_the_smallest_input_is_one_sample_with_the_number_that_matters():
     assert "3 of 3 not finite" in why
 
 
+def averages_all(logits, target, ignore_index=-1, reduction="mean"):
+    values = correct(logits, target, ignore_index=ignore_index, reduction="none")
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+def test_the_smallest_input_of_a_wrong_mean_is_two_samples_of_zeros():
+    row = make(averages_all, kind="logits+multilabel")
+    why = smallest(row, PROMISES["ignoring_is_removing"])
+    assert why.startswith("logits=torch.full((2, 3), 0.0), target=")
+    assert "value: got 0.08" in why
+    assert "wanted 0.17" in why
+
+
 def test_a_loss_that_returns_one_number_is_tried_sample_by_sample():
     row = make(one_number, kind="logits+multilabel")
     assert PROMISES["finite_at_extremes"](row).cases == ["rows"]
@@ -175,7 +188,7 @@ def test_a_stranger_is_audited_by_its_path(here, capsys):
     assert main([*argv, "--promise", "finite_at_extremes", "--promise", "none_sums_to_sum"]) == 1
     out = capsys.readouterr().out
     assert "! finite_at_extremes: BROKEN" in out
-    assert "smallest input found: prediction=[[0.0" in out
+    assert "smallest input found: prediction=torch.full((1, 5), 0.0)" in out
     assert "+ none_sums_to_sum" in out
     assert "1 kept, 1 broken" in out
     assert "What 'kept' does not say:" in out
