@@ -13,7 +13,7 @@ import torch
 from aptt.cli.catalogue import entries
 from docs.builder import explorer, pages
 
-__all__ = ["MARK", "build", "check"]
+__all__ = ["MARK", "build", "check", "list_losses"]
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -46,6 +46,12 @@ def build(out: Path) -> int:
     if code == 0:
         print(f"The site: {out / 'index.html'}")
     return code
+
+
+def list_losses(path: Path) -> None:
+    """Write the table of the losses between its marks, for who reads the file in the repository."""
+    table = f"<!-- losses -->\n\n{pages.overview(entries(), linked=False)}\n\n<!-- end -->"
+    path.write_text(MARK.sub(lambda _: table, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def check(out: Path) -> list[str]:

@@ -18,7 +18,7 @@ from aptt.audit import KINDS, PROMISES, audit, example_maker, make, to_junit
 from aptt.audit.smallest import smallest
 from aptt.cli import main
 
-sys.path.append(str(Path(__file__).parents[2]))  # benchmarks and docs are no part of the package
+sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks and docs are no part of the package
 
 
 def correct(logits, target, *, gamma=2.0, ignore_index=-1, reduction="mean"):

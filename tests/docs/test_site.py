@@ -16,7 +16,7 @@ from aptt.cli.curve import curve_of
 from aptt.report import trace
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # the builder is no part of the package
+sys.path.insert(0, str(ROOT))  # the builder is no part of the package
 
 if importlib.util.find_spec("sphinx") is None:
     pytest.skip("sphinx is not installed; it comes with aptt[docs]", allow_module_level=True)
