@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import aptt.loss
 from benchmarks.case import Case
-from benchmarks.cases import boxes, classification, focal, linear, overlap, rmse
+from benchmarks.cases import (
+    boxes,
+    classification,
+    dense,
+    distillation,
+    focal,
+    linear,
+    overlap,
+    points,
+    rmse,
+)
 
 __all__ = ["CASES"]
 
+_FAMILIES = (
+    classification,
+    linear,
+    distillation,
+    focal,
+    dense,
+    boxes,
+    overlap,
+    rmse,
+    points,
+)
+
 CASES: dict[str, Case] = {
     case.name: case
-    for module in (classification, linear, focal, boxes, overlap, rmse)
+    for module in _FAMILIES
     for case in module.CASES
     if hasattr(aptt.loss, case.uses)
 }

@@ -12,7 +12,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.core.streaming import Formula, Work, _blocks, evaluate, streams, widen
-from aptt.loss import cross_entropy, dice_loss, focal_loss, giou_loss
+from aptt.loss import (
+    cross_entropy,
+    dice_loss,
+    distribution_focal_loss,
+    focal_loss,
+    giou_loss,
+    heatmap_loss,
+    quality_focal_loss,
+    varifocal_loss,
+)
 
 CPU = torch.device("cpu")
 LARGE = 2**14
@@ -373,6 +382,13 @@ def test_focal_loss_needs_its_gradient_and_nothing_else_of_that_size():
     assert _most(_block(), focal_loss, x, y) < 1.1
 
 
+def test_heatmap_focal_needs_its_gradient_and_nothing_else_of_that_size():
+    x = torch.randn(2, 32, 256, 256, requires_grad=True)
+    y = torch.rand(2, 32, 256, 256).pow_(8).mul_(1.01).clamp_(max=1)
+    assert _most(_block(), heatmap_loss, x, y, kind="focal") < 1.1
+    assert _most(plainly, heatmap_loss, x, y, kind="focal") > 5
+
+
 def test_dice_needs_its_gradient_and_nothing_else_of_that_size():
     x = torch.randn(8, 16, 8192, requires_grad=True)
     y = torch.randint(16, (8, 8192))
@@ -384,6 +400,105 @@ def test_giou_keeps_a_gradient_of_each_box_and_needs_nothing_else_of_that_size()
     t = torch.rand(2**18, 4).cumsum(1)
     x = (t + 0.1 * torch.rand(2**18, 4)).requires_grad_()
     assert _most(_block(), giou_loss, x, t) < 2.1
+
+
+# ------------------------------------------------------------- the gradient taken along
+
+
+def _sloped(log):
+    """The squared distance, per element or per row, with its slope; each call is noted."""
+
+    def value(x, t):
+        return (x - t) ** 2 if x.ndim == 1 else ((x - t) ** 2).sum(1)
+
+    def slope(out, x, work, t):
+        log.append(len(x))
+        torch.sub(x, t, out=out).mul_(2)
+        return value(x, t)
+
+    return Formula(value, slope=slope)
+
+
+@pytest.mark.parametrize("shape", [(37,), (11, 4), (3, 4, 9)])
+@pytest.mark.parametrize("gather", ["values", "total"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_slopes_give_the_gradient_of_values_and_of_their_total(shape, gather, weighted):
+    x, t = _pair(*shape)
+    formula = _sloped([])
+    weight = None
+    if weighted:
+        values = formula.value(x, t)
+        weight = (torch.arange(values.numel()) % 3).view(values.shape).double()
+    results = []
+    for way in (plainly, in_blocks):
+        with way():
+            out = evaluate(formula, x, t, gather=gather, weight=weight)
+            up = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).double()
+            results.append((out.detach(), torch.autograd.grad(out, x, up)[0]))
+    for plain, walked in zip(*results, strict=True):
+        torch.testing.assert_close(walked, plain, rtol=1e-12, atol=1e-14)
+
+
+def test_a_total_is_walked_once_and_again_only_for_a_second_backward():
+    log = []
+    x, t = _pair(37)
+    weight = torch.rand(37, dtype=torch.float64)
+    with in_blocks() as walked:
+        total = evaluate(_sloped(log), x, t, gather="total", weight=weight)
+        assert log == [16, 16, 5]
+        first = torch.autograd.grad(total, x, torch.tensor(0.3).double(), retain_graph=True)[0]
+        assert len(walked.walks) == 1
+        again = torch.autograd.grad(total, x, torch.tensor(0.3).double(), retain_graph=True)[0]
+        other = torch.autograd.grad(total, x)[0]
+    assert len(walked.walks) == 3
+    assert first.data_ptr() != again.data_ptr()
+    assert torch.equal(first, again)
+    torch.testing.assert_close(other, 2 * weight * (x.detach() - t), rtol=1e-14, atol=0)
+
+
+def test_no_slope_is_taken_where_no_gradient_can_be_asked_for():
+    log = []
+    x, t = _pair(37)
+    with in_blocks(), torch.no_grad():
+        evaluate(_sloped(log), x, t, gather="total")
+    assert log == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_slopes_of_half_inputs_wait_for_the_upstream_gradient(dtype):
+    # 2**-20 would be lost in float16 before a gradient scaler's 2**16 arrives
+    x, t = _pair(37, dtype=dtype)
+    with torch.no_grad():
+        x.copy_(t + 2.0**-12)
+    with in_blocks():
+        total = 2.0**-14 * evaluate(_sloped([]), x, t, gather="total")
+        (2.0**16 * total).backward()
+    assert torch.equal(x.grad, (8 * (x.detach().float() - t.float())).to(dtype))
+
+
+def test_an_input_changed_after_the_only_walk_is_noticed():
+    x, t = _pair(37)
+    y = x * 1
+    with in_blocks():
+        total = evaluate(_sloped([]), y, t, gather="total")
+    with torch.no_grad():
+        y += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
+@pytest.mark.parametrize("loss_fn", [varifocal_loss, quality_focal_loss])
+def test_soft_focal_losses_need_their_gradient_and_nothing_else_of_that_size(loss_fn):
+    x = torch.randn(2048, 512, requires_grad=True)
+    y = torch.where(torch.rand(2048, 512) < 0.1, torch.rand(2048, 512), 0.0)
+    assert _most(_block(), loss_fn, x, y) < 1.1
+    assert _most(plainly, loss_fn, x.detach().requires_grad_(), y) > 4
+
+
+def test_distribution_focal_loss_needs_its_gradient_and_few_numbers_a_row():
+    x = torch.randn(2**16, 16, requires_grad=True)
+    y = 15 * torch.rand(2**16)
+    assert _most(_block(), distribution_focal_loss, x, y) < 1.3
 
 
 @settings(deadline=None)

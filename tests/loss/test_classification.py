@@ -293,3 +293,10 @@ def test_binary_smoothing_and_weight():
 def test_binary_refuses_targets_out_of_range():
     with pytest.raises(ValueError, match=r"target: got 2, wanted numbers from 0 to 1"):
         BinaryCrossEntropyLoss()(torch.zeros(3), torch.tensor([0, 1, 2]))
+
+
+def test_an_answer_wrong_by_25_is_exact_in_float64():
+    """torch's softplus is x from 20 on, which is off by 1e-9."""
+    logits = torch.tensor([[0.0, 25.0]], dtype=torch.float64)
+    loss = cross_entropy(logits, torch.tensor([0]))
+    assert abs(loss.item() - (25 + math.log1p(math.exp(-25)))) < 1e-14

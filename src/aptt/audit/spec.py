@@ -57,6 +57,7 @@ class Case:
     features: int | None = None
     perfect: Callable[[Inputs, Options], tuple[Inputs, float | None]] | None = None
     extremes: Callable[[], Inputs] | None = None
+    bound: Callable[[Inputs], Tensor] | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -67,11 +68,12 @@ def case(
     features: int | None = None,
     perfect: Callable[[Inputs, Options], tuple[Inputs, float | None]] | None = None,
     extremes: Callable[[], Inputs] | None = None,
+    bound: Callable[[Inputs], Tensor] | None = None,
     exempt: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Case:
     """A :class:`Case`, with the options of the loss as keywords."""
-    return Case(options, inputs, axis, features, perfect, extremes, exempt or {})
+    return Case(options, inputs, axis, features, perfect, extremes, bound, exempt or {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,10 @@ class Spec:
     """Whether it has conventions of its own: any error refuses, and its state is its business."""
     rounding: float = 0.0
     """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
+    terms: int = 1
+    """How many terms it adds up, each counted, and walked, by itself."""
+    reductions: Sequence[str] = ("mean", "sum", "none")
+    """The named reductions that it has; one whose terms differ in shape has no ``"none"``."""
     hide: Callable[[Inputs, Options, Tensor], Inputs] | None = None
     """Mark as ignored, by a target value or a weight, all positions but ``keep``."""
     count: Callable[[Inputs, Options], Tensor | float] | None = None
@@ -171,6 +177,11 @@ class Trial:
         """The loss as a function of the prediction alone."""
         name, options = self.prediction(inputs), self.options(**changed)
         return lambda x: self.spec.function(**{**inputs, name: x}, **options)
+
+    @property
+    def least_reduced(self) -> str:
+        """The reduction that adds up as little as the loss allows."""
+        return self.spec.reductions[-1]
 
     def gradient(
         self, inputs: Inputs, up: Tensor | float = 1.0, **changed: Any

@@ -5,6 +5,7 @@ A loss hands over the sum of its values and how much was counted. What takes par
     class indices        the class weight of each target that is not ignored (1 without weights)
     soft targets         the sum over classes of class weight x target
     elements, boxes ...  ``weight`` where it is given, else 1 for each that is not ignored
+    positives            with ``normalize="positives"``: elements or boxes that there are to find
     alpha, pos_weight    not counted: they only multiply
 
 A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
@@ -14,6 +15,7 @@ micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss k
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -27,6 +29,8 @@ __all__ = [
     "begin",
     "check_reduction",
     "count_of",
+    "count_positives",
+    "named",
     "normalize",
     "reduce",
 ]
@@ -76,6 +80,12 @@ def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
     return widen(weight).sum()
 
 
+def count_positives(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    """How many ``values`` have a weight above 0; at least 1 where the mean divides by it."""
+    count = count_of(values, None if weight is None else weight > 0)
+    return count.clamp(min=1) if reduction == "mean" else count
+
+
 def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:
     """``total`` over ``count``, as ``reduction`` says; the mean of nothing is 0, on the graph."""
     if callable(reduction):
@@ -84,6 +94,25 @@ def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) 
         return total
     nothing = count == 0
     return torch.where(nothing, 0.0, total / torch.where(nothing, 1, count).to(total.dtype))
+
+
+def named(reduction: Reduction, name: str) -> Reduction:
+    """A reduction for one term of several: a normalizer is told ``name``."""
+    return _Named(reduction, name) if callable(reduction) else reduction
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A normalizer that is told another term than the one it is called for."""
+
+    reduction: Normalizer
+    name: str
+
+    def begin(self, count: Tensor, *, term: str) -> Any:
+        return begin(self.reduction, count, self.name)
+
+    def __call__(self, total: Tensor, count: Any, *, term: str) -> Tensor:
+        return self.reduction(total, count, term=self.name)
 
 
 def check_reduction(reduction: Reduction, *, none: bool = True) -> None:

@@ -18,11 +18,15 @@ __all__ = [
     "check_classes",
     "check_floating",
     "check_number",
+    "check_pairs",
     "check_range",
     "check_shapes",
     "check_vector",
     "class_axis",
+    "indexed_axis",
+    "is_readable",
     "split_axis",
+    "without_axis",
 ]
 
 _INDICES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -56,14 +60,16 @@ def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Alig
         fits = [axes[-1]] if logits.ndim else []
     else:
         usual = axes if class_dim is not None else {*axes[1:2], *axes[-1:]}
-        fits = [a for a in sorted(usual) if _without(logits, a) == tuple(target.shape)]
+        fits = [a for a in sorted(usual) if without_axis(logits, a) == tuple(target.shape)]
         if fits and target.dtype not in _INDICES:
             raise TypeError(
                 f"target: got {target.dtype} of shape {_shape(target)}, wanted class indices of an "
                 f"integer dtype, or soft targets of the logits' shape {_shape(logits)}"
             )
     if not fits:
-        indices = " or ".join(sorted({str(_without(logits, a)) for a in {*axes[1:2], *axes[-1:]}}))
+        indices = " or ".join(
+            sorted({str(without_axis(logits, a)) for a in {*axes[1:2], *axes[-1:]}})
+        )
         raise ValueError(
             f"target: got {target.dtype} of shape {_shape(target)} for logits {_shape(logits)}; "
             f"wanted class indices of shape {indices or '(one axis less)'}, or soft targets of a "
@@ -80,7 +86,7 @@ def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Alig
     rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
     x = split_axis(logits, axis, rows=rows)
     y = split_axis(target, axis, rows=rows) if soft else target.reshape(*x.shape[:1], *x.shape[2:])
-    return Aligned(x, y, soft, _without(logits, axis))
+    return Aligned(x, y, soft, without_axis(logits, axis))
 
 
 def class_axis(logits: Tensor, class_dim: int | None) -> int:
@@ -95,6 +101,29 @@ def class_axis(logits: Tensor, class_dim: int | None) -> int:
     if class_dim not in range(-logits.ndim, logits.ndim):
         raise ValueError(f"class_dim: got {class_dim} for logits {_shape(logits)}")
     return class_dim % logits.ndim
+
+
+def indexed_axis(
+    logits: Tensor, target: Tensor, class_dim: int | None, *, names: tuple[str, str]
+) -> int:
+    """The class axis that class indices lack, where ``names`` are what a message calls the two."""
+    if target.dtype not in _INDICES:
+        raise TypeError(f"{names[1]}: got {target.dtype}, wanted class indices")
+    if class_dim is not None or logits.ndim < 3:
+        axes = [class_axis(logits, class_dim)]
+    else:
+        axes = [1, logits.ndim - 1]
+    fits = [a for a in axes if without_axis(logits, a) == tuple(target.shape)]
+    if not fits:
+        wanted = " or ".join(str(without_axis(logits, a)) for a in axes)
+        raise ValueError(
+            f"{names[1]}: got shape {_shape(target)}, wanted {wanted} for {names[0]} "
+            f"{_shape(logits)}"
+        )
+    axis = fits[0] if len(fits) == 1 else class_axis(logits, None)
+    if logits.shape[axis] == 0:
+        raise ValueError(f"{names[0]}: got {_shape(logits)}, with no class on axis {axis}")
+    return axis
 
 
 def align_elements(
@@ -122,7 +151,7 @@ def split_axis(t: Tensor, axis: int, *, rows: bool = False) -> Tensor:
     """``t`` as ``(N, C, S)`` around ``axis``, or as ``(N, C)`` with the axis last."""
     size = t.shape[axis]
     if rows:
-        return t.movedim(axis, -1).reshape(math.prod(_without(t, axis)), size)
+        return t.movedim(axis, -1).reshape(math.prod(without_axis(t, axis)), size)
     return t.reshape(math.prod(t.shape[:axis]), size, math.prod(t.shape[axis + 1 :]))
 
 
@@ -186,9 +215,11 @@ def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: st
         raise ValueError(f"{name}: got {value!r}, wanted {wanted}")
 
 
-def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None) -> None:
+def check_range(
+    target: Tensor, low: float, high: float, *, keep: Tensor | None, name: str = "target"
+) -> None:
     """Refuse targets out of a closed range, among those that count; in eager mode on CPU."""
-    if target.dtype == torch.bool or not _readable(target):
+    if target.dtype == torch.bool or not is_readable(target):
         return
     if bool(target.amin() >= low) and bool(target.amax() <= high):
         return
@@ -197,8 +228,20 @@ def check_range(target: Tensor, low: float, high: float, *, keep: Tensor | None)
         wrong &= keep if keep.ndim == target.ndim else keep.unsqueeze(1)
     if wrong.any():
         raise ValueError(
-            f"target: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
+            f"{name}: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
         )
+
+
+def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
+    """Hold boxes of so many numbers to one shape: row by row, never by broadcasting."""
+    shape = f"*N {numbers}"
+    try:
+        check_shapes(pred_boxes=(pred_boxes, shape), target_boxes=(target_boxes, shape))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
+            "target_boxes[matched_targets], or for all pairs expand both to one shape"
+        ) from None
 
 
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:
@@ -206,7 +249,7 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
 
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
-    size = t[:, 2:] - t[:, :2] if ordered else t[:, 2:]
+    size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
     for name, boxes, fault, wrong in (
         ("pred_boxes", x, "finite numbers", ~x.isfinite().all(1)),
         ("target_boxes", t, "finite numbers", ~t.isfinite().all(1)),
@@ -219,12 +262,14 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
             raise ValueError(f"{name}: row {row} is {boxes[row].tolist()}, wanted {fault}")
 
 
-def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> None:
+def check_classes(
+    target: Tensor, classes: int, ignore_index: int | None, *, name: str = "target"
+) -> None:
     """Refuse class indices out of range, where looking costs no host sync: eager mode on CPU.
 
     Elsewhere the gather of the target's logit asserts the range on the device.
     """
-    if not _readable(target):
+    if not is_readable(target):
         return
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < classes:
@@ -234,7 +279,7 @@ def check_classes(target: Tensor, classes: int, ignore_index: int | None) -> Non
         wrong &= target != ignore_index
     if wrong.any():
         raise ValueError(
-            f"target: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
+            f"{name}: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
             + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
         )
 
@@ -245,7 +290,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         return
     if target.is_complex():
         raise TypeError(f"target: got {target.dtype}, wanted 0 and 1, of a real dtype or bool")
-    if not _readable(target):
+    if not is_readable(target):
         return
     for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
         low, high = part.aminmax()
@@ -264,7 +309,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
             )
 
 
-def _readable(t: Tensor) -> bool:
+def is_readable(t: Tensor) -> bool:
     """Whether looking at values is free: plain tensors on the CPU, outside any transform."""
     return (
         not torch.compiler.is_compiling()
@@ -275,7 +320,8 @@ def _readable(t: Tensor) -> bool:
     )
 
 
-def _without(t: Tensor, axis: int) -> tuple[int, ...]:
+def without_axis(t: Tensor, axis: int) -> tuple[int, ...]:
+    """The shape of ``t`` less one axis."""
     return (*t.shape[:axis], *t.shape[axis + 1 :]) if t.ndim else ()
 
 

@@ -66,11 +66,17 @@ class Formula:
     ``backward(out, x, work, up, kept, *sides, **options)`` writes the gradient with respect to
     ``x`` into ``out``, given the gradient ``up`` of ``value``: of the same shape, or 0-d. Without
     it, autograd differentiates ``value`` block by block.
+
+    ``slope(out, x, work, *sides, **options) -> value`` is for values that are one per element or
+    row: it writes d value / d x into ``out``, in place of ``backward``. Where only the total is
+    asked for, the forward walk takes the slopes along, into what becomes the gradient, and is the
+    only one.
     """
 
     value: Callable[..., Tensor]
     forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] | None = None
     backward: Callable[..., None] | None = None
+    slope: Callable[..., Tensor] | None = None
     block: int = 2**19  # elements in a block on the CPU: its scratch should fit the cache
 
     def measure(
@@ -293,14 +299,21 @@ class _Run:
         weight: Tensor | None,
         sides: Sequence[Tensor | None],
         kept: list[tuple[Tensor, ...]] | None,
+        grad: Tensor | None = None,
     ) -> Tensor:
-        """Walk forward; append to ``kept``, if given, what each block keeps for the way back."""
+        """Walk forward; append to ``kept``, if given, what each block keeps for the way back.
+
+        Write the gradient of the total to ``grad``, if given.
+        """
         work, out, dtype = Work(x.device, keeps=kept is not None), None, x.dtype
         for block in _blocks(x, self.formula.block):
             part, cut = _read(block, x, sides, work)
-            value, keep = self.formula.measure(part, work, cut, self.options)
-            if weight is not None:
-                here = block.of(weight)
+            here = None if weight is None else block.of(weight)
+            if grad is None:
+                value, keep = self.formula.measure(part, work, cut, self.options)
+            else:
+                value, keep = self._slope(block.of(grad), part, work, cut, here), ()
+            if here is not None:
                 value = torch.where(here != 0, value, 0.0).mul_(here)
             if kept is not None:
                 kept.append(keep)
@@ -314,6 +327,30 @@ class _Run:
                 out += value.sum()
         assert out is not None  # streams() lets no empty prediction in
         return out.to(dtype)
+
+    def _slope(
+        self,
+        out: Tensor,
+        x: Tensor,
+        work: Work,
+        sides: list[Tensor | None],
+        weight: Tensor | None,
+    ) -> Tensor:
+        """Write the weighted slopes to ``out``; the values, which are not weighted yet."""
+        assert self.formula.slope is not None
+        value: Tensor = self.formula.slope(out, x, work, *sides, **self.options)
+        if weight is not None:
+            weight = _across(weight, out)
+            out.mul_(weight).masked_fill_(weight == 0, 0.0)
+        return value
+
+    def takes_along(self, x: Tensor) -> bool:
+        """Whether the walk forward can take the gradient along: unscaled, so not in a half type."""
+        return (
+            self.formula.slope is not None
+            and self.gather == "total"
+            and x.dtype not in (torch.float16, torch.bfloat16)
+        )
 
     def _room(self, value: Tensor, block: _Block, x: Tensor) -> Tensor:
         """Where the results go: the values, or sums kept in the widest float there is."""
@@ -343,11 +380,15 @@ class _Run:
                 here = up if self.gather == "total" else up[block.n]
             goal = block.of(grad)
             out = goal if goal.dtype == part.dtype else work("out", part)
-            here, removed = _weighted(here, weight, block)
-            keep = kept[i * stride : (i + 1) * stride]
-            self.formula.differentiate(out, part, work, here, keep, cut, self.options)
-            if removed is not None:
-                out.masked_fill_(_across(removed, out), 0.0)
+            if self.formula.slope is not None:
+                self._slope(out, part, work, cut, None if weight is None else block.of(weight))
+                out.mul_(here if here.ndim == 0 else _across(here, out))
+            else:
+                here, removed = _weighted(here, weight, block)
+                keep = kept[i * stride : (i + 1) * stride]
+                self.formula.differentiate(out, part, work, here, keep, cut, self.options)
+                if removed is not None:
+                    out.masked_fill_(_across(removed, out), 0.0)
             if out is not goal:
                 goal.copy_(out)
         return grad
@@ -374,16 +415,22 @@ def _weighted(up: Tensor, weight: Tensor | None, block: _Block) -> tuple[Tensor,
     return up * here, ~keep
 
 
+def _scaled(grad: Tensor, up: Tensor) -> Tensor:
+    """``grad`` times a number, in place; by 1 nothing need be done, where looking is no sync."""
+    return grad if up.device.type == "cpu" and float(up) == 1 else grad.mul_(up)
+
+
 class _Walk(torch.autograd.Function):
-    """The two walks as one differentiable step."""
+    """The two walks, or the one, as one differentiable step."""
 
     @staticmethod
     def forward(
         ctx: Any, run: _Run, x: Tensor, weight: Tensor | None, *sides: Tensor | None
     ) -> Tensor:
         kept: list[tuple[Tensor, ...]] = []
-        out = run.walk(x, weight, sides, kept)
-        ctx.run, ctx.sides = run, len(sides)
+        taken = [fresh_like(x)] if run.takes_along(x) else []
+        out = run.walk(x, weight, sides, kept, *taken)
+        ctx.run, ctx.sides, ctx.taken = run, len(sides), taken
         ctx.save_for_backward(x, weight, *sides, *(t for block in kept for t in block))
         return out
 
@@ -397,6 +444,8 @@ class _Walk(torch.autograd.Function):
                 value = run.plain(x, weight, sides)
             again = torch.is_grad_enabled()
             (grad,) = torch.autograd.grad(value, x, up, create_graph=again)
+        elif ctx.taken:  # given away, so it serves once; a second backward walks again
+            grad = _scaled(ctx.taken.pop(), up)
         else:
             grad = run.walk_back(x, weight, sides, kept, up)
         return (None, grad, None, *(None for _ in sides))

@@ -8,20 +8,23 @@
     EIoU    DIoU + sum ((w - W) / cw)**2       over both axes; cw: enclosing length
     SIoU    IoU + (sum (1 - exp(-g (d_t / cw)**2)) + sum (1 - exp(-|w - W| / max(w, W)))**4) / 2
                                                g = 2 - 2 |dx dy| / d**2
+    power   1 - (I / U)**power + sum penalty**power, of any of them
+    ProbIoU sqrt(1 - exp(-B))                  B: Bhattacharyya distance of rotated boxes' Gaussians
 
 and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``.
 
-Axes: predictions and targets ``(..., 4)``, aligned row by row.
+Axes: predictions and targets ``(..., 4)``, rotated ``(..., 5)``, aligned row by row.
 From: GIoU, Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1; DIoU and CIoU, Zheng et al.
 2020, arXiv:1911.08287, eq. 7 and 8 to 11; EIoU, Zhang et al. 2021, arXiv:2101.08158, eq. 6; SIoU,
-Gevorgyan 2022, arXiv:2205.12740, eq. 1 to 16.
+Gevorgyan 2022, arXiv:2205.12740, eq. 1 to 16; power, alpha-IoU of He et al. 2021,
+arXiv:2110.13675; ProbIoU, Llerena et al. 2021, arXiv:2106.06072, its losses L1 and L2.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,8 +39,16 @@ from aptt.core.boxes import (
     walked,
 )
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import check_boxes, check_floating, check_shapes
+from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
+from aptt.core.rotated import bhattacharyya, slant
+from aptt.core.shapes import (
+    check_boxes,
+    check_choice,
+    check_floating,
+    check_number,
+    check_pairs,
+    check_shapes,
+)
 from aptt.core.streaming import Formula, Work, widen
 
 __all__ = [
@@ -46,14 +57,19 @@ __all__ = [
     "DIoULoss",
     "EIoULoss",
     "GIoULoss",
+    "ProbIoULoss",
     "SIoULoss",
     "box_iou_loss",
     "ciou_loss",
     "diou_loss",
     "eiou_loss",
     "giou_loss",
+    "probiou_loss",
     "siou_loss",
 ]
+
+
+Normalize = Literal["elements", "positives"]
 
 
 def box_iou_loss(
@@ -62,7 +78,9 @@ def box_iou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
     validate: bool = False,
+    normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """IoU loss of aligned boxes.
@@ -74,8 +92,11 @@ def box_iou_loss(
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
         validate: look at the values, on any device, and name the first row that is not finite or
             whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -106,7 +127,18 @@ def box_iou_loss(
         >>> round(box_iou_loss(pred, target).item(), 4)
         0.6667
     """
-    return _loss(_IOU, "box_iou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+    return _loss(
+        _IOU,
+        "box_iou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        box_format,
+        power,
+        validate,
+        normalize,
+        reduction,
+    )
 
 
 def giou_loss(
@@ -115,7 +147,9 @@ def giou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
     validate: bool = False,
+    normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Generalized IoU loss of aligned boxes.
@@ -127,8 +161,11 @@ def giou_loss(
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
         validate: look at the values, on any device, and name the first row that is not finite or
             whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -159,7 +196,18 @@ def giou_loss(
         >>> round(giou_loss(pred, target).item(), 4)
         0.6667
     """
-    return _loss(_GIOU, "giou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+    return _loss(
+        _GIOU,
+        "giou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        box_format,
+        power,
+        validate,
+        normalize,
+        reduction,
+    )
 
 
 def diou_loss(
@@ -168,7 +216,9 @@ def diou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
     validate: bool = False,
+    normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Distance IoU loss of aligned boxes.
@@ -180,8 +230,11 @@ def diou_loss(
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
         validate: look at the values, on any device, and name the first row that is not finite or
             whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -212,7 +265,18 @@ def diou_loss(
         >>> round(diou_loss(pred, target).item(), 4)
         0.7436
     """
-    return _loss(_DIOU, "diou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+    return _loss(
+        _DIOU,
+        "diou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        box_format,
+        power,
+        validate,
+        normalize,
+        reduction,
+    )
 
 
 def ciou_loss(
@@ -221,8 +285,10 @@ def ciou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
     gate: bool = False,
     validate: bool = False,
+    normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Complete IoU loss of aligned boxes.
@@ -234,9 +300,12 @@ def ciou_loss(
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
         gate: apply the aspect term only where IoU is above 1/2, as the later paper does.
         validate: look at the values, on any device, and name the first row that is not finite or
             whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -271,7 +340,17 @@ def ciou_loss(
         0.7436
     """
     return _loss(
-        _CIOU, "ciou", pred_boxes, target_boxes, weight, box_format, validate, reduction, gate=gate
+        _CIOU,
+        "ciou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        box_format,
+        power,
+        validate,
+        normalize,
+        reduction,
+        gate=gate,
     )
 
 
@@ -281,7 +360,9 @@ def eiou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
     validate: bool = False,
+    normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Efficient IoU loss of aligned boxes.
@@ -293,8 +374,11 @@ def eiou_loss(
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
         validate: look at the values, on any device, and name the first row that is not finite or
             whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -326,7 +410,18 @@ def eiou_loss(
         >>> round(eiou_loss(pred, target).item(), 4)
         0.7436
     """
-    return _loss(_EIOU, "eiou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+    return _loss(
+        _EIOU,
+        "eiou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        box_format,
+        power,
+        validate,
+        normalize,
+        reduction,
+    )
 
 
 def siou_loss(
@@ -335,7 +430,9 @@ def siou_loss(
     *,
     weight: Tensor | None = None,
     box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
     validate: bool = False,
+    normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """SCYLLA IoU loss of aligned boxes: distance by angle, and shape.
@@ -347,8 +444,11 @@ def siou_loss(
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
         validate: look at the values, on any device, and name the first row that is not finite or
             whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -382,7 +482,100 @@ def siou_loss(
         >>> round(siou_loss(pred, target).item(), 4)
         0.7663
     """
-    return _loss(_SIOU, "siou", pred_boxes, target_boxes, weight, box_format, validate, reduction)
+    return _loss(
+        _SIOU,
+        "siou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        box_format,
+        power,
+        validate,
+        normalize,
+        reduction,
+    )
+
+
+def probiou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    distance: Literal["hellinger", "bhattacharyya"] = "hellinger",
+    angle: float = 0.0,
+    validate: bool = False,
+    normalize: Normalize = "elements",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Probabilistic IoU loss of aligned rotated boxes: the distance of two Gaussians.
+
+        loss = sqrt(1 - exp(-B)), or B        B: Bhattacharyya distance of N(centre, covariance),
+                                              covariance = R diag(w**2, h**2) R' / 12
+             + angle * sin(2 turn)**2 * (2 W H / (W**2 + H**2))**2
+
+    Args:
+        pred_boxes: ``(..., 5)``: centre, width, height, angle in radians from x towards y; any
+            floating dtype, lengths in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        distance: ``"hellinger"``, from 0 to 1, which saturates for boxes far apart; or
+            ``"bhattacharyya"``, without an end, to begin the training with.
+        angle: at least 0: weight of a term of our own, because the Gaussian of a square is a
+            circle: no distance of Gaussians sees a square turn. The longer the target, the less.
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target has a negative size.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0, exactly 0 for equal boxes and the same however a box is written (half
+        a turn, or a quarter with its sides exchanged): a scalar, or with ``"none"`` the shape
+        ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 5, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it; it is 0 at
+    equal boxes. Times the pair's longest length, gap included, it is bounded: by 2000, and for the
+    Bhattacharyya distance, which has no end itself, by 3e9. Nothing depends on the scale.
+
+    Use when:
+        Boxes are rotated. The exact overlap of rotated boxes has no such simple gradient.
+
+    Elsewhere:
+        ultralytics ``probiou``.
+
+    Differs from:
+        ultralytics: equal boxes cost 0 in float32, where an epsilon under a root leaves 4.7e-4;
+            no constant is added to the variances; ``angle`` is off unless asked for.
+        The paper: sides under 1/1000 of the pair's longest length count as that long, with their
+            own slope, so that lines and points stay finite and a negative size grows back.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 4.0, 2.0, 0.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 4.0, 2.0, 0.5]])
+        >>> round(probiou_loss(pred, target).item(), 4)
+        0.398
+    """
+    check_choice("distance", distance, ("hellinger", "bhattacharyya"))
+    check_number("angle", angle)
+    return _loss(
+        _PROBIOU,
+        "probiou",
+        pred_boxes,
+        target_boxes,
+        weight,
+        None,
+        1.0,
+        validate,
+        normalize,
+        reduction,
+        distance=distance,
+        angle=angle,
+    )
 
 
 def _loss(
@@ -391,59 +584,84 @@ def _loss(
     pred_boxes: Tensor,
     target_boxes: Tensor,
     weight: Tensor | None,
-    box_format: BoxFormat,
+    box_format: BoxFormat | None,  # None: rotated
+    power: float,
     validate: bool,
+    normalize: Normalize,
     reduction: Reduction,
     **options: Any,
 ) -> Tensor:
-    check_reduction(reduction)
-    check_box_format(box_format)
+    _check_options(box_format, power, normalize, reduction)
     check_floating(pred_boxes=pred_boxes)
-    check_shapes(pred_boxes=(pred_boxes, "*N 4"), target_boxes=(target_boxes, "*N 4"))
-    x, t = pred_boxes.reshape(-1, 4), target_boxes.reshape(-1, 4).to(widen(pred_boxes[:0]).dtype)
+    numbers = 5 if box_format is None else 4
+    check_pairs(pred_boxes, target_boxes, numbers)
+    x = pred_boxes.reshape(-1, numbers)
+    t = target_boxes.reshape(-1, numbers).to(widen(pred_boxes[:0]).dtype)
     if weight is not None:
-        check_shapes(pred_boxes=(pred_boxes, "*N 4"), weight=(weight, "*N"))
+        check_shapes(pred_boxes=(pred_boxes, f"*N {numbers}"), weight=(weight, "*N"))
         weight = weight.reshape(-1)
     if validate:
         check_boxes(x, t, weight, ordered=box_format == "xyxy")
+    if box_format is not None:
+        options["box_format"] = box_format
+    if power != 1:
+        formula, options = _POWERS[formula], {**options, "power": power}
     loss = reduce(
         formula,
         x,
         t,
         weight=weight,
-        count=lambda: count_of(x[:, 0], weight),
+        count=lambda: (
+            count_positives(x[:, 0], weight, reduction)
+            if normalize == "positives"
+            else count_of(x[:, 0], weight)
+        ),
         reduction=reduction,
         term=term,
-        box_format=box_format,
         **options,
     )
     return loss.reshape(pred_boxes.shape[:-1]) if reduction == "none" else loss
 
 
-Penalty = Callable[..., Tensor]
+Penalties = Callable[..., tuple[Tensor, ...]]
+"""What is added to 1 - IoU, each from 0 up."""
 
 
-def _plain(penalty: Penalty | None) -> Callable[..., Tensor]:
-    def value(x: Tensor, t: Tensor, *, box_format: BoxFormat, **options: Any) -> Tensor:
+def _plain(penalties: Penalties) -> Callable[..., Tensor]:
+    def value(
+        x: Tensor, t: Tensor, *, box_format: BoxFormat, power: float = 1.0, **options: Any
+    ) -> Tensor:
         o = overlap(x, t, box_format)
-        loss = 1 - o.iou
-        if o.flip is not None:
-            loss = loss + o.flip.sum(0)
-        return loss if penalty is None else loss + penalty(o, **options)
+        loss = 1 - _raised(o.iou, power)
+        for penalty in penalties(o, **options):
+            loss = loss + _raised(penalty, power)
+        return loss if o.flip is None else loss + o.flip.sum(0)
 
     return value
 
 
-def _giou(o: Overlap) -> Tensor:
-    return 1 - o.union
+def _raised(measure: Tensor, power: float) -> Tensor:
+    """A power of at least 1; flat at 0, and where rounding leads below it."""
+    if power == 1:
+        return measure
+    some = measure > 0
+    return torch.where(some, torch.where(some, measure, 1) ** power, 0)
 
 
-def _diou(o: Overlap) -> Tensor:
+def _none(o: Overlap) -> tuple[Tensor, ...]:
+    return ()
+
+
+def _giou(o: Overlap) -> tuple[Tensor, ...]:
+    return (1 - o.union,)
+
+
+def _diou(o: Overlap) -> tuple[Tensor, ...]:
     gap, diagonal, _ = _distance(o)
-    return gap.square().sum(0) / diagonal
+    return (gap.square().sum(0) / diagonal,)
 
 
-def _ciou(o: Overlap, *, gate: bool) -> Tensor:
+def _ciou(o: Overlap, *, gate: bool) -> tuple[Tensor, ...]:
     _, diagonal, span = _distance(o)
     (w, h), (goal_w, goal_h) = o.width * span, o.goal * span
     turn, run = goal_w * h - goal_h * w, goal_w * w + goal_h * h
@@ -458,14 +676,14 @@ def _ciou(o: Overlap, *, gate: bool) -> Tensor:
         torch.atan2(torch.where(small, 0, turn), torch.where(small, 1, run)),
     )
     v = (2 / math.pi * angle).square()
-    return _aspect_share(v.detach(), o.iou.detach(), gate) * v + _diou(o)
+    return (*_diou(o), _aspect_share(v.detach(), o.iou.detach(), gate) * v)
 
 
-def _eiou(o: Overlap) -> Tensor:
-    return _diou(o) + (o.width - o.goal).square().sum(0)
+def _eiou(o: Overlap) -> tuple[Tensor, ...]:
+    return (*_diou(o), *(o.width - o.goal).square())
 
 
-def _siou(o: Overlap) -> Tensor:
+def _siou(o: Overlap) -> tuple[Tensor, ...]:
     gap, _, span = _distance(o)
     far = gap.square().sum(0)
     slant = 2 * (gap[0] * gap[1]).abs() / torch.where(far > 0, far, 1)
@@ -476,7 +694,16 @@ def _siou(o: Overlap) -> Tensor:
     change = (o.width - o.goal).abs() / torch.where(longest > 0, longest, 1)
     change = _slowed(change, longest.detach())
     shape = torch.expm1(-change).pow(4)
-    return (distance + shape).sum(0) / 2
+    return ((distance + shape).sum(0) / 2,)
+
+
+def _probiou(x: Tensor, t: Tensor, *, distance: str, angle: float) -> Tensor:
+    loss = bhattacharyya(x, t)
+    if distance == "hellinger":
+        some = loss > 0  # the root has no slope at 0
+        loss = torch.where(some, -torch.expm1(-torch.where(some, loss, 1)), 1).sqrt()
+        loss = torch.where(some, loss, 0)
+    return loss + angle * slant(x, t) if angle else loss
 
 
 def _distance(o: Overlap) -> tuple[Tensor, Tensor, Tensor]:
@@ -602,12 +829,27 @@ def _scaled(
 
 
 _BLOCK = 2**18
-_IOU = Formula(_plain(None), _by_hand(None), _scaled, block=_BLOCK)
+_IOU = Formula(_plain(_none), _by_hand(None), _scaled, block=_BLOCK)
 _GIOU = Formula(_plain(_giou), _by_hand(_giou_by_hand), _scaled, block=_BLOCK)
 _DIOU = Formula(_plain(_diou), _by_hand(_diou_by_hand), _scaled, block=_BLOCK)
 _CIOU = Formula(_plain(_ciou), _by_hand(_ciou_by_hand), _scaled, block=_BLOCK)
 _EIOU = Formula(_plain(_eiou), block=_BLOCK)
 _SIOU = Formula(_plain(_siou), block=_BLOCK)
+_PROBIOU = Formula(_probiou, block=_BLOCK)
+_POWERS = {  # their slopes are left to autograd
+    formula: Formula(formula.value, block=_BLOCK)
+    for formula in (_IOU, _GIOU, _DIOU, _CIOU, _EIOU, _SIOU)
+}
+
+
+def _check_options(
+    box_format: BoxFormat | None, power: float, normalize: Normalize, reduction: Reduction
+) -> None:
+    check_reduction(reduction)
+    if box_format is not None:
+        check_box_format(box_format)
+    check_number("power", power, 1.0)
+    check_choice("normalize", normalize, ("elements", "positives"))
 
 
 class _BoxLoss(LossModule):
@@ -616,18 +858,54 @@ class _BoxLoss(LossModule):
     def __init__(
         self,
         box_format: BoxFormat = "xyxy",
+        power: float = 1.0,
         validate: bool = False,
+        normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        check_reduction(reduction)
-        check_box_format(box_format)
-        super().__init__(box_format=box_format, validate=validate, reduction=reduction)
+        _check_options(box_format, power, normalize, reduction)
+        super().__init__(
+            box_format=box_format,
+            power=power,
+            validate=validate,
+            normalize=normalize,
+            reduction=reduction,
+        )
 
     def forward(
         self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
     ) -> Tensor:
         """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
         return self._function(pred_boxes, target_boxes, weight=weight, **self.options())
+
+
+class ProbIoULoss(LossModule):
+    """Module form of :func:`probiou_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        distance: Literal["hellinger", "bhattacharyya"] = "hellinger",
+        angle: float = 0.0,
+        validate: bool = False,
+        normalize: Normalize = "elements",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_choice("distance", distance, ("hellinger", "bhattacharyya"))
+        check_number("angle", angle)
+        _check_options(None, 1.0, normalize, reduction)
+        super().__init__(
+            distance=distance,
+            angle=angle,
+            validate=validate,
+            normalize=normalize,
+            reduction=reduction,
+        )
+
+    def forward(
+        self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
+        return probiou_loss(pred_boxes, target_boxes, weight=weight, **self.options())
 
 
 class BoxIoULoss(_BoxLoss):
@@ -668,12 +946,19 @@ class CIoULoss(_BoxLoss):
     def __init__(
         self,
         box_format: BoxFormat = "xyxy",
+        power: float = 1.0,
         gate: bool = False,
         validate: bool = False,
+        normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        check_reduction(reduction)
-        check_box_format(box_format)
+        _check_options(box_format, power, normalize, reduction)
         LossModule.__init__(
-            self, box_format=box_format, gate=gate, validate=validate, reduction=reduction
+            self,
+            box_format=box_format,
+            power=power,
+            gate=gate,
+            validate=validate,
+            normalize=normalize,
+            reduction=reduction,
         )

@@ -177,7 +177,7 @@ def _hard(
 ) -> Tensor:
     z, shift = _logits(x, adjustment, form)
     scale = 1.0 if class_weight is None else class_weight[y]
-    loss = (1 - form.smoothing) * scale * F.softplus(-margin(z, y))
+    loss = (1 - form.smoothing) * scale * F.softplus(-margin(z, y), threshold=_LINEAR)
     if form.smoothing or form.z_loss:
         loss = loss + _extras(z, shift, *_log_sum(z), scale, class_weight, form)
     return loss

@@ -16,8 +16,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from aptt.core.logistic import softplus, softplus_into
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -168,8 +168,8 @@ def _rows(
 
 
 def _focal(m: Tensor, gamma: float) -> Tensor:
-    nll = F.softplus(-m, threshold=_LINEAR)
-    return nll if gamma == 0 else torch.exp(-gamma * F.softplus(m, threshold=_LINEAR)) * nll
+    nll = softplus(-m)
+    return nll if gamma == 0 else torch.exp(-gamma * softplus(m)) * nll
 
 
 def _slope(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
@@ -187,7 +187,7 @@ def _missed(x: Tensor, y: Tensor, work: Work) -> tuple[Tensor, Tensor, Tensor]:
     """By hand: the target as a float, -log p, and 1 - p."""
     t = y if y.dtype == x.dtype else work("target", x).copy_(y)
     wrong = torch.addcmul(x, x, t, value=-2, out=work("miss", x))  # minus the margin
-    nll = torch.ops.aten.softplus.out(wrong, 1, _LINEAR, out=work("nll", x))
+    nll = softplus_into(work("nll", x), wrong)
     return t, nll, wrong.sigmoid_()
 
 
@@ -256,7 +256,6 @@ def _softmax_backward(
 
 _SIGMOID = Formula(_sigmoid, _sigmoid_forward, _sigmoid_backward, block=2**17)
 _SOFTMAX = Formula(_softmax, _softmax_forward, _softmax_backward)
-_LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
 def _check_options(

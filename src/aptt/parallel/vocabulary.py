@@ -208,9 +208,7 @@ class _Spread(torch.autograd.Function):
                 out,
                 cap(raw, form),
                 y[rows],
-                Stats._make(
-                    [*(t[rows] for t in stats), *[None] * (len(Stats._fields) - len(stats))]
-                ),
+                Stats._make(None if t is None else t[rows] for t in stats),
                 up[rows].unsqueeze(1),
                 scale if isinstance(scale, float) else scale[rows],
                 class_weight=weight,
@@ -248,9 +246,9 @@ def _merged(own: Stats, group: dist.ProcessGroup | None) -> Stats:
     if group is None:
         return own
     packed = torch.stack([t for t in own if t is not None])
-    every = packed.new_empty((dist.get_world_size(group) * len(packed), *packed.shape[1:]))
-    dist.all_gather_into_tensor(every, packed, group=group)
-    first, *others = (Stats._make([*t, *own[len(t) :]]) for t in every.split(len(packed)))
+    every = [torch.empty_like(packed) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, packed, group=group)
+    first, *others = (Stats._make([*t, *own[len(t) :]]) for t in every)
     for other in others:
         first = merge(first, other)
     return first
@@ -261,9 +259,10 @@ def _place(logits: Tensor, group: dist.ProcessGroup | None) -> tuple[int, int]:
     if group is None:
         return 0, logits.shape[-1]
     size = torch.tensor([logits.shape[-1]], device=logits.device)
-    sizes = size.new_empty(dist.get_world_size(group))
-    dist.all_gather_into_tensor(sizes, size, group=group)
-    return int(sizes[: dist.get_rank(group)].sum()), int(sizes.sum())
+    every = [torch.empty_like(size) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, size, group=group)
+    sizes = torch.cat(every).tolist()
+    return sum(sizes[: dist.get_rank(group)]), sum(sizes)
 
 
 def _local(logits: DTensor) -> tuple[Tensor, dist.ProcessGroup]:

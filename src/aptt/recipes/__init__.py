@@ -7,6 +7,7 @@ A recipe trains on a CPU in seconds. To add one, write a file with a subclass of
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,8 +18,15 @@ __all__ = ["RECIPES", "open_recipe"]
 RECIPES = {
     "classification": "Classification",
     "segmentation": "Segmentation",
+    "language": "Language",
+    "distillation": "Distillation",
+    "continual": "Continual",
+    "keypoints": "Keypoints",
 }
 """Each recipe's file and class, in the order in which they run."""
+
+if find_spec("ktch"):  # a package for this recipe's data alone
+    RECIPES["trilobites"] = "Trilobites"
 
 
 def open_recipe(name: str) -> Recipe:

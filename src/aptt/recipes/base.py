@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,6 +87,10 @@ class Recipe(ABC):
         """The loss of one batch."""
         inputs, target = batch
         return loss(model(inputs), target)
+
+    def schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """How the learning rate falls over the steps of a run."""
+        return CosineAnnealingLR(optimizer, steps)
 
     @abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:

@@ -75,7 +75,7 @@ def fit(
         run = Run(loss, seed, steps, recipe.model())
         criterion = recipe.losses[loss].make(recipe)
         optimizer = torch.optim.AdamW(run.model.parameters(), recipe.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        schedule = recipe.schedule(optimizer, steps)
         start = time.perf_counter()
         _check(recipe, run)
         try:

@@ -104,7 +104,7 @@ def nothing_left_is_zero(trial: Trial) -> None:
         gone = trial.hidden(inputs, trial.samples(inputs, nothing), math.nan)
         situations["all ignored"] = gone
     for situation, given in situations.items():
-        for reduction in ("mean", "sum", "none"):
+        for reduction in trial.spec.reductions:
             with about(f"{situation}, {reduction!r}"):
                 name = trial.prediction(given)
                 x = given[name].clone().requires_grad_()

@@ -3,11 +3,25 @@
 from aptt.audit.spec import Spec
 from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
+from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
+from aptt.audit.specs.language import LANGUAGE
+from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
 
 __all__ = ["SPECS"]
 
-SPECS: dict[str, Spec] = {row.name: row for row in (*CLASSES, *HEADS, *BOXES, *REGIONS, *VALUES)}
+_FAMILIES = (
+    CLASSES,
+    HEADS,
+    LANGUAGE,
+    BOXES,
+    DENSE,
+    REGIONS,
+    POINTS,
+    VALUES,
+)
+
+SPECS: dict[str, Spec] = {row.name: row for family in _FAMILIES for row in family}
 """Every row by its name."""

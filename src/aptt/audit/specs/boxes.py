@@ -17,12 +17,14 @@ from aptt.loss import (
     DIoULoss,
     EIoULoss,
     GIoULoss,
+    ProbIoULoss,
     SIoULoss,
     box_iou_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
     giou_loss,
+    probiou_loss,
     siou_loss,
 )
 
@@ -112,7 +114,7 @@ def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
 
 
 def _count(inputs: Inputs, options: Options) -> Tensor | float:
-    if "weight" in inputs:
+    if "weight" in inputs and options.get("normalize") != "positives":
         return inputs["weight"].sum()
     return inputs["pred_boxes"].numel() / 4
 
@@ -155,6 +157,8 @@ def _boxes(
             "corner and size, weighted": case(weighted, box_format="xywh"),
             "centre and size": case(_sized(True), box_format="cxcywh", reduction="sum"),
             "in rows": case(_rows_of_boxes, reduction="none"),
+            "to the power": case(power=3.0, bound=_within(3 * bound)),
+            "per box": case(weighted, box_format="xywh", power=2.0, normalize="positives"),
             "inside out": case(_inside_out, exempt={**_TURNED, **_DEAR}),
             **(cases or {}),
         },
@@ -172,6 +176,8 @@ def _boxes(
             Refused("a target of three numbers", "target_boxes", change=_cut(3, "target_boxes")),
             Refused("all pairs", "target_boxes", change=_all_pairs),
             Refused("weights of one", "weight", change=_one_weight),
+            Refused("a power below 1", "power", {"power": 0.5}),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
             Refused(
                 "a row that is NaN", "row 4", {"validate": True}, _not_a_number, exercises=True
             ),
@@ -209,7 +215,7 @@ def _turned_target(inputs: Inputs) -> Inputs:
 
 def _ciou_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
     """CIoU as DIoU and its aspect term, the factor of the latter fixed at its present value."""
-    diou: dict[str, Any] = {k: v for k, v in options.items() if k == "box_format"}
+    diou: dict[str, Any] = {k: v for k, v in options.items() if k in ("box_format", "power")}
     rest: dict[str, Any] = {k: t for k, t in inputs.items() if k != "pred_boxes"}
 
     def edges(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,8 +242,124 @@ def _ciou_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
     alpha = v / (1 - iou + v)
     if options.get("gate"):
         alpha = torch.where(iou > 0.5, alpha, 0.0)
-    alpha = alpha * inputs.get("weight", torch.ones_like(alpha))
-    return lambda x: diou_loss(x, **rest, **diou, reduction="none") + alpha * aspect(x)
+    power, weight = options.get("power", 1.0), inputs.get("weight", torch.ones_like(alpha))
+
+    def held(x: Tensor) -> Tensor:
+        return (
+            diou_loss(x, **rest, **diou, reduction="none") + weight * (alpha * aspect(x)) ** power
+        )
+
+    return held
+
+
+def _rotated(g: Generator, n: int) -> Inputs:
+    """Predictions near their targets; some of them written with their sides exchanged."""
+    target = torch.cat(
+        (
+            uniform(g, n, 2, low=-20, high=80),
+            uniform(g, n, 2, low=8, high=60),
+            uniform(g, n, 1, low=-3, high=3),
+        ),
+        1,
+    )
+    off = torch.cat((uniform(g, n, 4, low=-7, high=7), uniform(g, n, 1, low=-0.6, high=0.6)), 1)
+    pred = target + off
+    pred[1::3] = pred[1::3][:, [0, 1, 3, 2, 4]]
+    pred[1::3, 4] += math.pi / 2
+    return {"pred_boxes": pred, "target_boxes": target}
+
+
+def _rotated_rows(g: Generator, n: int) -> Inputs:
+    return {k: t.view(n, 2, 5) for k, t in _rotated(g, 2 * n).items()}
+
+
+def _rotated_extremes() -> Inputs:
+    shapes = grid(
+        [0, 0, 4, 2, 0.5],
+        [1, 1, 2, 4, 0.5 + math.pi],
+        [0, 0, 3, 3, 0.25],
+        [0, 0, 3, 3, 1],
+        [0, 0, 4, 0, 0.5],
+        [0, 0, 0, 4, 0.5],
+        [0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 3],
+        [0, 0, -1, 2, 0.5],
+        [0, 0, 4, 2**-10, -0.5],
+        [2**-10, 0, 4, 2, 0.5],
+        [9, -9, 1, 1, -3],
+        [300, 200, 4, 2, 0.75],
+    )
+    pairs = torch.cartesian_prod(torch.arange(len(shapes)), torch.tensor([0, 2, 4, 6]))
+    scales = torch.tensor([1.0, 1e-6, 1e6], dtype=torch.float64).repeat_interleave(len(pairs))
+    inputs = {"pred_boxes": shapes[pairs[:, 0]], "target_boxes": shapes[pairs[:, 1]]}
+    return {name: _lengths(t.repeat(3, 1), scales.unsqueeze(1)) for name, t in inputs.items()}
+
+
+def _lengths(boxes: Tensor, unit: Tensor | float) -> Tensor:
+    """Rotated boxes in another unit; angles have none."""
+    return torch.cat((boxes[..., :4] * unit, boxes[..., 4:]), -1)
+
+
+def _within_longest(constant: float) -> Callable[[Inputs], Tensor]:
+    """At most ``constant`` over the pair's longest length; in the angle, ``constant``."""
+
+    def bound(inputs: Inputs) -> Tensor:
+        pred, target = inputs.values()
+        lengths = torch.cat((pred[:, :2] - target[:, :2], pred[:, 2:4], target[:, 2:4]), 1)
+        longest = lengths.abs().amax(1, keepdim=True)
+        return constant / torch.cat((longest.expand(-1, 4), torch.ones_like(longest)), 1)
+
+    return bound
+
+
+def _probiou() -> Spec:
+    weighted = with_(_rotated, "weight", "pred_boxes", features=-1)
+    saturated = {"hopeless_keeps_a_gradient": "by definition it saturates for boxes far apart"}
+    return Spec(
+        name="probiou_loss",
+        function=probiou_loss,
+        module=ProbIoULoss,
+        inputs=_rotated,
+        cases={
+            "Hellinger": case(exempt=saturated),
+            "Bhattacharyya": case(distance="bhattacharyya", bound=_within_longest(3e9)),
+            "with angles, weighted": case(weighted, angle=0.5, exempt=saturated),
+            "per box": case(
+                weighted, distance="bhattacharyya", normalize="positives", reduction="sum"
+            ),
+            "in rows": case(_rotated_rows, angle=0.25, reduction="none", exempt=saturated),
+            "per box, meaned": case(weighted, normalize="positives", exempt=saturated),
+        },
+        features=-1,
+        hide=_hide,
+        count=lambda i, o: (
+            i["pred_boxes"].numel() / 5
+            if o.get("normalize") == "positives" or "weight" not in i
+            else i["weight"].sum()
+        ),
+        perfect=lambda i, o: ({**i, "pred_boxes": i["target_boxes"]}, 0.0),
+        hopeless=lambda i, o: {
+            **i,
+            "pred_boxes": i["target_boxes"] + grid([80, 60, 0, 0, 0]).to(i["pred_boxes"]),
+        },
+        extremes=_rotated_extremes,
+        bound=_within_longest(2000.0),
+        scaling=Scaling(
+            lambda i, unit: {k: _lengths(t, unit) if "boxes" in k else t for k, t in i.items()}
+        ),
+        refused=(
+            Refused("boxes without an angle", "pred_boxes", change=_cut(4, "pred_boxes")),
+            Refused("all pairs", "target_boxes", change=_all_pairs),
+            Refused("weights of one", "weight", change=_one_weight),
+            Refused("an unknown distance", "distance", {"distance": "kld"}),
+            Refused("a negative weight of angles", "angle", {"angle": -1.0}),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+            Refused(
+                "a row that is NaN", "row 4", {"validate": True}, _not_a_number, exercises=True
+            ),
+        ),
+        exempt=NOTHING_FROZEN,
+    )
 
 
 BOXES = (
@@ -262,4 +384,5 @@ BOXES = (
     ),
     _boxes(eiou_loss, EIoULoss, 5.0),
     _boxes(siou_loss, SIoULoss, 30.0),
+    _probiou(),
 )

@@ -1,0 +1,186 @@
+"""Distribution focal loss: a distance as a distribution over whole numbers.
+
+    l    = floor(y), r = ceil(y)               y: the target in bins, 0 to n - 1
+    loss = -(1 - (y - l)) log p[l] - (y - l) log p[r]      with p = softmax(x)
+
+Axes: logits ``(..., n)``, one bin each for 0 to n - 1; target ``(...)``. For boxes as a rule
+``(N, 4, n)`` and ``(N, 4)``: the distances from an anchor to the four sides, in strides.
+From: Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, eq. 6; the
+decoding, eq. 5.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
+from aptt.core.shapes import check_choice, check_floating, check_range, check_shapes
+from aptt.core.streaming import Formula, Work, widen
+
+__all__ = ["DistributionFocalLoss", "distribution_focal_loss", "expected_value"]
+
+
+def distribution_focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    out_of_range: Literal["error", "clamp"] = "error",
+    normalize: Literal["elements", "positives"] = "elements",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Distribution focal loss: cross-entropy with the two bins around a distance.
+
+        loss = -(1 - f) log p[floor y] - f log p[ceil y]      f = y - floor y
+
+    Args:
+        logits: ``(..., n)``, any number of bins, floating.
+        target: ``(...)``, from 0 to n - 1, both included.
+        weight: shaped like the target; multiplies and is counted, and 0 removes. One weight a box
+            is ``weight.unsqueeze(-1).expand_as(target)``.
+        out_of_range: what becomes of targets beyond the bins: ``"error"``, or ``"clamp"`` to the
+            nearest bin, for boxes larger than the bins can say.
+        normalize: what ``"mean"`` counts: the weights, or the targets whose weight is above 0 (at
+            least 1).
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss; least where p is 1 - f and f at the two bins, and there the entropy of these
+        two, which is 0 for whole numbers alone: a scalar, or with ``"none"`` the shape of the
+        target. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, a target out of range (in eager mode on CPU; elsewhere
+            the index is asserted on the device), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it.
+
+    Use when:
+        Box sides are uncertain: the head says a distribution, and a box loss of the decoded box
+        trains beside it.
+
+    Elsewhere:
+        mmdetection ``DistributionFocalLoss``, ultralytics ``DFLoss``.
+
+    Differs from:
+        mmdetection: the last bin is a target like any other, an error there; a target below 0 is
+            an error, there a negative weight. ``reg_max=16`` is 17 bins there, 16 in ultralytics.
+        ultralytics: targets are not held 0.01 below the last bin, and never changed in place.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.0, 2.0, 1.0, 0.0]])
+        >>> round(distribution_focal_loss(logits, torch.tensor([1.25])).item(), 4)
+        0.7438
+    """
+    _check_options(out_of_range, normalize, reduction)
+    check_floating(logits=logits)
+    check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
+    bins = logits.shape[-1]
+    if bins == 0:
+        raise ValueError(f"logits: got {tuple(logits.shape)}, with no bin")
+    x = logits.reshape(target.numel(), bins)
+    y = target.reshape(-1).to(widen(logits[:0]).dtype)
+    w = weight
+    if w is not None:
+        check_shapes(target=(target, "*N"), weight=(w, "*N"))
+        w = w.reshape(-1)
+        y = torch.where(w != 0, y, 0)
+    if out_of_range == "clamp":
+        y = y.clamp(0, bins - 1)
+    check_range(y, 0, bins - 1, keep=None)
+    loss = reduce(
+        _FORMULA,
+        x,
+        y,
+        weight=w,
+        count=lambda: (
+            count_positives(y, w, reduction) if normalize == "positives" else count_of(y, w)
+        ),
+        reduction=reduction,
+        term="dfl",
+    )
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def expected_value(logits: Tensor) -> Tensor:
+    """The mean of a distribution over whole numbers: what its logits say, in bins.
+
+        value = sum k p[k]      with p = softmax(x)
+
+    Args:
+        logits: ``(..., n)``, floating.
+
+    Returns:
+        ``(...)``, from 0 to n - 1; float32 for half types.
+
+    Raises:
+        ValueError: logits without an axis of bins, or without a bin on it.
+
+    The gradient goes to ``logits``.
+
+    Use when:
+        Decoding what was trained with ``distribution_focal_loss``; times the stride, it is a
+        distance in pixels.
+
+    Example:
+        >>> import torch
+        >>> round(expected_value(torch.tensor([0.0, 2.0, 1.0, 0.0])).item(), 4)
+        1.3184
+    """
+    check_floating(logits=logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits: got {tuple(logits.shape)}, wanted (..., bins)")
+    p = widen(logits).softmax(-1)
+    return (p * torch.arange(p.shape[-1], device=p.device, dtype=p.dtype)).sum(-1)
+
+
+def _around(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The bins around each target, and the share of each; beyond the bins there is no index."""
+    low = y.floor()
+    share = y - low
+    return torch.stack((low, y.ceil()), 1).long(), torch.stack((1 - share, share), 1)
+
+
+def _cross_entropy(x: Tensor, y: Tensor) -> Tensor:
+    at, share = _around(y)
+    return -(x.log_softmax(1).gather(1, at) * share).sum(1)
+
+
+def _slope(out: Tensor, x: Tensor, work: Work, y: Tensor) -> Tensor:
+    at, share = _around(y)
+    log_p = torch.ops.aten._log_softmax.out(x, 1, False, out=work("log_p", x))
+    torch.mul(log_p, 1 / math.log(2), out=out).exp2_()
+    out.scatter_add_(1, at, -share)
+    return -(log_p.gather(1, at) * share).sum(1)
+
+
+_FORMULA = Formula(_cross_entropy, slope=_slope, block=2**18)
+
+
+def _check_options(out_of_range: str, normalize: str, reduction: Reduction) -> None:
+    check_reduction(reduction)
+    check_choice("out_of_range", out_of_range, ("error", "clamp"))
+    check_choice("normalize", normalize, ("elements", "positives"))
+
+
+class DistributionFocalLoss(LossModule):
+    """Module form of :func:`distribution_focal_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        out_of_range: Literal["error", "clamp"] = "error",
+        normalize: Literal["elements", "positives"] = "elements",
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_options(out_of_range, normalize, reduction)
+        super().__init__(out_of_range=out_of_range, normalize=normalize, reduction=reduction)
+
+    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of ``logits`` against ``target``, both in bins."""
+        return distribution_focal_loss(logits, target, weight=weight, **self.options())

@@ -1,0 +1,649 @@
+"""Knowledge distillation: a student learns the soft answers of a teacher, and the hard ones.
+
+    p     = softmax(teacher / T)    q = softmax(student / T)    m = beta * p + (1 - beta) * q
+    D     = sum p * log(p / q)                                           forward_kl
+          = sum q * log(q / p)                                           reverse_kl
+          = beta * sum p * log(p / m) + (1 - beta) * sum q * log(q / m)  jsd
+    loss  = soft_weight * T**2 * D + hard_weight * cross_entropy(student, hard_targets)
+
+T**2 keeps the soft gradient at one size, whatever the temperature. The terms of the other
+libraries, in ours; mean over positions, from student logits s, teacher logits t and targets y:
+
+    mdistiller KD(CE_WEIGHT=a, KD_WEIGHT=b, T)     hard_weight=a, soft_weight=b
+    Keras Distiller(student_loss_weight=a), T**2   alpha=1 - a
+    DeiT (soft, alpha=a, tau), divided by numel    soft_weight=a / C, hard_weight=1 - a
+    NeMo KDLoss(temperature), T**2                 alpha=1.0
+    torchtune ForwardKLLoss, cross-entropy form    alpha=1.0, temperature=1.0, + H(p)
+    torchtune ReverseKLLoss                        alpha=1.0, temperature=1.0, "reverse_kl"
+    Liger JSD, TRL GKD (beta, temperature), no T**2
+        beta = 0                                   soft_weight=1 / T**2, hard_weight=0
+        beta = 1                                   the same, divergence="reverse_kl"
+        between                                    the same, divergence="jsd", beta=beta
+    Liger chunked (weight_soft, weight_hard)       soft_weight=weight_soft / T**2, hard_weight=...
+
+Axes: logits ``(N, C, ...)`` or ``(..., C)``, teacher alike; targets the same without C.
+From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwal et al. 2024
+(GKD), arXiv:2306.13649, eq. 1 (jsd, reverse_kl).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
+from aptt.core.shapes import (
+    check_choice,
+    check_classes,
+    check_floating,
+    check_number,
+    check_range,
+    class_axis,
+    indexed_axis,
+    split_axis,
+    without_axis,
+)
+from aptt.core.softmax import margin, shifted, softmax_gradient_
+from aptt.core.streaming import Formula, Work, widen
+
+__all__ = ["DistillationLoss", "distillation_loss", "distillation_terms"]
+
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    hard_targets: Tensor | None = None,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+    soft_weight: float | None = None,
+    hard_weight: float | None = None,
+    divergence: Divergence = "forward_kl",
+    beta: float = 0.5,
+    teacher_indices: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    class_dim: int | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Distillation from a teacher's logits, with the hard targets mixed in.
+
+        loss = alpha * T**2 * KL(p || q) + (1 - alpha) * cross_entropy(student, hard_targets)
+        p = softmax(teacher / T), q = softmax(student / T)
+
+    Args:
+        student_logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
+        teacher_logits: the same shape. With ``teacher_indices``, log-probabilities of k classes,
+            in the same shape with k in place of C.
+        hard_targets: class indices, shaped like the logits without the class axis. May be left out
+            if ``hard_weight`` is 0; given all the same, they say what to ignore.
+        temperature: T, above 0; softens both sides of the soft term, never the hard one.
+        alpha: the share of the SOFT term, in [0, 1]; the hard one has ``1 - alpha``.
+        soft_weight: instead of ``alpha``, the factor of the soft term, T**2 not included.
+        hard_weight: instead of ``1 - alpha``, the factor of the hard term.
+        divergence: ``"forward_kl"`` covers all that the teacher finds likely, ``"reverse_kl"``
+            settles on some of it, ``"jsd"`` lies between.
+        beta: the teacher's share in the mixture of ``"jsd"``, between 0 and 1, both excluded. The
+            divergence goes to 0 at either end; it does not become a KL there.
+        teacher_indices: the k distinct classes whose log-probabilities, at the same temperature,
+            ``teacher_logits`` holds, in its shape. The rest of either model's mass is one more
+            class; k = C has no rest, and is the whole.
+        sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
+        ignore_index: the target that removes its position, from both terms.
+        class_dim: the class axis, where the shapes leave it open.
+        reduction: ``"mean"`` over the positions that count, ``"sum"``, ``"none"``, or a callable
+            ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or with ``"none"`` one value per position. float32 for half
+        types.
+
+    Raises:
+        ValueError: shapes or vocabularies that differ, a temperature or beta out of range, hard
+            targets missing or out of range (on CPU).
+        TypeError: hard targets that are not class indices.
+
+    The gradient goes to ``student_logits``, and to a teacher that asks for it: detach yours, or
+    run it under ``no_grad``. Where one model masks a class by -inf that the other gives mass, the
+    KL is infinite by definition; here such a class has the log-probability -1e4.
+
+    Use when:
+        A small model is to imitate a large one. Cached teachers store the k likeliest classes:
+        ``teacher_indices``. To keep old tasks while learning a new one, see :func:`lwf_loss`.
+
+    Elsewhere:
+        mdistiller ``KD``, Keras ``Distiller``, Liger ``LigerFusedLinearJSD``, TRL ``GKDTrainer``,
+        NeMo ``KDLoss``, torchtune ``ForwardKLLoss``. A table at the top of the file says how to
+        set ours to compute each of them.
+
+    Differs from:
+        Liger, TRL: T**2 always multiplies the soft term.
+        DeiT: the mean is over positions, not over positions x classes, so the soft term is C times
+            as large.
+        torchtune: a student that equals its teacher has a loss of 0, not the teacher's entropy.
+        F.kl_div: classes masked in both models count 0, not NaN.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[3.0, 1.0, -4.0]])
+        >>> round(distillation_loss(student, teacher, hard_targets=torch.tensor([0])).item(), 4)
+        0.5445
+    """
+    form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
+    t, chosen = _teacher(student_logits, teacher_logits, teacher_indices, axis, x, keep)
+    weight = keep
+    if sample_weight is not None:
+        if sample_weight.shape != shape:
+            raise ValueError(
+                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
+            )
+        weight = sample_weight.reshape(len(x), *x.shape[2:])
+        weight = weight if keep is None else weight * keep
+    loss = reduce(
+        WHOLE[divergence] if chosen is None else CHOSEN[divergence],
+        x,
+        t,
+        y if form.hard else None,
+        chosen,
+        weight=weight,
+        count=lambda: count_of(x[:, 0], weight),
+        reduction=reduction,
+        term="distillation",
+        form=form,
+    )
+    return loss.reshape(shape) if reduction == "none" else loss
+
+
+def distillation_terms(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    hard_targets: Tensor | None = None,
+    temperature: float = 4.0,
+    divergence: Divergence = "forward_kl",
+    beta: float = 0.5,
+    teacher_indices: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    class_dim: int | None = None,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The terms of :func:`distillation_loss` by name, without their weights.
+
+        soft = T**2 * D        hard = cross_entropy(student, hard_targets)
+
+    Args are those of :func:`distillation_loss`; a normalizer is told ``"soft"`` and ``"hard"``.
+
+    Returns:
+        ``{"soft": ..., "hard": ...}``, without ``"hard"`` where there are no hard targets.
+
+    Use when:
+        Each term is to be logged, or weighted by something that changes.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([[3.0, 1.0, -4.0]])
+        >>> terms = distillation_terms(student, teacher, hard_targets=torch.tensor([0]))
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'soft': 0.9191, 'hard': 0.1698}
+    """
+
+    def term(name: str, alpha: float) -> Tensor:
+        return distillation_loss(
+            student_logits,
+            teacher_logits,
+            hard_targets=hard_targets,
+            temperature=temperature,
+            alpha=alpha,
+            divergence=divergence,
+            beta=beta,
+            teacher_indices=teacher_indices,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            class_dim=class_dim,
+            reduction=named(reduction, name),
+        )
+
+    terms = {"soft": term("soft", 1.0)}
+    return terms if hard_targets is None else {**terms, "hard": term("hard", 0.0)}
+
+
+class Form(NamedTuple):
+    """The options of the formulas; ``soft`` has the T**2 in it."""
+
+    temperature: float
+    beta: float
+    soft: float
+    hard: float
+
+
+# ---------------------------------------------------------------------------- the definition
+
+_MASKED = -1e4  # the log-probability of a class masked by -inf
+_LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
+
+
+def _log_softmax(z: Tensor, temperature: float) -> Tensor:
+    top = z.detach().amax(1, keepdim=True).clamp_min(torch.finfo(z.dtype).min)
+    gap = (z - top) / temperature
+    total = gap.exp().sum(1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
+    return torch.where(z > -torch.inf, gap - total.log(), _MASKED)
+
+
+def _forward_kl(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
+    # q - p adds up to 0, and takes with it, to first order, what rounding did to either's sum
+    p, q = lp.exp(), lq.exp()
+    return (p * (lp - lq) + (q - p)).sum(1)
+
+
+def _reverse_kl(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
+    # centred where q is largest: else the gradient, q * (ratio - value), cancels
+    ratio = lq - lp
+    middle = ratio.detach().gather(1, lq.detach().argmax(1, keepdim=True))
+    p, q = lp.exp(), lq.exp()
+    return (q * (ratio - middle) + (p - q)).sum(1) + middle.squeeze(1)
+
+
+def _jsd(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
+    # log(m / p) = log(beta + (1 - beta) q / p), and log(m / q): exact for small and large ratios
+    ratio = lq - lp
+    above = ratio > 0
+    change = torch.where(above, beta, 1 - beta) * torch.where(above, -ratio, ratio).expm1()
+    base = change.log1p()
+    m_by_p = base + torch.where(above, ratio, 0.0)
+    m_by_q = base - torch.where(above, 0.0, ratio)
+    return -(beta * lp.exp() * m_by_p + (1 - beta) * lq.exp() * m_by_q).sum(1)
+
+
+def _never_negative(value: Tensor) -> Tensor:
+    """0 where rounding led below, with the gradient as it is."""
+    return torch.where(value < 0, value - value.detach(), value)
+
+
+Diverge = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def _mixed(
+    diverge: Diverge, lp: Tensor, lq: Tensor, x: Tensor, y: Tensor | None, form: Form
+) -> Tensor:
+    loss = form.soft * _never_negative(diverge(lp, lq, form.beta))
+    return loss if y is None else loss + form.hard * F.softplus(-margin(x, y), threshold=_LINEAR)
+
+
+def _whole(
+    diverge: Diverge, x: Tensor, t: Tensor, y: Tensor | None, chosen: None = None, *, form: Form
+) -> Tensor:
+    lp, lq = _log_softmax(t, form.temperature), _log_softmax(x, form.temperature)
+    return _mixed(diverge, lp, lq, x, y, form)
+
+
+def _chosen(
+    diverge: Diverge, x: Tensor, t: Tensor, y: Tensor | None, chosen: Tensor, *, form: Form
+) -> Tensor:
+    chosen = chosen.long()
+    lq, lp = _log_softmax(x, form.temperature), torch.where(t > -torch.inf, t, _MASKED)
+    if t.shape[1] < x.shape[1]:
+        left = lq.scatter(1, chosen, -torch.inf)
+        top = left.detach().amax(1, keepdim=True).clamp_min(_MASKED)
+        tail = top + (left - top).exp().sum(1, keepdim=True).log()
+        rest = 1 - lp.exp().sum(1, keepdim=True)
+        some = rest > 0
+        rest = torch.where(some, torch.where(some, rest, 1.0).log(), _MASKED)
+        lp = torch.cat((lp, rest), 1)
+        lq = torch.cat((lq.gather(1, chosen), tail), 1)
+    else:
+        lq = lq.gather(1, chosen)
+    return _mixed(diverge, lp, lq, x, y, form)
+
+
+# ------------------------------------------------------------- by hand, for a block on the CPU
+
+
+class _Sums(NamedTuple):
+    """What the forward walk keeps of each row."""
+
+    e: Tensor  # sum of exp((student - its largest) / T)
+    f: Tensor  # and of the teacher
+    mean: Tensor  # what the gradient's log-ratio is held against, over q
+
+
+def _soften_(gap: Tensor, temperature: float) -> Tensor:
+    """exp(gap / T) in place, at one speed whether or not it underflows."""
+    return gap.mul_(1 / (math.log(2) * temperature)).exp2_()
+
+
+def _both_(a: Tensor, b: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """Soften both in place; their sums."""
+    e, f = _soften_(a, form.temperature), _soften_(b, form.temperature)
+    return e.sum(1, keepdim=True), f.sum(1, keepdim=True)
+
+
+def _forward_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
+    gap = torch.sub(b, a, out=work("gap", a))
+    e, f = _both_(a, b, form)
+    dot = gap.mul_(b).sum(1, keepdim=True)
+    return dot / (f * form.temperature) + (e / f).log(), _Sums(e, f, e)
+
+
+def _forward_kl_slope_(
+    a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form
+) -> None:
+    # (q - p) / T
+    _soften_(a, form.temperature).mul_(scale / sums.e)
+    a.addcmul_(_soften_(b, form.temperature), scale / sums.f, value=-1)
+
+
+def _reverse_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
+    gap, there = _log_ratio(a, b, work("gap", a))
+    e, f = _both_(a, b, form)
+    mean = gap.mul_(a).sum(1, keepdim=True).div_(e)
+    return (mean - there) / form.temperature + (f / e).log(), _Sums(e, f, mean)
+
+
+def _reverse_kl_slope_(
+    a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form
+) -> None:
+    # q (log(q / p) - its mean over q) / T
+    gap, _ = _log_ratio(a, b, b)
+    gap.sub_(sums.mean)
+    _soften_(a, form.temperature).mul_(scale / (sums.e * form.temperature)).mul_(gap)
+
+
+def _log_ratio(a: Tensor, b: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """T * log(q / p) less what it is where q is largest: there a is 0, and b is returned."""
+    there = b.gather(1, a.argmax(1, keepdim=True))
+    return torch.sub(a, torch.sub(b, there, out=out), out=out), there
+
+
+def _jsd_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
+    e, f = _both_(a, b, form)
+    p, q = b.div_(f), a.div_(e)
+    lean = _lean(p, q, work, form)
+    # p / m = 1 + (1 - beta) (p - q) / m, and q / m = 1 - beta (p - q) / m
+    part = torch.mul(lean, 1 - form.beta, out=work("m", a))
+    value = form.beta * _log1p_(part).mul_(p).sum(1, keepdim=True)
+    mean = _log1p_(lean.mul_(-form.beta)).mul_(q).sum(1, keepdim=True)
+    return value.add_(mean, alpha=1 - form.beta), _Sums(e, f, mean)
+
+
+def _jsd_slope_(a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form) -> None:
+    # (1 - beta) q (log(q / m) - its mean over q) / T
+    q = _soften_(a, form.temperature).div_(sums.e)
+    p = _soften_(b, form.temperature).div_(sums.f)
+    log_ratio = _log1p_(_lean(p, q, work, form).mul_(-form.beta))
+    q.mul_(log_ratio.sub_(sums.mean)).mul_(scale * (1 - form.beta))
+
+
+def _lean(p: Tensor, q: Tensor, work: Work, form: Form) -> Tensor:
+    """(p - q) / m, which is 0 where the two agree."""
+    mixture = torch.lerp(q, p, form.beta, out=work("m", p)).clamp_min_(torch.finfo(p.dtype).tiny)
+    return torch.sub(p, q, out=work("gap", p)).div_(mixture)
+
+
+def _log1p_(x: Tensor) -> Tensor:
+    """log(1 + x) in place; a p or q of 0 has an x of -1, which counts nothing."""
+    return x.clamp_min_(torch.finfo(x.dtype).eps - 1).log1p_()
+
+
+class _Hand(NamedTuple):
+    """A divergence by hand, in logits less their largest, which it may overwrite."""
+
+    value: Callable[[Tensor, Tensor, Work, Form], tuple[Tensor, _Sums]]
+    slope_: Callable[[Tensor, Tensor, Work, Tensor, _Sums, Form], None]
+
+
+def _forward(
+    diverge: Diverge,
+    hand: _Hand,
+    x: Tensor,
+    work: Work,
+    t: Tensor,
+    y: Tensor | None,
+    chosen: None = None,
+    *,
+    form: Form,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if x.device.type != "cpu":
+        return _whole(diverge, x, t, y, form=form), ()
+    top, peak = x.amax(1, keepdim=True), t.amax(1, keepdim=True)
+    a, b = torch.sub(x, top, out=work("a", x)), torch.sub(t, peak, out=work("b", t))
+    value, sums = hand.value(a, b, work, form)
+    by_hand = bool(value.isfinite().all())  # else a class is masked
+    kept: tuple[Tensor, ...] = (torch.tensor(by_hand), top, peak, *sums)
+    loss = form.soft * value.squeeze(1).clamp_min(0) if by_hand else None
+    if y is not None:
+        _, mine, rest = shifted(x, y, work)
+        kept += mine, rest
+        if loss is not None:
+            nll = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
+            loss.add_(nll.squeeze(1), alpha=form.hard)
+    return _whole(diverge, x, t, y, form=form) if loss is None else loss, kept
+
+
+def _backward(
+    diverge: Diverge,
+    hand: _Hand,
+    out: Tensor,
+    x: Tensor,
+    work: Work,
+    up: Tensor,
+    kept: Sequence[Tensor],
+    t: Tensor,
+    y: Tensor | None,
+    chosen: None = None,
+    *,
+    form: Form,
+) -> None:
+    if not kept or not bool(kept[0]):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            loss = _whole(diverge, x, t, y, form=form)
+        out.copy_(torch.autograd.grad(loss, x, up.expand_as(loss))[0])
+        return
+    _, top, peak, *rows = kept
+    up = up.unsqueeze(1) if up.ndim else up
+    soft = out
+    if y is not None:
+        mine, rest = rows[3:]
+        slope = form.hard * up / (mine + rest)
+        softmax_gradient_(out, x, y, top, slope, -slope * rest)
+        soft = work("a", x)
+    torch.sub(x, top, out=soft)
+    scale = up * (form.soft / form.temperature)
+    hand.slope_(soft, torch.sub(t, peak, out=work("b", t)), work, scale, _Sums(*rows[:3]), form)
+    if y is not None:
+        out.add_(soft)
+
+
+def _formula(diverge: Diverge, hand: _Hand) -> Formula:
+    return Formula(
+        partial(_whole, diverge),
+        partial(_forward, diverge, hand),
+        partial(_backward, diverge, hand),
+        block=2**18,
+    )
+
+
+WHOLE: dict[str, Formula] = {
+    "forward_kl": _formula(_forward_kl, _Hand(_forward_kl_value, _forward_kl_slope_)),
+    "reverse_kl": _formula(_reverse_kl, _Hand(_reverse_kl_value, _reverse_kl_slope_)),
+    "jsd": _formula(_jsd, _Hand(_jsd_value, _jsd_slope_)),
+}
+"""The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
+
+CHOSEN: dict[str, Formula] = {
+    name: Formula(partial(_chosen, diverge))
+    for name, diverge in (
+        ("forward_kl", _forward_kl),
+        ("reverse_kl", _reverse_kl),
+        ("jsd", _jsd),
+    )
+}
+"""The same, from the teacher's log-probabilities of some classes, and which these are."""
+
+
+# ------------------------------------------------------------------------------------ checks
+
+
+def checked_form(
+    temperature: float,
+    alpha: float,
+    soft_weight: float | None,
+    hard_weight: float | None,
+    divergence: str,
+    beta: float,
+    reduction: Reduction,
+) -> Form:
+    check_reduction(reduction)
+    check_choice("divergence", divergence, tuple(WHOLE))
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: got {temperature}, wanted a positive number")
+    if not 0 < beta < 1:
+        raise ValueError(
+            f"beta: got {beta}, wanted a number between 0 and 1; at the ends the mixture is one of "
+            'the two, and jsd is 0: take divergence="forward_kl" or "reverse_kl"'
+        )
+    if beta != 0.5 and divergence != "jsd":
+        raise ValueError(f'beta: got {beta} with divergence={divergence!r}, wanted "jsd"')
+    check_number("alpha", alpha, 0.0, 1.0)
+    soft = alpha if soft_weight is None else soft_weight
+    hard = 1 - alpha if hard_weight is None else hard_weight
+    check_number("soft_weight", soft)
+    check_number("hard_weight", hard)
+    return Form(temperature, beta, soft * temperature**2, hard)
+
+
+class _Student(NamedTuple):
+    x: Tensor
+    y: Tensor | None
+    keep: Tensor | None
+    axis: int
+    shape: tuple[int, ...]
+
+
+def _student(
+    logits: Tensor, target: Tensor | None, form: Form, ignore_index: int, class_dim: int | None
+) -> _Student:
+    """The logits as rows or positions, with targets that are class indices or nothing."""
+    check_floating(student_logits=logits)
+    if target is None:
+        if form.hard:
+            raise ValueError(
+                f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
+                "alpha=1.0 (or hard_weight=0) for the soft term alone"
+            )
+        if ignore_index != -100:
+            raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
+    if target is None:
+        axis = class_axis(logits, class_dim)
+    else:
+        axis = indexed_axis(logits, target, class_dim, names=("student_logits", "hard_targets"))
+    rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
+    x, shape = split_axis(logits, axis, rows=rows), without_axis(logits, axis)
+    if target is None:
+        return _Student(x, None, None, axis, shape)
+    y = target.reshape(len(x), *x.shape[2:])
+    check_classes(y, x.shape[1], ignore_index, name="hard_targets")
+    keep = y != ignore_index
+    y = torch.where(keep, y, 0).long()
+    return _Student(x, y if form.hard else None, keep, axis, shape)
+
+
+def _teacher(
+    student: Tensor,
+    teacher: Tensor,
+    indices: Tensor | None,
+    axis: int,
+    x: Tensor,
+    keep: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """The teacher laid out as the student is, and the classes it speaks of, None for all."""
+    check_floating(teacher_logits=teacher)
+    fits = teacher.ndim == student.ndim and without_axis(teacher, axis) == without_axis(
+        student, axis
+    )
+    classes, ours = teacher.shape[axis] if fits else 0, student.shape[axis]
+    if not fits or (classes != ours if indices is None else not 1 <= classes <= ours):
+        vocabularies = fits and indices is None
+        raise ValueError(
+            f"teacher_logits: got {tuple(teacher.shape)} for student_logits "
+            f"{tuple(student.shape)}, wanted "
+            + ("the same shape" if indices is None else "1 to as many log-probabilities a position")
+            + ("; cut both to the common vocabulary, or pad with -inf" if vocabularies else "")
+        )
+    t = split_axis(teacher, axis, rows=x.ndim == 2)
+    if indices is None:
+        return t, None
+    if indices.shape != teacher.shape or indices.is_floating_point():
+        raise ValueError(
+            f"teacher_indices: got {indices.dtype} of shape {tuple(indices.shape)}, wanted class "
+            f"indices of the shape of teacher_logits, {tuple(teacher.shape)}"
+        )
+    chosen = split_axis(indices, axis, rows=x.ndim == 2)
+    if keep is not None:
+        chosen = torch.where(keep.unsqueeze(1), chosen, 0)
+    check_classes(chosen, ours, None, name="teacher_indices")
+    mass = widen(t.detach()).exp().sum(1)
+    check_range(mass, 0.0, 1.0 + classes * torch.finfo(t.dtype).eps, keep=keep, name=_MASS)
+    return t, chosen
+
+
+_MASS = "teacher_logits, the sum of exp of what should be log-probabilities"
+
+
+class DistillationLoss(LossModule):
+    """Module form of :func:`distillation_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        alpha: float = 0.5,
+        soft_weight: float | None = None,
+        hard_weight: float | None = None,
+        divergence: Divergence = "forward_kl",
+        beta: float = 0.5,
+        ignore_index: int = -100,
+        class_dim: int | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        super().__init__(
+            temperature=temperature,
+            alpha=alpha,
+            soft_weight=soft_weight,
+            hard_weight=hard_weight,
+            divergence=divergence,
+            beta=beta,
+            ignore_index=ignore_index,
+            class_dim=class_dim,
+            reduction=reduction,
+        )
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        *,
+        hard_targets: Tensor | None = None,
+        teacher_indices: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of ``student_logits`` against teacher and targets."""
+        return distillation_loss(
+            student_logits,
+            teacher_logits,
+            hard_targets=hard_targets,
+            teacher_indices=teacher_indices,
+            sample_weight=sample_weight,
+            **self.options(),
+        )

@@ -1,0 +1,439 @@
+"""Keypoint losses: how far predicted points are from where they should be.
+
+    e        = d**2 / (8 sigma**2 area)              d: distance of a point from its target
+    OKS      = mean over visible points of exp(-e)   object keypoint similarity, from 0 to 1
+    oks      loss = 1 - OKS
+    log      loss = -log OKS
+    cauchy   loss = mean over visible points of log(1 + e)
+
+    wing     loss = w log(1 + |d| / epsilon) below w, |d| - c from there on
+    adaptive wing    omega log(1 + |d / epsilon|**(alpha - y)) below theta, linear from there on
+
+Axes: points ``(*N, K, D)``: instances, points of one, coordinates; wing losses any shape.
+From: OKS, the COCO keypoint evaluation, https://cocodataset.org/#keypoints-eval; as a loss, Maji
+et al., "YOLO-Pose", CVPR workshops 2022, arXiv:2204.06806, eq. 4 and 5; wing, Feng et al., CVPR
+2018, arXiv:1711.06753, eq. 5; adaptive wing, Wang et al., ICCV 2019, arXiv:1904.07399, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import (
+    check_choice,
+    check_floating,
+    check_number,
+    check_range,
+    check_shapes,
+    is_readable,
+)
+from aptt.core.streaming import Formula
+from aptt.core.wing import adaptive_wing, wing
+
+__all__ = [
+    "SIGMAS",
+    "AdaptiveWingLoss",
+    "KeypointLoss",
+    "WingLoss",
+    "adaptive_wing_loss",
+    "keypoint_loss",
+    "wing_loss",
+]
+
+Mode = Literal["oks", "log", "cauchy"]
+
+SIGMAS: dict[str, tuple[float, ...]] = {
+    "coco": (
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
+        0.087, 0.087, 0.089, 0.089,
+    ),
+    "crowdpose": (
+        0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079,
+        0.079,
+    ),
+}  # fmt: skip
+"""How far annotators disagree on each point, as a share of the root of the object's area."""
+
+
+def keypoint_loss(
+    pred: Tensor,
+    target: Tensor,
+    visibility: Tensor,
+    area: Tensor,
+    *,
+    sigmas: str | float | Tensor | Sequence[float] = "coco",
+    mode: Mode = "oks",
+    area_scale: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Object keypoint similarity as a loss, one value per instance.
+
+        e = |pred - target|**2 / (8 sigma**2 area)
+        oks: 1 - mean of exp(-e)    log: -log of that mean    cauchy: mean of log(1 + e)
+
+    Args:
+        pred: ``(*N, K, D)``, any floating dtype, in any unit.
+        target: the same shape. What hidden points hold is of no account, NaN included.
+        visibility: ``(*N, K)``: 2 visible, 1 labelled though occluded, both count alike; 0 not
+            labelled, or less for known to be absent: neither has a place to learn.
+        area: ``(*N)``, of each instance, above 0, in the square of the points' unit. COCO means
+            the area of the segment; from a box, take ``area_scale=0.53``.
+        sigmas: ``"coco"`` (17 points), ``"crowdpose"`` (14), one number for all, or ``(K,)``.
+        mode: ``"oks"``, ``"log"`` or ``"cauchy"``.
+        area_scale: multiplies the area; 0.53 is COCO's rule for a box without a segment.
+        weight: ``(*N)``, one per instance; multiplies and is counted, and 0 removes it.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss: a scalar, or with ``"none"`` one value per instance ``(*N)``: in [0, 1] for oks,
+        at least 0 for the others, exactly 0 at the target. An instance without a visible point
+        is 0 and not counted. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, a number of points that the sigmas are not for, areas
+            that are not above 0 (on CPU), an unknown option.
+
+    The gradient goes to ``pred``, and to targets, areas, sigmas and weights that ask for it. Of
+    ``"oks"`` it is that of the metric, and vanishes a few sigmas away: 1e-9 for an eye 30 px off
+    on an object of 100 x 100. ``"cauchy"`` keeps ``2 / d`` however far each point is. ``"log"``
+    grows with ``d``, but goes to the nearest points of an instance first.
+
+    Use when:
+        Regressing points of objects of any size: ``"cauchy"`` to train from scratch, ``"oks"`` to
+        finish on the metric.
+
+    Elsewhere:
+        mmpose ``OKSLoss``, ultralytics ``KeypointLoss`` (both ``"oks"``).
+
+    Differs from:
+        ultralytics: area says which area; NaN in hidden points is harmless; there is a mode whose
+            gradient does not vanish. Skeletons of its own have sigmas ``1 / K`` there.
+        mmpose: the mean is over visible points, not all; all invisible is 0, not infinity.
+
+    Example:
+        >>> import torch
+        >>> target = torch.zeros(1, 2, 2)
+        >>> pred = torch.tensor([[[3.0, 4.0], [0.0, 0.0]]])
+        >>> two, area = torch.tensor([[2, 2]]), torch.tensor([2500.0])
+        >>> round(keypoint_loss(pred, target, two, area, sigmas=0.05).item(), 4)
+        0.1967
+    """
+    _check_options(sigmas, mode, area_scale, reduction)
+    check_floating(pred=pred, target=target, area=area)
+    check_shapes(pred=(pred, "*N K D"), target=(target, "*N K D"))
+    check_shapes(pred=(pred, "*N K D"), visibility=(visibility, "*N K"))
+    check_shapes(visibility=(visibility, "*N K"), area=(area, "*N"))
+    points, places = pred.shape[-2:]
+    instances = area.numel()
+    seen = (visibility > 0).reshape(instances, points)
+    w = counts = seen.any(1)
+    if weight is not None:
+        check_shapes(area=(area, "*N"), weight=(weight, "*N"))
+        w = torch.where(counts, weight.reshape(-1), 0)
+    _check_areas(area.reshape(-1), w)
+    loss = reduce(
+        _OKS,
+        pred.reshape(instances, points * places),
+        target.reshape(instances, points * places),
+        seen,
+        area.reshape(-1),
+        weight=w,
+        count=lambda: count_of(w, w),
+        reduction=reduction,
+        term="keypoint",
+        sigmas=_sigmas(sigmas, pred),
+        mode=mode,
+        area_scale=area_scale,
+    )
+    return loss.reshape(area.shape) if reduction == "none" else loss
+
+
+def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Tensor:
+    """One number per point, in the dtype of the computation."""
+    points = pred.shape[-2]
+    values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
+    wide = torch.promote_types(pred.dtype, torch.float32)
+    made = torch.as_tensor(values, dtype=wide, device=pred.device)
+    if made.ndim == 0:
+        return made.expand(points)
+    if made.shape != (points,):
+        named = f"sigmas={sigmas!r} has {len(made)}" if isinstance(sigmas, str) else "sigmas: got "
+        named += "" if isinstance(sigmas, str) else f"shape {tuple(made.shape)}"
+        raise ValueError(f"{named}, wanted one for each of the {points} points of pred")
+    return made
+
+
+def _check_areas(area: Tensor, weight: Tensor) -> None:
+    if not is_readable(area):
+        return
+    wrong = (weight != 0) & ~(area > 0)
+    if bool(wrong.any()):
+        at = int(wrong.nonzero()[0])
+        raise ValueError(f"area: instance {at} has {area[at].item():g}, wanted above 0")
+
+
+def _oks(
+    x: Tensor,
+    t: Tensor,
+    seen: Tensor,
+    area: Tensor,
+    *,
+    sigmas: Tensor,
+    mode: str,
+    area_scale: float,
+) -> Tensor:
+    off = (x - t).unflatten(1, (len(sigmas), -1))
+    off = torch.where(seen.unsqueeze(2), off, 0.0)
+    area = torch.where(area > 0, area, 1.0)  # of instances that are removed, it may be anything
+    unit = (8 * area_scale * area).sqrt().unsqueeze(1) * sigmas
+    e = (off / unit.unsqueeze(2)).square().sum(2)
+    n = seen.sum(1).clamp_min(1)
+    if mode == "cauchy":
+        return torch.log1p(e).sum(1) / n
+    if mode == "oks":
+        return -torch.expm1(-e).sum(1) / n
+    # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
+    least = torch.where(seen, e, torch.inf).detach().amin(1)
+    least = torch.where(seen.any(1), least, 0.0)
+    further = torch.where(seen, torch.expm1(least.unsqueeze(1) - e), 0.0)
+    return least - torch.log1p(further.sum(1) / n)
+
+
+_OKS = Formula(_oks, block=2**17)
+
+
+def _check_options(
+    sigmas: str | float | Tensor | Sequence[float],
+    mode: str,
+    area_scale: float,
+    reduction: Reduction,
+) -> None:
+    check_reduction(reduction)
+    check_choice("mode", mode, ("oks", "log", "cauchy"))
+    check_number("area_scale", area_scale, torch.finfo(torch.float32).tiny)
+    if isinstance(sigmas, str):
+        check_choice("sigmas", sigmas, tuple(SIGMAS), also="numbers, one per point")
+    elif isinstance(sigmas, float | int):
+        check_number("sigmas", sigmas, torch.finfo(torch.float32).tiny)
+
+
+class KeypointLoss(LossModule):
+    """Module form of :func:`keypoint_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        sigmas: str | float | Tensor | Sequence[float] = "coco",
+        mode: Mode = "oks",
+        area_scale: float = 1.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        if not isinstance(sigmas, str | float | int | Tensor):
+            sigmas = per_class(sigmas)  # type: ignore[assignment]  # there are some
+        _check_options(sigmas, mode, area_scale, reduction)
+        super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        visibility: Tensor,
+        area: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of points ``pred`` against ``target``."""
+        return keypoint_loss(pred, target, visibility, area, weight=weight, **self.options())
+
+
+def wing_loss(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    width: float = 10.0,
+    epsilon: float = 2.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Wing loss: a logarithm near the target, so that small errors keep counting.
+
+        width log(1 + |x - t| / epsilon) below width, |x - t| - c from there on, c for continuity
+
+    Args:
+        prediction: any shape, any floating dtype, in pixels.
+        target: the same shape.
+        width: the error from which on the loss is linear, above 0.
+        epsilon: how sharp the bend at 0 is, above 0.
+        weight: the same shape; multiplies and is counted, and 0 removes.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or with ``"none"`` the shape of the target. float32 for
+        half types.
+
+    Raises:
+        ValueError: shapes that differ, an unknown option.
+
+    The gradient goes to ``prediction``, and to targets and weights that ask for it: from
+    ``width / epsilon`` near the target down to 1 far from it.
+
+    Use when:
+        Landmarks are regressed directly and should end within a pixel.
+
+    Elsewhere:
+        mmpose ``WingLoss``, pytorch-toolbelt ``WingLoss``.
+
+    Differs from:
+        mmpose: the mean is over coordinates, not the sum over them; a weight multiplies the loss,
+            there the coordinates inside the logarithm.
+
+    Example:
+        >>> import torch
+        >>> round(wing_loss(torch.tensor([2.0, 30.0]), torch.tensor([0.0, 0.0])).item(), 4)
+        22.4245
+    """
+    _check_wing(width=width, epsilon=epsilon)
+    options = {"width": width, "curvature": epsilon}
+    return _elementwise(_WING, "wing", prediction, target, weight, reduction, options)
+
+
+def adaptive_wing_loss(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 2.1,
+    omega: float = 14.0,
+    epsilon: float = 1.0,
+    theta: float = 0.5,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Adaptive wing loss: sharp where the target is 1, smooth where it is 0.
+
+        omega log(1 + |(x - y) / epsilon|**(alpha - y)) below theta, linear from there on
+
+    Args:
+        prediction: any shape, any floating dtype: the values of a heat map.
+        target: the same shape, from 0 to 1.
+        alpha: exponent where the target is 0, at least 2.
+        omega: scale, above 0.
+        epsilon: the error at which the logarithm is log 2, above 0.
+        theta: the error from which on the loss is linear, above 0.
+        weight: the same shape; multiplies and is counted, and 0 removes. The paper weighs pixels
+            in and near a peak 11 times.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or with ``"none"`` the shape of the target. float32 for
+        half types.
+
+    Raises:
+        ValueError: shapes that differ, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``prediction``, and to targets and weights that ask for it.
+
+    Use when:
+        Regressing heat maps whose peaks should be exact though most pixels are background.
+
+    Elsewhere:
+        mmpose ``AdaptiveWingLoss``.
+
+    Differs from:
+        mmpose: a weight multiplies the loss; there it multiplies both heat maps, and with them
+            the exponent.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.tensor([0.2, 1.0]), torch.tensor([0.0, 1.0])
+        >>> round(adaptive_wing_loss(x, y).item(), 4)
+        0.2344
+    """
+    _check_wing(omega=omega, epsilon=epsilon, theta=theta)
+    check_number("alpha", alpha, 2.0)
+    options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
+    check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
+    check_range(target, 0, 1, keep=None if weight is None else weight != 0)
+    return _elementwise(
+        _ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
+    )
+
+
+def _elementwise(
+    formula: Formula,
+    term: str,
+    prediction: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: Reduction,
+    options: dict[str, float],
+) -> Tensor:
+    check_reduction(reduction)
+    check_floating(prediction=prediction)
+    check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
+    w = None
+    if weight is not None:
+        check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
+        w = weight.reshape(-1)
+    x, t = prediction.reshape(-1), target.reshape(-1)
+    loss = reduce(
+        formula, x, t, weight=w, count=lambda: count_of(x, w), reduction=reduction, term=term,
+        **options,
+    )  # fmt: skip
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+_WING = Formula(wing, block=2**17)
+_ADAPTIVE_WING = Formula(adaptive_wing, block=2**17)
+
+
+def _check_wing(**options: float) -> None:
+    for name, value in options.items():
+        check_number(name, value, torch.finfo(torch.float32).tiny)
+
+
+class WingLoss(LossModule):
+    """Module form of :func:`wing_loss`; same options, same defaults."""
+
+    def __init__(
+        self, width: float = 10.0, epsilon: float = 2.0, reduction: Reduction = "mean"
+    ) -> None:
+        _check_wing(width=width, epsilon=epsilon)
+        check_reduction(reduction)
+        super().__init__(width=width, epsilon=epsilon, reduction=reduction)
+
+    def forward(
+        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of ``prediction`` against ``target``."""
+        return wing_loss(prediction, target, weight=weight, **self.options())
+
+
+class AdaptiveWingLoss(LossModule):
+    """Module form of :func:`adaptive_wing_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        alpha: float = 2.1,
+        omega: float = 14.0,
+        epsilon: float = 1.0,
+        theta: float = 0.5,
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_wing(omega=omega, epsilon=epsilon, theta=theta)
+        check_number("alpha", alpha, 2.0)
+        check_reduction(reduction)
+        super().__init__(
+            alpha=alpha, omega=omega, epsilon=epsilon, theta=theta, reduction=reduction
+        )
+
+    def forward(
+        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of ``prediction`` against ``target``."""
+        return adaptive_wing_loss(prediction, target, weight=weight, **self.options())

@@ -1,0 +1,287 @@
+"""Learning without forgetting: on a new task's images, the old heads keep saying what they said.
+
+    loss  = cross_entropy(new head, targets) + lambda_old * sum over old heads k of L_k
+    L_k   = -sum over c of y[c] * log p[c]
+    y     = softmax(old_logits / T)        p = softmax(new_logits / T)
+
+``old_logits`` are what the network said before it began to learn the new task. The softmax of an
+old head runs over its own classes alone, and there is no T**2: T = 2 and lambda_old = 1 as in the
+paper. A lambda_old made for a loss with T**2 is to be multiplied by it.
+
+Axes: logits ``(N, C, ...)`` or ``(..., C)``; targets the same without C; old logits with the
+classes that were there before.
+From: Li and Hoiem, "Learning without Forgetting", 2016, arXiv:1606.09282, eq. 1 to 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction, check_reduction, named
+from aptt.core.shapes import check_floating, check_number, indexed_axis, without_axis
+from aptt.core.streaming import widen
+from aptt.loss.classification import cross_entropy
+
+__all__ = ["LwFLoss", "lwf_loss", "lwf_terms"]
+
+Heads = Tensor | Mapping[str, Tensor]
+
+
+def lwf_loss(
+    new_logits: Heads,
+    targets: Tensor,
+    old_logits: Heads,
+    *,
+    temperature: float = 2.0,
+    lambda_old: float = 1.0,
+    task: str | None = None,
+    old_classes: Sequence[int] | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    class_dim: int | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Learning without forgetting: the new task's cross-entropy, plus what the old heads said.
+
+        loss = cross_entropy(new head, targets) + lambda_old * sum over old heads of L_k
+        L_k  = -sum over c of softmax(old_logits / T)[c] * log softmax(new_logits / T)[c]
+
+    Args:
+        new_logits: what the network says now: logits ``(N, C, ...)`` or ``(..., C)`` of one head
+            that has grown, or a mapping from task to the logits of its head.
+        targets: class indices of the new task, shaped like its logits without the class axis.
+        old_logits: what the network said of the same inputs before it began to learn the new task:
+            logits of the classes it had then, or a mapping from each old task to its logits.
+        temperature: T, above 0; softens both sides of the old heads' terms.
+        lambda_old: weight of the old heads, at least 0.
+        task: which head of a mapping the targets are for; None: the one without old logits.
+        old_classes: which classes of a head that has grown the old logits are of, in their order;
+            None: the first.
+        sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
+        ignore_index: the target that removes its position, from every term.
+        class_dim: the class axis, where the shapes leave it open.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``,
+            which is called for ``"new"`` and for ``"old"``, or ``"old_TASK"`` for each old task.
+
+    Returns:
+        The loss: a scalar, or with ``"none"`` one value per position. float32 for half types. Its
+        minimum is the entropy of what the old heads said, not 0.
+
+    Raises:
+        ValueError: an old head that is wider than the new one, a task without a head, no old head
+            at all, targets out of range (on CPU).
+        TypeError: targets that are not class indices; one head and a mapping mixed.
+
+    The gradient goes to ``new_logits``, and to old logits that ask for it: record them under
+    ``no_grad``.
+
+    Use when:
+        A network learns a new task and the data of the old ones is gone. The paper first trains the
+        new head alone, with the rest frozen (warm-up), then everything.
+
+    Elsewhere:
+        Avalanche ``LwFPlugin`` and ``LearningWithoutForgetting``, mammoth ``lwf``.
+
+    Differs from:
+        Avalanche: the KL there lacks the old heads' entropy, a constant: the same gradient.
+        mammoth: lambda_old is 0.5 there, and its powers of a softmax underflow to NaN.
+        Losses with T**2 on the old term: their lambda_old times T**2 is ours.
+
+    Example:
+        >>> import torch
+        >>> new, old = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.0]])  # one class more
+        >>> round(lwf_loss(new, torch.tensor([2]), old).item(), 4)  # 0.40761 + 0.66285
+        1.0705
+    """
+    new, *old = lwf_terms(
+        new_logits,
+        targets,
+        old_logits,
+        temperature=temperature,
+        task=task,
+        old_classes=old_classes,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        class_dim=class_dim,
+        reduction=reduction,
+    ).values()
+    check_number("lambda_old", lambda_old)
+    return new + lambda_old * sum(old[1:], old[0])
+
+
+def lwf_terms(
+    new_logits: Heads,
+    targets: Tensor,
+    old_logits: Heads,
+    *,
+    temperature: float = 2.0,
+    task: str | None = None,
+    old_classes: Sequence[int] | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    class_dim: int | None = None,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The terms of :func:`lwf_loss` by name, without ``lambda_old``.
+
+        new = cross_entropy(new head, targets)
+        old = -sum over c of softmax(old_logits / T)[c] * log softmax(new_logits / T)[c]
+
+    Args are those of :func:`lwf_loss`.
+
+    Returns:
+        ``{"new": ..., "old": ...}``, or ``{"new": ..., "old_TASK": ..., ...}`` for a mapping.
+
+    Use when:
+        Each term is to be logged.
+
+    Example:
+        >>> import torch
+        >>> new, old = torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+        >>> terms = lwf_terms(new, torch.tensor([2]), old)
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'new': 0.4076, 'old': 0.6628}
+    """
+    _check_options(temperature, 0.0, reduction)
+    head, pairs = _pairs(_wide(new_logits), _wide(old_logits), task, old_classes)
+    check_floating(new_logits=head)
+    axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
+    if sample_weight is not None and sample_weight.shape != targets.shape:
+        raise ValueError(
+            f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {tuple(targets.shape)}"
+        )
+    terms = {
+        "new": cross_entropy(
+            head,
+            targets,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            class_dim=axis,
+            reduction=named(reduction, "new"),
+        )
+    }
+    keep = targets != ignore_index
+    rows = keep if sample_weight is None else sample_weight * keep
+    for name, (new, old) in pairs.items():
+        check_floating(new_logits=new, old_logits=old)
+        terms[name] = cross_entropy(
+            _old_part(new, old, axis, head, old_classes) / temperature,
+            torch.softmax(old / temperature, axis),
+            sample_weight=rows,
+            class_dim=axis,
+            reduction=named(reduction, name),
+        )
+    return terms
+
+
+def _wide(heads: Heads) -> Heads:
+    """Half types in float32: there the gradients of both terms meet, to be rounded once."""
+    return widen(heads) if isinstance(heads, Tensor) else {k: widen(t) for k, t in heads.items()}
+
+
+def _pairs(
+    new: Heads, old: Heads, task: str | None, old_classes: Sequence[int] | None
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """The head that the targets are for, and the new and old logits of each term."""
+    if isinstance(new, Tensor) and isinstance(old, Tensor):
+        if task is not None:
+            raise ValueError(f"task: got {task!r} with one head, wanted logits by task")
+        return new, {"old": (new, old)}
+    if isinstance(new, Tensor) or isinstance(old, Tensor):
+        one, many = ("new", "old") if isinstance(new, Tensor) else ("old", "new")
+        raise TypeError(
+            f"{one}_logits: got a tensor with {many}_logits by task, wanted both as tensors, or "
+            "both as mappings"
+        )
+    if old_classes is not None:
+        raise ValueError("old_classes: got some with logits by task, wanted None")
+    lost = [name for name in old if name not in new]
+    if lost or not old:
+        raise ValueError(
+            f"old_logits: got tasks {sorted(old)}, wanted one or more of those of new_logits, "
+            f"{sorted(new)}"
+        )
+    fresh = [name for name in new if name not in old]
+    if task is None and len(fresh) != 1:
+        raise ValueError(f"task: got None, wanted one of {fresh or sorted(new)}")
+    chosen = fresh[0] if task is None else task
+    if chosen not in new:
+        raise ValueError(f"task: got {task!r}, wanted one of {sorted(new)}")
+    return new[chosen], {f"old_{name}": (new[name], old[name]) for name in old}
+
+
+def _old_part(
+    new: Tensor, old: Tensor, axis: int, head: Tensor, old_classes: Sequence[int] | None
+) -> Tensor:
+    """The logits, now, of the classes that the old logits are of."""
+    others = without_axis(head, axis)
+    for name, logits in (("new_logits", new), ("old_logits", old)):
+        if logits.ndim != head.ndim or without_axis(logits, axis) != others:
+            raise ValueError(
+                f"{name}: got {tuple(logits.shape)}, wanted as the head of the targets, "
+                f"{tuple(head.shape)}, but for the classes on axis {axis}"
+            )
+    was, now = old.shape[axis], new.shape[axis]
+    grown = new is head
+    if was == 0 or was > now or (was < now and not grown):
+        wanted = f"1 to {now}" if grown else f"{now}, as this head has now"
+        raise ValueError(f"old_logits: got {was} classes, wanted {wanted}")
+    if old_classes is None:
+        return new.narrow(axis, 0, was)
+    index = torch.as_tensor(old_classes, device=new.device)
+    wrong = sorted(set(old_classes)) != sorted(old_classes) or len(old_classes) != was
+    if wrong or min(old_classes) < 0 or max(old_classes) >= now:
+        raise ValueError(
+            f"old_classes: got {list(old_classes)}, wanted {was} different classes from 0 to "
+            f"{now - 1}, one for each old logit"
+        )
+    return new.index_select(axis, index)
+
+
+def _check_options(temperature: float, lambda_old: float, reduction: Reduction) -> None:
+    check_reduction(reduction)
+    check_number("lambda_old", lambda_old)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature: got {temperature}, wanted a positive number")
+
+
+class LwFLoss(LossModule):
+    """Module form of :func:`lwf_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        temperature: float = 2.0,
+        lambda_old: float = 1.0,
+        task: str | None = None,
+        old_classes: Sequence[int] | None = None,
+        ignore_index: int = -100,
+        class_dim: int | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_options(temperature, lambda_old, reduction)
+        super().__init__(
+            temperature=temperature,
+            lambda_old=lambda_old,
+            task=task,
+            old_classes=old_classes,
+            ignore_index=ignore_index,
+            class_dim=class_dim,
+            reduction=reduction,
+        )
+
+    def forward(
+        self,
+        new_logits: Heads,
+        targets: Tensor,
+        old_logits: Heads,
+        *,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of ``new_logits`` against the targets and the old logits."""
+        return lwf_loss(
+            new_logits, targets, old_logits, sample_weight=sample_weight, **self.options()
+        )

@@ -1,0 +1,384 @@
+"""Varifocal and quality focal loss: class scores that also say how good the box is.
+
+    p = sigmoid(x)      nll = -(q log p + (1 - q) log(1 - p))
+
+    varifocal       loss = q nll                     where positive
+                           alpha p**gamma nll        elsewhere, with q = 0
+    quality focal   loss = |q - p|**beta nll
+
+Axes: logits and target ``*N``, each element a question of its own; ``q`` is the quality in [0, 1],
+as a rule the IoU of the predicted box with its target, at the class of the target.
+From: varifocal, Zhang et al., "VarifocalNet", CVPR 2021, arXiv:2008.13367, eq. 2; quality focal, Li
+et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, eq. 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.logistic import nll, softplus, softplus_into
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import (
+    align_elements,
+    check_choice,
+    check_number,
+    check_range,
+    check_shapes,
+    is_readable,
+)
+from aptt.core.streaming import Formula, Work, widen
+
+__all__ = ["QualityFocalLoss", "VariFocalLoss", "quality_focal_loss", "varifocal_loss"]
+
+Normalize = Literal["elements", "positives", "quality"]
+
+
+def varifocal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    positive: Tensor | None = None,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    detach: bool = False,
+    weight: Tensor | None = None,
+    normalize: Normalize = "elements",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Varifocal loss from logits: positives weigh their quality, negatives fade.
+
+        loss = q nll  where positive,  alpha p**gamma nll  elsewhere
+
+    Args:
+        logits: any shape, floating.
+        target: qualities from 0 to 1 in the logits' shape, 0 where not positive.
+        positive: a mask of the logits' shape; None: where the target is above 0. With a mask, a
+            positive whose quality is 0 weighs nothing; without, it is a negative.
+        alpha: weight of the negatives, at least 0; positives weigh their quality alone.
+        gamma: how fast easy negatives fade, at least 0.
+        detach: hold the factor ``p**gamma`` constant, so that only ``nll`` has a slope.
+        weight: of the logits' shape; multiplies and is counted, and 0 removes.
+        normalize: what ``"mean"`` counts: elements, positives, or the sum of the qualities; of
+            the latter two at least 1, so that background alone is still penalised.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0; least at ``p = q`` where positive: a scalar, or with ``"none"`` the
+        shape of the target. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, qualities beyond 0 to 1 or outside ``positive`` (on CPU), an
+            unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it.
+
+    Use when:
+        A dense detector ranks its boxes by one score, and most anchors are background.
+
+    Elsewhere:
+        mmdetection ``VarifocalLoss``, ultralytics ``VarifocalLoss``.
+
+    Differs from:
+        VarifocalNet, mmdetection: a positive of quality 0 stays one if ``positive`` says so; the
+            mean of nothing is 0, not NaN.
+        RT-DETR, D-FINE: ``detach=True`` there: at a negative logit of 1, half the gradient.
+        YOLOv6: takes probabilities.
+
+    Example:
+        >>> import torch
+        >>> logits, quality = torch.tensor([1.0, -1.0, 0.5]), torch.tensor([0.8, 0.0, 0.0])
+        >>> round(varifocal_loss(logits, quality).item(), 4)
+        0.2346
+    """
+    _check_varifocal(alpha, gamma, normalize, reduction)
+    if positive is not None:
+        check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))
+        if positive.dtype != torch.bool:
+            raise TypeError(f"positive: got {positive.dtype}, wanted torch.bool")
+        positive = positive.reshape(-1)
+    return _loss(
+        _VARIFOCAL,
+        "varifocal",
+        logits,
+        target,
+        weight,
+        positive,
+        normalize,
+        reduction,
+        (positive,),
+        alpha=alpha,
+        gamma=gamma,
+        detach=detach,
+    )
+
+
+def quality_focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    beta: float = 2.0,
+    weight: Tensor | None = None,
+    normalize: Normalize = "elements",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Quality focal loss from logits: focal loss for soft labels.
+
+        loss = |q - p|**beta nll
+
+    Args:
+        logits: any shape, floating.
+        target: qualities from 0 to 1 in the logits' shape, 0 where there is nothing.
+        beta: how fast good estimates fade: 0, which is cross-entropy, or at least 1; between them
+            the slope at ``p = q`` would be infinite.
+        weight: of the logits' shape; multiplies and is counted, and 0 removes.
+        normalize: what ``"mean"`` counts: elements, positives (qualities above 0), or the sum of
+            the qualities; of the latter two at least 1, so that background is still penalised.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0, and 0 at ``p = q``: a scalar, or with ``"none"`` the shape of the
+        target. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, qualities beyond 0 to 1 (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it.
+
+    Use when:
+        Labels are soft, and easy elements outnumber the rest: ``focal_loss`` is for 0 and 1.
+
+    Elsewhere:
+        mmdetection ``QualityFocalLoss``.
+
+    Differs from:
+        GFocal: ``|q - p|``, where the first code has no absolute value: NaN for odd powers between.
+        mmdetection: takes qualities as a tensor of the logits' shape, not labels and scores.
+
+    Example:
+        >>> import torch
+        >>> logits, quality = torch.tensor([1.0, -1.0, 0.5]), torch.tensor([0.8, 0.0, 0.0])
+        >>> round(quality_focal_loss(logits, quality).item(), 4)
+        0.1341
+    """
+    _check_quality(beta, normalize, reduction)
+    return _loss(
+        _QUALITY,
+        "quality_focal",
+        logits,
+        target,
+        weight,
+        None,
+        normalize,
+        reduction,
+        (),
+        beta=beta,
+    )
+
+
+def _loss(
+    formula: Formula,
+    term: str,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    positive: Tensor | None,
+    normalize: Normalize,
+    reduction: Reduction,
+    sides: tuple[Tensor | None, ...],
+    **options: Any,
+) -> Tensor:
+    x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
+    check_range(y, 0, 1, keep=None if w is None else w != 0)
+    _check_negatives(y, positive, w)
+
+    def count() -> Tensor:
+        if normalize == "elements":
+            return count_of(x, w)
+        hits = y if normalize == "quality" else y > 0 if positive is None else positive
+        hits = hits.to(widen(x[:0]).dtype)
+        if w is not None:
+            hits = torch.where(w != 0, hits, 0) * widen(w)
+        total = hits.sum()
+        return total.clamp(min=1) if reduction == "mean" else total
+
+    loss = reduce(
+        formula, x, y, *sides, weight=w, count=count, reduction=reduction, term=term, **options
+    )
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _check_negatives(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> None:
+    """Refuse a quality where there is no positive; in eager mode on CPU."""
+    if positive is None or not is_readable(y):
+        return
+    wrong = (y != 0) & ~positive
+    if weight is not None:
+        wrong &= weight != 0
+    if bool(wrong.any()):
+        raise ValueError(f"target: got {y[wrong][0].item()} outside positive, wanted 0")
+
+
+def _varifocal(
+    x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, gamma: float, detach: bool
+) -> Tensor:
+    y = y.to(x.dtype)
+    fade = torch.exp(-gamma * softplus(-x)) if gamma else torch.ones_like(x)
+    fade = alpha * (fade.detach() if detach else fade)
+    return torch.where(y > 0 if positive is None else positive, y, fade) * nll(x, y)
+
+
+def _varifocal_forward(
+    x: Tensor,
+    work: Work,
+    y: Tensor,
+    positive: Tensor | None,
+    *,
+    alpha: float,
+    gamma: float,
+    detach: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    q, negative = _qualities(x, work, y, positive)
+    fade = torch.sigmoid(x, out=work("p", x)).pow_(gamma)
+    share = torch.addcmul(q, fade, negative, value=alpha, out=fade)
+    return softplus_into(work("nll", x), x).addcmul_(x, q, value=-1).mul_(share), ()
+
+
+def _varifocal_slope(
+    out: Tensor,
+    x: Tensor,
+    work: Work,
+    y: Tensor,
+    positive: Tensor | None,
+    *,
+    alpha: float,
+    gamma: float,
+    detach: bool,
+) -> Tensor:
+    # share (p - q + negative gamma (1 - p) softplus(x)), where share is q or alpha p**gamma
+    q, negative = _qualities(x, work, y, positive)
+    p = torch.sigmoid(x, out=work("p", x))
+    share = torch.pow(p, gamma, out=work("share", x))
+    share = torch.addcmul(q, share, negative, value=alpha, out=share)
+    loss = softplus_into(work("nll", x), x)
+    steep = negative.addcmul_(negative, p, value=-1)
+    off = p.sub_(q)
+    if not detach:
+        off.addcmul_(steep, loss, value=gamma)
+    torch.mul(off, share, out=out)
+    return loss.addcmul_(x, q, value=-1).mul_(share)
+
+
+def _qualities(x: Tensor, work: Work, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
+    """By hand: the target as a float, and 1 where not positive."""
+    q = y if y.dtype == x.dtype else work("q", x).copy_(y)
+    negative = work("negative", x)
+    if positive is None:
+        return q, torch.eq(q, 0, out=negative)
+    return q, torch.eq(positive, False, out=negative)
+
+
+def _quality(x: Tensor, y: Tensor, *, beta: float) -> Tensor:
+    y = y.to(x.dtype)
+    if beta == 0:
+        return nll(x, y)
+    off = (1 - y) * torch.sigmoid(x) - y * torch.sigmoid(-x)
+    return off.abs() ** beta * nll(x, y)
+
+
+def _quality_forward(
+    x: Tensor, work: Work, y: Tensor, *, beta: float
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    q = y if y.dtype == x.dtype else work("q", x).copy_(y)
+    loss = softplus_into(work("nll", x), x).addcmul_(x, q, value=-1)
+    off = torch.sigmoid(x, out=work("p", x)).sub_(q)
+    return loss.mul_(off.abs_().pow_(beta)), ()
+
+
+def _quality_slope(out: Tensor, x: Tensor, work: Work, y: Tensor, *, beta: float) -> Tensor:
+    # with off = p - q: |off|**beta nll has the slope |off|**(beta - 2) off
+    # (off**2 + beta p (1 - p) nll)
+    q = y if y.dtype == x.dtype else work("q", x).copy_(y)
+    p = torch.sigmoid(x, out=work("p", x))
+    off = torch.sub(p, q, out=work("off", x))
+    cost = softplus_into(work("nll", x), x).addcmul_(x, q, value=-1)
+    if beta == 0:
+        out.copy_(off)
+        return cost
+    square = torch.mul(off, off, out=work("square", x))
+    p.addcmul_(p, p, value=-1)
+    steep = torch.addcmul(square, p, cost, value=beta, out=p)
+    if beta == 2:
+        torch.mul(steep, off, out=out)
+        return cost.mul_(square)
+    size = torch.abs(off, out=square)
+    torch.mul(steep, off.sign_(), out=out)
+    out.mul_(torch.pow(size, beta - 1, out=p))
+    return cost.mul_(size.pow_(beta))
+
+
+_BLOCK = 2**18
+_VARIFOCAL = Formula(_varifocal, _varifocal_forward, slope=_varifocal_slope, block=_BLOCK)
+_QUALITY = Formula(_quality, _quality_forward, slope=_quality_slope, block=_BLOCK)
+
+
+def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Reduction) -> None:
+    check_reduction(reduction)
+    check_number("alpha", alpha)
+    check_number("gamma", gamma)
+    check_choice("normalize", normalize, ("elements", "positives", "quality"))
+
+
+def _check_quality(beta: float, normalize: str, reduction: Reduction) -> None:
+    check_reduction(reduction)
+    if beta != 0 and not beta >= 1:
+        raise ValueError(f"beta: got {beta}, wanted 0 or a number of at least 1")
+    check_choice("normalize", normalize, ("elements", "positives", "quality"))
+
+
+class VariFocalLoss(LossModule):
+    """Module form of :func:`varifocal_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        detach: bool = False,
+        normalize: Normalize = "elements",
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_varifocal(alpha, gamma, normalize, reduction)
+        super().__init__(
+            alpha=alpha, gamma=gamma, detach=detach, normalize=normalize, reduction=reduction
+        )
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        positive: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of ``logits`` against the qualities ``target``."""
+        return varifocal_loss(logits, target, positive=positive, weight=weight, **self.options())
+
+
+class QualityFocalLoss(LossModule):
+    """Module form of :func:`quality_focal_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        beta: float = 2.0,
+        normalize: Normalize = "elements",
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_quality(beta, normalize, reduction)
+        super().__init__(beta=beta, normalize=normalize, reduction=reduction)
+
+    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of ``logits`` against the qualities ``target``."""
+        return quality_focal_loss(logits, target, weight=weight, **self.options())

@@ -1,0 +1,172 @@
+"""Distillation from hidden states: the numbers of the logits, without the logits."""
+
+import pytest
+import torch
+
+from aptt.loss import LinearDistillationLoss, distillation_loss, linear_distillation
+
+N, D, E, V = 24, 8, 12, 1024  # large enough to go in chunks
+DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
+
+
+def _inputs(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    target = torch.randint(V, (N,), generator=generator)
+    target[::4] = -100
+    student = [normal(N, D), normal(V, D), normal(V)]
+    return [t.requires_grad_() for t in student], [normal(N, E), normal(V, E), normal(V)], target
+
+
+def _gradients(loss, leaves, up=None):
+    return [loss.detach(), *torch.autograd.grad(loss, leaves, up)]
+
+
+def _both(student, teacher, target, chunk=None, **options):
+    (h, w, b), (th, tw, tb) = student, teacher
+    found = linear_distillation(
+        h, w, th, tw, bias=b, teacher_bias=tb, hard_targets=target, chunk=chunk, **options
+    )
+    logits, taught = h @ w.T + b, th @ tw.T + tb
+    return found, distillation_loss(logits, taught, hard_targets=target, **options)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5, 24, 100])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_it_is_that_of_the_logits(divergence, chunk, reduction):
+    student, teacher, target = _inputs()
+    found, expected = _both(
+        student,
+        teacher,
+        target,
+        chunk,
+        divergence=divergence,
+        alpha=0.3,
+        temperature=2.0,
+        reduction=reduction,
+    )
+    up = None
+    if reduction == "none":
+        up = torch.randn(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(
+        _gradients(found, student, up), _gradients(expected, student, up), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("drop_ignored", [True, False])
+def test_ignored_tokens_may_hold_anything(drop_ignored):
+    student, teacher, target = _inputs()
+    expected = _gradients(_both(student, teacher, target)[1], student)
+    with torch.no_grad():
+        student[0][::4], teacher[0][::4] = torch.nan, torch.inf
+    found = linear_distillation(
+        student[0],
+        student[1],
+        *teacher[:2],
+        hard_targets=target,
+        bias=student[2],
+        teacher_bias=teacher[2],
+        drop_ignored=drop_ignored,
+    )
+    torch.testing.assert_close(_gradients(found, student), expected, rtol=1e-9, atol=1e-12)
+    nothing = linear_distillation(
+        *student[:2], *teacher[:2], hard_targets=torch.full_like(target, -100)
+    )
+    assert nothing == 0
+    assert all((g == 0).all() for g in torch.autograd.grad(nothing, student[:2]))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 24])
+def test_half_types_lose_what_their_inputs_lose_at_any_chunk(chunk):
+    """Liger#1432: rounding the logits to bf16 costs 4 to 23 per cent of the gradient."""
+    student, teacher, target = _inputs(torch.bfloat16)
+    options = {"divergence": "jsd", "temperature": 1.0}
+    wide = [t.detach().double().requires_grad_() for t in student]
+    truth = _gradients(_both(wide, [t.double() for t in teacher], target, **options)[1], wide)
+    found = linear_distillation(
+        *student[:2],
+        *teacher[:2],
+        bias=student[2],
+        teacher_bias=teacher[2],
+        hard_targets=target,
+        chunk=chunk,
+        **options,
+    )
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), truth[0], rtol=1e-5, atol=0)
+    for got, want in zip(torch.autograd.grad(found, student), truth[1:], strict=True):
+        assert (got.double() - want).norm() / want.norm() < 2**-8
+
+
+def test_a_frozen_head_and_a_scaled_loss():
+    student, teacher, target = _inputs()
+    h, w = student[0], student[1].detach()
+    loss = linear_distillation(h, w, *teacher[:2], hard_targets=target)
+    expected = distillation_loss(h @ w.T, teacher[0] @ teacher[1].T, hard_targets=target)
+    for _ in range(2):
+        torch.testing.assert_close(
+            torch.autograd.grad(3 * loss, h, retain_graph=True)[0],
+            torch.autograd.grad(3 * expected, h, retain_graph=True)[0],
+        )
+
+
+def test_a_teacher_that_asks_gets_its_gradient():
+    student, teacher, target = _inputs()
+    teacher = [t.requires_grad_() for t in teacher]
+    found, expected = _both(student, teacher, target)
+    leaves = [*student, *teacher]
+    torch.testing.assert_close(_gradients(found, leaves), _gradients(expected, leaves))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler imports torch.jit
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_compiled_it_is_one_graph_with_the_chunks_in_it(divergence):
+    student, teacher, target = _inputs(torch.float32)
+    loss_fn = LinearDistillationLoss(divergence=divergence, chunk=5)
+
+    def loss(h, w, th, tw):
+        return loss_fn(h, w, th, tw, hard_targets=target)
+
+    expected = _gradients(loss(*student[:2], *teacher[:2]), student[:2])
+    torch.compiler.reset()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    found = _gradients(compiled(*student[:2], *teacher[:2]), student[:2])
+    torch.compiler.reset()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_any_leading_shape():
+    student, teacher, target = _inputs()
+    flat = linear_distillation(*student[:2], *teacher[:2], hard_targets=target, reduction="none")
+    shaped = linear_distillation(
+        student[0].view(4, 6, D),
+        student[1],
+        teacher[0].view(4, 6, E),
+        teacher[1],
+        hard_targets=target.view(4, 6),
+        reduction="none",
+    )
+    assert shaped.shape == (4, 6)
+    torch.testing.assert_close(shaped.flatten(), flat)
+
+
+def test_errors_say_what_came_and_what_was_wanted():
+    (h, w, _), (th, tw, _), target = _inputs()
+    with pytest.raises(ValueError, match="teacher_weight: got 1023 classes, wanted 1024"):
+        linear_distillation(h, w, th, tw[1:], hard_targets=target)
+    with pytest.raises(ValueError, match=r"teacher_weight: got shape \(1024, 8\)"):
+        linear_distillation(h, w, th, w, hard_targets=target)
+    with pytest.raises(ValueError, match="teacher_hidden: got shape"):
+        linear_distillation(h, w, th[1:], tw, hard_targets=target)
+    with pytest.raises(ValueError, match="hard_targets: got None"):
+        linear_distillation(h, w, th, tw)
+    with pytest.raises(ValueError, match="hard_targets: got shape"):
+        linear_distillation(h, w, th, tw, hard_targets=target[1:])
+    with pytest.raises(TypeError, match=r"hard_targets: got torch\.float64"):
+        linear_distillation(h, w, th, tw, hard_targets=target.double())
+    with pytest.raises(ValueError, match="hard_targets: got class 1024"):
+        linear_distillation(h, w, th, tw, hard_targets=target.clamp_min(0) * 0 + V)

@@ -1,0 +1,172 @@
+"""Learning without forgetting: the paper's equations, heads that grow, and known failures."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aptt.loss import LwFLoss, lwf_loss, lwf_terms
+
+
+def _random(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def _grown(n=20, old=4, new=7):
+    targets = torch.randint(old, new, (n,), generator=torch.Generator().manual_seed(1))
+    return _random(n, new), targets, _random(n, old, seed=2)
+
+
+def _literal(now, then, temperature):
+    """Eq. 2 to 4, from probabilities: y' = y**(1/T) / sum, and the same for the network now."""
+
+    def softened(logits):
+        p = logits.softmax(-1) ** (1 / temperature)
+        return p / p.sum(-1, keepdim=True)
+
+    return -(softened(then) * softened(now).log()).sum(-1).mean()
+
+
+@pytest.mark.parametrize("temperature", [2.0, 3.0])
+def test_it_is_the_papers_formula(temperature):
+    new, targets, old = _grown()
+    new.requires_grad_()
+    loss = LwFLoss(temperature=temperature, lambda_old=1.5)(new, targets, old)
+    expected = F.cross_entropy(new, targets) + 1.5 * _literal(new[:, :4], old, temperature)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, new)[0], torch.autograd.grad(expected, new)[0]
+    )
+
+
+def test_the_gradient_of_the_old_term_has_no_t_squared():
+    """The authors' vl_nnsoftmaxdiff: (softmax - c) / T."""
+    new, targets, old = _grown()
+    new.requires_grad_()
+    (gradient,) = torch.autograd.grad(lwf_terms(new, targets, old)["old"], new)
+    expected = ((new[:, :4] / 2).softmax(1) - (old / 2).softmax(1)) / 2 / len(new)
+    torch.testing.assert_close(gradient[:, :4], expected.detach())
+    assert (gradient[:, 4:] == 0).all()
+
+
+def test_the_old_softmax_runs_over_the_old_classes_alone():
+    """avalanche#1018: a softmax over all classes, cut afterwards, gives negative losses."""
+    new, targets, old = _grown()
+    louder = new.clone()
+    louder[:, 4:] += 50  # what the new classes say does not matter to the old term
+    old_terms = [lwf_terms(logits, targets, old)["old"] for logits in (new, louder)]
+    assert old_terms[0] == old_terms[1]
+
+
+def test_a_head_that_has_grown_is_no_error():
+    """deepsuite distils all of the new logits against the old: shapes differ as soon as it grew."""
+    new, targets, old = _grown()
+    assert lwf_loss(new, targets, old).isfinite()
+    index = [6, 0, 2, 5]
+    found = lwf_terms(new, targets, old, old_classes=index)["old"]
+    torch.testing.assert_close(found, _literal(new[:, index], old, 2.0))
+
+
+def test_heads_by_task():
+    """avalanche#1121: distillation that matched no task was silently zero."""
+    targets = torch.randint(3, (20,), generator=torch.Generator().manual_seed(1))
+    heads = {
+        "cats": _random(20, 4),
+        "dogs": _random(20, 2, seed=3),
+        "birds": _random(20, 3, seed=4),
+    }
+    old = {"dogs": _random(20, 2, seed=5), "cats": _random(20, 4, seed=6)}
+    terms = lwf_terms(heads, targets, old)
+    assert set(terms) == {"new", "old_cats", "old_dogs"}
+    expected = (
+        F.cross_entropy(heads["birds"], targets)
+        + _literal(heads["cats"], old["cats"], 2.0)
+        + _literal(heads["dogs"], old["dogs"], 2.0)
+    )
+    torch.testing.assert_close(lwf_loss(heads, targets, old), expected)
+    named = LwFLoss(task="birds")
+    torch.testing.assert_close(named(heads, targets, old), expected)
+    again = {**old, "birds": heads["birds"]}  # the task that is learnt may have old logits too
+    extra = _literal(heads["birds"], heads["birds"], 2.0)
+    torch.testing.assert_close(named(heads, targets, again), expected + extra)
+
+    with pytest.raises(ValueError, match=r"old_logits: got tasks \['fish'\]"):
+        lwf_loss(heads, targets, {"fish": old["cats"]})
+    with pytest.raises(ValueError, match="old_logits: got tasks"):
+        lwf_loss(heads, targets, {})
+    with pytest.raises(ValueError, match=r"task: got None, wanted one of"):
+        lwf_loss(heads, targets, {"cats": old["cats"]})
+    with pytest.raises(ValueError, match="task: got 'fish'"):
+        lwf_loss(heads, targets, old, task="fish")
+    with pytest.raises(TypeError, match="both"):
+        lwf_loss(heads, targets, old["cats"])
+    with pytest.raises(ValueError, match="old_logits: got 4 classes, wanted 2"):
+        lwf_loss(heads, targets, {"cats": old["cats"], "dogs": old["cats"]})
+    with pytest.raises(ValueError, match="old_classes"):
+        lwf_loss(heads, targets, old, old_classes=[0, 1])
+
+
+def test_old_classes_in_other_positions_are_only_of_one_head():
+    new, targets, old = _grown()
+    with pytest.raises(ValueError, match="old_logits: got 8 classes, wanted 1 to 7"):
+        lwf_loss(new, targets, _random(20, 8))
+    with pytest.raises(ValueError, match="old_classes: got"):
+        lwf_loss(new, targets, old, old_classes=[0, 1, 2, 7])
+
+
+def test_at_rest_the_old_term_is_the_old_entropy():
+    """avalanche#1014, #1223: the value is not 0, the gradient is."""
+    new, targets, old = _grown()
+    new = torch.cat((old, new[:, 4:]), 1).requires_grad_()
+    term = lwf_terms(new, targets, old)["old"]
+    p = (old / 2).softmax(1)
+    torch.testing.assert_close(term.detach(), -(p * p.log()).sum(1).mean())
+    assert torch.autograd.grad(term, new)[0].abs().max() < 1e-16
+
+
+def test_a_gap_that_underflows_is_exact():
+    """mammoth takes a power of a softmax, then its log: NaN from a gap of 110 on."""
+    new = torch.tensor([[0.0, 900.0, 0.0]], requires_grad=True)
+    loss = lwf_terms(new, torch.tensor([2]), torch.tensor([[900.0, 0.0]]))["old"]
+    assert loss == 450
+    torch.testing.assert_close(torch.autograd.grad(loss, new)[0], torch.tensor([[-0.5, 0.5, 0.0]]))
+
+
+def test_what_is_ignored_counts_in_neither_term():
+    new, targets, old = _grown()
+    targets[::3] = -100
+    rows = targets != -100
+    whole = lwf_loss(new[rows], targets[rows], old[rows])
+    new[~rows], old[~rows] = torch.nan, torch.inf
+    torch.testing.assert_close(lwf_loss(new, targets, old), whole)
+    new.requires_grad_()
+    nothing = lwf_loss(new, torch.full_like(targets, -100), old)
+    assert nothing == 0
+    assert (torch.autograd.grad(nothing, new)[0] == 0).all()
+
+
+def test_ragged_micro_batches_add_up_to_one():
+    new, targets, old = _grown()
+    targets[::3] = -100
+    seen = {}
+
+    def count(total, count, *, term):
+        seen[term] = seen.get(term, 0) + count
+        return total
+
+    parts = list(zip(*(t.split([3, 1, 16]) for t in (new, targets, old)), strict=True))
+    for part in parts:
+        lwf_loss(*part, reduction=count)
+    assert set(seen) == {"new", "old"}
+    torch.testing.assert_close(seen["new"].double(), seen["old"].double())
+    found = sum(lwf_loss(*p, reduction=lambda total, _, *, term: total / seen[term]) for p in parts)
+    torch.testing.assert_close(found, lwf_loss(new, targets, old))
+
+
+def test_classes_masked_in_both_take_no_part():
+    new, targets, old = _grown()
+    bare = lwf_terms(new, targets, old, old_classes=[0, 1, 2, 3])["old"]
+    pad = torch.full((20, 1), -torch.inf).double()
+    padded = torch.cat((new[:, :4], pad, new[:, 4:]), 1)
+    found = lwf_terms(padded, targets + 1, torch.cat((old, pad), 1))["old"]
+    torch.testing.assert_close(found, bare)

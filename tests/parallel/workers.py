@@ -1,0 +1,316 @@
+"""What each rank does in the tests of this folder: ``python workers.py CHECK WORLD``.
+
+A check runs on every rank of a gloo group, holds what it finds to a single process, and raises.
+"""
+
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from aptt.audit.ranks import in_a_world
+from aptt.loss import cross_entropy, dice_loss, focal_loss
+from aptt.parallel import (
+    VocabParallelCrossEntropyLoss,
+    count_ahead,
+    global_mean,
+    replicated,
+    vocab_parallel_cross_entropy,
+    world_sum,
+)
+
+N, D, C = 9, 4, 11
+DOUBLE = torch.float64
+SIZES = {1: [11], 2: [7, 4], 4: [5, 0, 4, 2]}  # shards of the vocabulary, one of them empty
+
+
+def me():
+    return dist.get_rank(), dist.get_world_size()
+
+
+def close(got, want, rtol=1e-10, atol=1e-12):
+    torch.testing.assert_close(got, want, rtol=rtol, atol=atol)
+
+
+def shard():
+    rank, world = me()
+    sizes = SIZES[world]
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def head(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(N, D, dtype=DOUBLE, generator=g)
+    weight = 3 * torch.randn(C, D, dtype=DOUBLE, generator=g)
+    target = torch.randint(C, (N,), generator=g)
+    target[2] = target[7] = -100
+    return hidden, weight, target
+
+
+def vocabulary():
+    """The spread vocabulary against the dense one: every option, value and both gradients."""
+    hidden, weight, target = head()
+    g = torch.Generator().manual_seed(5)
+    per_class, per_row = (torch.rand(k, dtype=DOUBLE, generator=g) for k in (C, N))
+    every = (
+        {},
+        {"label_smoothing": 0.1},
+        {"z_loss": 1e-2, "softcap": 4.0},
+        {"label_smoothing": 0.2, "z_loss": 1e-2, "weight": per_class, "sample_weight": per_row},
+        {"reduction": "none", "label_smoothing": 0.1},
+        {"reduction": "sum"},
+    )
+    for options in every:
+        dense = [t.clone().requires_grad_() for t in (hidden, weight)]
+        want = cross_entropy(dense[0] @ dense[1].T, target, **options)
+        up = torch.linspace(0.5, 2, want.numel(), dtype=DOUBLE).view(want.shape)
+        want.backward(up)
+        own, mine = hidden.clone().requires_grad_(), weight[shard()].clone().requires_grad_()
+        loss = VocabParallelCrossEntropyLoss(
+            **{k: v for k, v in options.items() if k != "sample_weight"}
+        )
+        weights = options.get("sample_weight")
+        got = loss(replicated(own) @ mine.T, target, sample_weight=weights)
+        got.backward(up)
+        close(got, want)
+        close(own.grad, dense[0].grad)
+        close(mine.grad, dense[1].grad[shard()])
+
+
+def hard_rows():
+    """Gaps that underflow, masked classes, an ignored row of NaN, half precision."""
+    logits = torch.zeros(5, C, dtype=DOUBLE)
+    logits[0, 0], logits[1, C - 1], logits[2, 3] = 104.5, 800.0, -300.0
+    logits[3, 1:4] = -torch.inf
+    target = torch.tensor([0, 0, 3, 5, -100])
+    dense = logits.clone().requires_grad_()
+    want = cross_entropy(dense, target, label_smoothing=0.1, z_loss=1e-3)
+    want.backward()
+    logits[4] = torch.nan
+    mine = logits[:, shard()].clone().requires_grad_()
+    got = vocab_parallel_cross_entropy(mine, target, label_smoothing=0.1, z_loss=1e-3)
+    got.backward()
+    close(got, want)
+    close(mine.grad, dense.grad[:, shard()])
+    half = torch.randn(64, C, generator=torch.Generator().manual_seed(1)).bfloat16()
+    target = torch.arange(64) % C
+    dense = half.double().requires_grad_()
+    want = cross_entropy(dense, target, label_smoothing=0.1)
+    want.backward()
+    mine = half[:, shard()].clone().requires_grad_()
+    got = vocab_parallel_cross_entropy(mine, target, label_smoothing=0.1)
+    got.backward()
+    assert got.dtype == torch.float32
+    assert mine.grad.dtype == torch.bfloat16
+    close(got.double(), want, rtol=1e-6)
+    close(mine.grad.double(), dense.grad[:, shard()], rtol=2**-8)
+    none = vocab_parallel_cross_entropy(mine, torch.full((64,), -100))
+    assert none.item() == 0
+    none.backward()
+
+
+def dtensor():
+    """A DTensor's shards, as DTensor cuts them: unevenly."""
+    _, world = me()
+    mesh = init_device_mesh("cpu", (world,), mesh_dim_names=("tp",))
+    hidden, weight, target = head()
+    dense = (hidden @ weight.T).requires_grad_()
+    want = cross_entropy(dense, target, label_smoothing=0.1)
+    want.backward()
+    whole = (hidden @ weight.T).requires_grad_()
+    spread = distribute_tensor(whole.detach(), mesh, [Shard(-1)]).requires_grad_()
+    got = vocab_parallel_cross_entropy(spread, target, label_smoothing=0.1)
+    got.backward()
+    close(got, want)
+    close(spread.grad.full_tensor(), dense.grad)
+    rows = distribute_tensor(whole.detach(), mesh, [Shard(0)])
+    with pytest.raises(ValueError, match=r"wanted Shard\(-1\)"):
+        vocab_parallel_cross_entropy(rows, target)
+
+
+class Largest(TorchDispatchMode):
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, torch.Tensor):
+                self.elements = max(self.elements, t.numel())
+        return out
+
+
+def memory():
+    """No rank makes a tensor larger than its own shard of the logits."""
+    _, world = me()
+    logits = torch.randn(512, 4096 // world, requires_grad=True)
+    with Largest() as seen:
+        vocab_parallel_cross_entropy(logits, torch.arange(512)).backward()
+    assert seen.elements <= logits.numel()
+
+
+def sequence():
+    """Tokens spread over ranks: shift the targets before they are cut, and count over all."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 12, C, dtype=DOUBLE, generator=g)
+    tokens = torch.randint(C, (2, 13), generator=g)
+    target = tokens[:, 1:].clone()
+    target[0, 5:] = -100
+    dense = logits.clone().requires_grad_()
+    want = cross_entropy(dense, target, class_dim=-1)
+    want.backward()
+    mine = slice(rank * 12 // world, (rank + 1) * 12 // world)
+    own = logits[:, mine].clone().requires_grad_()
+    got = cross_entropy(own, target[:, mine], class_dim=-1, reduction=global_mean())
+    got.backward()
+    total = got.detach().clone()
+    dist.all_reduce(total)
+    close(total / world, want)
+    close(own.grad / world, dense.grad[:, mine])
+
+
+class Model(nn.Module):
+    """A trunk with a head for classes and one for masks."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk, self.classes = nn.Linear(D, 8), nn.Linear(8, C)
+        self.masks, self.points = nn.Linear(8, 3), nn.Linear(8, 2)
+        self.double()
+
+    def forward(self, x):
+        x = torch.tanh(self.trunk(x))
+        return self.classes(x), self.masks(x), self.points(x)
+
+
+def _batch(n=10):
+    g = torch.Generator().manual_seed(4)
+    x = torch.randn(n, D, dtype=DOUBLE, generator=g)
+    labels = torch.randint(C, (n,), generator=g)
+    labels[::3] = -100
+    bits = torch.randint(2, (n, 3), generator=g)
+    return x, labels, bits, bits[:, :2]
+
+
+def _composite(out, labels, masks, points, reduction, pool):
+    """Two totals with counts of their own, and a ratio of sums."""
+    classes, regions, hits = out
+    return (
+        cross_entropy(classes, labels, reduction=reduction, z_loss=1e-2)
+        + focal_loss(hits, points, normalize="positives", reduction=reduction)
+        + dice_loss(regions.unsqueeze(2), masks.unsqueeze(2), mode="multilabel", pool=pool)
+    )
+
+
+def _reference():
+    model = Model()
+    x, *targets = _batch()
+    loss = _composite(model(x), *targets, "mean", "batch")
+    loss.backward()
+    return loss.detach(), [p.grad for p in model.parameters()]
+
+
+def _own(part):
+    """Rank 0 has most, the last of several has nothing."""
+    rank, world = me()
+    edges = {1: [0, 10], 2: [0, 10, 10], 4: [0, 6, 7, 10, 10]}[world]
+    return [t[edges[rank] : edges[rank + 1]] for t in part]
+
+
+def ddp():
+    """DDP over a composite, with a rank that has an empty batch."""
+    want, grads = _reference()
+    model = DistributedDataParallel(Model())
+    x, *targets = _own(_batch())
+    loss = _composite(model(x), *targets, global_mean(), world_sum)
+    loss.backward()
+    for p, grad in zip(model.parameters(), grads, strict=True):
+        close(p.grad, grad, rtol=1e-9)
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    close(total / me()[1], want)
+
+
+def fsdp():
+    """FSDP2 likewise."""
+    _, grads = _reference()
+    model = Model()
+    mesh = init_device_mesh("cpu", (me()[1],), mesh_dim_names=("dp",))
+    fully_shard(model, mesh=mesh)
+    x, *targets = _own(_batch())
+    loss = _composite(model(x), *targets, global_mean(mesh["dp"]), world_sum)
+    loss.backward()
+    for p, grad in zip(model.parameters(), grads, strict=True):
+        close(p.grad.full_tensor(), grad, rtol=1e-9)
+
+
+def accumulation():
+    """Ragged micro-batches on each rank, counted ahead in one message; and what a mean would do."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(3)
+    logits = torch.randn(24, C, dtype=DOUBLE, generator=g)
+    target = torch.randint(C, (24,), generator=g)
+    target[:9] = -100
+    dense = logits.clone().requires_grad_()
+    want = cross_entropy(dense, target)
+    want.backward()
+    own = torch.arange(24)[rank::world]
+    micro = [own[:2], own[2:2], own[2:]]
+    shared = count_ahead(micro, lambda rows: (target[rows] != -100).sum())
+    x = logits.clone().requires_grad_()
+    for rows in micro:
+        cross_entropy(x[rows], target[rows], reduction=shared).backward()
+    dist.all_reduce(x.grad)
+    close(x.grad / world, dense.grad)
+
+
+def naive():
+    """A mean of means, against the mean: uneven batches, as the documentation quotes them."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(6)
+    logits = torch.randn(64, C, dtype=DOUBLE, generator=g)
+    target = torch.randint(C, (64,), generator=g)
+    target[4:32] = -100  # a long prompt: rank 0 has 4 tokens that count, rank 1 has 32
+    dense = logits.clone().requires_grad_()
+    cross_entropy(dense, target).backward()
+    own = slice(rank * 64 // world, (rank + 1) * 64 // world)
+    x = logits.clone().requires_grad_()
+    cross_entropy(x[own], target[own]).backward()
+    dist.all_reduce(x.grad)
+    wrong = (x.grad / world - dense.grad).norm() / dense.grad.norm()
+    if rank == 0:
+        print(f"off by {wrong:.1%}")
+    assert wrong > 0.5
+
+
+def lost():
+    """A rank that dies before its message: the others get an error, and in time."""
+    rank, world = me()
+    group = dist.new_group(list(range(world)), timeout=timedelta(seconds=5))
+    if rank == world - 1:
+        return "gone"  # sends nothing
+    logits = torch.randn(4, C, requires_grad=True)
+    try:
+        loss = cross_entropy(logits, torch.arange(4), reduction=global_mean(group))
+    except RuntimeError as error:
+        return str(error)
+    raise AssertionError(f"a loss of {loss} without the count of the last rank")
+
+
+def main():
+    check, world = sys.argv[1], int(sys.argv[2])
+    results = in_a_world(world, globals()[check])
+    print(check, results)
+
+
+if __name__ == "__main__":
+    main()
