@@ -101,6 +101,7 @@ def _index(written: dict[Path, str], source: Path) -> str:
     known = {*stems, "losses/index", "explorer"}
     rest = sorted(known - {*_FIRST, *_LAST, "index"})
     order = [name for name in (*_FIRST, *rest, *_LAST) if name in known]
+    order = ["Deutsch <deutsch>" if name == "deutsch" else name for name in order]
     return "\n".join([text, "", ":::{toctree}", ":hidden:", ":maxdepth: 2", "", *order, ":::", ""])
 
 
