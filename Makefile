@@ -32,7 +32,7 @@ clean:
 	rm -rf $(VENV) runs build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/recipes.done: EXTRAS := recipes
-$(VENV)/dev.done: EXTRAS := dev,recipes,docs
+$(VENV)/dev.done: EXTRAS := dev,recipes,docs,integrations
 $(VENV)/docs.done: EXTRAS := docs,recipes
 $(VENV)/recipes.done $(VENV)/dev.done $(VENV)/docs.done: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.5 GB, or 5 GB where pip picks torch with CUDA ..."

@@ -5,14 +5,17 @@ from __future__ import annotations
 import aptt.loss
 from benchmarks.case import Case
 from benchmarks.cases import (
+    audio,
     boxes,
     classification,
+    compose,
     dense,
     distillation,
     focal,
     linear,
     overlap,
     points,
+    regions,
     rmse,
 )
 
@@ -26,13 +29,16 @@ _FAMILIES = (
     dense,
     boxes,
     overlap,
+    regions,
     rmse,
+    audio,
     points,
 )
 
 CASES: dict[str, Case] = {
     case.name: case
     for module in _FAMILIES
+    for module in (classification, focal, boxes, overlap, rmse, compose)
     for case in module.CASES
     if hasattr(aptt.loss, case.uses)
 }

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 import aptt.loss
 from aptt.cli import main
@@ -17,7 +18,8 @@ def test_every_public_name_is_listed_once():
 
 
 def test_every_module_form_names_its_function():
-    assert [entry.module_form for entry in entries() if not entry.function] == []
+    alone = [entry.module_form for entry in entries() if not entry.function]
+    assert [name for name in alone if issubclass(getattr(aptt.loss, name), torch.nn.Module)] == []
 
 
 @pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.name)

@@ -77,7 +77,7 @@ def test_compare_reports_the_spread(capsys, tmp_path):
     ("argv", "answer"),
     [
         (["train", "clasification"], "unknown recipe 'clasification'; did you mean 'classif"),
-        (["train", "poetry"], "there are: classification, segmentation"),
+        (["train", "poetry"], "there are: classification, segmentation, "),
         (["train", "classification", "--loss", "focl"], "unknown loss of classification 'focl'"),
         (["train", "--steps", "0"], "--steps: got 0, wanted at least 1"),
         (["train", "--out", __file__], "--out: "),

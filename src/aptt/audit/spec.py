@@ -89,6 +89,8 @@ class Spec:
     """The axis of the prediction that makes one value: classes, or the numbers of a box."""
     joint: bool = False
     """Whether a value depends on many positions, as in a ratio of sums."""
+    composite: bool = False
+    """Whether it is a sum of terms, each with a count of its own: there is no ``"none"``."""
     walks: bool = True
     """Whether it is made with :mod:`aptt.core.streaming`, and so has two ways to go."""
     stranger: bool = False
@@ -101,8 +103,8 @@ class Spec:
     """The named reductions that it has; one whose terms differ in shape has no ``"none"``."""
     hide: Callable[[Inputs, Options, Tensor], Inputs] | None = None
     """Mark as ignored, by a target value or a weight, all positions but ``keep``."""
-    count: Callable[[Inputs, Options], Tensor | float] | None = None
-    """What the mean divides by."""
+    count: Callable[[Inputs, Options], Tensor | float | Mapping[str, Tensor]] | None = None
+    """What the mean divides by; of a composite, each term by its name."""
     perfect: Callable[[Inputs, Options], tuple[Inputs, float | None]] | None = None
     """Inputs with the best prediction, and the value there if it is known exactly."""
     least_within: float = 0.0
@@ -165,7 +167,9 @@ class Trial:
         }
 
     def options(self, **changed: Any) -> dict[str, Any]:
-        """The options of the case, some changed."""
+        """The options of the case, some changed. A composite has its mean for ``"none"``."""
+        if self.spec.composite and changed.get("reduction") == "none":
+            changed["reduction"] = "mean"
         options = {**self.case.options, **changed}
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in options.items()}
 

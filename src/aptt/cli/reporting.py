@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from aptt.cli.document import to_json
 from aptt.cli.pages import page
 from aptt.cli.terminal import print_study
@@ -20,6 +22,8 @@ def report(
     """Write ``report.html`` and ``result.json``; print the tables, or the JSON document alone."""
     html = out / "report.html"
     write(page(studies, command), html)
+    for study in studies:
+        _attach(study, out)
     document = to_json(
         {
             "command": command,
@@ -35,3 +39,12 @@ def report(
     for study in studies:
         print_study(study)
     print(f"Report: {html}")
+
+
+def _attach(study: Study, out: Path) -> None:
+    """Write the files that a recipe puts beside the report, of the first seed's models."""
+    models = {loss: study.of(loss)[0].model for loss in study.losses}
+    with torch.inference_mode():
+        files = study.recipe.attachments(models)
+    for name, content in files.items():
+        (out / name).write_bytes(content)

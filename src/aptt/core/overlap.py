@@ -1,4 +1,4 @@
-"""How far soft predictions overlap their targets: three sums for each sample and class.
+"""How far soft predictions overlap their targets: sums for each sample and class, in one walk.
 
     common = sum of w * min(p, t)      prediction = sum of w * p      truth = sum of w * t
 
@@ -6,8 +6,15 @@ over the pixels, with p a softmax or a sigmoid, t in [0, 1] and pixel weights w.
 ``min(p, t)`` is the product ``p t``; for soft ones it is the only one of the two that is largest
 at p = t (Wang et al. 2023, arXiv:2302.05666, eq. 10, in a form that does not cancel).
 
+With ``gamma`` a fourth sum, of what each pixel costs by itself, comes from the same walk:
+
+    cost = sum of w * (1 - q)**gamma * -log q      q: probability of the right answer
+
+which is cross-entropy (of soft targets too) at gamma 0, and focal above. A softmax counts it at the
+class that is right, a sigmoid at its own.
+
 Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices or ``(N, C, S)``; weights ``(N, S)`` or
-``(N, C, S)``, where 0 removes the pixel. Sums ``(N, C, 3)``.
+``(N, C, S)``, where 0 removes the pixel. Sums ``(N, C, 3)``, or ``(N, C, 4)``.
 """
 
 from __future__ import annotations
@@ -16,60 +23,112 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from aptt.core.softmax import on_class_axis
+from aptt.core.softmax import margin, on_class_axis, shifted
 from aptt.core.streaming import Formula, Work, evaluate, exp_
 
 __all__ = ["overlap_sums"]
 
 
-def overlap_sums(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> Tensor:
-    """The three sums, streamed; differentiable in ``x``."""
+def overlap_sums(
+    x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None = None
+) -> Tensor:
+    """The sums, streamed; differentiable in ``x``. Above 0, ``gamma`` wants hard targets."""
     formula = _DENSE if t.ndim == x.ndim else _INDEXED
-    return evaluate(formula, x, t, w, gather="samples", softmax=softmax)
+    return evaluate(formula, x, t, w, gather="samples", softmax=softmax, gamma=gamma)
 
 
-def _indexed(x: Tensor, y: Tensor, w: Tensor | None, *, softmax: bool) -> Tensor:
-    classes = on_class_axis(torch.arange(x.shape[1], device=x.device), x)
-    return _dense(x, (classes == y.unsqueeze(1)).to(x.dtype), w, softmax=softmax)
-
-
-def _dense(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> Tensor:
-    t = t.to(x.dtype)
+def _removed(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Logits that are finite wherever the weight is 0, and the weights against them."""
     if w is not None:
         w = w if w.ndim == x.ndim else w.unsqueeze(1)
-        x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0.0)
-    p = torch.softmax(x, 1) if softmax else torch.sigmoid(x)
-    sums = torch.stack((torch.minimum(p, t), p, t.expand_as(p)), dim=-1)
-    return (sums if w is None else sums * w.unsqueeze(-1)).sum(2)
-
-
-def _cleared(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """By hand: logits that are finite wherever the weight is 0, and the weights against them."""
-    if w is not None:
-        w = w if w.ndim == x.ndim else w.unsqueeze(1)
-        if x.device.type != "cpu" or not bool(w.all()):
-            x = x.masked_fill(w == 0, 0.0)
+        x = x.masked_fill(w == 0, 0.0)
     return x, w
 
 
+def _indexed(
+    x: Tensor, y: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None
+) -> Tensor:
+    x, w = _removed(x, w)
+    classes = on_class_axis(torch.arange(x.shape[1], device=x.device), x)
+    t = (classes == y.unsqueeze(1)).to(x.dtype)
+    cost = None if gamma is None else t * _focal(margin(x, y), gamma).unsqueeze(1)
+    return _summed(torch.softmax(x, 1), t, w, cost)
+
+
+def _dense(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None) -> Tensor:
+    x, w = _removed(x, w)
+    t = t.to(x.dtype)
+    if w is not None:
+        t = t.masked_fill(w == 0, 0.0)
+    cost = None
+    if gamma is not None and softmax:
+        cost = t * torch.where(t > 0, -torch.log_softmax(x, 1), 0.0)
+    elif gamma:
+        cost = _focal((2 * t - 1) * x, gamma)
+    elif gamma is not None:
+        cost = t * _softplus(-x) + (1 - t) * _softplus(x)
+    return _summed(torch.softmax(x, 1) if softmax else torch.sigmoid(x), t, w, cost)
+
+
+def _summed(p: Tensor, t: Tensor, w: Tensor | None, cost: Tensor | None) -> Tensor:
+    parts = (torch.minimum(p, t), p, t.expand_as(p), *(() if cost is None else (cost,)))
+    sums = torch.stack(parts, dim=-1)
+    return (sums if w is None else sums * w.unsqueeze(-1)).sum(2)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    return F.softplus(x, threshold=40)  # which is x from there on, to float64's last digit
+
+
+def _focal(m: Tensor, gamma: float) -> Tensor:
+    """The cost of a pixel by its margin, the log-odds of the right answer."""
+    nll = _softplus(-m)
+    return nll if gamma == 0 else torch.exp(-gamma * _softplus(m)) * nll
+
+
+def _lift(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
+    """Minus d cost / d margin over ``miss``, which is 1 - q."""
+    if gamma == 0:
+        return torch.ones_like(miss)
+    tiny = torch.finfo(miss.dtype).tiny
+    return miss**gamma * (1 + gamma * (1 - miss) * (nll / miss.clamp_min(tiny)))
+
+
+# By hand. A mask is looked at only where that costs no host sync.
+
+
+def _cleared(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if w is not None and x.device.type == "cpu" and bool(w.all()):
+        return x, w if w.ndim == x.ndim else w.unsqueeze(1)
+    return _removed(x, w)
+
+
 def _indexed_forward(
-    x: Tensor, work: Work, y: Tensor, w: Tensor | None, *, softmax: bool
+    x: Tensor, work: Work, y: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     # not torch.softmax, which first copies a block whose classes are apart
     x, w = _cleared(x, w)
-    top = x.amax(1, keepdim=True)
-    p = exp_(torch.sub(x, top, out=work("p", x)))
-    share = p.sum(1, keepdim=True).reciprocal_()
-    weight = share if w is None else share * w
-    p.mul_(weight)
+    top, mine, rest = shifted(x, y, work)
+    share = (rest + mine).reciprocal_()
+    others = work("e", x).mul_(share if w is None else share * w)  # all but the right class
+    right = mine * share
     wide = torch.float32 if x.device.type == "mps" else torch.float64  # scatter adds one by one
-    sums = torch.zeros(3, *x.shape[:2], dtype=wide, device=x.device)
-    sums[0].scatter_add_(1, y, p.gather(1, y.unsqueeze(1)).squeeze(1).to(wide))
-    sums[1] = p.sum(2)
-    ones = torch.ones_like(share) if w is None else w
-    sums[2].scatter_add_(1, y, ones.squeeze(1).to(wide))
-    return sums.movedim(0, -1), (top, share)
+    columns = 3 if gamma is None else 4
+    sums = torch.zeros(columns, *x.shape[:2], dtype=wide, device=x.device)
+    parts = {0: right, 2: torch.ones_like(share)}
+    kept: tuple[Tensor, ...] = (top, share)
+    if gamma is not None:
+        miss = rest * share
+        nll = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
+        parts[3] = nll * miss**gamma if gamma else nll
+        kept = (top, share, miss)
+    for column, part in parts.items():
+        part = part if w is None else part * w
+        sums[column].scatter_add_(1, y, part.squeeze(1).to(wide))
+    sums[1] = others.sum(2) + sums[0]
+    return sums.movedim(0, -1), kept
 
 
 def _indexed_backward(
@@ -82,36 +141,66 @@ def _indexed_backward(
     w: Tensor | None,
     *,
     softmax: bool,
+    gamma: float | None,
 ) -> None:
-    # d loss / d z[c] = w p[c] (q[c] - sum of p q), q[c] = by_prediction[c] + [c = y] by_common[c]
+    # d / d z[c] = w p[c] (q[c] - sum of p q), q[c] = by_prediction[c] + [c = y] by_common[c];
+    # the cost adds w by_cost[y] p[c] lift where c is not y, and takes w by_cost[y] miss lift at y
     x, w = _cleared(x, w)
-    top, share = kept
-    p = exp_(torch.sub(x, top, out=work("p", x))).mul_(share)
+    top, share, *more = kept
+    p = exp_(torch.sub(x, top, out=work("e", x))).mul_(share)
     by_common, by_prediction = up[..., 0].to(x.dtype), up[..., 1:2].to(x.dtype)
     at = y.unsqueeze(1)
-    extra = p.gather(1, at) * by_common.gather(1, y).unsqueeze(1)
+    mine = p.gather(1, at)
+    extra = mine * by_common.gather(1, y).unsqueeze(1)
     mean = torch.bmm(by_prediction.transpose(1, 2), p).add_(extra)
     if w is not None:
-        p, extra = p.mul_(w), extra * w
-    torch.sub(by_prediction, mean, out=out).mul_(p).scatter_add_(1, at, extra)
-
-
-def _probabilities(
-    x: Tensor, w: Tensor | None, *, softmax: bool, out: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    x, w = _cleared(x, w)
-    return (torch.softmax(x, 1, out=out) if softmax else torch.sigmoid(x, out=out)), w
+        p.mul_(w)
+    if gamma is None:
+        torch.sub(by_prediction, mean, out=out).mul_(p)
+        out.scatter_add_(1, at, extra if w is None else extra * w)
+        return
+    (miss,) = more
+    lift = up[..., 3].to(x.dtype).gather(1, y).unsqueeze(1)
+    if gamma:
+        nll = (top - x.gather(1, at)) - share.log()
+        lift = lift * _lift(miss, torch.where(miss < 0.5, -torch.log1p(-miss), nll), gamma)
+    right = mine * (by_prediction.squeeze(2).gather(1, y).unsqueeze(1) - mean) + extra
+    right -= lift * miss
+    torch.sub(by_prediction, mean.sub_(lift), out=out).mul_(p)
+    out.scatter_(1, at, right if w is None else right * w)
 
 
 def _dense_forward(
-    x: Tensor, work: Work, t: Tensor, w: Tensor | None, *, softmax: bool
+    x: Tensor, work: Work, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    p, w = _probabilities(x, w, softmax=softmax, out=work("p", x))
+    x, w = _cleared(x, w)
     t = _known(t, w, work, x)
-    both = torch.minimum(p, t, out=work("both", x))
-    if w is not None:
-        p, both, t = p.mul_(w), both.mul_(w), t * w
-    return torch.stack((both.sum(2), p.sum(2), t.sum(2)), dim=-1), ()
+    p = torch.softmax(x, 1, out=work("p", x)) if softmax else torch.sigmoid(x, out=work("p", x))
+    parts = [torch.minimum(p, t, out=work("both", x)), p, t]
+    if gamma is not None:
+        parts.append(_dense_cost(x, t, work, softmax=softmax, gamma=gamma))
+    return torch.stack([_total(part, w) for part in parts], dim=-1), ()
+
+
+def _total(part: Tensor, w: Tensor | None) -> Tensor:
+    return (part if w is None else part * w).sum(2)
+
+
+def _dense_cost(x: Tensor, t: Tensor, work: Work, *, softmax: bool, gamma: float) -> Tensor:
+    cost = work("cost", x)
+    if softmax:
+        top = x.amax(1, keepdim=True)
+        total = exp_(torch.sub(x, top, out=cost)).sum(1, keepdim=True)
+        gap = torch.sub(top + total.log(), x, out=cost)
+        return gap.masked_fill_(t == 0, 0.0).mul_(t)  # a masked class has an infinite gap
+    if gamma:
+        m = torch.addcmul(-x, x, t, value=2)
+        nll = torch.ops.aten.softplus.out(-m, 1, 40, out=cost)
+        return nll.mul_(m.neg_().sigmoid_().pow_(gamma))
+    # softplus(-|x|), and |x| as far as its sign is wrong: no difference of large numbers
+    torch.ops.aten.softplus.out(x.abs().neg_(), 1, 40, out=cost)
+    above = x.relu()
+    return cost.add_(above.addcmul_(above, t, value=-1)).add_((-x).relu_().mul_(t))
 
 
 def _dense_backward(
@@ -124,15 +213,31 @@ def _dense_backward(
     w: Tensor | None,
     *,
     softmax: bool,
+    gamma: float | None,
 ) -> None:
-    p, w = _probabilities(x, w, softmax=softmax, out=work("p", x))
-    below = torch.sub(_known(t, w, work, x), p, out=work("both", x)).sign_().add_(1)
+    x, w = _cleared(x, w)
+    t = _known(t, w, work, x)
+    p = torch.softmax(x, 1, out=work("p", x)) if softmax else torch.sigmoid(x, out=work("p", x))
+    below = torch.sub(t, p, out=work("both", x)).sign_().add_(1)
     q = below.mul_(up[..., :1].to(x.dtype) / 2).add_(up[..., 1:2].to(x.dtype))
     if softmax:
         torch.mul(p, q, out=out)
         out.addcmul_(p, out.sum(1, keepdim=True), value=-1)
     else:
         torch.addcmul(p, p, p, value=-1, out=out).mul_(q)
+    if gamma is not None:
+        by_cost = up[..., 3:].to(x.dtype)
+        if softmax:
+            asked = torch.mul(t, by_cost, out=q)
+            out.addcmul_(p, asked.sum(1, keepdim=True)).sub_(asked)
+        elif gamma:
+            sign = torch.mul(t, 2, out=q).sub_(1)
+            miss = torch.sigmoid(-sign * x)
+            out.sub_(
+                sign.mul_(miss).mul_(_lift(miss, _softplus(-(2 * t - 1) * x), gamma)) * by_cost
+            )
+        else:
+            out.addcmul_(p.sub_(p * t).sub_(torch.sigmoid(-x).mul_(t)), by_cost)
     if w is not None:
         out.mul_(w)
 

@@ -19,7 +19,7 @@ libraries, in ours; mean over positions, from student logits s, teacher logits t
         beta = 0                                   soft_weight=1 / T**2, hard_weight=0
         beta = 1                                   the same, divergence="reverse_kl"
         between                                    the same, divergence="jsd", beta=beta
-    Liger chunked (weight_soft, weight_hard)       soft_weight=weight_soft / T**2, hard_weight=...
+    Liger chunked (weight_hard=a, weight_soft=b)   hard_weight=a, soft_weight=b / T**2
 
 Axes: logits ``(N, C, ...)`` or ``(..., C)``, teacher alike; targets the same without C.
 From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwal et al. 2024

@@ -21,7 +21,9 @@ RECIPES = {
     "language": "Language",
     "distillation": "Distillation",
     "continual": "Continual",
+    "detection": "Detection",
     "keypoints": "Keypoints",
+    "audio": "Audio",
 }
 """Each recipe's file and class, in the order in which they run."""
 

@@ -99,3 +99,7 @@ class Recipe(ABC):
     @abstractmethod
     def galleries(self, models: Mapping[str, nn.Module]) -> list[Gallery]:
         """What the trained models do, to look at; they are named by their loss."""
+
+    def attachments(self, models: Mapping[str, nn.Module]) -> dict[str, bytes]:
+        """Files to put beside the report, by name: what a page cannot show."""
+        return {}

@@ -13,8 +13,15 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from aptt.loss import CrossEntropyLoss, DiceLoss
-from aptt.recipes.base import Choice, Gallery, Loss, Picture, Recipe, Source
+from aptt.loss import (
+    CrossEntropyLoss,
+    DiceCELoss,
+    DiceLoss,
+    FocalTverskyLoss,
+    LovaszLoss,
+    TverskyLoss,
+)
+from aptt.recipes.base import Choice, Gallery, Picture, Recipe, Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,10 +65,25 @@ class Segmentation(Recipe):
             functions=("dice_loss",),
             make=lambda _: DiceLoss(),
         ),
-        "cross-entropy+dice": Choice(
-            about="The sum of the two.",
-            functions=("cross_entropy", "dice_loss"),
-            make=lambda _: _sum(CrossEntropyLoss(), DiceLoss()),
+        "dice-ce": Choice(
+            about="The sum of the two, from one walk over the logits.",
+            functions=("dice_ce_loss",),
+            make=lambda _: DiceCELoss(),
+        ),
+        "tversky": Choice(
+            about="Dice in which a lake that is missed costs more than one that is invented.",
+            functions=("tversky_loss",),
+            make=lambda _: TverskyLoss(alpha=0.3, beta=0.7),
+        ),
+        "focal-tversky": Choice(
+            about="The same to the power of 3/4: classes that are nearly right are still pushed.",
+            functions=("focal_tversky_loss",),
+            make=lambda _: FocalTverskyLoss(alpha=0.3, beta=0.7, gamma=0.75),
+        ),
+        "lovasz": Choice(
+            about="The score itself, IoU, made smooth.",
+            functions=("lovasz_loss",),
+            make=lambda _: LovaszLoss(),
         ),
     }
     sources = (
@@ -189,10 +211,6 @@ def _convolutions(inputs: int, outputs: int) -> nn.Module:
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )
-
-
-def _sum(first: Loss, second: Loss) -> Loss:
-    return lambda logits, target: first(logits, target) + second(logits, target)
 
 
 def _classify(model: nn.Module, tiles: Tensor) -> Tensor:

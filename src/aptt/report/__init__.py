@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aptt.report.drawing import curves, svg
+    from aptt.report.drawing import curves, shares, svg
     from aptt.report.page import Figure, Formula, Group, Page, Row, Section, Table, write
     from aptt.report.plotting import Plot, plot
     from aptt.report.probing import Curve, Probe, probe_of, sparkline, trace
@@ -28,6 +28,7 @@ __all__ = [
     "curves",
     "plot",
     "probe_of",
+    "shares",
     "sparkline",
     "svg",
     "trace",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "drawing": ("curves", "svg"),
+    "drawing": ("curves", "shares", "svg"),
     "page": ("Figure", "Formula", "Group", "Page", "Row", "Section", "Table", "write"),
     "plotting": ("Plot", "plot"),
     "probing": ("Curve", "Probe", "probe_of", "sparkline", "trace"),

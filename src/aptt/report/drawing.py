@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-__all__ = ["PALETTE", "SERIES", "curves", "png", "svg", "svg_alone"]
+__all__ = ["PALETTE", "SERIES", "curves", "png", "shares", "svg", "svg_alone"]
 
 SERIES = 8
 """How many colours for series the page defines: ``--series-0`` and so on; ``C0`` in a drawing."""
@@ -128,6 +128,22 @@ def curves(
                 axes.plot(xs, ys, color=f"C{index % SERIES}", alpha=0.85, label=label)
         axes.set(xlabel=across, yscale="log" if log else "linear")
         axes.grid(axis="y")
+        axes.legend(frameon=False)
+
+    return draw
+
+
+def shares(
+    lines: Mapping[str, Sequence[tuple[float, float]]], *, across: str
+) -> Callable[[Axes], None]:
+    """Parts of a whole over time, stacked up to 1; each name has points at the same places."""
+    xs = [x for x, _ in next(iter(lines.values()))]
+    heights = [[y for _, y in points] for points in lines.values()]
+
+    def draw(axes: Axes) -> None:
+        colours = [f"C{index % SERIES}" for index in range(len(heights))]
+        axes.stackplot(xs, heights, labels=list(lines), colors=colours, alpha=0.85)
+        axes.set(xlabel=across, ylim=(0, 1), xlim=(min(xs), max(xs)))
         axes.legend(frameon=False)
 
     return draw

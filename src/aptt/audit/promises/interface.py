@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from aptt.audit.figures import about, exact, require, same
 from aptt.audit.promise import promise, promise_of_row
-from aptt.audit.spec import Inputs, Refused, Spec, Trial
+from aptt.audit.spec import Inputs, Options, Refused, Spec, Trial
 from aptt.audit.ways import plainly
 
 __all__ = [
@@ -85,14 +86,19 @@ def _same_twins(trial: Trial) -> None:
     inputs, module = trial.inputs(), trial.module()
     exact(module(**inputs), trial.loss(inputs), "module against function")
     said = repr(module)
-    known = {type(module).__name__: trial.spec.module, "torch": torch}
-    known |= {_name(v): v for v in trial.options().values() if callable(v)}
+    known = {**vars(sys.modules[type(module).__module__])}  # what its defaults are made of
+    known |= {type(module).__name__: trial.spec.module, "torch": torch}
+    known |= {_name(v): v if hasattr(v, "__qualname__") else type(v) for v in _callables(trial)}
     try:
         again = eval(said, known)
     except Exception as error:
         raise AssertionError(f"repr is not a call that works: {said}: {error}") from error
     require(repr(again) == said, f"repr of what {said} makes is {again!r}")
     exact(again(**inputs), module(**inputs), f"the module made again from {said}")
+
+
+def _callables(trial: Trial) -> list[Any]:
+    return [v for v in trial.options().values() if callable(v)]
 
 
 def _name(value: Any) -> str:
@@ -172,12 +178,17 @@ def bad_input_is_refused(spec: Spec) -> None:
     """
     trial = spec.trials()[0]
     for refused in (*_always_refused(trial), *spec.refused):
-        calls = {"function": lambda i, o: spec.function(**i, **trial.options(**o))}
+        calls = {"function": lambda i, o: spec.function(**i, **{**trial.options(), **o})}
         if spec.module is not None:
-            calls["module"] = lambda i, o: trial.module(**o)(**i)
+            calls["module"] = lambda i, o: _made(spec, {**trial.options(), **o})(**i)
         for which, call in calls.items():
             with plainly():
                 _refuses(call, trial, refused, which)
+
+
+def _made(spec: Spec, options: Options) -> nn.Module:
+    assert spec.module is not None
+    return spec.module(**options)
 
 
 def _refuses(
@@ -214,8 +225,9 @@ def _always_refused(trial: Trial) -> Sequence[Refused]:
     def deeper(i: Inputs) -> Inputs:
         return {**i, target: i[target].unsqueeze(0)}
 
+    unknown = ("average", "none") if trial.spec.composite else ("average",)
     return [
-        Refused("an unknown reduction", "reduction", {"reduction": "average"}),
+        *(Refused(f"reduction {r!r}", "reduction", {"reduction": r}) for r in unknown),
         Refused("an unknown keyword", "colour", {"colour": 1}, error=TypeError),
         Refused(f"integer {prediction}", prediction, change=integers, error=TypeError),
         Refused(f"another axis on {target}", target, change=deeper),

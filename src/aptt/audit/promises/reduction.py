@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -82,12 +83,18 @@ def counts_what_it_says(trial: Trial) -> None:
     mean, mean_grad = trial.gradient(inputs, reduction="mean")
     require(trial.spec.count, "the row gives no count")
     assert trial.spec.count is not None
-    want = torch.as_tensor(trial.spec.count(inputs, trial.options()), dtype=torch.float64)
+    wanted = trial.spec.count(inputs, trial.options())
+    if isinstance(wanted, Mapping):
+        terms = f"{sorted(ledger.seen)}, wanted {sorted(wanted)}"
+        require(set(ledger.seen) == set(wanted), f"the terms are {terms}")
     for term, (total, count) in ledger.seen.items():
+        want = wanted[term] if isinstance(wanted, Mapping) else wanted
+        want = torch.as_tensor(want, dtype=torch.float64)
         with about(f"term {term!r}"):
-            same(total, trial.loss(inputs, reduction="sum").detach(), "total")
             same(count, want.to(count.device), "count", rtol=1e-6)
-            same(mean, total / count, "'mean' against total / count")
+            if not trial.spec.composite:
+                same(total, trial.loss(inputs, reduction="sum").detach(), "total")
+                same(mean, total / count, "'mean' against total / count")
     same(through, mean, "through a normalizer")
     same(grad, mean_grad, "gradient through a normalizer")
 
@@ -131,7 +138,7 @@ def split_invariance(trial: Trial) -> None:
     value, grad = trial.gradient(inputs, reduction="mean")
     pooled = trial.spec.defaults() | trial.options()
     if pooled.get("pool", "sample") != "sample":
-        _pooled(trial, parts, value, grad)
+        _pooled(trial, inputs, parts, grad)
         return
     parts.append(trial.hidden(parts[0], gone, math.nan))
     ledgers = [Ledger() for _ in parts]
@@ -152,22 +159,41 @@ def split_invariance(trial: Trial) -> None:
     exact(results[-1][1], 0.0, "gradient of a part that is ignored")
 
 
-def _pooled(trial: Trial, parts: list[Inputs], value: Tensor, grad: Tensor) -> None:
-    """As on ranks: each part adds the others' sums to its own, and has the whole's result."""
-    sums: list[Tensor] = []
+def _pooled(trial: Trial, inputs: Inputs, parts: list[Inputs], grad: Tensor) -> None:
+    """As on ranks: each part adds the others' sums to its own, and has the whole's result.
+
+    A composite may have terms beside, whose totals and counts are those of each part alone.
+    """
+    whole, sums, ledgers, gradients = Ledger(), list[Tensor](), list[Ledger](), list[Tensor]()
+    trial.loss(inputs, reduction=whole)
 
     def note(mine: Tensor) -> Tensor:
         sums.append(mine.detach())
         return mine
 
+    def share(total: Tensor, count: Tensor, *, term: str) -> Tensor:
+        return total / whole.seen[term][1]
+
     for part in parts:
         trial.loss(part, pool=note)
-    gradients = []
     for i, part in enumerate(parts):
-        others = torch.stack([s for k, s in enumerate(sums) if k != i]).sum(0)
-        got, mine = trial.gradient(part, reduction="mean", pool=_adding(others))
-        same(got, value, f"value of part {i} with the others' sums")
-        gradients.append(mine)
+        pool = _adding(torch.stack([s for k, s in enumerate(sums) if k != i]).sum(0))
+        ledgers.append(Ledger())
+        trial.loss(part, reduction=ledgers[-1], pool=pool)
+        gradients.append(trial.gradient(part, reduction=share, pool=pool)[1])
+    pooled = False
+    for term, all_of_it in whole.seen.items():
+        for what, want, *mine in zip(
+            ("total", "count"), all_of_it, *(each.seen[term] for each in ledgers), strict=True
+        ):
+            apart = trial.spec.composite and not torch.allclose(mine[0], want, rtol=1e-9, atol=0.0)
+            pooled |= not apart
+            if apart:
+                same(torch.stack(mine).sum(), want, f"{what} of {term!r}, the parts together")
+            else:
+                for i, got in enumerate(mine):
+                    same(got, want, f"{what} of part {i} with the others' sums")
+    require(pooled, "no term is pooled")
     same(torch.cat(gradients, trial.case.axis), grad, "gradient of the parts, pooled")
 
 

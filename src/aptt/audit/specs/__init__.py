@@ -3,12 +3,14 @@
 from aptt.audit.spec import Spec
 from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
+from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
+from aptt.audit.specs.waves import WAVES
 
 __all__ = ["SPECS"]
 
@@ -20,6 +22,8 @@ _FAMILIES = (
     DENSE,
     REGIONS,
     POINTS,
+    COMPOSITES,
+    WAVES,
     VALUES,
 )
 

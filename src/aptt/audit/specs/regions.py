@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from aptt.audit.spec import Inputs, Options, Refused, Spec, case
+from aptt.audit.spec import Case, Inputs, Options, Refused, Spec, case
 from aptt.audit.specs.making import (
     HAS_A_UNIT,
     NOTHING_FROZEN,
@@ -20,12 +21,20 @@ from aptt.audit.specs.making import (
     with_,
 )
 from aptt.loss import (
+    DiceCELoss,
+    DiceFocalLoss,
     DiceLoss,
     FocalTverskyLoss,
+    GeneralizedDiceLoss,
     IoULoss,
+    LovaszLoss,
     TverskyLoss,
+    dice_ce_loss,
+    dice_focal_loss,
     dice_loss,
     focal_tversky_loss,
+    generalized_dice_loss,
+    lovasz_loss,
     mask_iou_loss,
     tversky_loss,
 )
@@ -80,10 +89,9 @@ def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
     return {**inputs, "target": target.masked_fill(drop, -100 if ignored is None else ignored)}
 
 
-def _count(inputs: Inputs, options: Options) -> Tensor:
-    """The classes, or weights of classes, that are present, in each pool."""
+def _present(inputs: Inputs, options: Options) -> Tensor:
+    """Which classes have target pixels, in each pool."""
     target, mode = inputs["target"], options.get("mode", "multiclass")
-    classes = 1 if mode == "binary" else _C
     if mode == "binary":
         target = target.unsqueeze(1)
     elif mode == "multiclass":
@@ -91,11 +99,41 @@ def _count(inputs: Inputs, options: Options) -> Tensor:
         hot = torch.nn.functional.one_hot(target, _C).movedim(-1, 1)
         target = hot * seen.unsqueeze(1)
     present = (target.flatten(2) > 0).any(2)
-    if options.get("pool", "batch") == "batch":
-        present = present.any(0)
+    return present.any(0) if options.get("pool", "batch") == "batch" else present
+
+
+def _weights(inputs: Inputs, options: Options) -> Tensor:
+    classes = 1 if options.get("mode") == "binary" else _C
+    weight: Tensor = options.get("weight", torch.ones(classes))
+    return weight.double().to(inputs["target"].device)
+
+
+def _count(inputs: Inputs, options: Options) -> Tensor:
+    """The classes, or weights of classes, that are present, in each pool."""
+    present, weight = _present(inputs, options), _weights(inputs, options).clone()
     if options.get("absent", "skip") != "skip":
         present = torch.ones_like(present)
-    return (present * options.get("weight", torch.ones(classes)).to(target.device)).double().sum()
+    if not options.get("background", True):
+        weight[0] = 0
+    return (present * weight).sum()
+
+
+def _count_pools(inputs: Inputs, options: Options) -> Tensor:
+    """The pools in which some class is present."""
+    return _present(inputs, options).any(-1).sum()
+
+
+def _count_terms(inputs: Inputs, options: Options, term: str) -> Mapping[str, Tensor]:
+    """Of Dice the classes; of the other term the pixels, by weight, of each label if they are."""
+    target, weight = inputs["target"], _weights(inputs, options)
+    by = inputs.get("pixel_weight", torch.ones((), device=target.device)).double()
+    if options.get("mode", "multiclass") == "multiclass":
+        seen = target != options.get("ignore_index", -100)
+        pixels = (seen * weight[target] * by).sum()
+    else:
+        by = by.unsqueeze(1) if by.ndim else by
+        pixels = (weight[:, None] * by * torch.ones_like(inputs["logits"], dtype=by.dtype)).sum()
+    return {"dice": _count(inputs, options), term: pixels}
 
 
 def _perfect(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
@@ -120,39 +158,27 @@ def _hopeless(inputs: Inputs, options: Options) -> Inputs:
     return {**inputs, "logits": inputs["logits"] / 10 + 5 - 10 * target}
 
 
+_weighed, _weighed_soft = (
+    with_(make, "pixel_weight", "logits", features=1) for make in (_pixels, _soft)
+)
+
+
 def _regions(
     function: Callable[..., Tensor],
     module: Callable[..., nn.Module],
-    options: Mapping[str, Any],
-    refused: tuple[Refused, ...] = (),
+    cases: Mapping[str, Case],
+    *refused: Refused,
+    **row: Any,
 ) -> Spec:
-    pixels, soft = (with_(make, "pixel_weight", "logits", features=1) for make in (_pixels, _soft))
     return Spec(
         name=function.__name__,
         function=function,
         module=module,
         inputs=_pixels,
-        cases={
-            "classes": case(axis=-1),
-            "weighted": case(pixels, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
-            "images": case(
-                _images, pool="sample", absent="penalize", weight=_PER_CLASS, reduction="none"
-            ),
-            "images, some classes": case(
-                _images, pool="sample", ignore_index=1, smooth=1.0, **options
-            ),
-            "labels": case(
-                _labels, mode="multilabel", pool="sample", ignore_index=7, reduction="sum"
-            ),
-            "soft labels": case(
-                soft, axis=-1, mode="multilabel", absent="smooth", smooth=2.0, **options
-            ),
-            "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
-        },
+        cases=cases,
         features=1,
         joint=True,
         hide=_hide,
-        count=_count,
         perfect=_perfect,
         least_within=8,
         hopeless=_hopeless,
@@ -160,19 +186,86 @@ def _regions(
         refused=(
             Refused("an unknown mode", "mode", {"mode": "softmax"}),
             Refused("an unknown policy", "absent", {"absent": "ignore"}),
-            Refused("a policy that needs a number", "smooth", {"absent": "smooth"}),
-            Refused("negative smoothing", "smooth", {"smooth": -1.0}),
             Refused("an unknown pool", "pool", {"pool": "image"}),
             Refused("a weight per class too few", "weight", {"weight": torch.ones(_C - 1)}),
             Refused("a class out of range", "target", change=_out_of_range),
             Refused("one class", "mode", change=_one_class),
             Refused("labels beyond 1", "target", {"mode": "multilabel"}, _large_labels),
             Refused("masks of other pixels", "target", {"mode": "binary"}),
+            Refused("labels without a background", "background", _NO_BACKGROUND, _as_labels),
             Refused("weights of one pixel", "pixel_weight", change=_one_pixel_weight),
             *refused,
         ),
-        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN, **row.pop("exempt", {})},
+        **{"count": _count, **row},
     )
+
+
+def _ratios(*, log: bool = False, **options: Any) -> dict[str, Case]:
+    """The cases of a ratio of sums, with its own options away from their defaults."""
+    logarithm = {"log": case(axis=-1, log=True, extremes=_extremes, **options)} if log else {}
+    return {
+        "classes": case(axis=-1),
+        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
+        "images": case(
+            _images,
+            pool="sample",
+            absent="penalize",
+            weight=_PER_CLASS,
+            background=False,
+            reduction="none",
+        ),
+        "images, some classes": case(_images, pool="sample", ignore_index=1, smooth=1.0, **options),
+        "labels": case(_labels, mode="multilabel", pool="sample", ignore_index=7, reduction="sum"),
+        "soft labels": case(
+            _weighed_soft, axis=-1, mode="multilabel", absent="smooth", smooth=2.0, **options
+        ),
+        "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
+        **logarithm,
+    }
+
+
+def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
+    """The cases of Dice with another term: fewer, the Dice has its own row."""
+    softly = case(_weighed_soft, axis=-1, mode="multilabel", absent="smooth", smooth=2.0, **options)
+    return {
+        "classes": case(axis=-1),
+        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
+        "images": case(_images, pool="sample", absent="penalize", background=False, **options),
+        "images, smoothed": case(_images, pool="sample", smooth=1.0, reduction="sum"),
+        "labels": case(_labels, mode="multilabel", pool="sample", weight=_PER_CLASS, **options),
+        "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
+        **({"soft labels": softly} if soft else {}),
+    }
+
+
+def _rarities() -> dict[str, Case]:
+    return {
+        "classes": case(axis=-1),
+        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, weighting="linear"),
+        "images": case(
+            _images, pool="sample", absent="penalize", background=False, reduction="none"
+        ),
+        "labels": case(_labels, mode="multilabel", pool="sample", ignore_index=7, reduction="sum"),
+        "soft labels": case(_weighed_soft, axis=-1, mode="multilabel", weighting="uniform"),
+        "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
+    }
+
+
+def _sorted() -> dict[str, Case]:
+    whole = {"split_invariance": "a sort of the batch needs the batch: ranks cannot be pooled"}
+    return {
+        "classes": case(axis=-1, exempt=whole),
+        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, exempt=whole),
+        "images": case(
+            _images, pool="sample", absent="penalize", background=False, reduction="none"
+        ),
+        "images, some classes": case(_images, pool="sample", ignore_index=1),
+        "labels": case(_labels, mode="multilabel", pool="sample", ignore_index=7, reduction="sum"),
+        "mask": case(
+            _mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks, exempt=whole
+        ),
+    }
 
 
 def _out_of_range(inputs: Inputs) -> Inputs:
@@ -191,17 +284,83 @@ def _one_pixel_weight(inputs: Inputs) -> Inputs:
     return {**inputs, "pixel_weight": torch.ones(2, 1)}
 
 
+def _as_labels(inputs: Inputs) -> Inputs:
+    return {**inputs, "target": torch.zeros_like(inputs["logits"])}
+
+
+def _same(sums: Tensor) -> Tensor:
+    return sums
+
+
+_NO_BACKGROUND = {"background": False, "mode": "multilabel"}
 _NO_BETA = Refused("no price for misses", "beta", {"beta": 0.0})
 _NO_ALPHA = Refused("a negative price", "alpha", {"alpha": -0.1})
+_SMOOTH = (
+    Refused("a policy that needs a number", "smooth", {"absent": "smooth"}),
+    Refused("negative smoothing", "smooth", {"smooth": -1.0}),
+)
+_HARD = Refused("soft targets", "target", change=_as_labels)
+_SUM_OF_TERMS: dict[str, Any] = {
+    "composite": True,
+    "exempt": {"none_sums_to_sum": "terms with counts of their own have no values to sum"},
+}
 
 REGIONS = (
-    _regions(dice_loss, DiceLoss, {}),
-    _regions(mask_iou_loss, IoULoss, {}),
-    _regions(tversky_loss, TverskyLoss, {"alpha": 0.3, "beta": 0.7}, (_NO_BETA, _NO_ALPHA)),
+    _regions(dice_loss, DiceLoss, _ratios(log=True), *_SMOOTH),
+    _regions(mask_iou_loss, IoULoss, _ratios(log=True), *_SMOOTH),
+    _regions(
+        tversky_loss,
+        TverskyLoss,
+        _ratios(log=True, alpha=0.3, beta=0.7),
+        *_SMOOTH,
+        _NO_BETA,
+        _NO_ALPHA,
+    ),
     _regions(
         focal_tversky_loss,
         FocalTverskyLoss,
-        {"alpha": 0.3, "beta": 0.7, "gamma": 1.5},
-        (_NO_BETA, _NO_ALPHA, Refused("exponent 0", "gamma", {"gamma": 0.0})),
+        _ratios(alpha=0.3, beta=0.7, gamma=1.5),
+        *_SMOOTH,
+        _NO_BETA,
+        _NO_ALPHA,
+        Refused("exponent 0", "gamma", {"gamma": 0.0}),
+    ),
+    _regions(
+        generalized_dice_loss,
+        GeneralizedDiceLoss,
+        _rarities(),
+        Refused("an unknown weighting", "weighting", {"weighting": "cube"}),
+        Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
+        count=_count_pools,
+    ),
+    _regions(
+        dice_ce_loss,
+        DiceCELoss,
+        _compounds(soft=True, dice_weight=0.5, ce_weight=2.0),
+        *_SMOOTH,
+        Refused("a negative weight", "ce_weight", {"ce_weight": -1.0}),
+        count=partial(_count_terms, term="cross_entropy"),
+        **_SUM_OF_TERMS,
+    ),
+    _regions(
+        dice_focal_loss,
+        DiceFocalLoss,
+        _compounds(gamma=1.5, dice_weight=0.5, focal_weight=2.0),
+        *_SMOOTH,
+        Refused("a negative weight", "dice_weight", {"dice_weight": -1.0}),
+        Refused("no focus", "gamma", {"gamma": 0.0}),
+        _HARD,
+        count=partial(_count_terms, term="focal"),
+        **_SUM_OF_TERMS,
+    ),
+    _regions(
+        lovasz_loss,
+        LovaszLoss,
+        _sorted(),
+        Refused("a sum over ranks", "pool", {"pool": _same}),
+        Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
+        _HARD,
+        walks=False,
+        exempt={"streamed_equals_plain": "it sorts class by class instead; its own tests compare"},
     ),
 )

@@ -1,0 +1,30 @@
+"""Losses added up: named terms, weights that change, balancing, and an account of every term.
+
+The terms are any modules; this room imports no loss.
+"""
+
+from aptt.compose.balance import Balance, GradShare, Uncertainty, over_ranks
+from aptt.compose.combined import CombinedLoss
+from aptt.compose.config import build
+from aptt.compose.gradients import GradReport
+from aptt.compose.history import History, curves_of
+from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
+from aptt.compose.weighted import NonFiniteError, WeightedSum
+
+__all__ = [
+    "Balance",
+    "CombinedLoss",
+    "Cosine",
+    "GradReport",
+    "GradShare",
+    "History",
+    "NonFiniteError",
+    "Piecewise",
+    "Ramp",
+    "Steps",
+    "Uncertainty",
+    "WeightedSum",
+    "build",
+    "curves_of",
+    "over_ranks",
+]

@@ -1,0 +1,303 @@
+"""Balancers: weights that follow from the losses, and stay ordinary numbers for ``backward``.
+
+    Uncertainty   weight * (exp(-s) * value + s) / 2      s learnt, one for each term
+    GradShare     scale * weight / sum(weights) * value / mean(|d value / d at|)
+
+A balancer turns the weights of a sum into the weights that count, detached from the graph, so that
+``backward``, GradScaler, accumulation and data parallel need nothing special. Ranks agree because
+they share a few numbers in ``forward``, which every rank runs.
+
+Balancing is no magic: a plain sum with tuned weights matches it in careful comparisons (Kurin et
+al., "In Defense of the Unitary Scalarization for Deep Multi-Task Learning", NeurIPS 2022,
+arXiv:2201.04122). Fixed weights are the default here.
+
+From: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018,
+arXiv:1705.07115, eq. 7; Defossez et al., "High Fidelity Neural Audio Compression", 2022,
+arXiv:2210.13438, section 3.4.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aptt.compose.recorder import follow
+
+__all__ = ["Balance", "GradShare", "Uncertainty", "gradients_at", "over_ranks", "square"]
+
+Parts = Sequence[Tensor | None]
+"""The values one by one; None is a term that this batch does not have."""
+At = Tensor | Sequence[Tensor]
+"""Where gradients are compared: one tensor or several, taken as one."""
+
+
+def over_ranks(t: Tensor) -> Tensor:
+    """The sum over all ranks; ``t`` itself where there is one process."""
+    if not _alone():
+        torch.distributed.all_reduce(t)
+    return t
+
+
+def _alone() -> bool:
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not there or torch.distributed.get_world_size() == 1
+
+
+class Balance(nn.Module):
+    """What a balancer is; a subclass makes its state in ``bind`` and answers in ``forward``."""
+
+    def __init__(self, pool: Callable[[Tensor], Tensor] | None = over_ranks) -> None:
+        super().__init__()
+        self.pool = pool
+        self.names: tuple[str, ...] = ()
+
+    def bind(self, names: tuple[str, ...]) -> None:
+        """Make the state, one number per term. Called once, by the sum that it belongs to."""
+        if self.names:
+            raise ValueError("balance: got one that another sum has already, wanted one of its own")
+        self.names = names
+
+    def forward(
+        self,
+        values: Tensor,
+        parts: Parts,
+        weights: Tensor,
+        at: At | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The weights that count, detached, and what to add to the total besides the terms."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balance:
+        super()._apply(lambda t: follow(fn, t), recurse)
+        return self
+
+
+class Uncertainty(Balance):
+    """Kendall's uncertainty weighting: each term is divided by a scale that is learnt with it.
+
+        total = sum over terms of weight * (exp(-s) * value + s) / 2
+
+    At rest ``exp(-s) * value = 1``, so a term weighs ``weight / (2 * value)``: the total is then
+    ``sum(weight * (1 + log(value)) / 2)``, which may well be negative. Values are to be >= 0.
+
+    ``s`` is a parameter: give ``criterion.parameters()`` to the optimizer, without weight decay.
+    Its gradient comes from the mean over the ranks, so it is the same on all of them with or
+    without wrapping; a value that is not finite leaves it alone. ``bounds`` stop ``s`` where a
+    term that is 0 would carry it off to infinity, and let it come back.
+
+    Args:
+        start: ``s`` in the beginning; 0 is half the value.
+        bounds: the least and the greatest ``s``.
+        pool: sums a tensor over the ranks; None: this process is on its own.
+
+    Differs from:
+        Kendall et al.: their form for regression for every term; the one for classification
+        (without the half before the value) comes to rest at the same weight.
+        LibMTL: starts at -0.5; AutomaticWeightedLoss: adds log(1 + s**2), so stays positive.
+    """
+
+    _PATIENCE = 100  # steps after which an s that never moved is not in the optimizer
+
+    def __init__(
+        self,
+        start: float = 0.0,
+        bounds: tuple[float, float] = (-10.0, 10.0),
+        pool: Callable[[Tensor], Tensor] | None = over_ranks,
+    ) -> None:
+        low, high = bounds
+        if not low <= start <= high or not -80 <= low <= high <= 80:
+            raise ValueError(
+                f"bounds: got {tuple(bounds)} with start={start}, wanted low <= start <= high, "
+                "from -80 to 80"
+            )
+        super().__init__(pool)
+        self.start, self.bounds = float(start), (float(low), float(high))
+        self._steps = 0
+
+    def bind(self, names: tuple[str, ...]) -> None:
+        """One ``s`` per term."""
+        super().bind(names)
+        self.s = nn.Parameter(torch.full((len(names),), self.start))
+        self._version = self.s._version
+
+    def forward(
+        self,
+        values: Tensor,
+        parts: Parts,
+        weights: Tensor,
+        at: At | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Half of ``weight * exp(-s)`` each; the rest of the formula is added to the total."""
+        low, high = self.bounds
+        raw = self.s.detach()
+        s = raw.clamp(low, high)
+        precision = torch.exp(-s)
+        here = _mask(parts, values)
+        seen = values.detach().to(s.dtype)
+        extra = (weights * (0.5 * s) if here is None else weights * (0.5 * s) * here).sum()
+        if self.training and torch.is_grad_enabled():
+            slope = self._slope(raw, precision, weights, seen, here)
+            extra = extra + ((self.s - raw) * slope).sum()  # adds 0, and the gradient
+            if not torch.compiler.is_compiling():
+                self._watch()
+        return weights * (0.5 * precision), extra
+
+    def _slope(
+        self, s: Tensor, precision: Tensor, weights: Tensor, values: Tensor, here: Tensor | None
+    ) -> Tensor:
+        """Of the total by s, at the mean over the ranks with the term; 0 outwards at a bound."""
+        if self.pool is not None and not (self.pool is over_ranks and _alone()):
+            here = torch.ones_like(values) if here is None else here
+            values, count = self.pool(torch.stack([values * here, here]))
+            values, here = values / count.clamp(min=1), count.clamp(max=1)
+        slope = 0.5 * weights * (1 - precision * values)
+        if here is not None:
+            slope = slope * here
+        low, high = self.bounds
+        outward = ((s <= low) & (slope > 0)) | ((s >= high) & (slope < 0))
+        return torch.where(outward | ~slope.isfinite(), 0.0, slope)
+
+    def _watch(self) -> None:
+        self._steps += 1
+        if self._steps == self._PATIENCE and self.s._version == self._version:
+            warnings.warn(
+                f"the weights of Uncertainty have not moved in {self._PATIENCE} steps: is "
+                "criterion.parameters() in the optimizer?",
+                stacklevel=4,
+            )
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"start={self.start}, bounds={self.bounds}"
+
+
+class GradShare(Balance):
+    """Weights as shares of the gradient: at ``at``, each term pulls as hard as it is told to.
+
+        weight_i = scale * (w_i / sum of w) / mean over time of |d value_i / d at|
+
+    ``at`` is a tensor that all terms depend on, usually the model's output or a shared feature
+    map; ``criterion(..., at=features)``. The norm is that of the gradient of the whole batch over
+    all ranks, and its mean forgets at the rate ``decay`` (corrected for the start). Only the
+    weights that count are changed, so ``loss.backward()`` is the usual one. Values may lie orders
+    of magnitude apart; the total says little by itself.
+
+    The gradients come from ``torch.autograd.grad``, which ``torch.compile(fullgraph=True)``
+    refuses inside a graph: compile the model and leave the criterion as it is.
+
+    Args:
+        decay: how much of the mean stays with each step, in [0, 1).
+        scale: the length of the whole gradient, if all terms pulled in one direction.
+        floor: the least norm that is divided by.
+        pool: sums a tensor over the ranks; None: this process is on its own.
+
+    Differs from:
+        audiocraft ``Balancer``: gives weights instead of running ``backward`` itself, with the
+        same gradient; one norm of the batch where there the norms of its items are averaged;
+        saved with the rest of the state.
+    """
+
+    mean: Tensor
+    trust: Tensor
+
+    def __init__(
+        self,
+        decay: float = 0.999,
+        scale: float = 1.0,
+        floor: float = 1e-12,
+        pool: Callable[[Tensor], Tensor] | None = over_ranks,
+    ) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay: got {decay}, wanted a number in [0, 1)")
+        for name, value in (("scale", scale), ("floor", floor)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}: got {value}, wanted a positive number")
+        super().__init__(pool)
+        self.decay, self.scale, self.floor = decay, scale, floor
+
+    def bind(self, names: tuple[str, ...]) -> None:
+        """A running mean per term, and how much of it is there."""
+        super().bind(names)
+        self.register_buffer("mean", torch.zeros(len(names), dtype=torch.float64))
+        self.register_buffer("trust", torch.zeros(len(names), dtype=torch.float64))
+
+    def forward(
+        self,
+        values: Tensor,
+        parts: Parts,
+        weights: Tensor,
+        at: At | None,
+    ) -> tuple[Tensor, None]:
+        """Shares over mean norms; in training the means take this step in first."""
+        if self.training and torch.is_grad_enabled():
+            if at is None:
+                raise ValueError("at: got None, GradShare wants the tensor that all terms share")
+            self._take_in(parts, at)
+        here = _mask(parts, weights)
+        share = weights if here is None else weights * here
+        share = share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
+        norm = self.mean / self.trust.clamp(min=torch.finfo(self.trust.dtype).tiny)
+        known = (self.trust > 0) & (self.mean > 0)
+        counted = torch.where(known, self.scale * share / norm.clamp(min=self.floor), 0.0)
+        return counted.to(weights.dtype), None
+
+    def _take_in(self, parts: Parts, at: At) -> None:
+        squares = []
+        for name, value in zip(self.names, parts, strict=True):
+            gradients: list[Tensor | None] = []
+            if value is not None and value.requires_grad:
+                gradients = gradients_at(value, at)
+                if all(part is None for part in gradients):
+                    raise ValueError(f"at: term {name!r} does not depend on it")
+            squares.append(square(gradients, self.mean))
+        sums = torch.stack([*squares, torch.ones_like(squares[0])])
+        if self.pool is not None:
+            sums = self.pool(sums)
+        norms = sums[:-1].sqrt() / sums[-1]  # ranks average their gradients
+        took = norms.isfinite() & (norms > 0)
+        keep = torch.where(took, self.decay, 1.0)
+        self.mean.copy_(self.mean * keep + torch.where(took, norms, 0) * (1 - keep))
+        self.trust.copy_(self.trust * keep + (1 - keep))
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"decay={self.decay}, scale={self.scale}, floor={self.floor}"
+
+
+def gradients_at(value: Tensor, at: At) -> list[Tensor | None]:
+    """The gradient of ``value`` at each tensor of ``at``; the graph stays for ``backward``.
+
+    Half precision has no GradScaler here, so its small gradients are kept from underflow.
+    """
+    places = [at] if isinstance(at, Tensor) else list(at)
+    for place in places:
+        if not place.requires_grad:
+            raise ValueError(f"at: a tensor of shape {tuple(place.shape)} requires no gradient")
+    half = any(place.dtype == torch.float16 for place in places)
+    up = torch.full_like(value, _LIFT if half else 1.0)
+    found = torch.autograd.grad(value, places, up, retain_graph=True, allow_unused=True)
+    return [part.float() / _LIFT if half and part is not None else part for part in found]
+
+
+_LIFT = 2.0**16  # what GradScaler starts with
+
+
+def square(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """The squared norm of several tensors taken as one, in the dtype of ``like``."""
+    total = like.new_zeros(())
+    for part in gradients:
+        if part is not None:
+            wide = torch.promote_types(part.dtype, torch.float32)
+            total = total + torch.linalg.vector_norm(part, dtype=wide).to(like.dtype).square()
+    return total
+
+
+def _mask(parts: Parts, like: Tensor) -> Tensor | None:
+    if all(part is not None for part in parts):
+        return None
+    there = [part is not None for part in parts]
+    return torch.tensor(there, dtype=like.dtype, device=like.device)

@@ -1,0 +1,349 @@
+"""A sum of named terms: ``total = sum of weight * value``, and an account of each of them.
+
+    values -> balance -> weights -> one number
+
+Weights are used as given, never normalised (but under :class:`aptt.compose.GradShare` they are
+shares). The account is of the values as they came, before any weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from aptt.compose.balance import At, Balance, Parts
+from aptt.compose.gradients import GradReport, grad_report
+from aptt.compose.names import check_known, check_mapping
+from aptt.compose.recorder import Pool, Recorder
+from aptt.compose.schedule import Weight, weight_at
+
+__all__ = ["NonFiniteError", "Total", "WeightedSum"]
+
+
+class NonFiniteError(ArithmeticError):
+    """A term was infinite or NaN; ``terms`` are their names and values, ``step`` counts from 0."""
+
+    def __init__(self, text: str, terms: dict[str, float], step: int) -> None:
+        super().__init__(text)
+        self.terms = terms
+        self.step = step
+
+
+class Total(nn.Module):
+    """What :class:`WeightedSum` and :class:`aptt.compose.CombinedLoss` have in common.
+
+    Its state is the step of the schedules, the balancer's and the recorder's; it lives where the
+    values are, whatever device this module was sent to.
+    """
+
+    t: Tensor
+    weight: Tensor
+
+    def __init__(
+        self, weights: Mapping[str, Weight], balance: Balance | None, on_nonfinite: str
+    ) -> None:
+        super().__init__()
+        self.weights: dict[str, Weight] = dict(check_mapping("weights", weights))
+        self.names = tuple(self.weights)
+        _check_names(self.names)
+        if balance is not None and not isinstance(balance, Balance):
+            raise TypeError(
+                f"balance: got {balance!r}, wanted a Balance such as GradShare(), or None"
+            )
+        self.on_nonfinite = on_nonfinite
+        self.balance = balance
+        self.record = Recorder(self.names)
+        self._now = 0
+        self.register_buffer("t", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
+        if balance is not None:
+            balance.bind(self.names)
+        self._weigh()
+
+    # ------------------------------------------------------------------------------ the sum
+
+    def _total(self, parts: Parts, at: At | None) -> Tensor:
+        values = self._stacked(parts)
+        weights = self.weight.to(values.device, values.dtype, copy=True)  # the recorder keeps it
+        whole = all(part is not None for part in parts)
+        present = None if whole else tuple(part is not None for part in parts)
+        if self.training and torch.is_grad_enabled():
+            if at is None and not any(part is not None for part in parts):
+                raise ValueError("every term is None: pass at=, which the total can be attached to")
+            for index, part in enumerate(parts):
+                if part is not None and not part.requires_grad:
+                    self.record.no_gradient(index)
+        if self.on_nonfinite != "record":
+            self._refuse_nonfinite(values, weights, present)
+        extra = None
+        if self.balance is not None:
+            weights, extra = self.balance(values, parts, weights, at)
+        total = torch.dot(values, weights.to(values.dtype))
+        if extra is not None:
+            total = total + extra
+        if not whole:
+            total = total + _nothing_of(at)
+        if self.training and values.device.type != "meta":
+            self.record.add(values, weights, extra, present)
+        return total
+
+    def _stacked(self, parts: Parts) -> Tensor:
+        dtype, device = torch.float32, None
+        for name, part in zip(self.names, parts, strict=True):
+            if part is None:
+                continue
+            if not isinstance(part, Tensor):
+                raise TypeError(
+                    f"term {name!r}: got {type(part).__name__}, wanted a tensor of one number, or "
+                    "None where this batch does not have it"
+                )
+            if part.ndim or not part.is_floating_point():
+                raise ValueError(
+                    f"term {name!r}: got {part.dtype} of shape {tuple(part.shape)}, wanted one "
+                    "floating number, of shape ()"
+                )
+            dtype, device = torch.promote_types(dtype, part.dtype), part.device
+        if device is None:
+            device = self.weight.device
+        elsewhere = device != self.weight.device and device.type != "meta"
+        if elsewhere and not torch.compiler.is_compiling():
+            self._move(device)
+        nothing = torch.zeros((), dtype=dtype, device=device)
+        return torch.stack([nothing if part is None else part.to(dtype) for part in parts])
+
+    def _refuse_nonfinite(
+        self, values: Tensor, weights: Tensor, present: tuple[bool, ...] | None
+    ) -> None:
+        """Wait for the values, and raise for those that are not finite. They are recorded too."""
+        if torch.compiler.is_compiling():
+            torch._dynamo.graph_break()
+        numbers = dict(zip(self.names, values.detach().tolist(), strict=True))
+        bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+        if not bad:
+            return
+        step = self.record.now()
+        if self.training:
+            self.record.add(values, weights, None, present)
+        said = ", ".join(f"{name!r} is {value}" for name, value in bad.items())
+        when = f"at step {step} (counted from 0)" if self.training else "in evaluation"
+        raise NonFiniteError(f"{'terms' if len(bad) > 1 else 'term'} {said} {when}", bad, step)
+
+    def _grad_report(self, parts: Parts, at: At) -> GradReport:
+        values = self._stacked(parts)
+        weights = self.weight.to(values.dtype)
+        if self.balance is not None:
+            with _as_is(self.balance):
+                weights, _ = self.balance(values, parts, weights, at)
+        return grad_report(self.names, parts, weights, at)
+
+    # ------------------------------------------------------------------------ the schedules
+
+    def step(self) -> None:
+        """Advance the schedules by one: an epoch, an optimizer's step, whatever you count."""
+        self.at_step(self._now + 1)
+
+    def at_step(self, step: int) -> None:
+        """Set the schedules to ``step``, for a loop that counts by itself."""
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise ValueError(f"step: got {step!r}, wanted a whole number, at least 0")
+        self._now = step
+        self.t.fill_(step)
+        if any(callable(weight) for weight in self.weights.values()):
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Fill in the weights of the present step, in place: a compiled graph sees them change."""
+        now = [weight_at(name, weight, self._now) for name, weight in self.weights.items()]
+        if self.balance is not None and min(now) < 0:
+            name = self.names[now.index(min(now))]
+            raise ValueError(
+                f"weight of {name!r}: got {min(now)} at step {self._now}, "
+                f"{type(self.balance).__name__} wants at least 0"
+            )
+        device = self.weight.device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        filled = torch.tensor(now, dtype=wide, device=device)
+        if self.weight.dtype == wide:
+            self.weight.copy_(filled)
+        else:
+            self.weight = filled
+
+    # --------------------------------------------------------------------------- the account
+
+    def log(self, prefix: str = "", *, pool: Pool | None = None) -> dict[str, float]:
+        """Numbers for a logger, and a new start for the means. Waits for the device, once.
+
+        For each term: ``name`` (its mean since the last log, over finite values), ``name/weight``
+        and ``name/weighted`` (means as well), ``name/nonfinite`` and ``name/zeros`` (how often so
+        far). And ``total``. A mean of nothing is NaN. ``pool`` adds up the ranks, as
+        ``over_ranks`` does; without it the numbers are this rank's.
+        """
+        read = self.record.read(self.weight, fresh=True, pool=pool)
+        flat = {}
+        for name, term in read["terms"].items():
+            flat[f"{prefix}{name}"] = term["value"]
+            for key in ("weight", "weighted", "nonfinite", "zeros"):
+                flat[f"{prefix}{name}/{key}"] = float(term[key])
+        flat[f"{prefix}total"] = read["total"]
+        return flat
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Each term's whole account as plain data; nothing starts anew.
+
+        ``value``, ``weight``, ``weighted``: means since the last log. So far: ``calls``,
+        ``nonfinite``, ``first_bad_step`` (training calls, from 0; or None), ``zeros``,
+        ``no_gradient`` (calls in which it required none).
+        """
+        terms: dict[str, dict[str, Any]] = self.record.read(self.weight, fresh=False)["terms"]
+        return terms
+
+    # ----------------------------------------------------------------------------- the state
+
+    def _move(self, device: torch.device) -> None:
+        self.record.to(device)
+        if self.balance is not None:
+            self.balance.to(device)
+        self.t = self.t.to(device)
+        self.weight = self.weight.to(device)
+        self._weigh()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Total:
+        super()._apply(fn, recurse)
+        self._weigh()  # in the weights' own dtype, whatever the model's
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "names"] = _encoded(self.names)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        names = state_dict.pop(prefix + "names", None)
+        if names is None:
+            missing_keys.append(prefix + "names")
+        elif (saved := bytes(names.tolist()).decode().split("\n")) != list(self.names):
+            error_msgs.append(
+                f"the state is of the terms {', '.join(saved)}, this is a sum of "
+                f"{', '.join(self.names)}; they must be the same, in the same order"
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._now = int(self.t)
+        self._weigh()
+
+    def _formula(self) -> str:
+        text = " + ".join(f"{_written(weight)}*{name}" for name, weight in self.weights.items())
+        return text if self.balance is None else f"{self.balance!r}[{text}]"
+
+
+class WeightedSum(Total):
+    """The weighted sum of values that were computed elsewhere, by name.
+
+        total = sum over terms of weight * value
+
+    Args:
+        weights: a number or a schedule for each term; these are the terms there are.
+        balance: :class:`Uncertainty`, :class:`GradShare` or None.
+        on_nonfinite: ``"record"`` counts what is not finite and waits for nothing; ``"raise"``
+            looks at each step's values, which waits for the device.
+
+    ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
+    say how the terms do. All of its state is in ``state_dict()``. In ``eval()`` nothing is counted
+    and no balancer learns.
+
+    Example:
+        >>> import torch
+        >>> mix = WeightedSum({"l1": 1.0, "mel": 2.0})
+        >>> mix
+        WeightedSum(1*l1 + 2*mel)
+        >>> mix.eval()({"l1": torch.tensor(0.5), "mel": torch.tensor(0.25)})
+        tensor(1.)
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Weight],
+        *,
+        balance: Balance | None = None,
+        on_nonfinite: Literal["record", "raise"] = "record",
+    ) -> None:
+        if on_nonfinite not in ("record", "raise"):
+            raise ValueError(f"on_nonfinite: got {on_nonfinite!r}, wanted 'record' or 'raise'")
+        super().__init__(weights, balance, on_nonfinite)
+
+    def forward(self, values: Mapping[str, Tensor | None], *, at: At | None = None) -> Tensor:
+        """The total of ``values``, one for each term; None for one that this batch does not have.
+
+        ``at`` is the tensor that :class:`GradShare` compares gradients at. If any value is None,
+        the total is attached to it as well, by a gradient of zeros.
+        """
+        return self._total(self._parts(values), at)
+
+    def grad_report(self, values: Mapping[str, Tensor | None], *, at: At) -> GradReport:
+        """Each term's share of the gradient at ``at``, and their cosines; before ``backward``."""
+        return self._grad_report(self._parts(values), at)
+
+    def _parts(self, values: Mapping[str, Tensor | None]) -> Parts:
+        check_known("term", values, self.names)
+        for name in self.names:
+            if name not in values:
+                raise ValueError(
+                    f"term {name!r}: no value given; None says that this batch does not have it"
+                )
+        return [values[name] for name in self.names]
+
+    def __repr__(self) -> str:
+        return f"WeightedSum({self._formula()})"
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError("weights: got no terms, wanted at least one")
+    taken = nn.ModuleDict()
+    for name in names:
+        if not name or name == "total" or any(sign in name for sign in "./\n"):
+            raise ValueError(
+                f"term {name!r}: wanted a name without dot, slash or line break, other than 'total'"
+            )
+        if hasattr(taken, name):
+            raise ValueError(f"term {name!r}: torch.nn.ModuleDict has a method of that name")
+
+
+def _nothing_of(at: At | None) -> Tensor | float:
+    """0 that depends on ``at``, whatever its values: a sum of none of them."""
+    places = [] if at is None else [at] if isinstance(at, Tensor) else list(at)
+    return sum((place.reshape(-1)[:0].sum().float() for place in places), start=0.0)
+
+
+@contextmanager
+def _as_is(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _encoded(names: Sequence[str]) -> Tensor:
+    return torch.tensor(list("\n".join(names).encode()), dtype=torch.uint8)
+
+
+def _written(weight: Weight) -> str:
+    if callable(weight):
+        return getattr(weight, "__qualname__", None) or repr(weight)
+    return repr(float(weight)).removesuffix(".0")

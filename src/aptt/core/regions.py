@@ -1,0 +1,237 @@
+"""What the region losses share: options, alignment, pooling, and the average over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from aptt.core.overlap import overlap_sums
+from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.shapes import (
+    check_binary,
+    check_choice,
+    check_classes,
+    check_floating,
+    check_number,
+    check_range,
+    check_shapes,
+    check_vector,
+)
+from aptt.core.streaming import streams, widen
+
+__all__ = [
+    "Absent",
+    "Mode",
+    "Pool",
+    "RegionOptions",
+    "Regions",
+    "aligned",
+    "average",
+    "check_regions",
+    "measured",
+    "pixels",
+    "reduced",
+    "shares",
+]
+
+Mode = Literal["multiclass", "multilabel", "binary"]
+Absent = Literal["skip", "zero", "smooth", "penalize"]
+Pool = Literal["batch", "sample"] | Callable[[Tensor], Tensor]
+
+
+class RegionOptions(NamedTuple):
+    """The options that every region loss has."""
+
+    mode: Mode
+    weight: Tensor | None
+    pixel_weight: Tensor | None
+    ignore_index: int | None
+    background: bool
+    absent: Absent
+    smooth: float
+    pool: Pool
+    reduction: Reduction
+
+
+class Regions(NamedTuple):
+    """Sums over the pixels of each pool, ``(C,)`` or ``(N, C)``; and what goes with them."""
+
+    common: Tensor
+    prediction: Tensor
+    truth: Tensor
+    pixels: Tensor
+    weight: Tensor | None
+    """The weight of each class, as given."""
+    dtype: torch.dtype
+    """That of the result; the sums are in the widest float there is."""
+
+    def misses(self, alpha: float, beta: float) -> Tensor:
+        """False positives and false negatives, each at its price."""
+        return alpha * (self.prediction - self.common) + beta * (self.truth - self.common)
+
+    def mean_probability(self) -> Tensor:
+        """How much of the pool each class is predicted on."""
+        return self.prediction / torch.where(self.pixels > 0, self.pixels, 1)
+
+
+def shares(truth: Tensor, weight: Tensor | None, *, background: bool) -> Tensor:
+    """The weight of each class among regions: 0 for a background that is left out."""
+    by = torch.ones_like(truth) if weight is None else weight.to(truth.dtype).expand_as(truth)
+    if background:
+        return by
+    return torch.where(torch.arange(by.shape[-1], device=by.device) == 0, 0, by)
+
+
+def measured(
+    logits: Tensor, target: Tensor, o: RegionOptions, *, gamma: float | None = None
+) -> tuple[Regions, Tensor, Tensor]:
+    """The pooled sums; and, in each sample and class, what pixels cost and how much counts there.
+
+    Without ``gamma`` (see :mod:`aptt.core.overlap`) there is no cost, and the count stands in.
+    """
+    x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index, hard=bool(gamma))
+    weight = None if o.weight is None else check_vector("weight", o.weight, x)
+    softmax = o.mode == "multiclass"
+    sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma)
+    sums = sums if sums.device.type == "mps" else sums.double()
+    sizes = pixels(x, w).to(sums.dtype)
+    count = sums[..., 2] if softmax else sizes
+    cost = count if gamma is None else sums[..., 3]
+    pooled = torch.cat((sums[..., :3], sizes.unsqueeze(-1)), dim=-1)
+    if o.pool != "sample":
+        pooled = pooled.sum(0)
+        if callable(o.pool):
+            pooled = o.pool(pooled)
+    common, prediction, truth, size = pooled.unbind(-1)
+    dtype = widen(x[:0]).dtype
+    return Regions(common, prediction, truth, size, weight, dtype), cost, count
+
+
+def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> Tensor:
+    """Reduce the losses of the classes, by ``absent`` and by weight."""
+    present = regions.truth > 0
+    if o.absent == "penalize":
+        loss = torch.where(present, loss, regions.mean_probability())
+    elif o.absent != "smooth":
+        loss = torch.where(present, loss, 0)
+    counted = present if o.absent == "skip" else regions.pixels > 0
+    share = counted * shares(regions.truth, regions.weight, background=o.background)
+    return reduced(loss, share, regions.dtype, o.reduction, term=term)
+
+
+def reduced(
+    loss: Tensor, share: Tensor, dtype: torch.dtype, reduction: Reduction, *, term: str
+) -> Tensor:
+    """Losses times their shares, reduced over them."""
+    loss = (loss * share).to(dtype)
+    if reduction == "none":
+        return loss
+    return normalize(loss.sum(), share.sum(), reduction, term=term)
+
+
+def aligned(
+    logits: Tensor,
+    target: Tensor,
+    mode: Mode,
+    pixel_weight: Tensor | None,
+    ignore_index: int | None,
+    *,
+    hard: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits ``(N, C, S)``, the target to match, and the weight of each pixel (0: removed).
+
+    ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
+    """
+    check_floating(logits=logits)
+    if mode == "binary":
+        if target.shape == logits.shape and logits.shape[1:2] == (1,):
+            target = target.squeeze(1)
+        if logits.shape[1:] == (1, *target.shape[1:]):
+            logits = logits.squeeze(1)
+        check_shapes(logits=(logits, "N *S"), target=(target, "N *S"))
+        logits, target = logits.unsqueeze(1), target.unsqueeze(1)
+    indexed = mode == "multiclass" and not target.is_floating_point()
+    if hard and mode == "multiclass" and not indexed:
+        raise ValueError(
+            f"target: got {target.dtype} with mode='multiclass', wanted class indices; soft "
+            "targets are for dice_loss and dice_ce_loss"
+        )
+    check_shapes(logits=(logits, "N C *S"), target=(target, "N *S" if indexed else "N C *S"))
+    if mode == "multiclass" and logits.shape[1] == 1:
+        raise ValueError(
+            f"mode: 'multiclass' with logits {tuple(logits.shape)} has a single class, whose "
+            "softmax is always 1; wanted mode='binary'"
+        )
+    x, t = logits.flatten(2), target.flatten(1 if indexed else 2)
+    if x.ndim == 2:
+        x, t = x.unsqueeze(2), t.unsqueeze(-1)
+    keep = None
+    if indexed:
+        ignored = -100 if ignore_index is None else ignore_index
+        check_classes(t, x.shape[1], ignored)
+        keep = t != ignored
+    elif ignore_index is not None:
+        keep = t != ignore_index
+    if keep is not None:
+        if streams(x, ()) and keep.device.type == "cpu" and bool(keep.all()):
+            keep = None  # looking costs less than a copy of the target and a mask
+        else:
+            t = torch.where(keep, t, 0)
+    t = t.long() if indexed else t
+    dtype = widen(x[:0]).dtype
+    w = None if keep is None else keep.to(dtype)
+    if pixel_weight is not None:
+        check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
+        extra = pixel_weight.flatten(1).reshape(x.shape[0], x.shape[2]).to(dtype)
+        extra = extra if indexed else extra.unsqueeze(1)
+        w = extra if w is None else w * extra
+    if hard and not indexed:
+        check_binary(t if w is None else t.masked_fill(w == 0, 0), None)
+    elif not indexed:
+        check_range(t, 0, 1, keep=None if w is None else w != 0)
+    return x, t, w
+
+
+def pixels(x: Tensor, w: Tensor | None) -> Tensor:
+    """How many pixels, by weight, each sample and class has."""
+    if w is None:
+        return torch.full(x.shape[:2], x.shape[2], device=x.device)
+    return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
+
+
+def check_regions(
+    mode: str,
+    background: bool,
+    absent: str,
+    pool: Pool,
+    reduction: Reduction,
+    *,
+    smooth: float = 0.0,
+    policies: tuple[str, ...] = ("skip", "zero", "smooth", "penalize"),
+    none: bool = True,
+    **prices: float,
+) -> None:
+    """Refuse options that are unknown, or that do not go together.
+
+    ``prices`` are other numbers by name, at least 0; "beta" and "gamma" are to be above it.
+    """
+    check_reduction(reduction, none=none)
+    check_choice("mode", mode, ("multiclass", "multilabel", "binary"))
+    check_choice("absent", absent, policies)
+    check_number("smooth", smooth)
+    for name, price in prices.items():
+        check_number(name, price)
+        if name in ("beta", "gamma") and not price > 0:
+            raise ValueError(f"{name}: got {price}, wanted a positive number")
+    if not background and mode != "multiclass":
+        raise ValueError(
+            f"background: got False with mode={mode!r}, whose channels have none; "
+            "wanted mode='multiclass', or a weight of 0"
+        )
+    if absent == "smooth" and smooth == 0:
+        raise ValueError("smooth: got 0 with absent='smooth', wanted a positive number of pixels")
+    if not callable(pool):
+        check_choice("pool", pool, ("batch", "sample"), also="a callable that sums over ranks")

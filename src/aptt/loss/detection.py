@@ -1,0 +1,639 @@
+"""Detection loss: which prediction answers for which object, and how well it does.
+
+    class   sum of class_loss(logits, scores) / S    scores: 0, but for the class of a positive
+    box     sum of w * box_loss(box, target) / S     w: the score of a positive, 0 elsewhere
+    dfl     sum of w * DFL(distances) / S            where boxes are distributions of distances
+    loss    class_gain * class + box_gain * box + dfl_gain * dfl
+                                                     S = sum of w, at least 1
+    scores of :class:`TaskAlignedAssigner`, among the candidates of an object:
+    t       = p**alpha * u**beta                     p: probability of its class, u: IoU with it
+    score   = t / max t * max u                      of the topk of the largest t
+
+Axes: class logits ``(B, A, C)`` for B images, A predictions, C classes; boxes ``(B, A, 4)`` as
+corners, or distributions ``(B, A, 4, bins)`` of the distances from an anchor point to the left,
+top, right and bottom side, in strides; targets ``(B, M, 4)`` and ``(B, M)``, or lists by image.
+From: Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021, arXiv:2108.07755,
+section 3.2; the terms and their gains as the YOLOv8 family has them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.shapes import (
+    check_classes,
+    check_floating,
+    check_number,
+    check_shapes,
+    is_readable,
+)
+from aptt.core.streaming import widen
+from aptt.loss.bbox import ciou_loss
+from aptt.loss.classification import binary_cross_entropy
+from aptt.loss.dfl import distribution_focal_loss, expected_value
+
+__all__ = [
+    "Assignment",
+    "DetectionLoss",
+    "TaskAlignedAssigner",
+    "detection_loss",
+    "detection_terms",
+]
+
+Targets = Tensor | Sequence[Tensor]
+TermLoss = Callable[..., Tensor]
+"""One of our losses, or a callable ``(prediction, target, *, weight, reduction="sum")``."""
+
+
+class Assignment(NamedTuple):
+    """What each prediction is to answer for."""
+
+    matches: Tensor
+    """``(B, A)``: the index of its target; -1 for background, -2 for what does not count."""
+    scores: Tensor
+    """``(B, A)``: its target score, in [0, 1]; 0 where there is no target."""
+
+
+@dataclass(frozen=True)
+class TaskAlignedAssigner:
+    """Give each target the predictions that classify and locate it best.
+
+        t     = p**alpha * u**beta
+        score = t / max t * max u
+
+    A candidate for a target is a prediction whose anchor point lies strictly inside its box, or, if
+    there is none, the one point that is closest to its centre. Of the candidates that overlap the
+    target, the ``topk`` with the largest t are chosen; one that is chosen by several targets goes
+    to that with which it has the largest IoU. Ties go to the prediction, or the target, that comes
+    first. All images at once, no host sync; t is compared by its logarithm, so that it does not
+    underflow in early training.
+
+    Args:
+        topk: how many predictions a target is given at most; all candidates if there are fewer.
+        alpha: power of the probability.
+        beta: power of the IoU.
+
+    Differs from:
+        ultralytics: a target smaller than the grid is given the closest point, where boxes are
+            enlarged to a stride there; the overlap is IoU, not CIoU; ``topk`` may exceed the number
+            of predictions; coordinates may be negative.
+        mmdetection: its defaults are ``topk=13, alpha=1``; batches are not taken apart here.
+    """
+
+    topk: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_number("topk", self.topk, 1)
+        check_number("alpha", self.alpha)
+        check_number("beta", self.beta)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_logits: Tensor,
+        boxes: Tensor,
+        anchors: Tensor,
+        target_boxes: Tensor,
+        target_labels: Tensor,
+        target_mask: Tensor,
+        anchor_mask: Tensor | None = None,
+    ) -> Assignment:
+        """Assign.
+
+        Args:
+            class_logits: ``(B, A, C)``.
+            boxes: ``(B, A, 4)``, the predicted corners.
+            anchors: ``(A, 2)`` or ``(B, A, 2)``: a point for each prediction.
+            target_boxes: ``(B, M, 4)`` corners.
+            target_labels: ``(B, M)`` class indices.
+            target_mask: ``(B, M)``: which of the targets there are.
+            anchor_mask: ``(B, A)``: which of the predictions may be chosen.
+        """
+        logits, boxes, points = (widen(t.detach()) for t in (class_logits, boxes, anchors))
+        if not boxes.shape[1]:
+            none = boxes.new_zeros(boxes.shape[:2])
+            return Assignment(none.long(), none)
+        goals = target_boxes.detach().to(boxes.dtype).masked_fill(~target_mask.unsqueeze(-1), 0.0)
+        labels = target_labels.long().masked_fill(~target_mask, 0)
+        may = target_mask.unsqueeze(-1)
+        if anchor_mask is not None:
+            may = may & anchor_mask.unsqueeze(1)
+        near = _candidates(points, goals, may)
+
+        iou = _pairwise_iou(goals, boxes)
+        t = torch.zeros_like(iou)
+        if self.alpha:
+            index = labels.unsqueeze(-1).expand_as(iou)
+            t += self.alpha * F.logsigmoid(logits.transpose(1, 2).gather(1, index))
+        if self.beta:
+            t += self.beta * iou.log()
+        near &= (iou > 0) & (t > -torch.inf)  # both are false for NaN
+        t = t.masked_fill(~near, -torch.inf)
+
+        least = t.topk(min(self.topk, t.shape[-1])).values[..., -1:]
+        chosen = t > least
+        chosen |= _first((t == least) & near, self.topk - chosen.sum(-1, keepdim=True), 2)
+        shared = iou.masked_fill(~chosen, -1.0)
+        chosen &= _first(shared == shared.amax(1, keepdim=True), 1, 1)
+
+        found = chosen.any(1)
+        index = (chosen * torch.arange(chosen.shape[1], device=iou.device).view(-1, 1)).sum(1)
+        best_t = t.masked_fill(~chosen, -torch.inf).amax(-1)
+        best_u = iou.masked_fill(~chosen, 0.0).amax(-1)
+        mine = t.gather(1, index.unsqueeze(1)).squeeze(1) - best_t.gather(1, index)
+        scores = mine.masked_fill(~found, 0.0).exp() * best_u.gather(1, index) * found
+        return Assignment(torch.where(found, index, _BACKGROUND), scores)
+
+
+_BACKGROUND, _IGNORED = -1, -2
+_TASK_ALIGNED = TaskAlignedAssigner()
+
+
+def _candidates(points: Tensor, goals: Tensor, may: Tensor) -> Tensor:
+    """``(B, M, A)``: the points inside each target, or else the one that is closest."""
+    points = points.expand(len(goals), -1, -1).unsqueeze(1)
+    inside = _inside(points, goals.unsqueeze(2)) & may
+    centre = goals[..., :2] / 2 + goals[..., 2:] / 2
+    away = (points - centre.unsqueeze(2)).square().sum(-1)
+    away = away.masked_fill(~may, torch.inf)
+    closest = _first((away == away.amin(-1, keepdim=True)) & may, 1, 2)
+    return inside | (closest & ~inside.any(-1, keepdim=True))
+
+
+def _inside(points: Tensor, boxes: Tensor) -> Tensor:
+    return ((points > boxes[..., :2]) & (points < boxes[..., 2:])).all(-1)
+
+
+def _first(mask: Tensor, room: Tensor | int, axis: int) -> Tensor:
+    """At most ``room`` of a mask along an axis, those that come first."""
+    return mask & (mask.cumsum(axis, dtype=torch.int32) <= room)
+
+
+def _pairwise_iou(goals: Tensor, boxes: Tensor) -> Tensor:
+    """``(B, M, A)``: intersection over union of each target with each prediction."""
+    low, high = goals[..., :2].unsqueeze(2), goals[..., 2:].unsqueeze(2)
+    lo, hi = boxes[..., :2].unsqueeze(1), boxes[..., 2:].unsqueeze(1)
+    common = (torch.minimum(high, hi) - torch.maximum(low, lo)).clamp(min=0).prod(-1)
+    of_goal, of_box = (high - low).clamp(min=0).prod(-1), (hi - lo).clamp(min=0).prod(-1)
+    union = of_goal + of_box - common
+    return common / torch.where(union > 0, union, 1.0)
+
+
+def detection_terms(
+    class_logits: Tensor,
+    boxes: Tensor,
+    target_boxes: Targets,
+    target_labels: Targets,
+    *,
+    target_mask: Tensor | None = None,
+    anchors: Tensor | None = None,
+    strides: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_regions: Targets | None = None,
+    matches: Tensor | None = None,
+    match_scores: Tensor | None = None,
+    assigner: Callable[..., Assignment] = _TASK_ALIGNED,
+    class_loss: TermLoss = binary_cross_entropy,
+    box_loss: TermLoss = ciou_loss,
+    class_weight: Tensor | None = None,
+    hard_targets: bool = False,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The terms of :func:`detection_loss`, before their gains: to log them, or to weigh them.
+
+    Returns:
+        ``"class"`` and ``"box"``, and ``"dfl"`` where boxes are distributions: scalars on the
+        graph. The arguments are those of :func:`detection_loss`.
+
+    Example:
+        >>> import torch
+        >>> logits, boxes = torch.zeros(1, 2, 1), torch.tensor([[[0.0, 0, 2, 2], [4.0, 4, 6, 6]]])
+        >>> target, labels = torch.tensor([[[0.0, 0, 2, 4]]]), torch.tensor([[0]])
+        >>> matches = torch.tensor([[0, -1]])
+        >>> terms = detection_terms(logits, boxes, target, labels, matches=matches)
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'class': 1.3863, 'box': 0.5532}
+    """
+    check_reduction(reduction, none=False)
+    check_floating(class_logits=class_logits, boxes=boxes)
+    _check_rows(class_logits, boxes, anchors, strides, weight)
+    goals, labels, mask = _padded(target_boxes, target_labels, target_mask, class_logits)
+    dense = boxes.ndim == 4
+    wide = widen(boxes) if dense else boxes  # once, so that its two gradients are rounded once
+    corners = _decoded(wide.detach(), anchors, strides) if dense else boxes
+    counts = None if weight is None else weight != 0
+    if matches is None:
+        if match_scores is not None:
+            raise ValueError("match_scores: got scores, but no matches that they belong to")
+        points = _needed("anchors", anchors)
+        matches, scores = assigner(class_logits, corners, points, goals, labels, mask, counts)
+    else:
+        scores = _matched_scores(matches, match_scores, class_logits, mask)
+
+    positive = matches >= 0 if counts is None else (matches >= 0) & counts
+    if dense:  # again, for the gradient, without those that are not boxes and may hold anything
+        held = wide.masked_fill(~positive[..., None, None], 0.0)
+        corners = _decoded(held, anchors, strides)
+    index = matches.clamp(min=0).long()
+    goals = goals.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+    labels = labels.gather(1, index)
+    scores = torch.where(positive, torch.ones_like(scores) if hard_targets else scores, 0.0)
+    target = scores.new_zeros(class_logits.shape).scatter(
+        2, labels.unsqueeze(-1), scores.unsqueeze(-1)
+    )
+    rows = matches != _IGNORED
+    if ignore_regions is not None:
+        rows = rows & (positive | ~_in_regions(ignore_regions, anchors, class_logits))
+    every = rows if weight is None else rows * weight
+    every, share = every.unsqueeze(-1).expand_as(class_logits), scores
+    if weight is not None:
+        share = share * weight
+    if class_weight is not None:
+        of_class = _of_class(class_weight, class_logits)
+        every, share = every * of_class, share * of_class[labels]
+    count = share.sum()
+    if reduction == "mean":
+        count = count.clamp(min=1)
+
+    totals = {
+        "class": _total("class_loss", class_loss, class_logits, target, every),
+        "box": _total("box_loss", box_loss, corners, goals, share),
+    }
+    if dense:
+        sides = _sides(goals, anchors, strides)
+        each = (share / 4).unsqueeze(-1).expand_as(sides)
+        totals["dfl"] = distribution_focal_loss(
+            wide, sides, weight=each, out_of_range="clamp", reduction="sum"
+        )
+    both_double = class_logits.dtype == boxes.dtype == torch.float64
+    dtype = torch.float64 if both_double else torch.float32
+    return {
+        name: normalize(total.to(dtype), count, reduction, term=name)
+        for name, total in totals.items()
+    }
+
+
+def detection_loss(
+    class_logits: Tensor,
+    boxes: Tensor,
+    target_boxes: Targets,
+    target_labels: Targets,
+    *,
+    target_mask: Tensor | None = None,
+    anchors: Tensor | None = None,
+    strides: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_regions: Targets | None = None,
+    matches: Tensor | None = None,
+    match_scores: Tensor | None = None,
+    assigner: Callable[..., Assignment] = _TASK_ALIGNED,
+    class_loss: TermLoss = binary_cross_entropy,
+    box_loss: TermLoss = ciou_loss,
+    class_weight: Tensor | None = None,
+    hard_targets: bool = False,
+    class_gain: float = 0.5,
+    box_gain: float = 7.5,
+    dfl_gain: float = 1.5,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Classes, boxes and distances of a dense or a matched detector, as one loss.
+
+        loss = class_gain * class + box_gain * box + dfl_gain * dfl
+
+    Args:
+        class_logits: ``(B, A, C)``, a yes-or-no question for each class, so background is no class.
+        boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)`` logits
+            of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides.
+        target_boxes: ``(B, M, 4)`` corners in the same unit, or a list of ``(M_i, 4)`` by image.
+        target_labels: ``(B, M)`` class indices, or a list of ``(M_i,)`` by image.
+        target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of
+            label -1.
+        anchors: ``(A, 2)`` or ``(B, A, 2)``, the point of each prediction, in the boxes' unit; for
+            the assigner, for distributions and for ``ignore_regions``.
+        strides: ``(A,)`` or ``(B, A)``, the unit of the distances; for distributions.
+        weight: ``(B, A)``, one per prediction; multiplies and is counted, and 0 removes it.
+        ignore_regions: ``(B, K, 4)`` corners, or a list by image: background whose anchor point
+            lies in one of them does not count. Zeros serve as padding.
+        matches: ``(B, A)``, instead of the assigner, where predictions are matched already: the
+            index of the target, -1 for background, -2 for what does not count.
+        match_scores: ``(B, A)`` in [0, 1], the target score of each match; None: 1.
+        assigner: a :class:`TaskAlignedAssigner`, or a callable of the same arguments.
+        class_loss: a loss, or its module form, ``(logits, scores, *, weight, reduction)``; of a
+            module the options are taken, but for its reduction. ``focal_loss`` wants
+            ``hard_targets`` or matches without scores.
+        box_loss: the same, ``(boxes, target_boxes, *, weight, reduction)`` on corners.
+        class_weight: ``(C,)``; multiplies the class values of a class, and all that its targets
+            count for.
+        hard_targets: give every positive the target score 1, and so all of them the same weight.
+        class_gain: factor of the class term.
+        box_gain: factor of the box term.
+        dfl_gain: factor of the distances' term.
+        reduction: ``"mean"`` over S, the sum of the positives' weights, at least 1; ``"sum"``; or a
+            callable ``(total, count, *, term)``, called with each term and S as it is.
+
+    Returns:
+        The loss, a scalar; float32, unless both predictions are float64. :func:`detection_terms`
+        has its terms.
+
+    Raises:
+        ValueError: shapes that do not fit, a missing ``anchors`` or ``strides``, labels and matches
+            out of range (on CPU), an unknown option.
+
+    The gradient goes to ``class_logits`` and ``boxes``, and to target boxes, weights and match
+    scores that ask for it. The assigner's matches and scores are constants. Without any target the
+    class term still penalises background, and the others are 0 with a gradient of 0.
+
+    Use when:
+        Training a dense detector, or any detector whose predictions are matched to targets outside:
+        RetinaNet, FCOS by their own rules, DETR by its assignment (as ``matches``).
+
+    Elsewhere:
+        ultralytics ``v8DetectionLoss``, mmdetection ``TOODHead`` and ``YOLOv8Head``.
+
+    Differs from:
+        ultralytics: takes tensors, not the model; the mean is over the batch, not times its size;
+            with a shared normalizer exact over ranks; no target costs no unused parameter.
+        mmdetection, ultralytics: one weighted mean for all terms; class and box loss are arguments.
+
+    Example:
+        >>> import torch
+        >>> logits, boxes = torch.zeros(1, 2, 1), torch.tensor([[[0.0, 0, 2, 2], [4.0, 4, 6, 6]]])
+        >>> points = torch.tensor([[1.0, 1.0], [5.0, 5.0]])
+        >>> targets, labels = [torch.tensor([[0.0, 0, 2, 4]])], [torch.tensor([0])]
+        >>> round(detection_loss(logits, boxes, targets, labels, anchors=points).item(), 4)
+        2.7678
+    """
+    _check_gains(class_gain, box_gain, dfl_gain)
+    terms = detection_terms(
+        class_logits,
+        boxes,
+        target_boxes,
+        target_labels,
+        target_mask=target_mask,
+        anchors=anchors,
+        strides=strides,
+        weight=weight,
+        ignore_regions=ignore_regions,
+        matches=matches,
+        match_scores=match_scores,
+        assigner=assigner,
+        class_loss=class_loss,
+        box_loss=box_loss,
+        class_weight=class_weight,
+        hard_targets=hard_targets,
+        reduction=reduction,
+    )
+    loss = class_gain * terms["class"] + box_gain * terms["box"]
+    return loss + dfl_gain * terms["dfl"] if "dfl" in terms else loss
+
+
+def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """The sum of a term's values; the weights may differ by class."""
+    if isinstance(loss, nn.Module):
+        total = _summing(name, loss)(x, target, weight=weight)
+    else:
+        total = loss(x, target, weight=weight, reduction="sum")
+    if total.shape != ():
+        raise ValueError(f"{name}: returned shape {tuple(total.shape)}, wanted a sum")
+    return total
+
+
+def _summing(name: str, loss: nn.Module) -> nn.Module:
+    """A module as it is, but that it sums; it shares its tensors with the one that was passed."""
+    if not hasattr(loss, "reduction"):
+        raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
+    if loss.reduction == "sum":
+        return loss
+    summing = copy.copy(loss)
+    summing.reduction = "sum"  # type: ignore[assignment]
+    return summing
+
+
+def _decoded(boxes: Tensor, anchors: Tensor | None, strides: Tensor | None) -> Tensor:
+    """The corners that the expected distances lead to."""
+    points, unit = _needed("anchors", anchors), _needed("strides", strides)
+    distances = expected_value(boxes) * unit.unsqueeze(-1)
+    return torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
+
+
+def _sides(goals: Tensor, anchors: Tensor | None, strides: Tensor | None) -> Tensor:
+    """The distances from the anchor points to the sides, in strides."""
+    points, unit = _needed("anchors", anchors), _needed("strides", strides)
+    sides = torch.cat((points - goals[..., :2], goals[..., 2:] - points), -1)
+    return sides / unit.unsqueeze(-1)
+
+
+def _in_regions(regions: Targets, anchors: Tensor | None, logits: Tensor) -> Tensor:
+    """``(B, A)``: whether an anchor point lies in a region that is to be ignored."""
+    points = _needed("anchors", anchors)
+    if not isinstance(regions, Tensor):
+        _check_images("ignore_regions", regions, logits)
+        for i, each in enumerate(regions):
+            if each.shape[1:] != (4,):
+                _wrong("ignore_regions", i, each, "(K, 4)")
+        regions = [each.to(points) for each in regions]
+        regions = pad_sequence(regions, batch_first=True) if regions else points.new_zeros(0, 0, 4)
+    check_shapes(class_logits=(logits, "B A C"), ignore_regions=(regions, "B K 4"))
+    points = points.expand(len(logits), -1, -1).unsqueeze(2)
+    return _inside(points, regions.to(points.dtype).unsqueeze(1)).any(-1)
+
+
+def _padded(
+    boxes: Targets, labels: Targets, mask: Tensor | None, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets of one length in every image, at least one, and which of them there are."""
+    if not isinstance(boxes, Tensor) and not isinstance(labels, Tensor):
+        if mask is not None:
+            raise ValueError("target_mask: got a mask for lists, which show what there is")
+        boxes, labels, mask = _stacked(boxes, labels, logits)
+    if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
+        raise ValueError("target_labels: wanted a tensor or a list, as target_boxes is")
+    shapes = {"class_logits": (logits, "B A C"), "target_boxes": (boxes, "B M 4")}
+    check_shapes(**shapes, target_labels=(labels, "B M"))
+    if mask is None:
+        mask = labels != -1
+    check_shapes(target_labels=(labels, "B M"), target_mask=(mask, "B M"))
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"target_labels: got {labels.dtype}, wanted class indices")
+    if not labels.shape[1]:
+        boxes, labels, mask = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(mask, (0, 1))
+    mask = mask != 0
+    labels = labels.long().masked_fill(~mask, 0)
+    check_classes(labels, logits.shape[-1], None, name="target_labels")
+    return boxes.masked_fill(~mask.unsqueeze(-1), 0), labels, mask
+
+
+def _stacked(
+    boxes: Sequence[Tensor], labels: Sequence[Tensor], logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lists by image as padded tensors and their mask."""
+    _check_images("target_boxes", boxes, logits)
+    _check_images("target_labels", labels, logits)
+    for i, (of_boxes, of_labels) in enumerate(zip(boxes, labels, strict=True)):
+        if of_boxes.shape[1:] != (4,):
+            _wrong("target_boxes", i, of_boxes, "(M, 4)")
+        if of_labels.shape != of_boxes.shape[:1]:
+            _wrong("target_labels", i, of_labels, f"({len(of_boxes)},)")
+    if not labels:
+        none = torch.zeros(0, 0, dtype=torch.long, device=logits.device)
+        return logits.new_zeros(0, 0, 4), none, none.bool()
+    there = [torch.ones_like(each, dtype=torch.bool) for each in labels]
+    return (
+        pad_sequence(list(boxes), batch_first=True),
+        pad_sequence(list(labels), batch_first=True),
+        pad_sequence(there, batch_first=True),
+    )
+
+
+def _check_images(name: str, tensors: Sequence[Tensor], logits: Tensor) -> None:
+    if len(tensors) != len(logits):
+        raise ValueError(f"{name}: got {len(tensors)} tensors for {len(logits)} images")
+
+
+def _wrong(name: str, image: int, got: Tensor, wanted: str) -> NoReturn:
+    raise ValueError(f"{name}: of image {image} got shape {tuple(got.shape)}, wanted {wanted}")
+
+
+def _needed(name: str, tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError(f"{name}: got None, wanted one for each prediction")
+    return widen(tensor)
+
+
+def _check_rows(
+    logits: Tensor,
+    boxes: Tensor,
+    anchors: Tensor | None,
+    strides: Tensor | None,
+    weight: Tensor | None,
+) -> None:
+    """Hold what there is for each prediction to the logits."""
+    check_shapes(
+        class_logits=(logits, "B A C"), boxes=(boxes, "B A 4" if boxes.ndim == 3 else "B A 4 bins")
+    )
+    for name, tensor, shape in (
+        ("anchors", anchors, "A 2"), ("strides", strides, "A"), ("weight", weight, "A")
+    ):  # fmt: skip
+        if tensor is not None:
+            alike = name != "weight" and tensor.ndim == len(shape.split())
+            wanted = shape if alike else f"B {shape}"
+            check_shapes(class_logits=(logits, "B A C"), **{name: (tensor, wanted)})
+
+
+def _matched_scores(matches: Tensor, scores: Tensor | None, logits: Tensor, mask: Tensor) -> Tensor:
+    """The scores of given matches; the matches are held to the targets there are."""
+    check_shapes(class_logits=(logits, "B A C"), matches=(matches, "B A"))
+    if matches.is_floating_point() or matches.dtype == torch.bool:
+        raise TypeError(f"matches: got {matches.dtype}, wanted indices of targets")
+    if is_readable(matches):
+        known = mask.gather(1, matches.clamp(0, mask.shape[1] - 1).long())
+        wrong = (matches < _IGNORED) | (matches >= mask.shape[1]) | ((matches >= 0) & ~known)
+        if wrong.any():
+            raise ValueError(
+                f"matches: got {int(matches[wrong][0])}, wanted the index of a target, "
+                f"{_BACKGROUND} for background or {_IGNORED} for what does not count"
+            )
+    if scores is None:
+        return torch.ones_like(logits[..., 0], dtype=widen(logits[:0]).dtype)
+    check_shapes(class_logits=(logits, "B A C"), match_scores=(scores, "B A"))
+    return widen(scores)
+
+
+def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
+    check_number("class_gain", class_gain)
+    check_number("box_gain", box_gain)
+    check_number("dfl_gain", dfl_gain)
+
+
+def _of_class(class_weight: Tensor, logits: Tensor) -> Tensor:
+    if class_weight.shape != logits.shape[2:]:
+        got = tuple(class_weight.shape)
+        raise ValueError(f"class_weight: got shape {got}, wanted ({logits.shape[2]},)")
+    return widen(class_weight)
+
+
+class DetectionLoss(LossModule):
+    """Module form of :func:`detection_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        assigner: Callable[..., Assignment] = _TASK_ALIGNED,
+        class_loss: TermLoss = binary_cross_entropy,
+        box_loss: TermLoss = ciou_loss,
+        class_weight: Tensor | Sequence[float] | None = None,
+        hard_targets: bool = False,
+        class_gain: float = 0.5,
+        box_gain: float = 7.5,
+        dfl_gain: float = 1.5,
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_reduction(reduction, none=False)
+        _check_gains(class_gain, box_gain, dfl_gain)
+        if isinstance(class_loss, nn.Module):
+            class_loss = _summing("class_loss", class_loss)
+        if isinstance(box_loss, nn.Module):
+            box_loss = _summing("box_loss", box_loss)
+        super().__init__(
+            assigner=assigner,
+            class_loss=class_loss,
+            box_loss=box_loss,
+            class_weight=per_class(class_weight),
+            hard_targets=hard_targets,
+            class_gain=class_gain,
+            box_gain=box_gain,
+            dfl_gain=dfl_gain,
+            reduction=reduction,
+        )
+
+    def forward(
+        self,
+        class_logits: Tensor,
+        boxes: Tensor,
+        target_boxes: Targets,
+        target_labels: Targets,
+        *,
+        target_mask: Tensor | None = None,
+        anchors: Tensor | None = None,
+        strides: Tensor | None = None,
+        weight: Tensor | None = None,
+        ignore_regions: Targets | None = None,
+        matches: Tensor | None = None,
+        match_scores: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of one batch."""
+        return detection_loss(
+            class_logits,
+            boxes,
+            target_boxes,
+            target_labels,
+            target_mask=target_mask,
+            anchors=anchors,
+            strides=strides,
+            weight=weight,
+            ignore_regions=ignore_regions,
+            matches=matches,
+            match_scores=match_scores,
+            **self.options(),
+        )
+
+    def terms(self, *predictions_and_targets: Any, **tensors: Any) -> dict[str, Tensor]:
+        """What :func:`detection_terms` gives; called as the module is."""
+        gains = ("class_gain", "box_gain", "dfl_gain")
+        tensors |= {k: v for k, v in self.options().items() if k not in gains}
+        return detection_terms(*predictions_and_targets, **tensors)
+
+    def __repr__(self) -> str:
+        """The call that makes it, the losses that it holds in it."""
+        return f"{type(self).__name__}({self.extra_repr()})"

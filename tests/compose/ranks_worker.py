@@ -1,0 +1,89 @@
+"""What each of two ranks does, and one process alone; `test_ranks.py` compares them."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from aptt.compose import CombinedLoss, GradShare, Ramp, Uncertainty, over_ranks
+
+BALANCERS = {"none": lambda: None, "uncertainty": Uncertainty, "gradshare": GradShare}
+
+
+def train(balance, rank, ranks, absent=None):
+    """Six steps; the criterion is not wrapped. ``absent``: a step in which rank 1 lacks a term."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    x, y = torch.randn(6, 8, 3), 3 * torch.randn(6, 8, 2)
+    loss = CombinedLoss(
+        {"mse": nn.MSELoss(), "l1": nn.L1Loss()},
+        weights={"l1": Ramp(0.5, 2.0, over=4)},
+        inputs={"mse": ("out", "y"), "l1": ("out", "y1")},
+        balance=BALANCERS[balance](),
+    )
+    optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], 0.1)
+    wrapped = DistributedDataParallel(model) if ranks > 1 else model
+    size = 8 // ranks
+    rows = slice(rank * size, (rank + 1) * size)
+    for step in range(6):
+        out = wrapped(x[step, rows])
+        goal = y[step, rows]
+        missing = step == absent and rank == 1
+        total = loss(out=out, y=goal, y1=None if missing else goal, at=out)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        loss.step()
+    return {
+        "model": [p.detach() for p in model.parameters()],
+        "grad": [p.grad for p in model.parameters()],
+        "balance": {} if loss.balance is None else dict(loss.balance.state_dict()),
+        "pooled": loss.log(pool=over_ranks),
+    }
+
+
+class Whole(nn.Module):
+    """A criterion inside what is wrapped, as a Lightning module has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Linear(2, 1)
+        self.loss = CombinedLoss({"mse": nn.MSELoss(), "l1": nn.L1Loss()}, balance=Uncertainty())
+
+    def forward(self, x):
+        out = self.model(x)
+        return self.loss(out, torch.zeros_like(out))
+
+
+def wrapped(rank):
+    """Three steps, then a NaN on rank 1 alone, then a step of rank 0's buffers for everyone."""
+    torch.manual_seed(0)
+    whole = DistributedDataParallel(Whole())
+    optimizer = torch.optim.SGD(whole.parameters(), 0.1)
+    for step in range(3):
+        torch.manual_seed(10 * step + rank)
+        optimizer.zero_grad()
+        whole(torch.randn(4, 2)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        for value in (float("nan") if rank == 1 else 1.0, 1.0):
+            whole(torch.full((4, 2), value))
+    record = whole.module.loss.record
+    record.fold()
+    return {
+        "s": whole.module.loss.balance.s.detach(),
+        "nonfinite": record.nonfinite,
+        "first_bad": record.first_bad,
+    }
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    result = {name: train(name, rank, 2) for name in BALANCERS}
+    result |= {
+        f"{name} absent": train(name, rank, 2, absent=3) for name in ("uncertainty", "gradshare")
+    }
+    result["wrapped"] = wrapped(rank)
+    torch.save(result, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,235 @@
+"""Balancers reach what their formulas say, and stop where they have to."""
+
+import math
+
+import pytest
+import torch
+
+from aptt.compose import Balance, GradShare, Ramp, Uncertainty, WeightedSum
+
+
+def at_and_values(scale=1.0, n=5):
+    torch.manual_seed(1)
+    at = torch.randn(8, n, dtype=torch.float64, requires_grad=True)
+    return at, {"a": at.square().mean() * scale, "b": (at - 2).abs().mean(), "c": at.cos().mean()}
+
+
+class TestUncertainty:
+    def test_value_and_gradients_are_the_closed_form_s(self):
+        weights = {"a": 1.0, "b": 0.5, "c": 2.0}
+        mix = WeightedSum(weights, balance=Uncertainty())
+        s = torch.tensor([0.3, -1.2, 0.8])
+        mix.balance.s.data.copy_(s)
+        at, values = at_and_values()
+        total = mix({**values, "c": values["c"] ** 2})
+        given = torch.stack([values["a"], values["b"], values["c"] ** 2])
+        w, free = torch.tensor([1.0, 0.5, 2.0]).double(), s.double().requires_grad_()
+        wanted = (w * (torch.exp(-free) * given + free) / 2).sum()
+        assert total.item() == pytest.approx(wanted.item(), rel=1e-6)
+        up = torch.tensor(0.7, dtype=torch.float64)
+        mine = torch.autograd.grad(total, [at, mix.balance.s], up, retain_graph=True)
+        theirs = torch.autograd.grad(wanted, [at, free], up)
+        torch.testing.assert_close(mine[0], theirs[0], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(mine[1].double(), theirs[1], rtol=1e-6, atol=1e-7)
+
+    def test_at_rest_a_term_weighs_1_over_twice_its_value(self):
+        mix = WeightedSum({"a": 1.0, "b": 3.0}, balance=Uncertainty())
+        optimizer = torch.optim.SGD(mix.parameters(), lr=0.5)
+        values = {
+            name: torch.tensor(v, requires_grad=True) for name, v in (("a", 0.01), ("b", 40.0))
+        }
+        for _ in range(300):
+            optimizer.zero_grad()
+            total = mix(values)
+            total.backward()
+            optimizer.step()
+        mix.log()
+        mix(values)
+        report = mix.report()
+        assert report["a"]["weight"] == pytest.approx(1 / (2 * 0.01), rel=1e-3)
+        assert report["b"]["weight"] == pytest.approx(3 / (2 * 40.0), rel=1e-3)
+        rest = (1 + math.log(0.01)) / 2 + 3 * (1 + math.log(40.0)) / 2
+        assert total.item() == pytest.approx(rest, rel=1e-4)
+
+    def test_a_term_of_0_stops_at_the_bound_and_comes_back(self):
+        """Without bounds exp(-s) overflows: NaN after some 1800 steps of SGD at rate 0.1."""
+        mix = WeightedSum({"a": 1.0}, balance=Uncertainty(bounds=(-4.0, 4.0)))
+        optimizer = torch.optim.SGD(mix.parameters(), lr=0.5)
+
+        def go(value, steps):
+            for _ in range(steps):
+                optimizer.zero_grad()
+                mix({"a": torch.tensor(value, requires_grad=True)}).backward()
+                optimizer.step()
+            return mix.balance.s.item()
+
+        assert -4.3 < go(0.0, 100) <= -4.0
+        assert go(1.0, 200) == pytest.approx(0.0, abs=1e-3)
+
+    def test_a_value_that_is_not_finite_leaves_the_scale_alone(self):
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=Uncertainty())
+        nan = torch.tensor(float("nan"), requires_grad=True)
+        mix({"a": nan, "b": torch.tensor(3.0, requires_grad=True)}).backward()
+        assert mix.balance.s.grad.tolist() == [0.0, -1.0]
+
+    def test_an_absent_term_leaves_the_scale_alone_and_costs_nothing(self):
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=Uncertainty(start=2.0))
+        total = mix({"a": None, "b": torch.tensor(3.0, requires_grad=True)})
+        total.backward()
+        assert mix.balance.s.grad[0] == 0
+        assert total.item() == pytest.approx((math.exp(-2) * 3 + 2) / 2, rel=1e-6)
+
+    def test_parameters_that_no_optimizer_has_are_said(self):
+        mix = WeightedSum({"a": 1.0}, balance=Uncertainty())
+        value = {"a": torch.tensor(3.0, requires_grad=True)}
+        for _ in range(99):
+            mix(value)
+        with pytest.warns(UserWarning, match=r"is criterion\.parameters\(\) in the optimizer"):
+            mix(value)
+        mix(value)  # said once
+
+    def test_bounds_that_overflow_are_refused(self):
+        with pytest.raises(ValueError, match="bounds: got"):
+            Uncertainty(bounds=(-1000.0, 0.0))
+        with pytest.raises(ValueError, match=r"bounds: .*start=3"):
+            Uncertainty(start=3.0, bounds=(-1.0, 1.0))
+
+
+class TestGradShare:
+    def test_the_gradient_is_the_encodec_rule_s(self):
+        """R * w_i / sum(w) * g_i / mean |g_i|, written as a sum of gradients, over steps."""
+        weights = {"a": 1.0, "b": 3.0, "c": 0.5}
+        mix = WeightedSum(weights, balance=GradShare(decay=0.8, scale=2.0))
+        sums, trust = dict.fromkeys(weights, 0.0), 0.0
+        for step in range(5):
+            torch.manual_seed(step)
+            at = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+            values = {"a": 1e3 * at.square().sum(), "b": at.exp().mean(), "c": at.sin().sum() + 2}
+            wanted, trust = torch.zeros_like(at), 0.8 * trust + 0.2
+            for name, value in values.items():
+                (g,) = torch.autograd.grad(value, at, retain_graph=True)
+                sums[name] = 0.8 * sums[name] + 0.2 * g.norm().item()
+                wanted += 2.0 * weights[name] / 4.5 * g / (sums[name] / trust)
+            mix(values, at=at).backward()
+            torch.testing.assert_close(at.grad, wanted)
+
+    def test_asked_fractions_with_losses_a_million_apart(self):
+        torch.manual_seed(0)
+        trunk, heads = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+        mix = WeightedSum({"a": 1.0, "b": 3.0, "c": 6.0}, balance=GradShare(decay=0.9))
+        optimizer = torch.optim.SGD([*trunk.parameters(), *heads.parameters()], lr=0.01)
+        x, y = torch.randn(64, 6), torch.randn(64, 3)
+        for step in range(60):
+            at = trunk(x).tanh()
+            error = (heads(at) - y).square().mean(0)
+            values = {"a": 1e6 * error[0], "b": error[1], "c": 1e-3 * error[2]}
+            total = mix(values, at=at)
+            if step == 59:
+                report = mix.grad_report(values, at=at)
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+        for name, share in (("a", 0.1), ("b", 0.3), ("c", 0.6)):
+            assert report.share[name] == pytest.approx(share, rel=0.05)
+
+    def test_several_places_count_as_one(self):
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare())
+        p = torch.tensor([3.0], requires_grad=True)
+        q = torch.tensor([4.0], requires_grad=True)
+        mix({"a": (p * 3 + q * 4).sum(), "b": 10 * q.sum()}, at=[p, q]).backward()
+        assert p.grad.item() == pytest.approx(0.5 * 3 / 5)
+        assert q.grad.item() == pytest.approx(0.5 * 4 / 5 + 0.5)
+
+    def test_small_half_precision_gradients_are_seen(self):
+        at = torch.full((64,), 1.0, dtype=torch.float16, requires_grad=True)
+        values = {"a": at.float().sum() * 1e-8, "b": at.float().sum()}  # 1e-8 is 0 in float16
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare())
+        mix(values, at=at)
+        norms = mix.balance.mean / mix.balance.trust
+        assert norms[0].item() == pytest.approx(8e-8, rel=0.05)
+
+    def test_gradients_that_are_0_or_not_finite_leave_the_means_alone(self):
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare(decay=0.5))
+        at = torch.ones(3, requires_grad=True)
+        mix({"a": at.sum(), "b": at.sum() * 2}, at=at)
+        before = mix.balance.mean.clone()
+        total = mix({"a": at.sum() * float("inf"), "b": (at * 0).sum()}, at=at)
+        torch.testing.assert_close(mix.balance.mean, before)
+        assert total.isinf()
+        mix({"a": at.sum(), "b": None}, at=at)
+        assert mix.balance.mean[1] == before[1]
+
+    def test_a_term_that_does_not_depend_on_the_place_is_said(self):
+        at = torch.ones(3, requires_grad=True)
+        other = torch.ones(3, requires_grad=True)
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare())
+        with pytest.raises(ValueError, match="at: term 'b' does not depend on it"):
+            mix({"a": at.sum(), "b": other.sum()}, at=at)
+        with pytest.raises(ValueError, match="at: got None"):
+            mix({"a": at.sum(), "b": at.sum()})
+        with pytest.raises(ValueError, match="requires no gradient"):
+            mix({"a": at.sum(), "b": at.sum()}, at=torch.ones(3))
+
+    def test_eval_uses_what_was_learnt_and_learns_nothing(self):
+        at, values = at_and_values()
+        mix = WeightedSum(dict.fromkeys("abc", 1.0), balance=GradShare())
+        total = mix(values, at=at)
+        before = mix.balance.mean.clone()
+        with torch.no_grad():
+            assert mix.eval()(values).item() == pytest.approx(total.item())
+        torch.testing.assert_close(mix.balance.mean, before, rtol=0, atol=0)
+
+    @pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks, at a graph break
+    def test_compiled_it_breaks_the_graph_and_is_right(self):
+        def run(compiled):
+            mix = WeightedSum({"a": 1.0, "b": 2.0}, balance=GradShare(decay=0.5))
+            trunk = torch.nn.Linear(3, 2)
+            torch.nn.init.constant_(trunk.weight, 0.3)
+            torch.nn.init.constant_(trunk.bias, 0.1)
+
+            def call(x):
+                at = trunk(x)
+                return mix({"a": at.square().sum(), "b": at.exp().sum()}, at=at)
+
+            call = torch.compile(call, backend="eager") if compiled else call
+            for step in range(3):
+                total = call(torch.arange(12.0).reshape(4, 3) / (step + 9))
+            return total.item(), *torch.autograd.grad(total, trunk.weight), mix.balance.mean
+
+        torch.testing.assert_close(run(True), run(False))
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [({"decay": 1.0}, "decay"), ({"scale": 0.0}, "scale"), ({"floor": -1.0}, "floor")],
+    )
+    def test_nonsense_is_refused(self, options, said):
+        with pytest.raises(ValueError, match=f"{said}: got"):
+            GradShare(**options)
+
+
+@pytest.mark.parametrize("make", [Uncertainty, GradShare])
+def test_negative_weights_make_no_sense_to_a_balancer(make):
+    with pytest.raises(ValueError, match="weight of 'a': got -1"):
+        WeightedSum({"a": -1.0}, balance=make())
+    mix = WeightedSum({"a": Ramp(1.0, -1.0, over=2)}, balance=make())
+    mix.step()
+    with pytest.raises(ValueError, match="at step 2"):
+        mix.step()
+
+
+def test_a_balancer_belongs_to_one_sum():
+    balance = GradShare()
+    WeightedSum({"a": 1.0}, balance=balance)
+    with pytest.raises(ValueError, match="another sum has already"):
+        WeightedSum({"a": 1.0}, balance=balance)
+
+
+def test_a_balancer_of_one_s_own():
+    class Halves(Balance):
+        def forward(self, values, parts, weights, at):
+            return weights / 2, None
+
+    x = torch.tensor(3.0, requires_grad=True)
+    assert WeightedSum({"a": 4.0}, balance=Halves())({"a": x}).item() == 6.0
+    with pytest.raises(TypeError, match="wanted a Balance"):
+        WeightedSum({"a": 1.0}, balance="uncertainty")

@@ -1,0 +1,128 @@
+"""Class by class against all classes at once, and both against the definition."""
+
+import pytest
+import torch
+
+from aptt.audit.ways import in_blocks, plainly
+from aptt.core import lovasz
+from aptt.core.lovasz import lovasz_sums
+
+WAYS = [pytest.param(plainly, id="plain"), pytest.param(in_blocks, id="in blocks")]
+
+
+def _inputs(dtype=torch.float64, pixels=11, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 3, pixels, dtype=torch.float64, generator=g).to(dtype)
+    y = torch.randint(3, (2, pixels), generator=g)
+    return x, y, torch.rand(2, pixels, dtype=torch.float64, generator=g)
+
+
+def _by_subsets(errors, foreground, weight):
+    """The definition: each error times the step of the Jaccard loss of the first k mistakes."""
+    order = errors.argsort(descending=True)
+    truth = weight[foreground].sum()
+    value, before = 0.0, 0.0
+    for k in range(1, len(errors) + 1):
+        wrong = order[:k]
+        missed = weight[wrong[foreground[wrong]]].sum()
+        invented = weight[wrong[~foreground[wrong]]].sum()
+        jaccard = 1 - (truth - missed) / (truth + invented)
+        value = value + errors[order[k - 1]] * (jaccard - before)
+        before = jaccard
+    return value
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_by_its_definition(way, weighted, batch, softmax):
+    x, y, w = _inputs()
+    hot = torch.nn.functional.one_hot(y, 3).movedim(-1, 1)
+    t, p = hot.bool(), x.softmax(1)
+    errors = (hot - p).abs() if softmax else torch.relu(1 - x * (2 * hot - 1))
+    by = (w if weighted else torch.ones_like(w))[:, None].expand_as(x)
+    pools = [slice(None)] if batch else [0, 1]
+    want = [
+        [_by_subsets(*(a[i][..., c, :].flatten() for a in (errors, t, by))) for c in range(3)]
+        for i in pools
+    ]
+    want = torch.tensor(want).double()
+    with way():
+        for target in (y, hot) if softmax else (hot,):
+            got = lovasz_sums(
+                x, target, w if weighted else None, softmax=softmax, batch=batch, absent=False
+            )
+            torch.testing.assert_close(got, want[0] if batch else want, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_class_by_class_is_the_plain_form_with_its_gradient(monkeypatch, softmax, batch, chunk):
+    monkeypatch.setattr(lovasz, "_CHUNK", chunk)
+    x, y, w = _inputs(pixels=23)
+    w[:, ::5] = 0
+    x[..., ::5] = torch.nan
+    target = y if softmax else torch.nn.functional.one_hot(y, 3).movedim(-1, 1)
+    up = torch.randn((3,) if batch else (2, 3), dtype=torch.float64)
+    found = []
+    for way in (plainly, in_blocks):
+        p = x.clone().requires_grad_()
+        with way():
+            loss = lovasz_sums(p, target, w, softmax=softmax, batch=batch, absent=True)
+            found.append((loss.detach(), torch.autograd.grad(loss, p, up)[0]))
+    for plain, walked in zip(*found, strict=True):
+        torch.testing.assert_close(walked, plain, rtol=1e-12, atol=1e-15)
+    assert not found[1][1][..., ::5].any()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_class_without_foreground_costs_its_largest_error(way):
+    x, _, _ = _inputs()
+    y = torch.zeros(2, 11, dtype=torch.long)
+    p = x.clone().requires_grad_()
+    with way():
+        loss = lovasz_sums(p, y, None, softmax=True, batch=True, absent=True)
+        (gradient,) = torch.autograd.grad(loss[1], p)
+    most = x.softmax(1)[:, 1].flatten()
+    torch.testing.assert_close(loss[1], most.max())
+    reached = gradient.abs().sum(1).flatten().nonzero().flatten()
+    assert reached.tolist() == [int(most.argmax())]
+
+
+def test_steps_do_not_cancel_in_float32():
+    # as differences of J, which is near 1, float32 would lose them: they are near 1e-11
+    n = 2**20
+    h = torch.zeros(n)
+    h[:9] = 1
+    total, nothing = torch.full((1,), 9.0), torch.zeros(1)
+    h = h[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
+    steps, hit, false = lovasz._steps(h, torch.ones(n), total, nothing, nothing)
+    exact, _, _ = lovasz._steps(h.double(), torch.ones(n), total.double(), nothing, nothing)
+    torch.testing.assert_close(steps.double(), exact, rtol=1e-6, atol=0)
+    assert (hit, false) == (9, n - 9)
+    union = 9 + (1 - h).double().cumsum(0)
+    jaccard = 1 - (9 - h.double().cumsum(0)) / union
+    torch.testing.assert_close(exact.cumsum(0), jaccard, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_errors_are_ordered_by_their_bits(dtype):
+    e = torch.rand(1000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    e[::7] = 0.0
+    e[::11] = 1.0
+    e[5] = 1e5
+    e[6] = torch.finfo(dtype).tiny / 4
+    for found, wanted in zip(lovasz._falling(e), e.sort(descending=True, stable=True), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_of_the_input_s_size_only_the_slopes_are_kept_in_float32():
+    x, y, _ = _inputs(torch.bfloat16)
+    p = x.clone().requires_grad_()
+    with in_blocks():
+        loss = lovasz_sums(p, y, None, softmax=True, batch=True, absent=False)
+    assert loss.dtype == torch.float32
+    saved = [t for t in loss.grad_fn.saved_tensors if t is not None and t.shape == x.shape]
+    assert [t.dtype for t in saved] == [torch.bfloat16, torch.float32]
