@@ -311,7 +311,7 @@ def test_smp_focal_of_many_labels_cannot_ignore():
 
 def test_smp_focal_takes_any_word_for_a_reduction():
     why = broken("segmentation-models-pytorch", "FocalLoss", "bad_input_is_refused")
-    assert "an unknown reduction, function: let through" in why
+    assert "reduction 'average', function: let through" in why
 
 
 def test_smp_dice_multiplies_what_it_ignores_so_that_nan_stays():

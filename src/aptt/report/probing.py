@@ -167,6 +167,18 @@ def _student(x: Tensor) -> Inputs:
     }
 
 
+def _student_states(x: Tensor) -> Inputs:
+    """The same from hidden states, through heads that pass them on."""
+    head, logits = torch.eye(3).to(x), _student(x)
+    return {
+        "hidden": logits["student_logits"],
+        "weight": head,
+        "teacher_hidden": logits["teacher_logits"],
+        "teacher_weight": head,
+        "hard_targets": logits["hard_targets"],
+    }
+
+
 def _successor(x: Tensor) -> Inputs:
     """An old model that is sure of the first of two classes by 3, and a new one with a third."""
     return {
@@ -219,6 +231,7 @@ def _keypoint(x: Tensor) -> Inputs:
 
 
 _MARGIN = "logit of the right answer, the others at 0"
+_TEACHER = "logit; teacher's is 3"
 _DECIBEL = "signal to noise, dB"
 
 _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
@@ -232,7 +245,8 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
     ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
     ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
-    ("*", ("student_logits", "teacher_logits"), Probe("logit; teacher's is 3", -8, 8, _student)),
+    ("*", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student)),
+    ("*", ("hidden", "weight", "teacher_hidden"), Probe(_TEACHER, -8, 8, _student_states)),
     ("lwf", ("new_logits", "targets"), Probe("logit; the old model's is 3", -8, 8, _successor)),
     ("mtp_loss", ("logits_list", "target"), Probe(_MARGIN, -8, 8, _tokens)),
     ("mtp_loss", ("hidden_list", "weight"), Probe(_MARGIN, -8, 8, _token_states)),
