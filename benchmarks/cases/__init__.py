@@ -32,6 +32,7 @@ _FAMILIES = (
     regions,
     rmse,
     audio,
+    compose,
     points,
 )
 

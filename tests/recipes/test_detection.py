@@ -139,10 +139,34 @@ def test_a_few_steps_lower_the_loss(recipe, name):
     assert run.values[-1] < run.values[0]
     assert set(run.after) == {"AP50", "AP50:95"}
     with torch.inference_mode():
-        (gallery,) = recipe.galleries({name: run.model})
-    assert [picture.title for picture in gallery.pictures] == ["truth", name]
-    for picture in gallery.pictures:
+        found, terms = recipe.galleries({name: run.model})
+    assert [picture.title for picture in found.pictures] == ["truth", name]
+    assert [picture.title for picture in terms.pictures] == [
+        f"{name}: {what}" for what in ("values", "weights", "gradient shares")
+    ]
+    for picture in (*found.pictures, *terms.pictures):
         picture.draw(Figure().subplots())
+
+
+@pytest.mark.parametrize("name", ["ciou", "centernet"])
+def test_what_the_terms_did_is_noted_from_time_to_time(recipe, name, monkeypatch):
+    monkeypatch.setattr(detection, "_EVERY", 2)
+    run = fit(recipe, name, steps=5)
+    history = run.model.history
+    for lines in (history.values, history.weights, history.shares):
+        assert len(lines) == 3
+        assert all([step for step, _ in line] == [0, 2, 4] for line in lines.values())
+    for shares in zip(*history.shares.values(), strict=True):
+        assert sum(share for _, share in shares) == pytest.approx(1)
+    total = sum(
+        weight * value
+        for (_, weight), (_, value) in zip(
+            (line[0] for line in history.weights.values()),
+            (line[0] for line in history.values.values()),
+            strict=True,
+        )
+    )
+    assert total == pytest.approx(run.values[0], rel=1e-5)
 
 
 def test_box_losses_are_compared_by_name(capsys, monkeypatch, tmp_path):

@@ -131,7 +131,7 @@ def expected_value(logits: Tensor) -> Tensor:
     Example:
         >>> import torch
         >>> round(expected_value(torch.tensor([0.0, 2.0, 1.0, 0.0])).item(), 4)
-        1.3184
+        1.3071
     """
     check_floating(logits=logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:

@@ -168,7 +168,8 @@ def mel_filterbank(
         f_max: where the last one ends, in Hz; None: half the sample rate.
         scale: ``"slaney"``, linear below 1000 Hz, or ``"htk"``.
         norm: ``"slaney"`` gives each filter the area 1, ``"none"`` the height 1.
-        empty_filters: a filter between two frequencies of the transform: ``"refuse"`` or ``"keep"``.
+        empty_filters: a filter between two frequencies of the transform: ``"refuse"`` or
+            ``"keep"``.
 
     Returns:
         What ``librosa.filters.mel`` gives in float64, whose ``htk=True`` is ``scale="htk"``.
@@ -540,7 +541,7 @@ def _mel_settings(
             f"sample_rate: got {sample_rate} with preset={preset!r}, wanted exactly one of the two"
         )
     o = _filled(_MEL, _MEL_PRESETS, preset, chosen)
-    rate = o.get("sample_rate", sample_rate)
+    rate = o["sample_rate"] if sample_rate is None else sample_rate
     banks = [
         _bank(rate, n, o["f_min"], o["f_max"], o["scale"], o["norm"], o["empty_filters"])
         for n in _listed(o["n_mels"])
@@ -602,11 +603,15 @@ def _resolutions(o: Mapping[str, Any], banks: Sequence[Bank | None]) -> tuple[Re
     for name, sizes in (("n_fft", ffts), ("hop_length", hops), ("win_length", wins)):
         _check_sizes(name, sizes)
     check_choice("framing", o["framing"], ("center", "tight", "full"))
-    columns = {"hop_length": hops, "win_length": wins, "n_mels": banks}
-    for name, column in columns.items():
-        if len(column) not in (1, len(ffts)):
-            raise ValueError(f"{name}: got {len(column)} numbers for {len(ffts)} of n_fft")
-    hops, wins, banks = (v if len(v) > 1 else list(v) * len(ffts) for v in columns.values())
+    for name, many in (
+        ("hop_length", len(hops)),
+        ("win_length", len(wins)),
+        ("n_mels", len(banks)),
+    ):
+        if many not in (1, len(ffts)):
+            raise ValueError(f"{name}: got {many} numbers for {len(ffts)} of n_fft")
+    hops, wins = (list(v) * (len(ffts) // len(v)) for v in (hops, wins))
+    banks = list(banks) * (len(ffts) // len(banks))
     made = []
     for n_fft, hop, win, bank in zip(ffts, hops, wins, banks, strict=True):
         for name, size in (("hop_length", hop), ("win_length", win)):

@@ -8,8 +8,8 @@
     SD-SDR   10 log10 (|d|**2 + t |a s|**2) / |a s|**2
 
 Axes: estimate e and target s ``(..., T)``, one value for each signal of T samples.
-From: SI-SDR and SD-SDR, Le Roux et al. 2019, arXiv:1811.02508, eq. 3, 5 and 9, negated; the soft cap
-as Wisdom et al. 2020 (MixIT), arXiv:2006.12701, eq. 2; permutations, Yu et al. 2017,
+From: SI-SDR and SD-SDR, Le Roux et al. 2019, arXiv:1811.02508, eq. 3, 5 and 9, negated; the soft
+cap as Wisdom et al. 2020 (MixIT), arXiv:2006.12701, eq. 2; permutations, Yu et al. 2017,
 arXiv:1607.00325.
 """
 

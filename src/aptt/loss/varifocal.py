@@ -92,7 +92,7 @@ def varifocal_loss(
         >>> import torch
         >>> logits, quality = torch.tensor([1.0, -1.0, 0.5]), torch.tensor([0.8, 0.0, 0.0])
         >>> round(varifocal_loss(logits, quality).item(), 4)
-        0.2346
+        0.2369
     """
     _check_varifocal(alpha, gamma, normalize, reduction)
     if positive is not None:
@@ -162,7 +162,7 @@ def quality_focal_loss(
         >>> import torch
         >>> logits, quality = torch.tensor([1.0, -1.0, 0.5]), torch.tensor([0.8, 0.0, 0.0])
         >>> round(quality_focal_loss(logits, quality).item(), 4)
-        0.1341
+        0.1342
     """
     _check_quality(beta, normalize, reduction)
     return _loss(

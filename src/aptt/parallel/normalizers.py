@@ -147,9 +147,12 @@ class CountMean:
 
 
 def _over(total: Tensor, count: Tensor) -> Tensor:
-    """The mean of nothing is 0, on the graph."""
-    nothing = count == 0
-    return torch.where(nothing, 0.0, total / torch.where(nothing, 1, count).to(total.dtype))
+    """A total over what was counted everywhere; over 1 where that is nothing.
+
+    The total of nothing is 0 by itself. A detector's loss, which counts objects, still penalises
+    background where there are none, as its own mean does.
+    """
+    return total / torch.where(count == 0, 1, count).to(total.dtype)
 
 
 def _call(name: str, *values: object, **options: object) -> str:

@@ -1,4 +1,4 @@
-"""Voices and strings out of one recording: what a loss of the waveform, or of the spectrum, hears."""
+"""Voices and strings out of one recording: what a loss of the wave, or the spectrum, hears."""
 
 from __future__ import annotations
 
@@ -87,7 +87,11 @@ class Audio(Recipe):
         self.notes: dict[str, Tensor] = {}
         held_out = {}
         for part, names in _PARTS.items():
-            notes = [_notes(*r) for name, *r in recordings if name.startswith(names)]
+            notes = [
+                _notes(wave, loop, rate)
+                for name, wave, loop, rate in recordings
+                if name.startswith(names)
+            ]
             self.notes[part] = torch.cat([n for i, n in enumerate(notes) if i % 4 != 3])
             held_out[part] = torch.cat(notes[3::4])
         generator = torch.Generator().manual_seed(0)
@@ -151,6 +155,8 @@ class Audio(Recipe):
 class _Mask(nn.Module):
     """The share of each source in each cell of the mixture's spectrogram."""
 
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
@@ -164,7 +170,7 @@ class _Mask(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Waveforms ``(N, 2, T)`` that add up to the mixture ``(N, T)``."""
-        window: Tensor = self.window
+        window = self.window
         spectrum = torch.stft(mixture, _N_FFT, _HOP, window=window, return_complex=True)
         share = self.layers((spectrum.abs() + 1e-3).log()).sigmoid()
         first = torch.istft(spectrum * share, _N_FFT, _HOP, window=window, length=mixture.shape[-1])

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_images
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from aptt.compose import History, WeightedSum
 from aptt.loss import (
     CenterNetLoss,
     CIoULoss,
@@ -44,6 +45,7 @@ _BATCH = 16
 _SCENES = 96  # to test on
 _HELD_OUT = 100  # of the 500 drawings of each digit, and the right third of both photographs
 _SHOWN = 5
+_EVERY = 20  # steps after which the terms are looked at
 
 _SURE = 0.05  # the least score that counts as found
 _LIKELY = 0.3  # the least score that is drawn
@@ -147,7 +149,7 @@ class Detection(Recipe):
         assert isinstance(loss, _Reading)
         assert isinstance(model, _Net)
         images, boxes, labels = batch
-        model.read = loss.read
+        model.read, model.history = loss.read, loss.history
         return loss(model(images), boxes, labels)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -176,7 +178,18 @@ class Detection(Recipe):
                 f"of a score of at least {_LIKELY}, with the digit.",
                 size=(1.7, 1.7 * _SHOWN),
                 pictures=pictures,
-            )
+            ),
+            Gallery(
+                title="What each term did",
+                caption=f"Every {_EVERY} steps: the mean of each term since the last time, before "
+                "it is weighted; its weight; and its share of the gradient where the heads part.",
+                size=(3.0, 2.0),
+                pictures=[
+                    _lines(f"{name}: {what}", lines)
+                    for name, model in models.items()
+                    for what, lines in _account(model)
+                ],
+            ),
         ]
 
     def _find(self, model: nn.Module, images: Tensor) -> list[Found]:
@@ -259,9 +272,13 @@ class _Net(nn.Module):
         nn.init.constant_(classes.bias, -4.6)  # a score of 0.01: most cells are background
         nn.init.constant_(shape.bias[:2], 5.0)  # cells: a digit of a middle size
         self.read: Callable[[dict[str, Tensor]], list[Found]] = _read_boxes
+        self.history = History()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """``classes (N, 10, H, W)``, ``sides (N, 48, H, W)``, ``wh`` and ``reg (N, 2, H, W)``."""
+        """``classes (N, 10, H, W)``, ``sides (N, 48, H, W)``, ``wh`` and ``reg (N, 2, H, W)``.
+
+        And ``features``, which all of them are made of.
+        """
         fine = self.fine(images - 0.5)
         middle = self.middle(fine)
         coarse = F.interpolate(self.coarse(middle), scale_factor=2.0)
@@ -273,6 +290,7 @@ class _Net(nn.Module):
             "sides": self.sides(features),
             "wh": wh,
             "reg": reg,
+            "features": features,
         }
 
 
@@ -288,13 +306,22 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 class _Reading(ABC):
     """A loss of the model's maps, with the way to read boxes from them that belongs to it."""
 
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.mix, self.history, self.steps = WeightedSum(weights), History(), 0
+
+    def __call__(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+        """The loss; what its terms do is noted from time to time."""
+        terms = self.terms(maps, boxes, labels)
+        loss: Tensor = self.mix(terms)
+        if self.steps % _EVERY == 0:
+            report = self.mix.grad_report(terms, at=maps["features"])
+            self.history.note(self.steps, self.mix, report)
+        self.steps += 1
+        return loss
+
     @abstractmethod
     def terms(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The terms of the loss by name, before they are weighted."""
-
-    @abstractmethod
-    def __call__(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """The loss."""
 
     @abstractmethod
     def read(self, maps: dict[str, Tensor]) -> list[Found]:
@@ -305,14 +332,11 @@ class _ByBoxes(_Reading):
     """Every cell has a box; an assigner says which of them are to be a digit's."""
 
     def __init__(self, loss: DetectionLoss) -> None:
-        self.loss = loss
+        self.loss, options = loss, loss.options()
+        super().__init__({name: options[f"{name}_gain"] for name in ("class", "box", "dfl")})
 
     def terms(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return self.loss.terms(*_by_cell(maps), boxes, labels, **_places())
-
-    def __call__(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        loss: Tensor = self.loss(*_by_cell(maps), boxes, labels, **_places())
-        return loss
 
     def read(self, maps: dict[str, Tensor]) -> list[Found]:
         return _read_boxes(maps)
@@ -327,14 +351,11 @@ class _ByPeaks(_Reading):
     """Digits are the peaks of the classes' maps."""
 
     def __init__(self, loss: CenterNetLoss) -> None:
-        self.loss = loss
+        options = loss.options()
+        super().__init__({name: options[f"{name}_weight"] for name in ("hm", "wh", "reg")})
 
     def terms(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return centernet_terms(_peaks(maps), _targets(boxes, labels))
-
-    def __call__(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        loss: Tensor = self.loss(_peaks(maps), _targets(boxes, labels))
-        return loss
 
     def read(self, maps: dict[str, Tensor]) -> list[Found]:
         found = centernet_decode(_peaks(maps), stride=_STRIDE)
@@ -434,6 +455,27 @@ def _rows(image: int, boxes: Tensor, labels: Tensor) -> list[dict[str, Any]]:
         for (x, y, r, b), label in zip(boxes.tolist(), labels.tolist(), strict=True)
         if label >= 0
     ]
+
+
+def _account(model: nn.Module) -> list[tuple[str, Mapping[str, list[tuple[int, float]]]]]:
+    """What is drawn of the terms, by what it is."""
+    assert isinstance(model, _Net)
+    past = model.history
+    return [("values", past.values), ("weights", past.weights), ("gradient shares", past.shares)]
+
+
+def _lines(title: str, lines: Mapping[str, list[tuple[int, float]]]) -> Picture:
+    """A line for each term, with its name at its end."""
+
+    def draw(axes: Axes) -> None:
+        for name, points in lines.items():
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, linewidth=1.2, label=name)
+        axes.set(xlabel="step", ylim=(0, None))
+        axes.legend(frameon=False, fontsize=7)
+
+    last = ", ".join(f"{name} {points[-1][1]:.2f}" for name, points in lines.items())
+    return Picture(title, f"At the last time: {last}.", draw)
 
 
 def _scenes(name: str, said: str, images: Tensor, found: Sequence[Found], colour: str) -> Picture:
