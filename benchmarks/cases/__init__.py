@@ -39,7 +39,6 @@ _FAMILIES = (
 CASES: dict[str, Case] = {
     case.name: case
     for module in _FAMILIES
-    for module in (classification, focal, boxes, overlap, rmse, compose)
     for case in module.CASES
     if hasattr(aptt.loss, case.uses)
 }
