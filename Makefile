@@ -1,14 +1,16 @@
-# Two commands, each doing all its own set-up in .venv:
+# Each command does all its own set-up in .venv:
 #
 #     make demo    train small models on real data; ends with the path of an HTML report
 #     make test    lint, types, the import rule and every test
+#     make docs    build the site; a warning is an error
+#     make site    build it, and serve it at http://localhost:8000
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test clean
+.PHONY: demo test docs site clean
 
 demo: $(VENV)/recipes.done
 	@$(BIN)/aptt train
@@ -20,12 +22,19 @@ test: $(VENV)/dev.done
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -n 2
 
+docs: $(VENV)/docs.done
+	$(BIN)/python -m docs.builder site build/site
+
+site: docs
+	$(BIN)/python -m http.server --directory build/site
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/recipes.done: EXTRAS := recipes
-$(VENV)/dev.done: EXTRAS := dev,recipes,integrations
-$(VENV)/recipes.done $(VENV)/dev.done: pyproject.toml constraints.txt
+$(VENV)/dev.done: EXTRAS := dev,recipes,docs,integrations
+$(VENV)/docs.done: EXTRAS := docs,recipes
+$(VENV)/recipes.done $(VENV)/dev.done $(VENV)/docs.done: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.5 GB, or 5 GB where pip picks torch with CUDA ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --constraint constraints.txt --editable ".[$(EXTRAS)]"

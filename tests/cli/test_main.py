@@ -38,6 +38,40 @@ finally:
     assert run.stdout.splitlines()[-1] == "False"
 
 
+HEAVY = ("matplotlib", "jinja2", "hypothesis", "rich", "sklearn", "pandas", "PIL", "sphinx")
+
+
+@pytest.mark.parametrize(
+    ("argv", "alien"),
+    [
+        (["--help"], ("torch", "aptt.loss", "aptt.audit", "aptt.report", "aptt.recipes")),
+        (["--version"], ("torch", "aptt.loss", "aptt.audit", "aptt.report", "aptt.recipes")),
+        (["audit", "--help"], ("torch", "aptt.loss", "aptt.audit")),
+        (["plot", "--help"], ("torch", "aptt.loss", "aptt.report")),
+        (
+            ["list"],
+            ("aptt.audit", "aptt.report", "aptt.recipes", "torch._dynamo", "torch._inductor"),
+        ),
+        (["show", "giou"], ("aptt.recipes",)),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_command_imports_only_what_it_needs(argv, alien):
+    code = f"""
+import sys
+from aptt.cli import main
+try:
+    main({argv!r})
+except SystemExit:
+    pass
+print(*sys.modules)
+"""
+    run = python(code)
+    assert run.returncode == 0, run.stderr
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert not loaded & {*alien, *HEAVY}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as exit_:

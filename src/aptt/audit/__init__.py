@@ -7,16 +7,21 @@
 
 from aptt.audit import promises
 from aptt.audit.promise import PROMISES, Held, Promise
-from aptt.audit.report import Record, audit, table, to_json
+from aptt.audit.report import Record, audit, table, to_json, to_junit
 from aptt.audit.spec import Case, Inputs, Options, Refused, Scaling, Spec, Trial, case
 from aptt.audit.specs import SPECS
+from aptt.audit.stranger import KINDS, Form, Kind, example_maker, make
+from aptt.audit.testing import parametrize
 
 __all__ = [
+    "KINDS",
     "PROMISES",
     "SPECS",
     "Case",
+    "Form",
     "Held",
     "Inputs",
+    "Kind",
     "Options",
     "Promise",
     "Record",
@@ -26,7 +31,11 @@ __all__ = [
     "Trial",
     "audit",
     "case",
+    "example_maker",
+    "make",
+    "parametrize",
     "promises",
     "table",
     "to_json",
+    "to_junit",
 ]

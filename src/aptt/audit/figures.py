@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["about", "exact", "finite", "require", "same", "within_roundings"]
+__all__ = ["about", "coarse", "exact", "finite", "require", "same", "within_roundings"]
+
+_COARSE: ContextVar[float] = ContextVar("coarse", default=0.0)
+
+
+@contextmanager
+def coarse(rtol: float) -> Iterator[None]:
+    """Within, nothing is held to more than ``rtol``: for a loss that is never more exact."""
+    token = _COARSE.set(rtol)
+    try:
+        yield
+    finally:
+        _COARSE.reset(token)
 
 
 def require(kept: object, broken: str) -> None:
@@ -44,6 +57,7 @@ def exact(got: Tensor, want: Tensor | float, what: str) -> None:
 
 def same(got: Tensor, want: Tensor, what: str, *, rtol: float = 1e-12, atol: float = 0.0) -> None:
     """Hold ``got`` to ``want`` within ``rtol`` of the largest of ``want``, plus ``atol``."""
+    rtol = max(rtol, _COARSE.get())
     known = want.detach().double()[want.isfinite()]
     scale = known.abs().amax() if known.numel() else torch.zeros(())
     _compare(got, want, rtol * scale + atol, what)

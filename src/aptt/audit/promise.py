@@ -6,13 +6,14 @@ and a row that lacks what a promise needs is told so.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from aptt.audit.figures import about, require
+from aptt.audit.figures import about, coarse, require
 from aptt.audit.spec import Spec, Trial
 from aptt.audit.ways import WAYS, plainly
 
@@ -34,6 +35,8 @@ class Promise:
     name: str
     about: str
     check: Callable[[Any], None]
+    limits: str = ""
+    """What it does not see, where that is known."""
     of_row: bool = False
     needs: tuple[str, ...] = ()
     ways: tuple[str, ...] = ("plain", "in blocks")
@@ -67,11 +70,17 @@ class Promise:
         if reason is not None:
             held.left_out[trial.label] = reason
             return
+        self.try_(trial)
+        held.cases.append(trial.label)
+
+    def try_(self, trial: Trial) -> None:
+        """Check one case, in each way that the loss can go."""
         for way in self.ways if trial.spec.walks else self.ways[:1]:
             context = WAYS[way] if trial.spec.walks else plainly
-            with about(f"{trial.label}, {way}" if len(self.ways) > 1 else trial.label), context():
+            named = len(self.ways) > 1 and trial.spec.walks
+            label = f"{trial.label}, {way}" if named else trial.label
+            with about(label), coarse(trial.spec.rounding), context():
                 self.check(trial)
-        held.cases.append(trial.label)
 
 
 PROMISES: dict[str, Promise] = {}
@@ -99,7 +108,8 @@ def promise_of_row(*needs: str) -> Callable[[Callable[[Spec], None]], Promise]:
 
 
 def _enter(check: Callable[[Any], None], **how: Any) -> Promise:
-    about = (check.__doc__ or "").strip().partition("\n")[0]
+    doc = inspect.cleandoc(check.__doc__ or "")
+    limits = " ".join(doc.partition("Limits:")[2].split())
     name = check.__name__
-    PROMISES[name] = Promise(name, about, check, **how)
+    PROMISES[name] = Promise(name, doc.partition("\n")[0], check, limits, **how)
     return PROMISES[name]

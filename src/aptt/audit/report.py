@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import torch
 
 from aptt.audit.promise import Promise
+from aptt.audit.smallest import smallest
 from aptt.audit.spec import Spec
 
-__all__ = ["Record", "State", "audit", "table", "to_json"]
+__all__ = ["Record", "State", "audit", "table", "to_json", "to_junit"]
 
 State = Literal["kept", "broken", "does not apply"]
 _MARKS: dict[State, str] = {"kept": "+", "broken": "BROKEN", "does not apply": "-"}
@@ -30,16 +32,28 @@ class Record:
     cases: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Cases to which it does not apply, each with the reason."""
+    smallest: str = ""
+    """The smallest input found that breaks it, where one was looked for."""
 
 
 def audit(
-    specs: Iterable[Spec], promises: Iterable[Promise], *, device: torch.device | str = "cpu"
+    specs: Iterable[Spec],
+    promises: Iterable[Promise],
+    *,
+    device: torch.device | str = "cpu",
+    shrink: bool = False,
 ) -> Iterator[Record]:
-    """Check every promise of every row, one record at a time."""
+    """Check every promise of every row, one record at a time.
+
+    ``shrink`` looks for the smallest input that breaks a promise; it needs hypothesis.
+    """
     promises = list(promises)
     for spec in specs:
         for promise in promises:
-            yield _check(spec, promise, device)
+            record = _check(spec, promise, device)
+            if shrink and record.state == "broken":
+                record = replace(record, smallest=smallest(spec, promise, device))
+            yield record
 
 
 def _check(spec: Spec, promise: Promise, device: torch.device | str) -> Record:
@@ -79,6 +93,38 @@ def table(records: Iterable[Record]) -> str:
 def to_json(records: Iterable[Record]) -> str:
     """The records as a JSON list."""
     return json.dumps([asdict(record) for record in records], indent=1)
+
+
+def to_junit(records: Iterable[Record]) -> str:
+    """The records as JUnit XML: a suite for each loss, a test for each promise."""
+    root = ET.Element("testsuites", name="aptt audit")
+    by_loss: dict[str, list[Record]] = {}
+    for record in records:
+        by_loss.setdefault(record.loss, []).append(record)
+    for loss, some in by_loss.items():
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            name=loss,
+            tests=str(len(some)),
+            failures=str(sum(r.state == "broken" for r in some)),
+            skipped=str(sum(r.state == "does not apply" for r in some)),
+            errors="0",
+        )
+        for record in some:
+            test = ET.SubElement(suite, "testcase", classname=loss, name=record.promise)
+            if record.state == "broken":
+                failure = ET.SubElement(test, "failure", message=_printable(record.why))
+                failure.text = _printable(record.smallest)
+            elif record.state == "does not apply":
+                ET.SubElement(test, "skipped", message=record.why)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XML cannot hold, such as a terminal's colours."""
+    return "".join(c for c in text if c >= " " or c in "\n\t")
 
 
 def _letter(i: int) -> str:

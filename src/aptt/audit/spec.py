@@ -93,6 +93,10 @@ class Spec:
     """Whether it is a sum of terms, each with a count of its own: there is no ``"none"``."""
     walks: bool = True
     """Whether it is made with :mod:`aptt.core.streaming`, and so has two ways to go."""
+    stranger: bool = False
+    """Whether it has conventions of its own: any error refuses, and its state is its business."""
+    rounding: float = 0.0
+    """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
     terms: int = 1
     """How many terms it adds up, each counted, and walked, by itself."""
     reductions: Sequence[str] = ("mean", "sum", "none")
@@ -148,6 +152,13 @@ class Trial:
         make = self.case.inputs or self.spec.inputs
         return self.cast(make(torch.Generator().manual_seed(seed), n), dtype)
 
+    def extremes(self) -> Inputs:
+        """The hardest inputs of the case, in float64."""
+        made = self.case.extremes or self.spec.extremes
+        if made is None:
+            raise AssertionError(f"{self.spec.name} does not say what is hard")
+        return self.cast(made(), torch.float64)
+
     def cast(self, inputs: Inputs, dtype: torch.dtype) -> Inputs:
         """Inputs on the device of the trial, the floating ones in ``dtype``."""
         return {
@@ -200,6 +211,10 @@ class Trial:
         """Some of the samples."""
         index = index.to(self.device)
         return {name: t.index_select(self.case.axis, index) for name, t in inputs.items()}
+
+    def many(self, inputs: Inputs) -> int:
+        """How many samples there are."""
+        return inputs[self.prediction(inputs)].shape[self.case.axis]
 
     def positions(self, inputs: Inputs) -> torch.Size:
         """The shape of what can be ignored: the prediction without its features."""

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-__all__ = ["SERIES", "curves", "shares", "svg"]
+__all__ = ["PALETTE", "SERIES", "curves", "png", "shares", "svg", "svg_alone"]
 
 SERIES = 8
 """How many colours for series the page defines: ``--series-0`` and so on; ``C0`` in a drawing."""
@@ -26,6 +26,20 @@ _SERIES = [f"#0300{index:02x}" for index in range(SERIES)]
 _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)"} | {
     colour: f"var(--series-{index})" for index, colour in enumerate(_SERIES)
 }
+PALETTE = {
+    "ink": "#22262b",
+    "faint": "#b9bdc3",
+    "series-0": "#2f6fb5",
+    "series-1": "#d9772b",
+    "series-2": "#3d9467",
+    "series-3": "#c2405a",
+    "series-4": "#8566b8",
+    "series-5": "#8a6b4f",
+    "series-6": "#c75a9d",
+    "series-7": "#4a9aa8",
+}
+"""The colours of a light page, for a picture on its own."""
+
 _STYLE: Any = {  # not a dict of str: newer releases of matplotlib name every key
     "svg.fonttype": "none",
     "svg.hashsalt": "aptt",
@@ -54,16 +68,47 @@ _STYLE: Any = {  # not a dict of str: newer releases of matplotlib name every ke
 }
 
 
-def svg(draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
-    """Draw on new axes of ``size`` inches, and return an SVG element to put into a page."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=size)
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+Draw = Callable[[Axes], None]
+
+
+def svg(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> str:
+    """Draw on new axes, side by side if several, and return an SVG element to put into a page."""
+    text = _drawn(draw, size, "svg", {}).decode()
     text = text[text.index("<svg") :]
-    return re.sub("#0[1-3]0[0-9a-f]{3}", lambda colour: _VARIABLES[colour[0]], text)
+    return _PLACE.sub(lambda colour: _VARIABLES[colour[0]], text)
+
+
+def svg_alone(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> bytes:
+    """The same as a file of its own, in the colours of a light page."""
+    text = _drawn(draw, size, "svg", {"figure.facecolor": "white"}).decode()
+    return _PLACE.sub(lambda colour: _alone(colour[0]), text).encode()
+
+
+def png(draw: Draw | Sequence[Draw], size: tuple[float, float]) -> bytes:
+    """The same in pixels."""
+    style: Any = {name: _alone(value) for name, value in _STYLE.items() if value in (_INK, _FAINT)}
+    series = [_alone(colour) for colour in _SERIES]
+    style |= {"axes.prop_cycle": cycler(color=series), "figure.facecolor": "white"}
+    return _drawn(draw, size, "png", style)
+
+
+def _drawn(draw: Draw | Sequence[Draw], size: tuple[float, float], form: str, style: Any) -> bytes:
+    draws = [draw] if callable(draw) else list(draw)
+    with rc_context({**_STYLE, **style}):
+        figure = Figure(figsize=size)
+        for index, each in enumerate(draws, 1):
+            each(figure.add_subplot(1, len(draws), index))
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(buffer, format=form, metadata=metadata, dpi=160)
+    return buffer.getvalue()
+
+
+def _alone(colour: str) -> str:
+    return PALETTE[_VARIABLES[colour].removeprefix("var(--").removesuffix(")")]
+
+
+_PLACE = re.compile("#0[1-3]0[0-9a-f]{3}")
 
 
 def curves(

@@ -56,7 +56,10 @@ def respects_upstream_gradient(trial: Trial) -> None:
 
 @promise()
 def gradient_is_right(trial: Trial) -> None:
-    """The gradient is that of the value: finite differences in float64."""
+    """The gradient is that of the value: finite differences in float64.
+
+    Limits: at one random point of a few samples; a kink there would show as a difference.
+    """
     inputs = trial.inputs(4)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
     for loss in _as_defined(trial, inputs):
@@ -164,7 +167,10 @@ def streamed_equals_plain(trial: Trial) -> None:
 
 @promise("hopeless")
 def hopeless_keeps_a_gradient(trial: Trial) -> None:
-    """Confidently wrong is dearer than half right, and has a gradient that leads back."""
+    """Confidently wrong is dearer than half right, and has a gradient that leads back.
+
+    Limits: as wrong as the row says, in every sample; one small step is taken.
+    """
     assert trial.spec.hopeless is not None
     truth = trial.spec.hopeless(trial.inputs(), trial.options())
     name = trial.prediction(truth)

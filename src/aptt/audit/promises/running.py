@@ -28,7 +28,10 @@ __all__ = [
 
 @promise(ways=("in blocks",))
 def traces_without_breaks(trial: Trial) -> None:
-    """``torch.compile(fullgraph=True)`` takes the loss as one graph, with the same result."""
+    """``torch.compile(fullgraph=True)`` takes the loss as one graph, with the same result.
+
+    Limits: with the ``aot_eager`` backend, which traces all and generates no code.
+    """
     compiles_with(trial, "aot_eager")
 
 
@@ -159,7 +162,10 @@ def _shaped_like(
 
 @promise()
 def deterministic(trial: Trial) -> None:
-    """Deterministic mode is no obstacle, and the same call gives the same bits."""
+    """Deterministic mode is no obstacle, and the same call gives the same bits.
+
+    Limits: three calls in one process, on one device.
+    """
     inputs = trial.inputs(dtype=torch.float32)
     value, grad = trial.gradient(inputs)
     before = torch.are_deterministic_algorithms_enabled()

@@ -9,6 +9,8 @@ __all__ = ["COMMANDS"]
 COMMANDS = {
     "list": "every loss, one line each",
     "show": "one loss: formula, shapes, paper, when to use it",
+    "plot": "a picture of a loss and its gradient",
+    "audit": "hold a loss to its promises: one of ours, or anyone's",
     "train": "train small models on real data and write a report",
     "compare": "one task with several losses over several seeds",
 }

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from typing import TYPE_CHECKING
 
 from aptt.cli.document import to_json
+
+if TYPE_CHECKING:
+    from aptt.cli.catalogue import Entry
 
 __all__ = ["configure", "run"]
 
@@ -28,6 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+_BARS = 48
+
+
 def run(args: argparse.Namespace) -> int:
     """Print all there is to know about one loss."""
     from aptt.cli.catalogue import find
@@ -40,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     print(entry.doc.title)
     if entry.formula:
         print(f"\n{textwrap.indent(entry.formula, '    ')}")
+    _draw(entry)
     if entry.doc.prose:
         print(f"\n{entry.doc.prose}")
     sections = entry.family.sections | entry.doc.sections
@@ -50,3 +58,18 @@ def run(args: argparse.Namespace) -> int:
     for signature in entry.signatures:
         print(textwrap.fill(signature, 96, initial_indent=" " * 4, subsequent_indent=" " * 8))
     return 0
+
+
+def _draw(entry: Entry) -> None:
+    """The loss and its gradient as two lines of bars."""
+    from aptt.cli.curve import curve_of
+    from aptt.report.probing import sparkline, trace
+
+    chosen = curve_of(entry)
+    if chosen is None:
+        return
+    function, probe = chosen
+    curve = trace(function, probe, points=_BARS)
+    print(f"\nAlong {probe.across!r}, from {probe.low:g} to {probe.high:g}:")
+    for what, values in (("loss", curve.values), ("gradient", curve.slopes)):
+        print(f"    {what:8}  {sparkline(values)}  {min(values):.3g} to {max(values):.3g}")

@@ -1,0 +1,1 @@
+"""The documentation, and in :mod:`docs.builder` what makes it."""

@@ -1,0 +1,291 @@
+"""Value and gradient of a loss along the one variable that says most about it.
+
+What that variable is, the table here says, once for each family: which losses it is for, by the
+names of their tensors and the file they live in, and how a number becomes inputs. A new loss with
+such names has its curve at once. Needs torch alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Curve", "Probe", "probe_of", "probes", "sparkline", "trace"]
+
+Inputs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A variable, and how a number of it becomes the tensors of a call."""
+
+    across: str
+    """What the variable is, with its unit."""
+    low: float
+    high: float
+    inputs: Callable[[Tensor], Inputs]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What must be given besides, such as a sample rate."""
+    points: int = 121
+
+    def at(self) -> list[float]:
+        """The numbers to try; none exactly on the middle, where a loss may have a kink."""
+        step = (self.high - self.low) / self.points
+        return [self.low + (i + 0.5) * step for i in range(self.points)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What came out: at each number the loss, and its derivative by that number."""
+
+    across: str
+    at: Sequence[float]
+    values: Sequence[float]
+    slopes: Sequence[float]
+
+
+def trace(
+    loss: Callable[..., Tensor], probe: Probe | None = None, *, points: int = 0, **options: Any
+) -> Curve:
+    """Follow a loss along its variable, in float64.
+
+    Args:
+        loss: a function, or a module.
+        probe: the variable; by default the one of the loss's family.
+        points: how many numbers to try; by default as many as the probe says.
+        options: passed on.
+
+    Returns:
+        The curve.
+
+    Raises:
+        ValueError: a loss of no family, without a probe.
+    """
+    probe = probe or probe_of(loss)
+    if probe is None:
+        raise ValueError(f"{_name(loss)}: no variable is known for it; give a probe")
+    if points:
+        probe = replace(probe, points=points)
+    given = {} if isinstance(loss, nn.Module) else {**probe.options, **options}
+    at, values, slopes = probe.at(), [], []
+    for number in at:
+        x = torch.tensor(number, dtype=torch.float64, requires_grad=True)
+        value = loss(**probe.inputs(x), **given).sum()
+        (slope,) = torch.autograd.grad(value, x, allow_unused=True)
+        values.append(float(value.detach()))
+        slopes.append(0.0 if slope is None else float(slope))
+    return Curve(probe.across, at, values, slopes)
+
+
+def sparkline(values: Sequence[float], bars: str = "▁▂▃▄▅▆▇█") -> str:
+    """Values as a line of bars; a number that is not finite is a blank.
+
+    >>> sparkline([0, 1, 2, 4, 8])
+    '▁▂▃▅█'
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    step = (high - low) or 1.0
+    return "".join(
+        bars[round((value - low) / step * (len(bars) - 1))] if math.isfinite(value) else " "
+        for value in values
+    )
+
+
+# ------------------------------------------------------------------------------- the variables
+
+
+def _shifted_box(x: Tensor) -> Inputs:
+    target = x.new_tensor([[0.0, 0.0, 1.0, 1.0]])
+    along = x.new_tensor([[1.0, 0.0, 1.0, 0.0]])
+    return {"pred_boxes": target + x * along, "target_boxes": target}
+
+
+def _turned_box(x: Tensor) -> Inputs:
+    """Rotated boxes: centre, size, angle."""
+    target = x.new_tensor([[0.0, 0.0, 1.0, 1.0, 0.0]])
+    return {
+        "pred_boxes": target + x * x.new_tensor([[1.0, 0, 0, 0, 0]]),
+        "target_boxes": target,
+    }
+
+
+def _right_class(x: Tensor) -> Inputs:
+    """Three classes, of which the first is right and the others have logit 0."""
+    logits = x * x.new_tensor([[1.0, 0.0, 0.0]])
+    return {"logits": logits, "target": torch.zeros(1, dtype=torch.long)}
+
+
+def _head(x: Tensor) -> Inputs:
+    """The same from a hidden state, through a head that passes it on."""
+    hidden = x * x.new_tensor([[1.0, 0.0, 0.0]])
+    return {"hidden": hidden, "weight": torch.eye(3).to(x), "target": torch.zeros(1).long()}
+
+
+def _positive(x: Tensor) -> Inputs:
+    return {"logits": x.reshape(1), "target": torch.ones(1, dtype=x.dtype)}
+
+
+def _mask(x: Tensor) -> Inputs:
+    """Two classes on 8 x 8 pixels, a quarter of them of the second; all are right by x."""
+    target = torch.zeros(1, 8, 8, dtype=torch.long)
+    target[:, :4, :4] = 1
+    sign = torch.nn.functional.one_hot(target, 2).movedim(-1, 1).to(x) * 2 - 1
+    return {"logits": x / 2 * sign, "target": target}
+
+
+def _bins(x: Tensor) -> Inputs:
+    """Eight bins with a peak at x; the target lies between two of them."""
+    bins = torch.arange(8, dtype=x.dtype)
+    return {"logits": -((bins - x) ** 2).unsqueeze(0), "target": x.new_tensor([3.3])}
+
+
+def _error(x: Tensor) -> Inputs:
+    target = x.new_tensor([10.0])
+    return {"prediction": target + x, "target": target}
+
+
+def _blob(x: Tensor) -> Inputs:
+    """A heat map with a peak, predicted as much too high or too low as x says."""
+    axis = torch.arange(9, dtype=x.dtype) - 4
+    target = torch.exp(-(axis[:, None] ** 2 + axis**2) / 4).view(1, 1, 9, 9)
+    return {"prediction": target + x, "target": target}
+
+
+def _student(x: Tensor) -> Inputs:
+    """A teacher that is sure of the first class by 3, and a student by x."""
+    return {
+        "student_logits": x * x.new_tensor([[1.0, 0.0, 0.0]]),
+        "teacher_logits": x.new_tensor([[3.0, 0.0, 0.0]]),
+        "hard_targets": torch.zeros(1, dtype=torch.long),
+    }
+
+
+def _student_states(x: Tensor) -> Inputs:
+    """The same from hidden states, through heads that pass them on."""
+    head, logits = torch.eye(3).to(x), _student(x)
+    return {
+        "hidden": logits["student_logits"],
+        "weight": head,
+        "teacher_hidden": logits["teacher_logits"],
+        "teacher_weight": head,
+        "hard_targets": logits["hard_targets"],
+    }
+
+
+def _successor(x: Tensor) -> Inputs:
+    """An old model that is sure of the first of two classes by 3, and a new one with a third."""
+    return {
+        "new_logits": x * x.new_tensor([[1.0, 0.0, 0.0]]),
+        "targets": torch.zeros(1, dtype=torch.long),
+        "old_logits": x.new_tensor([[3.0, 0.0]]),
+    }
+
+
+def _tokens(x: Tensor) -> Inputs:
+    """Two heads over four tokens, both right by x."""
+    logits = x * x.new_tensor([1.0, 0.0, 0.0]).expand(1, 4, 3)
+    return {"logits_list": [logits, logits], "target": torch.zeros(1, 4, dtype=torch.long)}
+
+
+def _token_states(x: Tensor) -> Inputs:
+    hidden = x * x.new_tensor([1.0, 0.0, 0.0]).expand(1, 4, 3)
+    target = torch.zeros(1, 4, dtype=torch.long)
+    return {"hidden_list": [hidden, hidden], "weight": torch.eye(3).to(x), "target": target}
+
+
+def _fraction(x: Tensor) -> Inputs:
+    target = x.new_tensor([0.5])
+    return {"prediction": target + x, "target": target}
+
+
+def _noise(length: int) -> Callable[[Tensor], Inputs]:
+    def made(x: Tensor) -> Inputs:
+        t = torch.arange(length, dtype=x.dtype)
+        target = torch.sin(t / 5) + 0.5 * torch.sin(t / 17)
+        noise = torch.randn(length, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+        noise = noise - (noise @ target) / (target @ target) * target
+        noise = noise * (target.norm() / noise.norm())
+        estimate = target + noise * 10 ** (-x / 20)
+        return {"estimate": estimate.unsqueeze(0), "target": target.unsqueeze(0)}
+
+    return made
+
+
+def _keypoint(x: Tensor) -> Inputs:
+    target = torch.zeros(1, 17, 2, dtype=x.dtype)
+    shift = torch.zeros_like(target)
+    shift[0, :, 0] = 1
+    return {
+        "pred": target + x * shift,
+        "target": target,
+        "visibility": torch.full((1, 17), 2),
+        "area": x.new_tensor([10_000.0]),
+    }
+
+
+_MARGIN = "logit of the right answer, the others at 0"
+_TEACHER = "logit; teacher's is 3"
+_DECIBEL = "signal to noise, dB"
+
+_TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
+    ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _shifted_box)),
+    ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _turned_box)),
+    ("segmentation", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
+    ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
+    ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
+    ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
+    ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
+    ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
+    ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
+    ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
+    ("*", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student)),
+    ("*", ("hidden", "weight", "teacher_hidden"), Probe(_TEACHER, -8, 8, _student_states)),
+    ("lwf", ("new_logits", "targets"), Probe("logit; the old model's is 3", -8, 8, _successor)),
+    ("mtp_loss", ("logits_list", "target"), Probe(_MARGIN, -8, 8, _tokens)),
+    ("mtp_loss", ("hidden_list", "weight"), Probe(_MARGIN, -8, 8, _token_states)),
+    ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
+    ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
+    (
+        "keypoint",
+        ("pred", "target"),
+        Probe("offset, in pixels, area 100 x 100", -60, 60, _keypoint),
+    ),
+)
+"""The file it lives in, the names of its tensors, the variable; the first that works is taken."""
+
+_TRY: tuple[dict[str, Any], ...] = ({}, {"sample_rate": 16_000})
+
+
+def probes() -> list[Probe]:
+    """Every variable that the table knows."""
+    return [probe for _, _, probe in _TABLE]
+
+
+def probe_of(loss: Callable[..., Tensor]) -> Probe | None:
+    """The variable of the family that a loss belongs to; None if it is of none."""
+    asked = loss.forward if isinstance(loss, nn.Module) else loss
+    names = tuple(inspect.signature(asked).parameters)
+    file = (getattr(loss, "__module__", "") or "").rpartition(".")[2]
+    for where, tensors, probe in _TABLE:
+        if names[: len(tensors)] != tensors or where not in ("*", file):
+            continue
+        for options in _TRY:
+            try:
+                low = torch.tensor(probe.low, dtype=torch.float64)
+                value = loss(**probe.inputs(low), **options)
+            except (ValueError, TypeError, RuntimeError):
+                continue
+            if value.isfinite().all():
+                return replace(probe, options=options)
+    return None
+
+
+def _name(loss: Any) -> str:
+    return getattr(loss, "__name__", type(loss).__name__)

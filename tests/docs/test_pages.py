@@ -1,0 +1,27 @@
+"""The code on the pages runs as it is written."""
+
+import re
+from pathlib import Path
+
+from aptt.cli import main
+
+TEXT = (Path(__file__).parents[2] / "docs" / "getting_started.md").read_text(encoding="utf-8")
+FIRST, MINE, TEST = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_first_loss_runs():
+    scope = {}
+    exec(FIRST, scope)
+    assert scope["logits"].grad.isfinite().all()
+
+
+def test_the_audit_of_ones_own_loss_finds_what_the_page_says(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "aptt audit mine:my_loss --kind logits+multilabel" in TEXT
+    argv = ["audit", "mine:my_loss", "--kind", "logits+multilabel"]
+    assert main([*argv, "--promise", "finite_at_extremes"]) == 1
+    assert "! finite_at_extremes: BROKEN" in capsys.readouterr().out
+    exec(TEST, scope := {})
+    assert len(scope["test_my_loss"].pytestmark[0].args[1]) > 20
