@@ -6,6 +6,7 @@
 #     make site    build it, and serve it at http://localhost:8000
 
 PYTHON ?= python3
+RECIPES ?= classification segmentation detection language # `make demo RECIPES=` trains every one
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test docs site clean
 
 demo: $(VENV)/recipes.done
-	@$(BIN)/aptt train
+	@$(BIN)/aptt train $(RECIPES)
 
 test: $(VENV)/dev.done
 	$(BIN)/ruff check
@@ -35,7 +36,7 @@ $(VENV)/recipes.done: EXTRAS := recipes
 $(VENV)/dev.done: EXTRAS := dev,recipes,docs,integrations
 $(VENV)/docs.done: EXTRAS := docs,recipes
 $(VENV)/recipes.done $(VENV)/dev.done $(VENV)/docs.done: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.5 GB, or 5 GB where pip picks torch with CUDA ..."
+	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 2.2 GB, or 6 GB where pip picks torch with CUDA ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@du -sh $(VENV) | awk '{print "Ready: " $$1 " in $(VENV)"}'

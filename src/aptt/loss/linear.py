@@ -68,7 +68,8 @@ def linear_cross_entropy(
         softcap: bounds the logits, scaled before, to ``(-softcap, softcap)``.
         logit_adjustment: ``(V,)``, added to the logits in training.
         scale: multiplies the logits; a temperature divides.
-        chunk: tokens in a chunk; None: a chunk's logits take a fifth of the memory of ``weight``.
+        chunk: tokens in a chunk; None: a chunk's logits take nearly a quarter of the memory of
+            ``weight``.
         drop_ignored: leave tokens that are removed out of the products: their share of the time is
             saved for one wait for the device. While compiling they are set to 0 and multiplied.
         reduction: ``"mean"`` over the sum of the weights that took part, ``"sum"``, ``"none"``, or
@@ -187,7 +188,8 @@ def linear_token_stats(
         ignore_index: the class index whose tokens get 0 for each, and no gradient.
         softcap: bounds the logits, scaled before, to ``(-softcap, softcap)``.
         scale: multiplies the logits; a temperature divides.
-        chunk: tokens in a chunk; None: a chunk's logits take a fifth of the memory of ``weight``.
+        chunk: tokens in a chunk; None: a chunk's logits take nearly a quarter of the memory of
+            ``weight``.
         drop_ignored: leave ignored tokens out of the products.
 
     Returns:
