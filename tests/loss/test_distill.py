@@ -518,3 +518,16 @@ def test_errors_say_what_came_and_what_was_wanted():
     for dtype in (torch.int32, torch.uint8):
         whole = distillation_loss(student, teacher, hard_targets=target.to(dtype))
         assert whole == distillation_loss(student, teacher, hard_targets=target)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_sample_weight_of_what_is_ignored_may_be_nan(reduction):
+    student, teacher, target = _pair()
+    weight = _random(len(target), seed=3).abs()
+    target[3] = -100
+    options = {"hard_targets": target, "reduction": reduction}
+    wanted = distillation_loss(student, teacher, sample_weight=weight, **options)
+    weight = weight.clone()
+    weight[3] = torch.nan
+    found = distillation_loss(student, teacher, sample_weight=weight, **options)
+    torch.testing.assert_close(found, wanted)

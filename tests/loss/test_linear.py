@@ -565,3 +565,66 @@ def test_what_is_of_another_kind_is_said_by_name():
         linear_cross_entropy(hidden, torch.zeros(V, D), torch.zeros(3))
     with pytest.raises(ValueError, match="callable head, which adds its own"):
         linear_cross_entropy(hidden, nn.Linear(D, V), target, bias=torch.zeros(V))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32, torch.bfloat16])
+def test_what_is_ignored_is_0_where_class_0_is_masked(dtype, reduction):
+    hidden, weight, target = torch.randn(8, D), torch.randn(V, D), torch.arange(8)
+    target[0] = -100
+    bias = torch.zeros(V)
+    bias[0] = -torch.inf
+    hidden, weight, bias = (t.to(dtype).requires_grad_() for t in (hidden, weight, bias))
+    found = []
+    for drop in (True, False):
+        loss = linear_cross_entropy(
+            hidden, weight, target, bias=bias, drop_ignored=drop, reduction=reduction
+        )
+        found.append([loss, *torch.autograd.grad(loss.sum(), (hidden, weight, bias))])
+        assert all(t.isfinite().all() for t in found[-1])
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("block", [2**12, 2**62])
+@pytest.mark.parametrize("drop", [True, False])
+def test_the_statistics_have_a_gradient_beside_a_masked_class(drop, block):
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, D, dtype=DOUBLE, generator=generator) for n in (8, V))
+    target, bias = torch.arange(8), torch.zeros(V, dtype=DOUBLE)
+    target[0], bias[0] = -100, -torch.inf
+    leaves = [hidden.requires_grad_(), weight.requires_grad_()]
+    up = torch.randn(3, 8, dtype=DOUBLE, generator=generator)
+
+    def gradients(stats):
+        return torch.autograd.grad(
+            sum((t * u).sum() for t, u in zip(stats, up, strict=True)), leaves
+        )
+
+    log_p = torch.log_softmax(hidden[1:] @ weight[1:].T, 1)
+    entropy = -(log_p.exp() * log_p).sum(1)
+    lse = torch.logsumexp(hidden[1:] @ weight[1:].T, 1)
+    log_prob = log_p.gather(1, target[1:, None] - 1).squeeze(1)
+    whole = [F.pad(t, (1, 0)) for t in (log_prob, lse, entropy)]
+    with in_blocks(block):
+        found = linear_token_stats(hidden, weight, target, bias=bias, drop_ignored=drop)
+    torch.testing.assert_close(list(found), whole)
+    torch.testing.assert_close(gradients(found), gradients(whole))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
+@pytest.mark.parametrize("loss", [linear_cross_entropy, linear_token_stats])
+def test_a_target_that_is_no_index_is_refused(loss, dtype):
+    with pytest.raises(TypeError, match="target: got torch"):
+        loss(torch.ones(2, D), torch.ones(V, D), torch.ones(2).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "options", "naming"),
+    [
+        (torch.ones(2, D), {"scale": float("inf")}, "scale: got inf"),
+        (torch.ones(()), {}, "hidden: got a number"),
+    ],
+)
+def test_a_scale_without_end_and_a_lone_number_are_refused(hidden, options, naming):
+    with pytest.raises(ValueError, match=naming):
+        linear_cross_entropy(hidden, torch.ones(V, D), torch.ones(2, dtype=torch.int64), **options)

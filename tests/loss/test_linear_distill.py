@@ -170,3 +170,43 @@ def test_errors_say_what_came_and_what_was_wanted():
         linear_distillation(h, w, th, tw, hard_targets=target.double())
     with pytest.raises(ValueError, match="hard_targets: got class 1024"):
         linear_distillation(h, w, th, tw, hard_targets=target.clamp_min(0) * 0 + V)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_what_is_ignored_is_0_where_class_0_is_masked(divergence):
+    student, (th, tw, tb), target = _inputs()
+    mask = torch.zeros_like(tb)
+    mask[0], target = -torch.inf, target.clamp(min=1)
+    target[::4] = -100
+    found = []
+    for drop in (True, False):
+        loss = linear_distillation(
+            student[0],
+            student[1],
+            th,
+            tw,
+            hard_targets=target,
+            bias=mask,
+            teacher_bias=mask,
+            divergence=divergence,
+            drop_ignored=drop,
+        )
+        found.append(_gradients(loss, student[:2]))
+        assert all(t.isfinite().all() for t in found[-1])
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 2.5, "x"])
+def test_a_chunk_that_is_no_number_of_tokens_is_refused(chunk):
+    (h, w, _), (th, tw, _), target = _inputs()
+    with pytest.raises(ValueError, match="chunk: got"):
+        linear_distillation(h, w, th, tw, hard_targets=target, chunk=chunk)
+    with pytest.raises(ValueError, match="chunk: got"):
+        LinearDistillationLoss(chunk=chunk)
+
+
+def test_a_head_without_classes_is_refused():
+    with pytest.raises(ValueError, match="no class"):
+        linear_distillation(
+            torch.ones(2, 3), torch.ones(0, 3), torch.ones(2, 3), torch.ones(0, 3), alpha=1.0
+        )

@@ -170,3 +170,12 @@ def test_classes_masked_in_both_take_no_part():
     padded = torch.cat((new[:, :4], pad, new[:, 4:]), 1)
     found = lwf_terms(padded, targets + 1, torch.cat((old, pad), 1))["old"]
     torch.testing.assert_close(found, bare)
+
+
+def test_the_sample_weight_of_what_is_ignored_may_be_nan():
+    new, targets, old = _grown()
+    weight = torch.rand(len(targets), dtype=torch.float64)
+    targets[3] = -100
+    wanted = lwf_loss(new, targets, old, sample_weight=weight)
+    weight[3] = torch.nan
+    torch.testing.assert_close(lwf_loss(new, targets, old, sample_weight=weight), wanted)

@@ -300,3 +300,20 @@ def test_from_hidden_states_it_is_the_same(denominator, chunk):
     torch.testing.assert_close(module(hidden, weight, target, document_ids=_documents()), expected)
     with pytest.raises(ValueError, match=r"hidden_list\[0\].*must not be shifted before"):
         linear_multi_token_loss(hidden, weight, target[:, 1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("labels", ["aligned", "raw"])
+def test_targets_of_any_integer_dtype(dtype, labels):
+    heads, target = _heads(2), _tokens()[:, 1:]
+    documents = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2]).expand(B, T)
+    for options in ({}, {"document_ids": documents}):
+        wanted = multi_token_loss(heads, target, labels=labels, **options)
+        found = multi_token_loss(heads, target.to(dtype), labels=labels, **options)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_packed_targets_that_are_no_index_are_refused():
+    documents = torch.zeros(B, T, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"target: got torch\.bool"):
+        multi_token_loss(_heads(1), _tokens()[:, 1:] > 0, document_ids=documents)

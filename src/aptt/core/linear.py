@@ -137,7 +137,7 @@ class _Run:
     def gathered(self, values: Tensor, weight: Tensor | None) -> Tensor:
         """The values times their weights, or the sum of that."""
         if weight is not None:
-            values = values * weight
+            values = torch.where(weight != 0, values * weight, 0.0)  # what is left out may be inf
         if self.gather == "values":
             return values
         widest = values.dtype if values.device.type == "mps" else torch.float64

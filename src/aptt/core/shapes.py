@@ -15,8 +15,10 @@ __all__ = [
     "check_binary",
     "check_boxes",
     "check_choice",
+    "check_chunk",
     "check_classes",
     "check_floating",
+    "check_indices",
     "check_number",
     "check_pairs",
     "check_range",
@@ -201,11 +203,24 @@ def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
     return vector.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def check_indices(**tensors: Tensor) -> None:
+    """Refuse targets that are not class indices."""
+    for name, t in tensors.items():
+        if t.dtype not in _INDICES:
+            raise TypeError(f"{name}: got {t.dtype}, wanted class indices of an integer dtype")
+
+
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
     """Hold an option to a closed range."""
     if not low <= value <= high:
         wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
         raise ValueError(f"{name}: got {value}, wanted a number {wanted}")
+
+
+def check_chunk(chunk: int | None) -> None:
+    """Hold the size of a chunk to a whole number of tokens, or to None."""
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"chunk: got {chunk!r}, wanted a number of tokens, at least 1, or None")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: str = "") -> None:

@@ -136,7 +136,7 @@ def cross_entropy(
                 f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
             )
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
-        rows = rows if keep is None else rows * keep
+        rows = rows if keep is None else torch.where(keep, rows, 0.0)
 
     loss = reduce(
         SHARES if soft else INDICES,

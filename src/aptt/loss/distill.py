@@ -148,7 +148,7 @@ def distillation_loss(
                 f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
             )
         weight = sample_weight.reshape(len(x), *x.shape[2:])
-        weight = weight if keep is None else weight * keep
+        weight = weight if keep is None else torch.where(keep, weight, 0.0)
     loss = reduce(
         WHOLE[divergence] if chosen is None else CHOSEN[divergence],
         x,

@@ -24,7 +24,7 @@ from torch import Tensor
 from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_classes, check_floating, check_number
+from aptt.core.shapes import check_chunk, check_classes, check_floating, check_indices
 from aptt.core.streaming import Formula, Work, walkable, widen
 from aptt.core.vocabulary import Form, cap, uncap_
 from aptt.loss.classification import INDICES, SHARES, checked_form, counted
@@ -209,8 +209,7 @@ def linear_token_stats(
     """
     _check_softcap(softcap)
     tokens = _tokens(hidden, weight, bias, target, scale, chunk)
-    if target.is_floating_point():
-        raise TypeError(f"target: got {target.dtype}, wanted class indices of an integer dtype")
+    check_indices(target=target)
     y = target.reshape(-1)
     _check_range(y, tokens, ignore_index)
     chosen, states, y, rows = _select(tokens.states, y, y != ignore_index, drop=drop_ignored)
@@ -232,7 +231,7 @@ def _stats(x: Tensor, y: Tensor, *, softcap: float | None) -> Tensor:
     log_sum = (z - top).exp().sum(1, keepdim=True).log()
     log_p = (z - top) - log_sum
     p = log_p.exp()
-    surprise = torch.where(p > 0, p * log_p, 0.0)  # a masked class has none
+    surprise = p * torch.where(p > 0, log_p, 0.0)  # a masked class has none
     return torch.cat(
         [log_p.gather(1, y.unsqueeze(1)), top + log_sum, -surprise.sum(1, keepdim=True)], 1
     )
@@ -340,6 +339,10 @@ def _tokens(
     """The tokens one after the other, and every shape held to the others."""
     check_floating(hidden=hidden)
     _check_cut(scale, chunk)
+    if hidden.ndim == 0:
+        raise ValueError("hidden: got a number, wanted hidden states, (..., D)")
+    if not target.is_floating_point():
+        check_indices(target=target)
     *lead, size = hidden.shape
     if isinstance(weight, Tensor):
         check_floating(weight=weight)
@@ -436,11 +439,9 @@ def _check_range(y: Tensor, tokens: _Tokens, ignore_index: int) -> None:
 
 
 def _check_cut(scale: float, chunk: int | None) -> None:
-    check_number("scale", scale)
-    if not scale > 0:
+    if not 0 < scale < math.inf:
         raise ValueError(f"scale: got {scale}, wanted a positive number")
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"chunk: got {chunk!r}, wanted a number of tokens, at least 1, or None")
+    check_chunk(chunk)
 
 
 def _check_softcap(softcap: float | None) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from aptt.core.linear import Head, HeadFormula, evaluate_linear
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_classes, check_floating, indexed_axis
+from aptt.core.shapes import check_chunk, check_classes, check_floating, indexed_axis
 from aptt.core.streaming import Formula, walkable, widen
 from aptt.loss.distill import WHOLE, Divergence, Form, checked_form
 
@@ -108,6 +108,7 @@ def linear_distillation(
         0.1995
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    check_chunk(chunk)
     shape = _check_shapes(hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias)
     rows = y = None
     if hard_targets is not None:
@@ -191,6 +192,8 @@ def _check_shapes(
             f"teacher_weight: got {len(teacher_weight)} classes, wanted {len(weight)} as the "
             "student has; cut both to the common vocabulary, or mask by a bias of -inf"
         )
+    if len(weight) == 0:
+        raise ValueError(f"weight: got shape {tuple(weight.shape)}, with no class")
     return tuple(hidden.shape[:-1])
 
 
@@ -234,6 +237,7 @@ class LinearDistillationLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        check_chunk(chunk)
         super().__init__(
             temperature=temperature,
             alpha=alpha,

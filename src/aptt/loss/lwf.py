@@ -165,7 +165,7 @@ def lwf_terms(
         )
     }
     keep = targets != ignore_index
-    rows = keep if sample_weight is None else sample_weight * keep
+    rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
         terms[name] = cross_entropy(

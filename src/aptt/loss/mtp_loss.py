@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import check_choice, check_number, check_shapes
+from aptt.core.shapes import check_choice, check_indices, check_number, check_shapes
 from aptt.loss.classification import cross_entropy
 from aptt.loss.linear import linear_cross_entropy
 
@@ -181,7 +181,7 @@ def multi_token_terms(
         )
 
     heads = _heads("logits_list", logits_list, target, mtp_depth, labels)
-    goals = _Goals(target, sample_weight, document_ids, labels, ignore_index)
+    goals = _Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
     return _terms(heads, goals, loss, denominator, reduction)
 
 
@@ -284,7 +284,7 @@ def linear_multi_token_loss(
         )
 
     heads = _heads("hidden_list", hidden_list, target, mtp_depth, labels)
-    goals = _Goals(target, sample_weight, document_ids, labels, ignore_index)
+    goals = _Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
     return _combined(_terms(heads, goals, loss, denominator, reduction), mtp_lambda, step)
 
 
@@ -374,6 +374,7 @@ def _heads(
     if not heads or (depth is not None and len(heads) != depth + 1):
         wanted = "at least the main head" if depth is None else f"mtp_depth + 1 = {depth + 1}"
         raise ValueError(f"{name}: got {len(heads)} heads, wanted {wanted}")
+    check_indices(target=target)
     if target.ndim == 0:
         raise ValueError("target: got a number, wanted a sequence of tokens, (..., T)")
     length, last = target.shape[-1], heads[0].shape[-1:]

@@ -81,8 +81,8 @@ def counts_of(loss: nn.Module) -> Callable[[Any], Counts]:
     """What ``loss`` counts of a micro-batch, by the names of its terms: it is asked to say.
 
     A micro-batch is what the loss is called with: a tuple of its arguments, or a dict of them by
-    name. The loss is evaluated without gradients. Where its counts depend on the targets alone,
-    any predictions of the right shape will do, such as zeros.
+    name. The loss is evaluated without gradients, and keeps no account of it. Where its counts
+    depend on the targets alone, any predictions of the right shape will do, such as zeros.
     """
 
     def counts(batch: Any) -> Counts:
@@ -92,11 +92,23 @@ def counts_of(loss: nn.Module) -> Callable[[Any], Counts]:
             found[term] += float(count)
             return total * 0
 
-        with normalized(loss, record), torch.no_grad():
+        with normalized(loss, record), _evaluating(loss), torch.no_grad():
             loss(**batch) if isinstance(batch, Mapping) else loss(*batch)
         return dict(found)
 
     return counts
+
+
+@contextmanager
+def _evaluating(loss: nn.Module) -> Iterator[None]:
+    """Each module of ``loss`` in evaluation, where none keeps an account; as it was afterwards."""
+    training = [m for m in loss.modules() if m.training]
+    loss.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import check_classes, check_floating, check_number
+from aptt.core.shapes import check_classes, check_floating, check_indices, check_number
 from aptt.core.streaming import Work, widen
 from aptt.core.vocabulary import Form, Stats, cap, finish, measure, merge, slope_, uncap_
 from aptt.parallel.ranks import Group, group_of
@@ -101,8 +101,7 @@ def vocab_parallel_cross_entropy(
             f"target: got shape {tuple(target.shape)} for logits {tuple(logits.shape)}, wanted "
             f"{tuple(logits.shape[:-1])}"
         )
-    if target.is_floating_point():
-        raise TypeError(f"target: got {target.dtype}, wanted class indices of an integer dtype")
+    check_indices(target=target)
     found = group_of(group)
     start, classes = _place(logits, found)
     y = target.reshape(-1)
