@@ -17,6 +17,7 @@ logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -312,7 +313,7 @@ def checked_form(
     check_reduction(reduction)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     check_number("z_loss", z_loss)
-    if softcap is not None and not softcap > 0:
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")
     return Form(label_smoothing, z_loss, softcap)
 

@@ -445,5 +445,5 @@ def _check_cut(scale: float, chunk: int | None) -> None:
 
 
 def _check_softcap(softcap: float | None) -> None:
-    if softcap is not None and not softcap > 0:
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")

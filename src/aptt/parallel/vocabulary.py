@@ -7,6 +7,7 @@ needs no message.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -286,7 +287,7 @@ def _form(
     check_reduction(reduction)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     check_number("z_loss", z_loss)
-    if softcap is not None and not softcap > 0:
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")
     return Form(label_smoothing, z_loss, softcap)
 

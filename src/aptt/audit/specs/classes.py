@@ -202,6 +202,7 @@ def _cross_entropy() -> Spec:
             Refused("smoothing above 1", "label_smoothing", {"label_smoothing": 1.1}),
             Refused("a negative z-loss", "z_loss", {"z_loss": -1.0}),
             Refused("softcap 0", "softcap", {"softcap": 0.0}),
+            Refused("an infinite softcap", "softcap", {"softcap": _INF}),
             Refused("a class axis that is none", "class_dim", {"class_dim": 2}),
             Refused("two axes that may hold the classes", "class_dim", change=_ambiguous),
             Refused(
