@@ -5,6 +5,7 @@ import torch
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import stft_loss
+from aptt.loss.mel import mel_filterbank
 
 
 @pytest.mark.parametrize("framing", ["center", "tight", "full"])
@@ -19,3 +20,8 @@ def test_a_removed_signal_among_signals_of_one_sample(way, framing):
     torch.testing.assert_close(loss, alone)
     assert estimate.grad[1] == 0
     assert estimate.grad.isfinite().all()
+
+
+def test_an_infinite_sample_rate_is_refused_by_name():
+    with pytest.raises(ValueError, match="sample_rate: got inf"):
+        mel_filterbank(sample_rate=float("inf"), n_fft=512)
