@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from aptt.audit.ways import in_blocks, plainly
-from aptt.core.overlap import overlap_sums
+from aptt.core.overlap import _known, overlap_sums
+from aptt.core.streaming import Work
 
 WAYS = [pytest.param(plainly, id="plain"), pytest.param(in_blocks, id="in blocks")]
 
@@ -54,3 +55,23 @@ def test_a_pixel_of_weight_0_is_not_there_whatever_it_holds(way, poison):
     torch.testing.assert_close(sums, want, rtol=1e-13, atol=0)
     assert not bad.grad[:, :, ::3].any()
     assert bad.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_an_infinite_logit_that_is_right_costs_nothing(way, gamma):
+    inf = float("inf")
+    x = torch.tensor([[[-inf, 1.0, inf, -2.0]]], requires_grad=True)
+    t = torch.tensor([[[0.0, 1.0, 1.0, 0.0]]])
+    with way():
+        sums = overlap_sums(x, t, None, softmax=False, gamma=gamma)
+        sums[..., 3].sum().backward()
+        want = overlap_sums(x.detach()[..., 1::2], t[..., 1::2], None, softmax=False, gamma=gamma)
+    torch.testing.assert_close(sums[..., 3], want[..., 3])
+    assert (x.grad[..., ::2] == 0).all()
+    assert x.grad.isfinite().all()
+
+
+def test_a_target_is_cleared_without_a_look_at_it_where_looking_is_a_host_sync():
+    x, t, w = torch.empty(3, 2, 3, 11, device="meta").unbind(0)
+    assert _known(t, w, Work(x.device), x).shape == t.shape

@@ -176,6 +176,8 @@ def test_options_are_held_to_their_ranges_and_names():
     check_choice("mode", "a", ("a", "b"))
     with _raises("gamma: got -0.5, wanted a number at least 0"):
         check_number("gamma", -0.5)
+    with _raises("gamma: got inf, wanted a number at least 0, and finite"):
+        check_number("gamma", float("inf"))
     with _raises("alpha: got nan, wanted a number between 0 and 1"):
         check_number("alpha", float("nan"), 0.0, 1.0)
     with _raises("mode: got 'c', wanted 'a', 'b' or a callable"):

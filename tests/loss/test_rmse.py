@@ -59,6 +59,13 @@ def test_scale_passes_through(scale):
     torch.testing.assert_close(gradient, slope)
 
 
+def test_the_largest_errors_of_many_elements_keep_their_gradient():
+    x = torch.rand(2**20, generator=torch.Generator().manual_seed(0)) * 1e38
+    _, expected = _value_and_gradient(lambda v: rmse_loss(v, torch.zeros_like(v)), x.double())
+    _, gradient = _value_and_gradient(lambda v: rmse_loss(v, torch.zeros_like(v)), x)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-6, atol=0)
+
+
 def test_long_signals_in_half_precision():
     x = torch.full((1, 160_000), 400.0, dtype=torch.float16)
     loss, gradient = _value_and_gradient(lambda v: rmse_loss(v, torch.zeros_like(v)), x)

@@ -626,3 +626,24 @@ def test_monai_agrees():
     theirs = losses.DiceLoss(softmax=True, to_onehot_y=True, smooth_nr=0.5, smooth_dr=0.5)
     ours = dice_loss(logits, target, pool="sample", absent="smooth", smooth=0.25)
     torch.testing.assert_close(ours, theirs(logits, target.unsqueeze(1)))
+
+
+@pytest.mark.parametrize("loss_fn", FAMILY)
+def test_samples_without_pixel_axes_are_one_pixel_each(loss_fn):
+    logits, target = _random(6, 3), _classes(6, classes=3)
+    weight = _random(6, seed=2).abs()
+    flat = _value_and_gradient(lambda x: loss_fn(x, target, pixel_weight=weight), logits)
+    spread = _value_and_gradient(
+        lambda x: loss_fn(x[..., None], target[:, None], pixel_weight=weight[:, None]), logits
+    )
+    torch.testing.assert_close(flat, spread, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss_fn", FAMILY)
+def test_the_weight_of_an_ignored_pixel_does_not_matter(loss_fn):
+    logits, target = _random(2, 3, 20), _classes(2, 20, classes=3)
+    target[:, ::4] = -100
+    weight = torch.where(target == -100, torch.nan, 1.0)
+    with_it = _value_and_gradient(lambda x: loss_fn(x, target, pixel_weight=weight), logits)
+    without = _value_and_gradient(lambda x: loss_fn(x, target), logits)
+    torch.testing.assert_close(with_it, without)

@@ -68,7 +68,9 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: floa
     elif gamma:
         cost = _focal((2 * t - 1) * x, gamma)
     elif gamma is not None:
-        cost = t * _softplus(-x) + (1 - t) * _softplus(x)
+        right = x.isinf() & (t == (x > 0))  # a masked class, whose terms are 0 times infinity
+        z = x.masked_fill(right, 0.0)
+        cost = torch.where(right, 0.0, t * _softplus(-z) + (1 - t) * _softplus(z))
     return _summed(torch.softmax(x, 1) if softmax else torch.sigmoid(x), t, w, cost)
 
 
@@ -194,13 +196,14 @@ def _dense_cost(x: Tensor, t: Tensor, work: Work, *, softmax: bool, gamma: float
         gap = torch.sub(top + total.log(), x, out=cost)
         return gap.masked_fill_(t == 0, 0.0).mul_(t)  # a masked class has an infinite gap
     if gamma:
-        m = torch.addcmul(-x, x, t, value=2)
+        m = torch.mul(t, 2).sub_(1).mul_(x)
         nll = torch.ops.aten.softplus.out(-m, 1, 40, out=cost)
         return nll.mul_(m.neg_().sigmoid_().pow_(gamma))
     # softplus(-|x|), and |x| as far as its sign is wrong: no difference of large numbers
     torch.ops.aten.softplus.out(x.abs().neg_(), 1, 40, out=cost)
-    above = x.relu()
-    return cost.add_(above.addcmul_(above, t, value=-1)).add_((-x).relu_().mul_(t))
+    above = x.relu().masked_fill_(t == 1, 0.0)  # infinite logits: not 0 times infinity
+    below = (-x).relu_().masked_fill_(t == 0, 0.0)
+    return cost.add_(above.addcmul_(above, t, value=-1)).add_(below.mul_(t))
 
 
 def _dense_backward(
@@ -245,9 +248,9 @@ def _dense_backward(
 def _known(t: Tensor, w: Tensor | None, work: Work, x: Tensor) -> Tensor:
     """The target in the dtype of the computation, finite wherever the weight is 0."""
     t = t if t.dtype == x.dtype else work("t", x).copy_(t)
-    if w is not None and t.is_floating_point() and not bool(t.isfinite().all()):
-        t = t.masked_fill(w == 0, 0.0)
-    return t
+    if w is None or (t.device.type == "cpu" and bool(t.isfinite().all())):
+        return t
+    return t.masked_fill(w == 0, 0.0)
 
 
 _INDEXED = Formula(_indexed, _indexed_forward, _indexed_backward, block=2**20)

@@ -165,9 +165,8 @@ def aligned(
             f"mode: 'multiclass' with logits {tuple(logits.shape)} has a single class, whose "
             "softmax is always 1; wanted mode='binary'"
         )
-    x, t = logits.flatten(2), target.flatten(1 if indexed else 2)
-    if x.ndim == 2:
-        x, t = x.unsqueeze(2), t.unsqueeze(-1)
+    # a pixel axis for (N, C) too
+    x, t = logits.unsqueeze(-1).flatten(2), target.unsqueeze(-1).flatten(1 if indexed else 2)
     keep = None
     if indexed:
         ignored = -100 if ignore_index is None else ignore_index
@@ -185,9 +184,9 @@ def aligned(
     w = None if keep is None else keep.to(dtype)
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
-        extra = pixel_weight.flatten(1).reshape(x.shape[0], x.shape[2]).to(dtype)
+        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(dtype)
         extra = extra if indexed else extra.unsqueeze(1)
-        w = extra if w is None else w * extra
+        w = extra if keep is None else torch.where(keep, extra, 0)
     if hard and not indexed:
         check_binary(t if w is None else t.masked_fill(w == 0, 0), None)
     elif not indexed:

@@ -211,9 +211,10 @@ def check_indices(**tensors: Tensor) -> None:
 
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
-    """Hold an option to a closed range."""
-    if not low <= value <= high:
-        wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    """Hold an option to a closed range, and to finite numbers."""
+    if not low <= value <= high or value == math.inf:
+        wanted = f"between {low:g} and {high:g}"
+        wanted = wanted if high < math.inf else f"at least {low:g}, and finite"
         raise ValueError(f"{name}: got {value}, wanted a number {wanted}")
 
 

@@ -186,9 +186,10 @@ def _sources(r: Resolution, length: Any, span: int, device: torch.device) -> tup
     at = torch.arange(span, device=device) - r.pad
     shown = at < length + r.pad
     if isinstance(length, Tensor):
+        length = length.clamp(min=1)  # of a signal that is removed too, there is one to show
         period = (2 * (length - 1)).clamp(min=1)
         at = at.remainder(period)
-        return torch.where(at < length, at, period - at).clamp(min=0), shown
+        return torch.where(at < length, at, period - at), shown
     period = max(2 * (length - 1), 1)
     at = at.remainder(period)
     return torch.where(at < length, at, period - at), shown

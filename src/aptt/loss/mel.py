@@ -579,7 +579,7 @@ def _bank(
     norm: Norm,
     empty_filters: str,
 ) -> Bank:
-    if not sample_rate > 0:
+    if not 0 < sample_rate < math.inf:
         raise ValueError(f"sample_rate: got {sample_rate}, wanted a positive number")
     _check_sizes("n_mels", (n_mels,))
     top = sample_rate / 2 if f_max is None else f_max

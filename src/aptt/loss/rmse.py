@@ -171,6 +171,11 @@ def _wide(error: Tensor) -> Tensor:
     return error if error.device.type == "mps" else error.double()
 
 
+def _held_by_singles(slope: Tensor) -> bool:
+    low, high = slope.abs().aminmax()
+    return bool((low > 1e-30) & (high < 1e30))
+
+
 def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
     if w is not None:
         x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0)
@@ -202,7 +207,7 @@ def _squares_backward(
     log: bool,
 ) -> None:
     slope = 2 * up.view(-1, 1, 1)
-    if log or w is not None or x.device.type != "cpu" or not slope.abs().amax() < 1e30:
+    if log or w is not None or x.device.type != "cpu" or not _held_by_singles(slope):
         error = _wide(_error(x, t, log=log)).mul_(slope)
         if log:
             error.div_(1 + x)

@@ -455,7 +455,7 @@ def _sums_backward(
     parts = on_d.square() * noise + on_t.square() * power
     fine = (up.abs().amax() < 1e30) & (least > 1e-30)
     fine = fine & (parts + 2 * on_d * on_t * both >= 1e-4 * parts).all()  # or they cancel
-    if not bool(fine):
+    if x.device.type != "cpu" or not bool(fine):  # looking elsewhere would be a host sync
         x, t = _wide(x), _wide(t)
     like = out if out.dtype == x.dtype else work("slope", x)
     d = torch.sub(x, t, out=like).mul_(on_d.to(x.dtype))
