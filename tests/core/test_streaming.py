@@ -1,5 +1,6 @@
 """Two walks in blocks: when they are taken, that they cover everything, and what they cost."""
 
+import math
 import threading
 
 import pytest
@@ -506,3 +507,28 @@ def test_distribution_focal_loss_needs_its_gradient_and_few_numbers_a_row():
 def test_only_half_types_are_widened(dtype):
     wide = widen(torch.zeros(2, dtype=dtype)).dtype
     assert wide == (torch.float32 if dtype.itemsize == 2 else dtype)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("loss", [quality_focal_loss, cross_entropy, distribution_focal_loss])
+def test_what_is_removed_has_no_gradient_whatever_comes_from_above(loss, bad):
+    x = torch.linspace(-2, 2, 60, dtype=torch.float64).view(12, 5).requires_grad_()
+    weight = torch.ones(12, dtype=torch.float64)
+    weight[3] = 0
+    target = torch.arange(12) % 5
+    options = {"weight": weight}
+    if loss is quality_focal_loss:
+        target = torch.nn.functional.one_hot(target, 5).double()
+        options["weight"] = weight.unsqueeze(1).expand(12, 5)
+    elif loss is cross_entropy:
+        options = {"sample_weight": weight}
+    else:
+        target = target.double() / 2
+    with in_blocks(10):
+        values = loss(x, target, reduction="none", **options)
+    up = torch.ones_like(values)
+    up[3] = bad
+    with in_blocks(10):
+        (grad,) = torch.autograd.grad(values, x, up)
+    assert (grad[3] == 0).all()
+    assert grad.isfinite().all()

@@ -531,3 +531,24 @@ def test_the_sample_weight_of_what_is_ignored_may_be_nan(reduction):
     weight[3] = torch.nan
     found = distillation_loss(student, teacher, sample_weight=weight, **options)
     torch.testing.assert_close(found, wanted)
+
+
+def test_jsd_in_float64_has_the_beta_that_was_asked_for():
+    x, t = torch.tensor([[2.0, 0.0, -1.0]]).double(), torch.tensor([[3.0, 1.0, -4.0]]).double()
+    p, q = t.softmax(1), x.softmax(1)
+    m = 0.1 * p + 0.9 * q
+    wanted = (0.1 * p * (p / m).log() + 0.9 * q * (q / m).log()).sum()
+    loss = distillation_loss(x, t, alpha=1.0, temperature=1.0, divergence="jsd", beta=0.1)
+    torch.testing.assert_close(loss, wanted, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
+def test_the_rest_of_the_classes_may_be_far_below_a_chosen_one(divergence):
+    x = torch.tensor([[6e4, 0.0, -1.0]], requires_grad=True)
+    t, chosen = torch.tensor([[-0.5]]), torch.tensor([[0]])
+    loss = distillation_loss(
+        x, t, teacher_indices=chosen, alpha=1.0, temperature=1.0, divergence=divergence
+    )
+    loss.backward()
+    assert loss.isfinite()
+    assert x.grad.isfinite().all()

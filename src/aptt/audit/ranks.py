@@ -118,8 +118,11 @@ def _pooled(trial: Trial) -> None:
     if trial.options().get("pool", "batch") == "sample":
         return _counted(trial)
     value, grad = trial.gradient(inputs, reduction="mean", pool="batch")
+    # a composite has a term beside the ratio that is a total over a count
+    reduction = global_mean() if trial.spec.composite else "mean"
     for part in _shares(uneven=True), _shares(uneven=False):
-        mine, slope = trial.gradient(_taken(trial, part), reduction="mean", pool=world_sum)
+        mine, slope = trial.gradient(_taken(trial, part), reduction=reduction, pool=world_sum)
+        mine = _averaged(mine) if trial.spec.composite else mine
         same(mine, value, "value pooled over ranks", rtol=1e-10)
         same(_averaged(_spread(trial, [(part, slope)])), grad, "its gradient", rtol=1e-8)
     return None

@@ -381,8 +381,11 @@ class _Run:
             goal = block.of(grad)
             out = goal if goal.dtype == part.dtype else work("out", part)
             if self.formula.slope is not None:
-                self._slope(out, part, work, cut, None if weight is None else block.of(weight))
+                there = None if weight is None else block.of(weight)
+                self._slope(out, part, work, cut, there)
                 out.mul_(here if here.ndim == 0 else _across(here, out))
+                if there is not None:  # once more: 0 times an upstream gradient that is infinite
+                    out.masked_fill_(_across(there, out) == 0, 0.0)
             else:
                 here, removed = _weighted(here, weight, block)
                 keep = kept[i * stride : (i + 1) * stride]

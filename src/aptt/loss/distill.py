@@ -258,7 +258,8 @@ def _jsd(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
     # log(m / p) = log(beta + (1 - beta) q / p), and log(m / q): exact for small and large ratios
     ratio = lq - lp
     above = ratio > 0
-    change = torch.where(above, beta, 1 - beta) * torch.where(above, -ratio, ratio).expm1()
+    share = torch.full_like(ratio, beta)  # two numbers would be float32
+    change = torch.where(above, share, 1 - share) * torch.where(above, -ratio, ratio).expm1()
     base = change.log1p()
     m_by_p = base + torch.where(above, ratio, 0.0)
     m_by_q = base - torch.where(above, 0.0, ratio)
@@ -294,7 +295,7 @@ def _chosen(
     lq, lp = _log_softmax(x, form.temperature), torch.where(t > -torch.inf, t, _MASKED)
     if t.shape[1] < x.shape[1]:
         left = lq.scatter(1, chosen, -torch.inf)
-        top = left.detach().amax(1, keepdim=True).clamp_min(_MASKED)
+        top = left.detach().amax(1, keepdim=True)
         tail = top + (left - top).exp().sum(1, keepdim=True).log()
         rest = 1 - lp.exp().sum(1, keepdim=True)
         some = rest > 0
