@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import FocalLoss, focal_loss
 from aptt.loss.classification import FocalLoss as FocalLossOfTheBrief
 
@@ -145,3 +146,20 @@ def test_ignored_elements_are_as_if_removed():
 def test_wrong_calls_are_told_apart(target, options, words):
     with pytest.raises(ValueError, match=words):
         focal_loss(torch.zeros(4, 3), target, **options)
+
+
+def test_a_masked_class_is_not_there_in_blocks_either():
+    logits = torch.randn(40, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits[:, 7] = -torch.inf
+    target = torch.zeros(40, 30)
+    target[::3, 2] = 1
+    found = []
+    for way in (plainly, in_blocks):
+        x = logits.clone().requires_grad_()
+        with way():
+            loss = focal_loss(x, target)
+        loss.backward()
+        found.append((loss.detach(), x.grad))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][0].isfinite()
+    assert (found[0][1][:, 7] == 0).all()

@@ -257,3 +257,22 @@ def test_sigma_by_point_and_a_gradient_for_points():
 def test_what_does_not_fit_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call(_points(2, 3))
+
+
+def test_a_masked_cell_is_background_in_blocks_as_well():
+    logits = torch.randn(
+        2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    logits[:, :, 4:6] = -torch.inf
+    target = torch.zeros(2, 3, 16, 16, dtype=torch.float64)
+    target[:, :, 10, 10] = 1
+    found = []
+    for way in (plainly, in_blocks):
+        x = logits.clone().requires_grad_()
+        with way():
+            loss = heatmap_loss(x, target, kind="focal")
+        loss.backward()
+        found.append((loss.detach(), x.grad))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][0].isfinite()
+    assert (found[0][1][:, :, 4:6] == 0).all()

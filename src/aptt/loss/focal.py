@@ -186,7 +186,7 @@ def _sigmoid(x: Tensor, y: Tensor, *, alpha: Tensor | float | None, gamma: float
 def _missed(x: Tensor, y: Tensor, work: Work) -> tuple[Tensor, Tensor, Tensor]:
     """By hand: the target as a float, -log p, and 1 - p."""
     t = y if y.dtype == x.dtype else work("target", x).copy_(y)
-    wrong = torch.addcmul(x, x, t, value=-2, out=work("miss", x))  # minus the margin
+    wrong = torch.mul(t, -2, out=work("miss", x)).add_(1).mul_(x)  # minus the margin; x may be -inf
     nll = softplus_into(work("nll", x), wrong)
     return t, nll, wrong.sigmoid_()
 

@@ -176,7 +176,7 @@ def _missed(
     """By hand: peaks as 0 and 1, -log of the right answer's probability, 1 - it, the penalty."""
     peak, wrong, far = _peaks(x, y, positive, work), x, y
     if peak is not None:
-        wrong = torch.addcmul(x, x, peak, value=-2, out=work("miss", x))
+        wrong = torch.mul(peak, -2, out=work("miss", x)).add_(1).mul_(x)  # a sign: x may be -inf
         far = torch.addcmul(y, y, peak, value=-1, out=work("far", x))
     nll = torch.ops.aten.softplus.out(wrong, 1, _LINEAR, out=work("nll", x))
     miss = torch.sigmoid(wrong, out=work("miss", x))
