@@ -3,7 +3,7 @@
     d = e - s        a = <e, s> / <s, s>        t = 10**(-cap / 10)
 
     SNR      10 log10 (|d|**2 + t |s|**2) / |s|**2
-    SI-SDR   10 log10 (|e - a s|**2 + t |e|**2) / (|a s|**2 + t |e|**2)
+    SI-SDR   10 log10 (|e - a s|**2 + t |a s|**2) / (|a s|**2 + t |e - a s|**2)
     SI-SNR   SI-SDR of the signals less their means
     SD-SDR   10 log10 (|d|**2 + t |a s|**2) / |a s|**2
 
@@ -117,7 +117,9 @@ def si_sdr_loss(
 ) -> Tensor:
     """Minus the scale-invariant signal-to-distortion ratio in dB: the level does not matter.
 
-        10 log10 (|e - a s|**2 + t |e|**2) / (|a s|**2 + t |e|**2)      a = <e, s> / <s, s>
+        10 log10 (|r|**2 + t |a s|**2) / (|a s|**2 + t |r|**2)      r = e - a s
+
+    where ``a = <e, s> / <s, s>`` and ``t = 10**(-cap / 10)``.
 
     Args:
         estimate: ``(..., T)``, any floating dtype.
@@ -140,8 +142,9 @@ def si_sdr_loss(
 
     The gradient goes to ``estimate``, and to targets that ask for it; it is orthogonal to the
     estimate. Times the estimate's root mean square it is at most
-    ``10**(cap / 20) * 4.35 / sqrt(T)``. An estimate that is exactly silent costs the most, ``cap``,
-    and has a gradient of 0: it has no direction that could be turned.
+    ``10**(cap / 20) * 4.35 / sqrt(T)``, for a cap of 30 dB or more. An
+    estimate that is exactly silent costs the most, ``cap``, and has a gradient of 0: it has no
+    direction that could be turned.
 
     Use when:
         Separation or enhancement is judged by SI-SDR. The sign of the estimate is as free as its
@@ -178,7 +181,7 @@ def si_snr_loss(
 ) -> Tensor:
     """Minus the scale-invariant signal-to-noise ratio in dB: SI-SDR of signals less their means.
 
-        10 log10 (|e - a s|**2 + t |e|**2) / (|a s|**2 + t |e|**2)      e and s of mean 0
+        10 log10 (|r|**2 + t |a s|**2) / (|a s|**2 + t |r|**2)      r = e - a s, of mean 0
 
     Args:
         estimate: ``(..., T)``, any floating dtype.
@@ -200,7 +203,8 @@ def si_snr_loss(
         ValueError: shapes that differ, lengths beyond T (on CPU), an unknown option.
 
     The gradient goes to ``estimate``, and to targets that ask for it; it is orthogonal to the
-    estimate and sums to 0. Its bound, and silence, are as in ``si_sdr_loss``.
+    estimate and sums to 0. Its bound, and silence, are as in ``si_sdr_loss``, of what is left of
+    the signals without their means.
 
     Use when:
         A constant offset should not count, as in most papers on speech separation.
