@@ -31,6 +31,13 @@ each_dtype = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True, params=["plain", "by hand"])
+def _way(request, monkeypatch):
+    """Every test goes both ways: plain PyTorch, and the forward and backward written by hand."""
+    least = 0 if request.param == "by hand" else 2**60
+    monkeypatch.setattr("aptt.core.streaming._LEAST", {"cpu": least})
+
+
 def _random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -59,10 +66,15 @@ def _ratio(kind, e, s, *, cap=None, zero_mean=False):
 
 
 def _value_and_gradient(loss_fn, *tensors, up=None):
-    tensors = [v.clone().requires_grad_() for v in tensors]
-    loss = loss_fn(*tensors)
-    loss.backward(torch.ones_like(loss) if up is None else up.to(loss.dtype))
-    return loss.detach(), *(v.grad for v in tensors)
+    """The loss, and its gradient for each tensor by itself: by hand, the first alone has one."""
+    values, gradients = [], []
+    for asks in range(len(tensors)):
+        some = [v.clone().requires_grad_(i == asks) for i, v in enumerate(tensors)]
+        loss = loss_fn(*some)
+        loss.backward(torch.ones_like(loss) if up is None else up.to(loss.dtype))
+        values.append(loss.detach())
+        gradients.append(some[asks].grad)
+    return values[0], *gradients
 
 
 # ------------------------------------------------------------------------------ closed forms
