@@ -6,7 +6,7 @@
 #     make site    build it, and serve it at http://localhost:8000
 
 PYTHON ?= python3
-RECIPES ?= classification segmentation detection language # `make demo RECIPES=` trains every one
+RECIPES ?= classification language audio # `make demo RECIPES=` trains every one
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
@@ -300,3 +301,13 @@ def test_an_answer_wrong_by_25_is_exact_in_float64():
     logits = torch.tensor([[0.0, 25.0]], dtype=torch.float64)
     loss = cross_entropy(logits, torch.tensor([0]))
     assert abs(loss.item() - (25 + math.log1p(math.exp(-25)))) < 1e-14
+
+
+def test_a_masked_question_that_is_answered_no_costs_nothing():
+    for way in (plainly, in_blocks):
+        x = torch.tensor([-math.inf, 1.0, math.inf], dtype=torch.float64, requires_grad=True)
+        with way():
+            loss = binary_cross_entropy(x, torch.tensor([0, 1, 1]), reduction="sum")
+        loss.backward()
+        assert loss.item() == pytest.approx(math.log1p(math.exp(-1)))
+        assert x.grad.tolist() == pytest.approx([0, -1 / (1 + math.e), 0])

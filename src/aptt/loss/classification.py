@@ -436,6 +436,8 @@ def binary_cross_entropy(
 
 def _binary(x: Tensor, t: Tensor, *, pos_weight: float | Tensor, smoothing: float) -> Tensor:
     t = t.to(x.dtype) * (1 - smoothing) + smoothing / 2
+    largest = torch.finfo(x.dtype).max
+    x = x.clamp(-largest, largest)  # the part that is not asked for is 0 times it, and infinite
     no = F.softplus(x, threshold=_LINEAR)
     return (1 - t) * no + pos_weight * t * F.softplus(-x, threshold=_LINEAR)
 
