@@ -197,6 +197,30 @@ def test_any_level(kind, level):
     assert (level * gradient.double() - slope).norm() < 1e-5 * slope.norm()
 
 
+@pytest.mark.parametrize("level", [1e-20, 1e19])
+@each_loss
+def test_levels_whose_squares_leave_single_precision(kind, level):
+    e, s = (level * v.float() for v in _noisy(2, 4000, decibels=20))
+    want, *slopes = _value_and_gradient(partial(_ratio, kind), e.double(), s.double())
+    found, *gradients = _value_and_gradient(partial(LOSSES[kind], reduction="none"), e, s)
+    torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-4)
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        assert (gradient.double() - slope).norm() < 1e-5 * slope.norm()
+
+
+@pytest.mark.parametrize(("decibels", "gain"), [(60, 3.0), (70, 0.2), (50, -1.0), (75, 1.0)])
+@each_loss
+def test_single_precision_keeps_what_almost_cancels(kind, decibels, gain):
+    # the gradient of SI-SDR is what is left of e and s once they point the same way
+    e, s = (v.float() for v in _noisy(2, 4000, decibels=decibels, gain=gain))
+    want, slope, _ = _value_and_gradient(partial(_ratio, kind), e.double(), s.double())
+    found, gradient, _ = _value_and_gradient(
+        partial(LOSSES[kind], cap=120.0, reduction="none"), e, s
+    )
+    torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-3)
+    assert (gradient.double() - slope).norm() < 1e-3 * slope.norm()
+
+
 @pytest.mark.parametrize("cap", [10.0, 30.0, 100.0, 120.0])
 @each_loss
 def test_perfection_is_worth_the_cap(kind, cap):
@@ -314,12 +338,15 @@ def test_a_silent_estimate_is_no_refuge():
 
 @each_loss
 def test_a_constant_is_silent_once_its_mean_is_gone(kind):
-    e = _random(1, 1000).float()
-    s = torch.full_like(e, 0.3)
-    loss, gradient, _ = _value_and_gradient(partial(LOSSES[kind], zero_mean=True), e, s)
-    want = 10 * math.log10(e.double().var(correction=0).item())
-    assert loss.item() == pytest.approx(want, abs=1e-3)
-    assert (gradient * e).sum() > 0
+    for size in (997, 1000, 4001):
+        e = _random(1, size).float()
+        want = 10 * math.log10(e.double().var(correction=0).item())
+        for constant in (0.1, 0.3, 0.7, -1.1, 300.7):
+            s = torch.full_like(e, constant)
+            # what counts is the estimate, not what rounding left of the constant
+            loss, gradient, _ = _value_and_gradient(partial(LOSSES[kind], zero_mean=True), e + s, s)
+            assert loss.item() == pytest.approx(want, abs=1e-2)
+            assert (gradient * e).sum() > 0
 
 
 # ------------------------------------------------------------------------------ half types
