@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -47,7 +48,7 @@ def _alone() -> bool:
     return not there or torch.distributed.get_world_size() == 1
 
 
-class Balance(nn.Module):
+class Balance(nn.Module, ABC):
     """What a balancer is; a subclass makes its state in ``bind`` and answers in ``forward``."""
 
     def __init__(self, pool: Callable[[Tensor], Tensor] | None = over_ranks) -> None:
@@ -61,6 +62,7 @@ class Balance(nn.Module):
             raise ValueError("balance: got one that another sum has already, wanted one of its own")
         self.names = names
 
+    @abstractmethod
     def forward(
         self,
         values: Tensor,
@@ -69,7 +71,6 @@ class Balance(nn.Module):
         at: At | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The weights that count, detached, and what to add to the total besides the terms."""
-        raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balance:
         super()._apply(lambda t: follow(fn, t), recurse)

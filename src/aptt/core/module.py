@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,10 @@ class LossModule(nn.Module):
         return ", ".join(f"{name}={_written(value)}" for name, value in self.options().items())
 
 
+@overload
+def per_class(values: Tensor | Sequence[float]) -> Tensor: ...
+@overload
+def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None: ...
 def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None:
     """Numbers per class, as a tensor; a list serves, as a configuration file would hold it."""
     if values is None or isinstance(values, Tensor):

@@ -235,7 +235,7 @@ class KeypointLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         if not isinstance(sigmas, str | float | int | Tensor):
-            sigmas = per_class(sigmas)  # type: ignore[assignment]  # there are some
+            sigmas = per_class(sigmas)
         _check_options(sigmas, mode, area_scale, reduction)
         super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
 
