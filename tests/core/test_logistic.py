@@ -34,3 +34,12 @@ def test_the_gradient_is_that_of_the_definition():
         (slope,) = torch.autograd.grad(nll(x, y).sum(), x)
         torch.testing.assert_close(slope, x.detach().sigmoid() - q)
         assert torch.autograd.gradgradcheck(lambda x, y=y: nll(x, y), x)
+
+
+def test_what_is_infinitely_sure_and_right_costs_nothing():
+    x = torch.tensor([-math.inf, math.inf], requires_grad=True)
+    cost = nll(x, torch.tensor([0.0, 1.0]))
+    cost.sum().backward()
+    assert cost.tolist() == [0, 0]
+    assert x.grad.tolist() == [0, 0]
+    assert nll(torch.tensor([math.nan]), torch.zeros(1)).isnan()

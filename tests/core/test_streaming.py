@@ -532,3 +532,16 @@ def test_what_is_removed_has_no_gradient_whatever_comes_from_above(loss, bad):
         (grad,) = torch.autograd.grad(values, x, up)
     assert (grad[3] == 0).all()
     assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+def test_what_is_removed_has_no_gradient_whatever_a_total_is_scaled_by(way, bad):
+    x = torch.linspace(-2, 2, 12, dtype=torch.float64, requires_grad=True)
+    weight = torch.ones(12, dtype=torch.float64)
+    weight[3] = 0
+    with way():
+        total = quality_focal_loss(x, torch.zeros(12), weight=weight, reduction="sum")
+    (grad,) = torch.autograd.grad(total, x, torch.tensor(bad, dtype=torch.float64))
+    assert grad[3] == 0
+    assert not grad[4].isfinite()

@@ -276,3 +276,18 @@ def test_a_masked_cell_is_background_in_blocks_as_well():
     torch.testing.assert_close(found[0], found[1])
     assert found[0][0].isfinite()
     assert (found[0][1][:, :, 4:6] == 0).all()
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
+def test_background_that_is_ruled_out_costs_nothing(alpha, way):
+    logits = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    logits[0, 0, 0] = torch.tensor([-torch.inf, torch.inf])
+    target = torch.tensor([[[[0.0, 1.0], [0.3, 1.0]]]], dtype=torch.float64)
+    logits.requires_grad_()
+    with way():
+        loss = heatmap_loss(logits, target, kind="focal", alpha=alpha, reduction="none")
+    loss.sum().backward()
+    assert loss[0, 0, 0].tolist() == [0, 0]
+    assert logits.grad[0, 0, 0].tolist() == [0, 0]
+    assert (logits.grad[0, 0, 1] != 0).all()

@@ -117,6 +117,21 @@ def test_whether_the_share_has_a_slope_is_said(detach, expected):
     assert gradient.item() == pytest.approx(expected, abs=5e-4)
 
 
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("loss_fn", [varifocal_loss, quality_focal_loss])
+def test_infinitely_sure_and_right_costs_nothing(loss_fn, way):
+    # 0 * inf elsewhere: a class masked by -inf makes the loss NaN
+    logits = torch.tensor([-math.inf, math.inf, 1.0], dtype=torch.float64)
+    target = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
+    with way():
+        found = loss_fn(logits, target, reduction="none")
+        slopes = _gradient(lambda x: loss_fn(x, target, reduction="none"), logits)
+    assert found[:2].tolist() == [0, 0]
+    assert slopes[:2].tolist() == [0, 0]
+    torch.testing.assert_close(found[2], loss_fn(logits[2], target[2]))
+    assert slopes[2] > 0
+
+
 def test_what_the_mean_counts():
     logits, target = _scores()
     weight = torch.linspace(0, 2, 200, dtype=torch.float64)

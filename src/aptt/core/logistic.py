@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["nll", "softplus", "softplus_into"]
+__all__ = ["finite", "focal", "nll", "softplus", "softplus_into"]
 
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
+
+
+def finite(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """``x``, with the largest number for infinity: 0 times it is 0 then."""
+    largest = torch.finfo(x.dtype).max
+    return torch.clamp(x, -largest, largest, out=out)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -26,8 +32,15 @@ def softplus_into(out: Tensor, x: Tensor) -> Tensor:
     return out
 
 
+def focal(m: Tensor, gamma: float) -> Tensor:
+    """(1 - p)**gamma * -log p, by the margin: the log-odds of the right answer."""
+    cost = softplus(-m)
+    return cost if gamma == 0 else torch.exp(-gamma * softplus(m)) * cost
+
+
 def nll(x: Tensor, y: Tensor) -> Tensor:
     """The cross-entropy against a target from 0 to 1; no difference of nearly equal numbers."""
+    x = finite(x)
     flip = y > 0.5  # seen from the other answer: nll(x, y) = nll(-x, 1 - y)
     z, t = torch.where(flip, -x, x), torch.where(flip, 1 - y, y)
     return softplus(z) - t * z

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from aptt.core.logistic import focal, nll, softplus, softplus_into
 from aptt.core.softmax import margin, on_class_axis, shifted
 from aptt.core.streaming import Formula, Work, evaluate, exp_
 
@@ -53,7 +53,7 @@ def _indexed(
     x, w = _removed(x, w)
     classes = on_class_axis(torch.arange(x.shape[1], device=x.device), x)
     t = (classes == y.unsqueeze(1)).to(x.dtype)
-    cost = None if gamma is None else t * _focal(margin(x, y), gamma).unsqueeze(1)
+    cost = None if gamma is None else t * focal(margin(x, y), gamma).unsqueeze(1)
     return _summed(torch.softmax(x, 1), t, w, cost)
 
 
@@ -66,11 +66,9 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: floa
     if gamma is not None and softmax:
         cost = t * torch.where(t > 0, -torch.log_softmax(x, 1), 0.0)
     elif gamma:
-        cost = _focal((2 * t - 1) * x, gamma)
+        cost = focal((2 * t - 1) * x, gamma)
     elif gamma is not None:
-        right = x.isinf() & (t == (x > 0))  # a masked class, whose terms are 0 times infinity
-        z = x.masked_fill(right, 0.0)
-        cost = torch.where(right, 0.0, t * _softplus(-z) + (1 - t) * _softplus(z))
+        cost = nll(x, t)
     return _summed(torch.softmax(x, 1) if softmax else torch.sigmoid(x), t, w, cost)
 
 
@@ -80,22 +78,12 @@ def _summed(p: Tensor, t: Tensor, w: Tensor | None, cost: Tensor | None) -> Tens
     return (sums if w is None else sums * w.unsqueeze(-1)).sum(2)
 
 
-def _softplus(x: Tensor) -> Tensor:
-    return F.softplus(x, threshold=40)  # which is x from there on, to float64's last digit
-
-
-def _focal(m: Tensor, gamma: float) -> Tensor:
-    """The cost of a pixel by its margin, the log-odds of the right answer."""
-    nll = _softplus(-m)
-    return nll if gamma == 0 else torch.exp(-gamma * _softplus(m)) * nll
-
-
-def _lift(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
+def _lift(miss: Tensor, cost: Tensor, gamma: float) -> Tensor:
     """Minus d cost / d margin over ``miss``, which is 1 - q."""
     if gamma == 0:
         return torch.ones_like(miss)
     tiny = torch.finfo(miss.dtype).tiny
-    return miss**gamma * (1 + gamma * (1 - miss) * (nll / miss.clamp_min(tiny)))
+    return miss**gamma * (1 + gamma * (1 - miss) * (cost / miss.clamp_min(tiny)))
 
 
 # By hand. A mask is looked at only where that costs no host sync.
@@ -123,8 +111,8 @@ def _indexed_forward(
     kept: tuple[Tensor, ...] = (top, share)
     if gamma is not None:
         miss = rest * share
-        nll = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
-        parts[3] = nll * miss**gamma if gamma else nll
+        cost = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
+        parts[3] = cost * miss**gamma if gamma else cost
         kept = (top, share, miss)
     for column, part in parts.items():
         part = part if w is None else part * w
@@ -164,8 +152,8 @@ def _indexed_backward(
     (miss,) = more
     lift = up[..., 3].to(x.dtype).gather(1, y).unsqueeze(1)
     if gamma:
-        nll = (top - x.gather(1, at)) - share.log()
-        lift = lift * _lift(miss, torch.where(miss < 0.5, -torch.log1p(-miss), nll), gamma)
+        cost = (top - x.gather(1, at)) - share.log()
+        lift = lift * _lift(miss, torch.where(miss < 0.5, -torch.log1p(-miss), cost), gamma)
     right = mine * (by_prediction.squeeze(2).gather(1, y).unsqueeze(1) - mean) + extra
     right -= lift * miss
     torch.sub(by_prediction, mean.sub_(lift), out=out).mul_(p)
@@ -197,10 +185,10 @@ def _dense_cost(x: Tensor, t: Tensor, work: Work, *, softmax: bool, gamma: float
         return gap.masked_fill_(t == 0, 0.0).mul_(t)  # a masked class has an infinite gap
     if gamma:
         m = torch.mul(t, 2).sub_(1).mul_(x)
-        nll = torch.ops.aten.softplus.out(-m, 1, 40, out=cost)
-        return nll.mul_(m.neg_().sigmoid_().pow_(gamma))
+        cost = softplus_into(cost, -m)
+        return cost.mul_(m.neg_().sigmoid_().pow_(gamma))
     # softplus(-|x|), and |x| as far as its sign is wrong: no difference of large numbers
-    torch.ops.aten.softplus.out(x.abs().neg_(), 1, 40, out=cost)
+    softplus_into(cost, x.abs().neg_())
     above = x.relu().masked_fill_(t == 1, 0.0)  # infinite logits: not 0 times infinity
     below = (-x).relu_().masked_fill_(t == 0, 0.0)
     return cost.add_(above.addcmul_(above, t, value=-1)).add_(below.mul_(t))
@@ -237,7 +225,7 @@ def _dense_backward(
             sign = torch.mul(t, 2, out=q).sub_(1)
             miss = torch.sigmoid(-sign * x)
             out.sub_(
-                sign.mul_(miss).mul_(_lift(miss, _softplus(-(2 * t - 1) * x), gamma)) * by_cost
+                sign.mul_(miss).mul_(_lift(miss, softplus(-(2 * t - 1) * x), gamma)) * by_cost
             )
         else:
             out.addcmul_(p.sub_(p * t).sub_(torch.sigmoid(-x).mul_(t)), by_cost)

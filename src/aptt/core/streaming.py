@@ -418,9 +418,15 @@ def _weighted(up: Tensor, weight: Tensor | None, block: _Block) -> tuple[Tensor,
     return up * here, ~keep
 
 
-def _scaled(grad: Tensor, up: Tensor) -> Tensor:
-    """``grad`` times a number, in place; by 1 nothing need be done, where looking is no sync."""
-    return grad if up.device.type == "cpu" and float(up) == 1 else grad.mul_(up)
+def _scaled(grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
+    """``grad`` times a number, in place, and 0 where the weight is, whatever the number."""
+    looks = up.device.type == "cpu"  # elsewhere it would be a sync
+    if looks and float(up) == 1:
+        return grad
+    grad.mul_(up)
+    if weight is not None and not (looks and math.isfinite(up)):
+        grad.masked_fill_(_across(weight, grad) == 0, 0.0)
+    return grad
 
 
 class _Walk(torch.autograd.Function):
@@ -448,7 +454,7 @@ class _Walk(torch.autograd.Function):
             again = torch.is_grad_enabled()
             (grad,) = torch.autograd.grad(value, x, up, create_graph=again)
         elif ctx.taken:  # given away, so it serves once; a second backward walks again
-            grad = _scaled(ctx.taken.pop(), up)
+            grad = _scaled(ctx.taken.pop(), up, weight)
         else:
             grad = run.walk_back(x, weight, sides, kept, up)
         return (None, grad, None, *(None for _ in sides))

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from aptt.core.logistic import finite, softplus
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -178,7 +178,7 @@ def _hard(
 ) -> Tensor:
     z, shift = _logits(x, adjustment, form)
     scale = 1.0 if class_weight is None else class_weight[y]
-    loss = (1 - form.smoothing) * scale * F.softplus(-margin(z, y), threshold=_LINEAR)
+    loss = (1 - form.smoothing) * scale * softplus(-margin(z, y))
     if form.smoothing or form.z_loss:
         loss = loss + _extras(z, shift, *_log_sum(z), scale, class_weight, form)
     return loss
@@ -436,10 +436,9 @@ def binary_cross_entropy(
 
 def _binary(x: Tensor, t: Tensor, *, pos_weight: float | Tensor, smoothing: float) -> Tensor:
     t = t.to(x.dtype) * (1 - smoothing) + smoothing / 2
-    largest = torch.finfo(x.dtype).max
-    x = x.clamp(-largest, largest)  # the part that is not asked for is 0 times it, and infinite
-    no = F.softplus(x, threshold=_LINEAR)
-    return (1 - t) * no + pos_weight * t * F.softplus(-x, threshold=_LINEAR)
+    x = finite(x)  # the part that is not asked for is 0 times it
+    no = softplus(x)
+    return (1 - t) * no + pos_weight * t * softplus(-x)
 
 
 def _binary_backward(
@@ -461,7 +460,6 @@ def _binary_backward(
 
 
 _BINARY = Formula(_binary, backward=_binary_backward)
-_LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
 def _check_binary_options(

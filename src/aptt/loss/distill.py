@@ -35,8 +35,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from aptt.core.logistic import softplus
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
 from aptt.core.shapes import (
@@ -230,7 +230,6 @@ class Form(NamedTuple):
 # ---------------------------------------------------------------------------- the definition
 
 _MASKED = -1e4  # the log-probability of a class masked by -inf
-_LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
 def _log_softmax(z: Tensor, temperature: float) -> Tensor:
@@ -278,7 +277,7 @@ def _mixed(
     diverge: Diverge, lp: Tensor, lq: Tensor, x: Tensor, y: Tensor | None, form: Form
 ) -> Tensor:
     loss = form.soft * _never_negative(diverge(lp, lq, form.beta))
-    return loss if y is None else loss + form.hard * F.softplus(-margin(x, y), threshold=_LINEAR)
+    return loss if y is None else loss + form.hard * softplus(-margin(x, y))
 
 
 def _whole(

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import softplus, softplus_into
+from aptt.core.logistic import focal, softplus_into
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -167,11 +167,6 @@ def _rows(
     return _SOFTMAX, x, y, w, alpha
 
 
-def _focal(m: Tensor, gamma: float) -> Tensor:
-    nll = softplus(-m)
-    return nll if gamma == 0 else torch.exp(-gamma * softplus(m)) * nll
-
-
 def _slope(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
     """Minus d loss / d margin, where ``miss`` is 1 - p."""
     return miss**gamma * (gamma * (1 - miss) * nll + miss)
@@ -179,7 +174,7 @@ def _slope(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
 
 def _sigmoid(x: Tensor, y: Tensor, *, alpha: Tensor | float | None, gamma: float) -> Tensor:
     y = y.to(x.dtype)
-    loss = _focal((2 * y - 1) * x, gamma)
+    loss = focal((2 * y - 1) * x, gamma)
     return loss if alpha is None else loss * (alpha * y + (1 - alpha) * (1 - y))
 
 
@@ -221,7 +216,7 @@ def _sigmoid_backward(
 
 
 def _softmax(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) -> Tensor:
-    loss = _focal(margin(x, y), gamma)
+    loss = focal(margin(x, y), gamma)
     return loss if alpha is None else loss * alpha[y]
 
 

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from aptt.core.gaussian import gaussian_maps
+from aptt.core.logistic import finite, softplus, softplus_into
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_choice, check_floating, check_number, check_range, check_shapes
@@ -164,9 +164,9 @@ def _square_backward(
 
 def _focal(x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float) -> Tensor:
     peak = y == 1 if positive is None else positive
-    wrong = torch.where(peak, -x, x)
-    nll = F.softplus(wrong, threshold=_LINEAR)
-    miss = torch.exp(-alpha * F.softplus(-wrong, threshold=_LINEAR))
+    wrong = finite(torch.where(peak, -x, x))
+    nll = softplus(wrong)
+    miss = torch.exp(-alpha * softplus(-wrong))
     return nll * miss * (1 - torch.where(peak, 0.0, y)) ** beta
 
 
@@ -178,7 +178,7 @@ def _missed(
     if peak is not None:
         wrong = torch.mul(peak, -2, out=work("miss", x)).add_(1).mul_(x)  # a sign: x may be -inf
         far = torch.addcmul(y, y, peak, value=-1, out=work("far", x))
-    nll = torch.ops.aten.softplus.out(wrong, 1, _LINEAR, out=work("nll", x))
+    nll = softplus_into(work("nll", x), wrong)
     miss = torch.sigmoid(wrong, out=work("miss", x))
     far = torch.sub(far, 1, out=work("far", x))
     return peak, nll, miss, _power_(far, beta) if beta in (2, 4) else _power_(far.neg_(), beta)
@@ -256,7 +256,6 @@ def _survey(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor
 
 _SQUARE = Formula(_square, _square_forward, _square_backward, block=2**17)
 _FOCAL = Formula(_focal, _focal_forward, _focal_backward, block=2**17)
-_LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
 def _adaptive_wing(x: Tensor, y: Tensor) -> Tensor:

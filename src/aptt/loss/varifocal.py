@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import nll, softplus, softplus_into
+from aptt.core.logistic import finite, nll, softplus, softplus_into
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -225,7 +225,7 @@ def _check_negatives(y: Tensor, positive: Tensor | None, weight: Tensor | None) 
 def _varifocal(
     x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, gamma: float, detach: bool
 ) -> Tensor:
-    y = y.to(x.dtype)
+    x, y = finite(x), y.to(x.dtype)
     fade = torch.exp(-gamma * softplus(-x)) if gamma else torch.ones_like(x)
     fade = alpha * (fade.detach() if detach else fade)
     return torch.where(y > 0 if positive is None else positive, y, fade) * nll(x, y)
@@ -241,6 +241,7 @@ def _varifocal_forward(
     gamma: float,
     detach: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    x = finite(x, out=work("finite", x))
     q, negative = _qualities(x, work, y, positive)
     fade = torch.sigmoid(x, out=work("p", x)).pow_(gamma)
     share = torch.addcmul(q, fade, negative, value=alpha, out=fade)
@@ -259,6 +260,7 @@ def _varifocal_slope(
     detach: bool,
 ) -> Tensor:
     # share (p - q + negative gamma (1 - p) softplus(x)), where share is q or alpha p**gamma
+    x = finite(x, out=work("finite", x))
     q, negative = _qualities(x, work, y, positive)
     p = torch.sigmoid(x, out=work("p", x))
     share = torch.pow(p, gamma, out=work("share", x))
@@ -292,6 +294,7 @@ def _quality(x: Tensor, y: Tensor, *, beta: float) -> Tensor:
 def _quality_forward(
     x: Tensor, work: Work, y: Tensor, *, beta: float
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    x = finite(x, out=work("finite", x))
     q = y if y.dtype == x.dtype else work("q", x).copy_(y)
     loss = softplus_into(work("nll", x), x).addcmul_(x, q, value=-1)
     off = torch.sigmoid(x, out=work("p", x)).sub_(q)
@@ -301,6 +304,7 @@ def _quality_forward(
 def _quality_slope(out: Tensor, x: Tensor, work: Work, y: Tensor, *, beta: float) -> Tensor:
     # with off = p - q: |off|**beta nll has the slope |off|**(beta - 2) off
     # (off**2 + beta p (1 - p) nll)
+    x = finite(x, out=work("finite", x))
     q = y if y.dtype == x.dtype else work("q", x).copy_(y)
     p = torch.sigmoid(x, out=work("p", x))
     off = torch.sub(p, q, out=work("off", x))
