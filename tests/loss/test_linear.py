@@ -628,3 +628,11 @@ def test_a_target_that_is_no_index_is_refused(loss, dtype):
 def test_a_scale_without_end_and_a_lone_number_are_refused(hidden, options, naming):
     with pytest.raises(ValueError, match=naming):
         linear_cross_entropy(hidden, torch.ones(V, D), torch.ones(2, dtype=torch.int64), **options)
+
+
+def test_a_head_without_classes_and_a_chunk_that_is_no_number_are_named():
+    hidden, target = torch.zeros(2, 4), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"weight: got shape \(0, 4\), wanted at least one class"):
+        linear_cross_entropy(hidden, torch.zeros(0, 4), target)
+    with pytest.raises(ValueError, match="chunk: got True"):
+        linear_cross_entropy(hidden, torch.zeros(3, 4), target, chunk=True)

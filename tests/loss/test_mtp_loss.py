@@ -317,3 +317,17 @@ def test_packed_targets_that_are_no_index_are_refused():
     documents = torch.zeros(B, T, dtype=torch.int64)
     with pytest.raises(TypeError, match=r"target: got torch\.bool"):
         multi_token_loss(_heads(1), _tokens()[:, 1:] > 0, document_ids=documents)
+
+
+@pytest.mark.parametrize(
+    ("module", "option"),
+    [
+        *((m, o) for m in (MTPLoss, LinearMTPLoss) for o in ("label_smoothing", "z_loss")),
+        *((m, "softcap") for m in (MTPLoss, LinearMTPLoss)),
+        (LinearMTPLoss, "scale"),
+        (LinearMTPLoss, "chunk"),
+    ],
+)
+def test_bad_options_are_refused_when_they_are_given(module, option):
+    with pytest.raises(ValueError, match=f"{option}: got -1"):
+        module(**{option: -1})

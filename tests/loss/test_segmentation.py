@@ -603,6 +603,20 @@ def test_wrong_calls_are_told_apart(logits, target, options, words):
         dice_loss(torch.zeros(logits), torch.zeros(target, dtype=torch.long), **options)
 
 
+@pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])
+def test_weights_that_weigh_nothing_sensible_are_named(wrong):
+    weight = torch.tensor([[1.0, 1.0, wrong, 0.0]])
+    with pytest.raises(ValueError, match=r"pixel_weight: got .* at least 0"):
+        dice_loss(torch.zeros(1, 3, 4), torch.zeros(1, 4, dtype=torch.long), pixel_weight=weight)
+
+
+def test_soft_classes_have_no_value_that_removes_a_pixel():
+    # one channel of a softmax cannot be removed alone
+    target = torch.full((1, 3, 4), 1 / 3)
+    with pytest.raises(ValueError, match="ignore_index: got 255 with soft targets"):
+        dice_loss(torch.zeros(1, 3, 4), target, ignore_index=255)
+
+
 def test_targets_out_of_range_are_named():
     with pytest.raises(ValueError, match="class 3, wanted 0 to 2"):
         dice_loss(torch.zeros(1, 3, 4), torch.full((1, 4), 3))

@@ -224,9 +224,7 @@ def _dense_backward(
         elif gamma:
             sign = torch.mul(t, 2, out=q).sub_(1)
             miss = torch.sigmoid(-sign * x)
-            out.sub_(
-                sign.mul_(miss).mul_(_lift(miss, softplus(-(2 * t - 1) * x), gamma)) * by_cost
-            )
+            out.sub_(sign.mul_(miss).mul_(_lift(miss, softplus(-(2 * t - 1) * x), gamma)) * by_cost)
         else:
             out.addcmul_(p.sub_(p * t).sub_(torch.sigmoid(-x).mul_(t)), by_cost)
     if w is not None:

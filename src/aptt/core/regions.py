@@ -19,6 +19,7 @@ from aptt.core.shapes import (
     check_range,
     check_shapes,
     check_vector,
+    check_weights,
 )
 from aptt.core.streaming import streams, widen
 
@@ -173,6 +174,11 @@ def aligned(
         check_classes(t, x.shape[1], ignored)
         keep = t != ignored
     elif ignore_index is not None:
+        if mode == "multiclass":
+            raise ValueError(
+                f"ignore_index: got {ignore_index} with soft targets, of which no single value is "
+                "a pixel; wanted None, and pixel_weight=0 where pixels are to be removed"
+            )
         keep = t != ignore_index
     if keep is not None:
         if streams(x, ()) and keep.device.type == "cpu" and bool(keep.all()):
@@ -187,6 +193,7 @@ def aligned(
         extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(dtype)
         extra = extra if indexed else extra.unsqueeze(1)
         w = extra if keep is None else torch.where(keep, extra, 0)
+        check_weights(pixel_weight=w)
     if hard and not indexed:
         check_binary(t if w is None else t.masked_fill(w == 0, 0), None)
     elif not indexed:

@@ -24,6 +24,7 @@ __all__ = [
     "check_range",
     "check_shapes",
     "check_vector",
+    "check_weights",
     "class_axis",
     "indexed_axis",
     "is_readable",
@@ -220,7 +221,7 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
 
 def check_chunk(chunk: int | None) -> None:
     """Hold the size of a chunk to a whole number of tokens, or to None."""
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+    if chunk is not None and (type(chunk) is not int or chunk < 1):  # True is no number
         raise ValueError(f"chunk: got {chunk!r}, wanted a number of tokens, at least 1, or None")
 
 
@@ -246,6 +247,18 @@ def check_range(
         raise ValueError(
             f"{name}: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
         )
+
+
+def check_weights(**weights: Tensor) -> None:
+    """Refuse weights below 0 and those that are not finite; in eager mode on CPU."""
+    for name, t in weights.items():
+        if not is_readable(t):
+            continue
+        wrong = ~((t >= 0) & (t < math.inf))
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{name}: got {t[wrong][0].item()}, wanted finite numbers of at least 0"
+            )
 
 
 def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:

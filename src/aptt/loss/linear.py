@@ -283,7 +283,7 @@ class LinearCrossEntropyLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(label_smoothing, z_loss, softcap, reduction)
-        _check_cut(scale, chunk)
+        check_cut(scale, chunk)
         super().__init__(
             class_weight=per_class(class_weight),
             ignore_index=ignore_index,
@@ -338,7 +338,7 @@ def _tokens(
 ) -> _Tokens:
     """The tokens one after the other, and every shape held to the others."""
     check_floating(hidden=hidden)
-    _check_cut(scale, chunk)
+    check_cut(scale, chunk)
     if hidden.ndim == 0:
         raise ValueError("hidden: got a number, wanted hidden states, (..., D)")
     if not target.is_floating_point():
@@ -351,6 +351,8 @@ def _tokens(
                 f"weight: got shape {tuple(weight.shape)} for hidden states {tuple(hidden.shape)}, "
                 f"wanted (V, {size}), one row a class"
             )
+        if len(weight) == 0:
+            raise ValueError(f"weight: got shape {tuple(weight.shape)}, wanted at least one class")
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ValueError(
                 f"bias: got shape {tuple(bias.shape)}, wanted ({len(weight)},), one number a class"
@@ -438,7 +440,7 @@ def _check_range(y: Tensor, tokens: _Tokens, ignore_index: int) -> None:
         check_classes(y, tokens.classes, ignore_index)
 
 
-def _check_cut(scale: float, chunk: int | None) -> None:
+def check_cut(scale: float, chunk: int | None) -> None:
     if not 0 < scale < math.inf:
         raise ValueError(f"scale: got {scale}, wanted a positive number")
     check_chunk(chunk)

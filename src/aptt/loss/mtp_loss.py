@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_choice, check_indices, check_number, check_shapes
-from aptt.loss.classification import cross_entropy
-from aptt.loss.linear import linear_cross_entropy
+from aptt.loss.classification import checked_form, cross_entropy
+from aptt.loss.linear import check_cut, linear_cross_entropy
 
 __all__ = [
     "LinearMTPLoss",
@@ -453,6 +453,7 @@ class MTPLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         _check_options(mtp_depth, mtp_lambda, denominator, labels, reduction)
+        checked_form(label_smoothing, z_loss, softcap, reduction)
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,
@@ -506,6 +507,8 @@ class LinearMTPLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         _check_options(mtp_depth, mtp_lambda, denominator, labels, reduction)
+        checked_form(label_smoothing, z_loss, softcap, reduction)
+        check_cut(scale, chunk)
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,
