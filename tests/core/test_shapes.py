@@ -180,6 +180,9 @@ def test_options_are_held_to_their_ranges_and_names():
         check_number("gamma", float("inf"))
     with _raises("alpha: got nan, wanted a number between 0 and 1"):
         check_number("alpha", float("nan"), 0.0, 1.0)
+    for wrong in ("0.5", None, [0.5]):
+        with _raises(f"alpha: got {wrong!r}, wanted a number between 0 and 1", TypeError):
+            check_number("alpha", wrong, 0.0, 1.0)
     with _raises("mode: got 'c', wanted 'a', 'b' or a callable"):
         check_choice("mode", "c", ("a", "b"), also="a callable")
     with _raises("x: got torch.int64, wanted a floating dtype", TypeError):

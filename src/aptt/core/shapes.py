@@ -213,9 +213,13 @@ def check_indices(**tensors: Tensor) -> None:
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
     """Hold an option to a closed range, and to finite numbers."""
-    if not low <= value <= high or value == math.inf:
-        wanted = f"between {low:g} and {high:g}"
-        wanted = wanted if high < math.inf else f"at least {low:g}, and finite"
+    wanted = f"between {low:g} and {high:g}"
+    wanted = wanted if high < math.inf else f"at least {low:g}, and finite"
+    try:
+        fits = low <= value <= high and value != math.inf
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, wanted a number {wanted}") from None
+    if not fits:
         raise ValueError(f"{name}: got {value}, wanted a number {wanted}")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aptt.cli.mistakes import Mistake, needs_extra
+from aptt.cli.mistakes import Mistake, needs_extra, pick
 
 __all__ = ["configure", "run"]
 
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if chosen is None:
         raise Mistake(f"{entry.name}: it is no loss that could be drawn")
     function, probe = chosen
+    vary = _varied(args.vary, function)
     others = []
     for name in args.against:
         other = curve_of(find(name))
@@ -47,14 +50,14 @@ def run(args: argparse.Namespace) -> int:
     with needs_extra("recipes"):
         from aptt.report.plotting import plot
     try:
-        plot(function, vary=_varied(args.vary), against=others, probe=probe).save(out)
+        plot(function, vary=vary, against=others, probe=probe).save(out)
     except (ValueError, TypeError, OSError) as error:
         raise Mistake(str(error).partition("\n")[0]) from error
     print(f"{entry.name} along {probe.across!r}: {out}")
     return 0
 
 
-def _varied(text: str | None) -> dict[str, list[Any]]:
+def _varied(text: str | None, function: Callable[..., Any]) -> dict[str, list[Any]]:
     from aptt.cli.naming import value
 
     if text is None:
@@ -62,4 +65,9 @@ def _varied(text: str | None) -> dict[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not equals or not name.isidentifier() or not values:
         raise Mistake(f"--vary: got {text!r}, wanted OPTION=A,B,...")
+    options = [p.name for p in inspect.signature(function).parameters.values() if p.kind is _OPTION]
+    name = pick("option", name, options)
     return {name: [value(each) for each in values.split(",")]}
+
+
+_OPTION = inspect.Parameter.KEYWORD_ONLY
