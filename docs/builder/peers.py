@@ -72,6 +72,12 @@ def _monai(name: str, kind: str, choices: Mapping[str, str] = {}, **options: Any
     return Peer("monai", name, _of("monai.losses", name), kind, options, {**_HALVES, **choices})
 
 
+def _auraloss(module: str, name: str, **options: Any) -> Peer:
+    return Peer(
+        "auraloss", name, _of(f"auraloss.{module}", name), "waveforms", options, dict(_HALVES)
+    )
+
+
 def _smp_peer(name: str, kind: str, **options: Any) -> Peer:
     return Peer("segmentation-models-pytorch", name, _smp(name), kind, options, _HALVES)
 
@@ -101,4 +107,8 @@ PEERS: tuple[Peer, ...] = (
     _smp_peer("DiceLoss", "masks", mode="multiclass"),
     _smp_peer("JaccardLoss", "masks", mode="multiclass"),
     _smp_peer("TverskyLoss", "masks", mode="multiclass"),
+    _auraloss("time", "SNRLoss"),
+    _auraloss("time", "SISDRLoss"),
+    _auraloss("freq", "STFTLoss"),
+    _auraloss("freq", "MultiResolutionSTFTLoss"),
 )
