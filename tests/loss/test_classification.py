@@ -311,3 +311,35 @@ def test_a_masked_question_that_is_answered_no_costs_nothing():
         loss.backward()
         assert loss.item() == pytest.approx(math.log1p(math.exp(-1)))
         assert x.grad.tolist() == pytest.approx([0, -1 / (1 + math.e), 0])
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("height", [0.01, 1.0, 4.0, 8.0, 20.0])
+def test_a_capped_logit_keeps_the_digits_of_its_slope(way, height):
+    # 1 - tanh**2 in float32: 6 % off at 8 caps, 0 from 9 on
+    x = torch.tensor([[5 * height, 0.3, -1.0], [-5 * height, 2.0, 0.5]], dtype=torch.float64)
+    target = torch.tensor([1, 0])
+    z = 5 * torch.tanh(x / 5)
+    by_logit = torch.softmax(z, 1) - F.one_hot(target, 3)
+    expected = by_logit / torch.cosh(x / 5) ** 2
+    x = x.float().requires_grad_()
+    with way():
+        cross_entropy(x, target, softcap=5.0, reduction="sum").backward()
+    torch.testing.assert_close(x.grad.double(), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+def test_a_masked_class_stays_masked_under_a_cap(way):
+    # tanh makes -softcap of it, and the class takes part again
+    x = _random(4, 5)
+    x[:, 3] = -torch.inf
+    target = torch.tensor([0, 1, 2, 4])
+    x.requires_grad_()
+    with way():
+        loss = cross_entropy(x, target, softcap=2.0)
+        (grad,) = torch.autograd.grad(loss, x)
+    rest = [0, 1, 2, 4]
+    expected = cross_entropy(x[:, rest], torch.arange(4), softcap=2.0)
+    torch.testing.assert_close(loss, expected)
+    assert (grad[:, 3] == 0).all()
+    assert (grad[:, rest] != 0).all()

@@ -171,14 +171,23 @@ def slope_(
 
 
 def cap(x: Tensor, form: Form) -> Tensor:
-    """The logits, bounded to ``(-softcap, softcap)`` where that is asked for."""
-    return x if form.softcap is None else form.softcap * torch.tanh(x / form.softcap)
+    """The logits, bounded to ``(-softcap, softcap)`` where that is asked for; -inf stays."""
+    if form.softcap is None:
+        return x
+    u = x / form.softcap
+    bounded = torch.tanh(u)
+    if torch.is_grad_enabled():  # 1 - tanh**2 has no digits left where tanh is nearly 1
+        side = torch.where(u < 0, -1.0, 1.0)
+        again = side * (1 - 2 * torch.sigmoid(-2 * side * u))
+        bounded = again + (bounded - again).detach()
+    return torch.where(x == -torch.inf, x, form.softcap * bounded)
 
 
 def uncap_(out: Tensor, x: Tensor, form: Form) -> None:
     """Turn a gradient with respect to ``cap(x)`` into one with respect to ``x``."""
     if form.softcap is not None:
-        out *= 1 - torch.tanh(x / form.softcap).square_()
+        e = (x / form.softcap).abs_().mul_(-2).exp_()
+        out *= 4 * e / (1 + e).square_()
 
 
 def _within(y: Tensor, z: Tensor, start: int | None) -> tuple[Tensor, Tensor | None]:

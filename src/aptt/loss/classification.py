@@ -78,7 +78,7 @@ def cross_entropy(
         label_smoothing: the share of the target's mass spread evenly over the classes, those
             masked by -inf left out. In [0, 1].
         z_loss: the factor of ``logsumexp(z)**2``, which keeps the normaliser near 0.
-        softcap: bounds the logits to ``(-softcap, softcap)``.
+        softcap: bounds the logits to ``(-softcap, softcap)``; a class masked by -inf stays masked.
         logit_adjustment: ``(C,)``, added to the logits in training: ``tau * log(prior)`` for
             classes that are rare in training and count equally in use.
         class_dim: the class axis, where the shapes leave it open.
