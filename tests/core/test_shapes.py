@@ -1,5 +1,6 @@
 """Axes are found or asked for, and every error names the argument, what came, what was wanted."""
 
+import math
 import re
 
 import pytest
@@ -16,11 +17,14 @@ from aptt.core.shapes import (
     check_classes,
     check_floating,
     check_number,
+    check_positive,
     check_range,
     check_shapes,
     check_vector,
     class_axis,
+    kept,
     split_axis,
+    taken_classes,
 )
 
 
@@ -255,3 +259,45 @@ def test_the_first_wrong_row_of_boxes_is_named():
         check_boxes(good, turned, None, ordered=True)
     check_boxes(good, turned, torch.tensor([1.0, 1.0, 0.0]), ordered=True)
     check_boxes(turned, good, None, ordered=True)  # a prediction may be inside out
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_an_index_that_a_dtype_does_not_hold_is_not_taken_for_another(dtype):
+    # torch compares in the dtype of the tensor: uint8 156 == -100
+    target = torch.arange(90, 100).to(dtype)
+    near = -100 if dtype == torch.uint8 else torch.iinfo(dtype).max + 1
+    if dtype == torch.uint8:
+        target += 60
+        assert (target == 156).any()
+    if dtype != torch.int64:
+        assert kept(target, near).all()
+    found, keep = taken_classes(target, 200, int(target[3]))
+    assert found.dtype == torch.int64
+    assert keep.tolist() == [i != 3 for i in range(10)]
+    assert found.tolist() == [0 if i == 3 else int(target[i]) for i in range(10)]
+
+
+def test_narrow_indices_are_compared_with_numbers_that_they_do_not_hold():
+    check_classes(torch.tensor([3, -100, 7], dtype=torch.int8), 200, -100)
+    with _raises("target: got class -3, wanted 0 to 199 or ignore_index=-100"):
+        check_classes(torch.tensor([3, -100, -3], dtype=torch.int8), 200, -100)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_positive_number_is_above_0_and_finite(value):
+    check_positive("scale", 1e-30)
+    with _raises(f"scale: got {value}, wanted a positive number"):
+        check_positive("scale", value)
+    with _raises("scale: got '1', wanted a positive number", TypeError):
+        check_positive("scale", "1")
+
+
+def test_what_is_no_tensor_is_named():
+    with _raises("weight: got list, wanted a tensor", TypeError):
+        check_shapes(logits=(torch.zeros(2), "N"), weight=([1.0, 1.0], "N"))
+    with _raises("x: got float, wanted a tensor", TypeError):
+        check_floating(x=1.0)
+    with _raises("weight: got list, wanted a tensor", TypeError):
+        check_vector("weight", [1.0, 1.0], torch.zeros(3, 2))
+    with _raises("weight: got torch.complex64, wanted a floating dtype", TypeError):
+        check_vector("weight", torch.ones(2, dtype=torch.complex64), torch.zeros(3, 2))

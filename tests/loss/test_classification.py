@@ -343,3 +343,37 @@ def test_a_masked_class_stays_masked_under_a_cap(way):
     torch.testing.assert_close(loss, expected)
     assert (grad[:, 3] == 0).all()
     assert (grad[:, rest] != 0).all()
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("options", [{"weight": torch.tensor([1.0, 0, 1])}, {"label_smoothing": 1}])
+def test_a_masked_class_may_weigh_nothing(options, way):
+    # 0 * inf makes the whole mean NaN
+    x = torch.tensor([[1.0, -torch.inf, 2.0], [0.5, 0.1, 0.3]], requires_grad=True)
+    target = torch.tensor([1, 2])
+    with way():
+        loss = cross_entropy(x, target, **options)
+        (grad,) = torch.autograd.grad(loss, x)
+    assert loss.isfinite()
+    assert grad.isfinite().all()
+    with way():
+        assert cross_entropy(x, target, label_smoothing=0.5).isinf()
+        assert cross_entropy(x * torch.nan, target, **options).isnan()
+
+
+def test_small_integers_are_not_ignored_for_what_they_wrap_to():
+    # -100 is 156 as uint8: 0 for the whole class
+    x, target = _random(4, 200), torch.full((4,), 156)
+    found = cross_entropy(x, target.to(torch.uint8))
+    torch.testing.assert_close(found, F.cross_entropy(x, target))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_shapes_and_numbers_may_be_symbols_of_one_graph(smoothing):
+    target = torch.arange(20) % 5
+    graph = torch.compile(cross_entropy, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (20, 12, 7):
+        x = _random(n, 5)
+        found = graph(x, target[:n], label_smoothing=smoothing, z_loss=0.01 * n)
+        expected = cross_entropy(x, target[:n], label_smoothing=smoothing, z_loss=0.01 * n)
+        torch.testing.assert_close(found, expected)

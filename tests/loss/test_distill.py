@@ -552,3 +552,43 @@ def test_the_rest_of_the_classes_may_be_far_below_a_chosen_one(divergence):
     loss.backward()
     assert loss.isfinite()
     assert x.grad.isfinite().all()
+
+
+def test_log_probabilities_that_were_stored_in_half_precision_are_taken():
+    g = torch.Generator().manual_seed(0)
+    top = (6 * torch.randn(500, 64, generator=g)).log_softmax(-1).topk(8)
+    student = torch.randn(500, 64, generator=g)
+    stored = top.values.half().float()
+    assert stored.exp().sum(1).max() > 1 + 8 * torch.finfo(torch.float32).eps
+    found = distillation_loss(student, stored, teacher_indices=top.indices, alpha=1.0)
+    expected = distillation_loss(student, top.values, teacher_indices=top.indices, alpha=1.0)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+
+
+def test_a_position_of_weight_0_may_hold_anything():
+    log_p, indices = torch.randn(2, 16).log_softmax(1).topk(4)
+    student = torch.randn(2, 16)
+    alone = distillation_loss(student[:1], log_p[:1], teacher_indices=indices[:1], alpha=1.0)
+    log_p[1], indices[1] = torch.nan, -1
+    weight = torch.tensor([1.0, 0.0])
+    found = distillation_loss(
+        student, log_p, teacher_indices=indices, alpha=1.0, sample_weight=weight
+    )
+    torch.testing.assert_close(found, alone)
+
+
+def test_a_class_named_twice_is_refused():
+    student, log_p = torch.zeros(1, 4), torch.tensor([[-0.2, -1.8, -torch.inf]])
+    with pytest.raises(ValueError, match="teacher_indices: got class 0 twice"):
+        distillation_loss(student, log_p, teacher_indices=torch.tensor([[0, 1, 0]]), alpha=1.0)
+
+
+@pytest.mark.parametrize("n", [8, 4096])
+def test_a_learned_temperature_gets_its_gradient_at_any_size(n):
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(n, 32, generator=g, dtype=torch.float64)
+    learned = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    distillation_loss(z, 2 * z, alpha=1.0, temperature=learned).backward()
+    step = 1e-5
+    up, down = (distillation_loss(z, 2 * z, alpha=1.0, temperature=2.0 + s) for s in (step, -step))
+    torch.testing.assert_close(learned.grad, (up - down) / (2 * step), rtol=1e-6, atol=0)

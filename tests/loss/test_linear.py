@@ -1,12 +1,14 @@
 """The loss head: every result is that of the whole logits, which never exist."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aptt.audit.ways import in_blocks
+from aptt.audit.ways import in_blocks, plainly
 from aptt.core import linear as core_linear
 from aptt.loss import (
     LinearCrossEntropyLoss,
@@ -636,3 +638,75 @@ def test_a_head_without_classes_and_a_chunk_that_is_no_number_are_named():
         linear_cross_entropy(hidden, torch.zeros(0, 4), target)
     with pytest.raises(ValueError, match="chunk: got True"):
         linear_cross_entropy(hidden, torch.zeros(3, 4), target, chunk=True)
+
+
+def test_one_graph_serves_other_numbers():
+    # a float that changed is a symbol from then on: it cannot be spelt out in the graph
+    torch._dynamo.reset()
+    hidden, weight, _, target = problem(n=20)
+    hidden.requires_grad_()
+    graph = torch.compile(linear_cross_entropy, fullgraph=True, backend="aot_eager")
+    for options in (
+        {"label_smoothing": 0.1, "scale": 1.0, "chunk": 7},
+        {"label_smoothing": 0.0, "scale": 0.5, "chunk": 5},
+        {"label_smoothing": 0.2, "scale": 2.0, "chunk": 9},
+    ):
+        found, expected = (
+            f(hidden, weight, target, **options) for f in (graph, linear_cross_entropy)
+        )
+        torch.testing.assert_close(found, expected)
+        grads = [torch.autograd.grad(loss, hidden)[0] for loss in (found, expected)]
+        torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+def test_float16_autocast_takes_float32_products_at_any_size(way):
+    # in float16 the logits are 51200 with steps of 32
+    hidden, weight = torch.full((4, 8), 80.0, requires_grad=True), torch.full((16, 8), 80.0)
+    weight[1] += 0.01
+    target = torch.zeros(4, dtype=torch.long)
+    with way(), torch.autocast("cpu", torch.float16):
+        found = linear_cross_entropy(hidden, weight, target)
+    expected = F.cross_entropy(hidden.double() @ weight.double().T, target)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("option", ["scale", "z_loss", "softcap"])
+def test_a_learned_option_gets_its_gradient_at_any_size(option, way):
+    hidden, weight, _, target = problem()
+    learned = torch.tensor(2.0, dtype=DOUBLE, requires_grad=True)
+    with way():
+        linear_cross_entropy(hidden, weight, target, **{option: learned}).backward()
+    step = 1e-5
+    ends = [
+        linear_cross_entropy(hidden, weight, target, **{option: 2.0 + s}) for s in (step, -step)
+    ]
+    torch.testing.assert_close(learned.grad, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("target", "change", "options", "words"),
+    [
+        (torch.ones(6, 1), lambda z: z, {}, r"target: got 1 shares a token, wanted 9"),
+        (torch.arange(6), lambda z: z[:1], {}, r"weight: the callable gave \(1, 9\) .* \(6, V\)"),
+        (torch.arange(6), lambda z: None, {}, "weight: the callable gave NoneType"),
+        (torch.arange(6) + 5, lambda z: z, {}, "target: got class 9, wanted 0 to 8"),
+        (torch.arange(6), lambda z: z, {"class_weight": torch.ones(8)}, r"class_weight: got .*8"),
+        (
+            torch.arange(6),
+            lambda z: z,
+            {"logit_adjustment": torch.ones(1)},
+            "logit_adjustment: .*1",
+        ),
+    ],
+)
+def test_the_logits_of_a_callable_are_held_to_the_rest(target, change, options, words):
+    hidden, weight = torch.randn(6, 4), torch.randn(9, 4)
+    with pytest.raises(ValueError, match=words):
+        linear_cross_entropy(hidden, lambda h: change(h @ weight.T), target, **options)
+
+
+def test_hidden_states_may_have_no_feature():
+    loss = linear_cross_entropy(torch.zeros(4, 0), torch.zeros(8, 0), torch.arange(4))
+    assert loss.item() == pytest.approx(math.log(8))

@@ -179,3 +179,19 @@ def test_the_sample_weight_of_what_is_ignored_may_be_nan():
     wanted = lwf_loss(new, targets, old, sample_weight=weight)
     weight[3] = torch.nan
     torch.testing.assert_close(lwf_loss(new, targets, old, sample_weight=weight), wanted)
+
+
+def test_old_logits_of_an_ignored_row_may_be_nan_and_ask_for_a_gradient():
+    old = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]], requires_grad=True)
+    lwf_loss(torch.randn(2, 4), torch.tensor([1, -100]), old).backward()
+    assert (old.grad[0] != 0).all()
+    assert old.grad[1].tolist() == [0, 0]
+
+
+def test_old_classes_in_a_tensor_are_told_apart():
+    new, old = torch.randn(2, 4), torch.randn(2, 2)
+    target = torch.tensor([1, 2])
+    with pytest.raises(ValueError, match=r"old_classes: got \[1, 1\]"):
+        lwf_loss(new, target, old, old_classes=torch.tensor([1, 1]))
+    found = lwf_loss(new, target, old, old_classes=torch.tensor([2, 0]))
+    torch.testing.assert_close(found, lwf_loss(new, target, old, old_classes=[2, 0]))

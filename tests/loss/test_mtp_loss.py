@@ -331,3 +331,9 @@ def test_packed_targets_that_are_no_index_are_refused():
 def test_bad_options_are_refused_when_they_are_given(module, option):
     with pytest.raises(ValueError, match=f"{option}: got -1"):
         module(**{option: -1})
+
+
+def test_a_sequence_of_no_token_may_have_documents():
+    none = torch.zeros(2, 0, dtype=torch.long)
+    found = multi_token_loss([torch.zeros(2, 0, 5)] * 2, none, document_ids=none)
+    assert found == 0

@@ -21,7 +21,7 @@ one chunk at a time, except inside ``torch.func``, which knows no checkpoints.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from aptt.core.head import ByTokens, ByVocabulary, Gradients, Head, Wants, chunk_of, slices
-from aptt.core.streaming import Formula, batched, inside_functorch, pays, walkable, widen
+from aptt.core.streaming import Formula, asks, batched, inside_functorch, pays, walkable, widen
 from aptt.core.vocabulary import Form, Stats
 
 __all__ = ["Head", "HeadFormula", "evaluate_linear", "evaluate_projected"]
@@ -75,14 +75,14 @@ def evaluate_linear(
     ``chunk`` is a number of rows. The result is float32, or float64 where an input is.
     """
     run = _Run(formula, options, scale, chunk, gather, _product_dtype(head))
-    others = (weight, *(teacher or ()), *sides, *options.values())
+    others = (weight, *(teacher or ()), *sides, scale, *options.values())
     if len(head.hidden):
-        if torch.compiler.is_compiling() and not _ask(others):
+        if torch.compiler.is_compiling() and not asks(others):
             return run.gathered(run.compiled(head, teacher, sides), weight)
         ordinary = all(type(t) in _ORDINARY for t in head if t is not None)
         large = pays(len(head.hidden) * len(head.weight), head.hidden.device)
         if ordinary and large and walkable(head.hidden, others):
-            if torch.is_grad_enabled() and _ask(head):
+            if torch.is_grad_enabled() and asks(head):
                 walked: Tensor = _Walk.apply(run, *head, *(teacher or _NOBODY), weight, *sides)
                 return walked
             return run.gathered(run.values(head, teacher, sides), weight)
@@ -107,11 +107,6 @@ def evaluate_projected(
 
 _ORDINARY = (Tensor, torch.nn.Parameter)
 _NOBODY = (None, None, None)
-
-
-def _ask(tensors: Sequence[object]) -> bool:
-    """Whether one of them asks for a gradient."""
-    return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
 
 def _product_dtype(head: Head) -> torch.dtype:
@@ -212,7 +207,12 @@ class _Run:
 
         def project(of: Head) -> Callable[[Tensor], Tensor]:
             w, b = of.weight.to(self._wide), None if of.bias is None else of.bias.to(self._wide)
-            return lambda h: F.linear(h.to(self._wide), w, b)
+
+            def logits(h: Tensor) -> Tensor:
+                with _by_itself(of):
+                    return F.linear(h.to(self._wide), w, b)
+
+            return logits
 
         heads = [(of.hidden, project(of)) for of in (head, teacher) if of is not None]
         return self.gathered(self.chunks(heads, sides), weight)
@@ -254,8 +254,10 @@ class _Run:
         }
         more = [*(teacher or _NOBODY), *sides, *tensors.values()]
         there = tuple(t is not None for t in more)
-        call = (self.formula.name, rest, tuple(tensors), there, self.scale, self.chunk)
-        return _rows(*head, [t for t in more if t is not None], repr((*call, str(self.product))))
+        numbers: list[float] = []
+        plain = _without_numbers((self.scale, tuple(rest.items())), numbers)
+        call = repr((self.formula.name, plain, tuple(tensors), there, str(self.product)))
+        return _rows(*head, [t for t in more if t is not None], numbers, self.chunk, call)
 
 
 def _by_itself(head: Head) -> torch.autocast:
@@ -338,8 +340,31 @@ def _sorted(
 # ----------------------------------------------------------------------- the operator, registered
 
 
-def _decoded(call: str, more: Sequence[Tensor]) -> tuple[_Run, Head | None, Sides]:
-    name, options, tensors, there, scale, chunk, product = ast.literal_eval(call)
+_NUMBER = "#"
+
+
+def _without_numbers(value: Any, numbers: list[float]) -> Any:
+    """A mark for each number, which is put aside: it may be a symbol, and stand for others too."""
+    if isinstance(value, tuple):
+        return tuple(_without_numbers(v, numbers) for v in value)
+    if value is None or isinstance(value, str | bool):
+        return value
+    numbers.append(float(value))
+    return _NUMBER
+
+
+def _with_numbers(value: Any, numbers: Iterator[float]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_with_numbers(v, numbers) for v in value)
+    return next(numbers) if value == _NUMBER else value
+
+
+def _decoded(
+    more: Sequence[Tensor], numbers: Sequence[float], chunk: int | None, call: str
+) -> tuple[_Run, Head | None, Sides]:
+    name, plain, tensors, there, product = ast.literal_eval(call)
+    scale, rest = _with_numbers(plain, iter(numbers))
+    options = dict(rest)
     if "form" in options:
         options["form"] = Form(*options["form"])
     given = iter(more)
@@ -351,41 +376,36 @@ def _decoded(call: str, more: Sequence[Tensor]) -> tuple[_Run, Head | None, Side
     return _Run(_KNOWN[name], options, scale, chunk, "values", dtype), teacher, sides
 
 
+_CALL = "Tensor hidden, Tensor weight, Tensor? bias, Tensor[] more, float[] numbers, SymInt? chunk"
+
+
 @torch.library.custom_op(
-    "aptt::linear_rows",
-    mutates_args=(),
-    schema="(Tensor hidden, Tensor weight, Tensor? bias, Tensor[] more, str call) -> Tensor",
+    "aptt::linear_rows", mutates_args=(), schema=f"({_CALL}, str call) -> Tensor"
 )
 def _rows(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, more: Sequence[Tensor], call: str
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, more: Sequence[Tensor], *call: Any
 ) -> Tensor:
-    run, teacher, sides = _decoded(call, more)
+    run, teacher, sides = _decoded(more, *call)
     return run.values(Head(hidden, weight, bias), teacher, sides)
 
 
 @_rows.register_fake
 def _(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, more: Sequence[Tensor], call: str
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, more: Sequence[Tensor], *call: Any
 ) -> Tensor:
-    return _decoded(call, more)[0].room(Head(hidden, weight, bias))
+    return _decoded(more, *call)[0].room(Head(hidden, weight, bias))
 
 
 @torch.library.custom_op(
     "aptt::linear_rows_backward",
     mutates_args=(),
-    schema="(Tensor up, Tensor hidden, Tensor weight, Tensor? bias, Tensor[] more, bool[] wants,"
-    " str call) -> Tensor[]",
+    schema=f"({_CALL}, str call, Tensor up, bool[] wants) -> Tensor[]",
 )
 def _rows_backward(
-    up: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    more: Sequence[Tensor],
-    wants: Wants,
-    call: str,
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, more: Sequence[Tensor], *call: Any
 ) -> list[Tensor]:
-    run, teacher, sides = _decoded(call, more)
+    *numbers, up, wants = call
+    run, teacher, sides = _decoded(more, *numbers)
     head = Head(hidden, weight, bias)
     grads = run.gradients(head, teacher, sides, up, wants)
     return [
@@ -395,32 +415,25 @@ def _rows_backward(
 
 @_rows_backward.register_fake
 def _(
-    up: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    more: Sequence[Tensor],
-    wants: Wants,
-    call: str,
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, more: Sequence[Tensor], *call: Any
 ) -> list[Tensor]:
-    head = (hidden, weight, bias)
+    head, wants = (hidden, weight, bias), call[-1]
     return [
         torch.empty_like(t) for t, want in zip(head, wants, strict=True) if want and t is not None
     ]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *head, more, call = inputs
-    ctx.call = call
-    ctx.save_for_backward(*head, *more)
+    hidden, weight, bias, more, *ctx.call = inputs
+    ctx.save_for_backward(hidden, weight, bias, *more)
 
 
 def _differentiate(ctx: Any, up: Tensor) -> tuple[Any, ...]:
     hidden, weight, bias, *more = ctx.saved_tensors
     wants = list(ctx.needs_input_grad[:3])
-    found = iter(_rows_backward(up.contiguous(), hidden, weight, bias, more, wants, ctx.call))
+    found = iter(_rows_backward(hidden, weight, bias, more, *ctx.call, up.contiguous(), wants))
     grads = [next(found) if want else None for want in wants]
-    return (*grads, [None] * len(more), None)
+    return (*grads, [None] * len(more), *(None for _ in ctx.call))
 
 
 _rows.register_autograd(_differentiate, setup_context=_remember)

@@ -20,6 +20,7 @@ from aptt.core.shapes import (
     check_shapes,
     check_vector,
     check_weights,
+    kept,
 )
 from aptt.core.streaming import streams, widen
 
@@ -172,14 +173,14 @@ def aligned(
     if indexed:
         ignored = -100 if ignore_index is None else ignore_index
         check_classes(t, x.shape[1], ignored)
-        keep = t != ignored
+        keep = kept(t, ignored)
     elif ignore_index is not None:
         if mode == "multiclass":
             raise ValueError(
                 f"ignore_index: got {ignore_index} with soft targets, of which no single value is "
                 "a pixel; wanted None, and pixel_weight=0 where pixels are to be removed"
             )
-        keep = t != ignore_index
+        keep = kept(t, ignore_index)
     if keep is not None:
         if streams(x, ()) and keep.device.type == "cpu" and bool(keep.all()):
             keep = None  # looking costs less than a copy of the target and a mask

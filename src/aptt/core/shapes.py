@@ -21,6 +21,7 @@ __all__ = [
     "check_indices",
     "check_number",
     "check_pairs",
+    "check_positive",
     "check_range",
     "check_shapes",
     "check_vector",
@@ -28,7 +29,9 @@ __all__ = [
     "class_axis",
     "indexed_axis",
     "is_readable",
+    "kept",
     "split_axis",
+    "taken_classes",
     "without_axis",
 ]
 
@@ -164,6 +167,7 @@ def check_shapes(**tensors: tuple[Tensor, str]) -> None:
     One name may be starred, and stands for any number of axes; a number stands for itself.
     """
     bound: dict[str, object] = {}
+    _check_tensors(**{name: tensor for name, (tensor, _) in tensors.items()})
     for tensor, wanted in tensors.values():
         names, sizes = wanted.split(), _grouped(wanted.split(), list(tensor.shape))
         agree = sizes is not None and all(
@@ -188,8 +192,15 @@ def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
     return [*sizes[:star], tuple(sizes[star:end]), *sizes[end:]] if end >= star else None
 
 
+def _check_tensors(**tensors: object) -> None:
+    for name, t in tensors.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: got {type(t).__name__}, wanted a tensor")
+
+
 def check_floating(**tensors: Tensor) -> None:
     """Refuse predictions that are not real floating point."""
+    _check_tensors(**tensors)
     for name, t in tensors.items():
         if not t.is_floating_point():
             raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
@@ -197,6 +208,7 @@ def check_floating(**tensors: Tensor) -> None:
 
 def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
     """Hold an option to one number per class of ``x`` ``(N, C, ...)``, and give it its dtype."""
+    check_floating(**{name: vector})
     if vector.shape != x.shape[1:2]:
         raise ValueError(
             f"{name}: got shape {_shape(vector)}, wanted ({x.shape[1]},), one per class"
@@ -206,6 +218,7 @@ def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
 
 def check_indices(**tensors: Tensor) -> None:
     """Refuse targets that are not class indices."""
+    _check_tensors(**tensors)
     for name, t in tensors.items():
         if t.dtype not in _INDICES:
             raise TypeError(f"{name}: got {t.dtype}, wanted class indices of an integer dtype")
@@ -213,14 +226,25 @@ def check_indices(**tensors: Tensor) -> None:
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
     """Hold an option to a closed range, and to finite numbers."""
-    wanted = f"between {low:g} and {high:g}"
-    wanted = wanted if high < math.inf else f"at least {low:g}, and finite"
     try:
-        fits = low <= value <= high and value != math.inf
+        if low <= value <= high and value != math.inf:
+            return
+        error: type[Exception] = ValueError
     except TypeError:
-        raise TypeError(f"{name}: got {value!r}, wanted a number {wanted}") from None
-    if not fits:
-        raise ValueError(f"{name}: got {value}, wanted a number {wanted}")
+        error = TypeError
+    wanted = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
+    raise error(f"{name}: got {value!r}, wanted a number {wanted}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Hold an option to finite numbers above 0."""
+    try:
+        if 0 < value < math.inf:
+            return
+        error: type[Exception] = ValueError
+    except TypeError:
+        error = TypeError
+    raise error(f"{name}: got {value!r}, wanted a positive number")
 
 
 def check_chunk(chunk: int | None) -> None:
@@ -307,6 +331,7 @@ def check_classes(
     low, high = (int(v) for v in target.aminmax())
     if low >= 0 and high < classes:
         return
+    target = target.long()  # a narrow dtype cannot be compared with numbers that it does not hold
     wrong = (target < 0) | (target >= classes)
     if ignore_index is not None:
         wrong &= target != ignore_index
@@ -315,6 +340,31 @@ def check_classes(
             f"{name}: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
             + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
         )
+
+
+def kept(target: Tensor, ignore_index: float) -> Tensor:
+    """Which targets are not ignored.
+
+    torch compares in the dtype of the target, where -100 is 156 for uint8.
+    """
+    if target.dtype in _INDICES:
+        held = torch.iinfo(target.dtype)
+        if not held.min <= ignore_index <= held.max:
+            return torch.ones_like(target, dtype=torch.bool)
+    return target != ignore_index
+
+
+def taken_classes(
+    target: Tensor, classes: int | None, ignore_index: int, *, name: str = "target"
+) -> tuple[Tensor, Tensor]:
+    """Class indices as int64, 0 where they are ignored; and where they are not.
+
+    Without a number of ``classes`` their range is left to the caller.
+    """
+    if classes is not None:
+        check_classes(target, classes, ignore_index, name=name)
+    keep = kept(target, ignore_index)
+    return torch.where(keep, target, 0).long(), keep
 
 
 def check_binary(target: Tensor, ignore_index: int | None) -> None:
@@ -333,7 +383,7 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
             continue
         wrong = (part != 0) & (part != 1)
         if ignore_index is not None:
-            wrong &= part != ignore_index
+            wrong &= kept(part, ignore_index)
         if wrong.any():
             raise ValueError(
                 f"target: got {part[wrong][0].item()}, wanted 0 or 1"

@@ -35,6 +35,7 @@ __all__ = [
     "Formula",
     "Gather",
     "Work",
+    "asks",
     "batched",
     "evaluate",
     "exp_",
@@ -180,10 +181,15 @@ def walkable(x: Tensor, others: Iterable[object]) -> bool:
         and x.device.type != "meta"
         and not inside_functorch()
         and forward_ad.unpack_dual(x).tangent is None
-        and not (
-            torch.is_grad_enabled()
-            and any(isinstance(t, Tensor) and t.requires_grad for t in others)
-        )
+        and not (torch.is_grad_enabled() and asks(others))
+    )
+
+
+def asks(values: Iterable[object]) -> bool:
+    """Whether a tensor among them, or in a tuple of theirs, asks for a gradient."""
+    return any(
+        asks(v) if isinstance(v, tuple) else isinstance(v, Tensor) and v.requires_grad
+        for v in values
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from aptt.core.softmax import on_class_axis
 from aptt.core.streaming import Work, exp_
 
-__all__ = ["Form", "Stats", "cap", "finish", "measure", "merge", "slope_", "uncap_"]
+__all__ = ["Form", "Stats", "cap", "finish", "measure", "merge", "slope_", "times", "uncap_"]
 
 
 class Form(NamedTuple):
@@ -123,13 +123,21 @@ def finish(
     """
     top, mine, rest, chosen, *_ = stats
     log_sum = torch.log1p(rest + (mine - 1))  # of a sum that is at least 1
-    loss = (1 - form.smoothing) * scale * ((top - chosen) + log_sum).squeeze(1)
+    loss = times((1 - form.smoothing) * scale, ((top - chosen) + log_sum).squeeze(1))
     if stats.gap is not None and stats.mass is not None and stats.open is not None:
         share = form.smoothing / stats.open.clamp_min(1)
         loss = loss + (share * (stats.gap + stats.mass * log_sum)).squeeze(1)
     if form.z_loss:
         loss = loss + form.z_loss * scale * (shift + top + log_sum).squeeze(1).square()
     return loss
+
+
+def times(factor: Tensor | float, nll: Tensor) -> Tensor:
+    """The product; 0 times infinity is 0, for a class masked by -inf may weigh nothing."""
+    finite = nll.clamp(max=torch.finfo(nll.dtype).max)
+    if isinstance(factor, Tensor):
+        return factor * torch.where(factor != 0, nll, finite)
+    return factor * (nll if factor else finite)
 
 
 def slope_(

@@ -17,7 +17,6 @@ logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -29,14 +28,16 @@ from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
     align_classes,
     align_elements,
-    check_classes,
     check_number,
+    check_positive,
     check_range,
     check_vector,
+    kept,
+    taken_classes,
 )
 from aptt.core.softmax import margin, on_class_axis
 from aptt.core.streaming import Formula, Work, widen
-from aptt.core.vocabulary import Form, Stats, cap, finish, measure, slope_, uncap_
+from aptt.core.vocabulary import Form, Stats, cap, finish, measure, slope_, times, uncap_
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -127,9 +128,7 @@ def cross_entropy(
         if ignore_index != -100:
             raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     else:
-        check_classes(y, x.shape[1], ignore_index)
-        keep = y != ignore_index
-        y = torch.where(keep, y, 0).long()
+        y, keep = taken_classes(y, x.shape[1], ignore_index)
     rows = keep
     if sample_weight is not None:
         if sample_weight.shape != shape:
@@ -178,7 +177,7 @@ def _hard(
 ) -> Tensor:
     z, shift = _logits(x, adjustment, form)
     scale = 1.0 if class_weight is None else class_weight[y]
-    loss = (1 - form.smoothing) * scale * softplus(-margin(z, y))
+    loss = times((1 - form.smoothing) * scale, softplus(-margin(z, y)))
     if form.smoothing or form.z_loss:
         loss = loss + _extras(z, shift, *_log_sum(z), scale, class_weight, form)
     return loss
@@ -313,8 +312,8 @@ def checked_form(
     check_reduction(reduction)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     check_number("z_loss", z_loss)
-    if softcap is not None and not 0 < softcap < math.inf:
-        raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")
+    if softcap is not None:
+        check_positive("softcap", softcap)
     return Form(label_smoothing, z_loss, softcap)
 
 
@@ -416,7 +415,7 @@ def binary_cross_entropy(
     if isinstance(pos_weight, Tensor) and by_class:
         pos_weight = on_class_axis(check_vector("pos_weight", pos_weight, x), x)
     if ignore_index is not None:
-        keep = t != ignore_index
+        keep = kept(t, ignore_index)
         t = torch.where(keep, t, 0)
         w = keep if w is None else w * keep
     check_range(t, 0, 1, keep=None if w is None else w != 0)

@@ -44,10 +44,13 @@ from aptt.core.shapes import (
     check_classes,
     check_floating,
     check_number,
+    check_positive,
     check_range,
     class_axis,
     indexed_axis,
+    is_readable,
     split_axis,
+    taken_classes,
     without_axis,
 )
 from aptt.core.softmax import margin, shifted, softmax_gradient_
@@ -140,7 +143,6 @@ def distillation_loss(
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
     x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
-    t, chosen = _teacher(student_logits, teacher_logits, teacher_indices, axis, x, keep)
     weight = keep
     if sample_weight is not None:
         if sample_weight.shape != shape:
@@ -149,6 +151,8 @@ def distillation_loss(
             )
         weight = sample_weight.reshape(len(x), *x.shape[2:])
         weight = weight if keep is None else torch.where(keep, weight, 0.0)
+    keep = None if weight is None else weight != 0
+    t, chosen = _teacher(student_logits, teacher_logits, teacher_indices, axis, x, keep)
     loss = reduce(
         WHOLE[divergence] if chosen is None else CHOSEN[divergence],
         x,
@@ -506,8 +510,7 @@ def checked_form(
 ) -> Form:
     check_reduction(reduction)
     check_choice("divergence", divergence, tuple(WHOLE))
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature: got {temperature}, wanted a positive number")
+    check_positive("temperature", temperature)
     if not 0 < beta < 1:
         raise ValueError(
             f"beta: got {beta}, wanted a number between 0 and 1; at the ends the mixture is one of "
@@ -553,9 +556,7 @@ def _student(
     if target is None:
         return _Student(x, None, None, axis, shape)
     y = target.reshape(len(x), *x.shape[2:])
-    check_classes(y, x.shape[1], ignore_index, name="hard_targets")
-    keep = y != ignore_index
-    y = torch.where(keep, y, 0).long()
+    y, keep = taken_classes(y, x.shape[1], ignore_index, name="hard_targets")
     return _Student(x, y if form.hard else None, keep, axis, shape)
 
 
@@ -594,10 +595,25 @@ def _teacher(
         chosen = torch.where(keep.unsqueeze(1), chosen, 0)
     check_classes(chosen, ours, None, name="teacher_indices")
     mass = widen(t.detach()).exp().sum(1)
-    check_range(mass, 0.0, 1.0 + classes * torch.finfo(t.dtype).eps, keep=keep, name=_MASS)
+    check_range(mass, 0.0, _WHOLE, keep=keep, name=_MASS)
+    _check_distinct(chosen, keep)
     return t, chosen
 
 
+def _check_distinct(indices: Tensor, keep: Tensor | None) -> None:
+    """Refuse a class that a position names twice; in eager mode on CPU."""
+    if not is_readable(indices):
+        return
+    ordered = indices.sort(1).values
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (True if keep is None else keep.unsqueeze(1))
+    if bool(twice.any()):
+        raise ValueError(
+            f"teacher_indices: got class {ordered[:, 1:][twice][0].item()} twice in one position, "
+            "wanted different ones; pad with classes that are not among the others, at -inf"
+        )
+
+
+_WHOLE = 1.01  # a sum of probabilities, stored in half precision and cast
 _MASS = "teacher_logits, the sum of exp of what should be log-probabilities"
 
 

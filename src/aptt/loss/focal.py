@@ -25,10 +25,11 @@ from aptt.core.shapes import (
     align_elements,
     check_binary,
     check_choice,
-    check_classes,
     check_number,
     check_shapes,
     check_vector,
+    kept,
+    taken_classes,
 )
 from aptt.core.softmax import margin, on_class_axis, shifted, softmax_gradient_
 from aptt.core.streaming import Formula, Work
@@ -139,7 +140,7 @@ def _elements(
         alpha = on_class_axis(check_vector("alpha", alpha, x), x)
     check_binary(y, ignore_index)
     if ignore_index is not None:
-        keep = y != ignore_index
+        keep = kept(y, ignore_index)
         y = torch.where(keep, y, 0)
         w = keep if w is None else w * keep
     return _SIGMOID, x, y, w, alpha
@@ -155,12 +156,11 @@ def _rows(
 ) -> tuple[Formula, Tensor, Tensor, Tensor, Tensor | None]:
     x, y, _, _ = align_classes(logits, target, class_dim)
     ignored = -100 if ignore_index is None else ignore_index
-    check_classes(y, x.shape[1], ignored)
-    w = keep = y != ignored
+    y, keep = taken_classes(y, x.shape[1], ignored)
+    w = keep
     if weight is not None:
         check_shapes(target=(target, "*N"), weight=(weight, "*N"))
         w = weight.reshape(y.shape) * keep
-    y = torch.where(keep, y, 0).long()
     if alpha is not None:
         alpha = torch.as_tensor(alpha, device=x.device)
         alpha = check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x)

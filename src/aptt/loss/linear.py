@@ -24,7 +24,14 @@ from torch import Tensor
 from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_chunk, check_classes, check_floating, check_indices
+from aptt.core.shapes import (
+    check_chunk,
+    check_classes,
+    check_floating,
+    check_indices,
+    check_positive,
+    taken_classes,
+)
 from aptt.core.streaming import Formula, Work, walkable, widen
 from aptt.core.vocabulary import Form, cap, uncap_
 from aptt.loss.classification import INDICES, SHARES, checked_form, counted
@@ -68,8 +75,8 @@ def linear_cross_entropy(
         softcap: bounds the logits, scaled before, to ``(-softcap, softcap)``.
         logit_adjustment: ``(V,)``, added to the logits in training.
         scale: multiplies the logits; a temperature divides.
-        chunk: tokens in a chunk; None: a chunk's logits take nearly a quarter of the memory of
-            ``weight``.
+        chunk: tokens in a chunk; None: so many that their logits take nearly a quarter of the
+            memory of ``weight``, and at least 64.
         drop_ignored: leave tokens that are removed out of the products: their share of the time is
             saved for one wait for the device. While compiling they are set to 0 and multiplied.
         reduction: ``"mean"`` over the sum of the weights that took part, ``"sum"``, ``"none"``, or
@@ -84,7 +91,8 @@ def linear_cross_entropy(
         TypeError: a weight that is neither a tensor nor callable.
 
     The gradient goes to ``hidden``, ``weight``, ``bias`` and a callable's parameters, each only if
-    it asks for it; summed in float32, rounded once. Soft targets, weights and adjustments that ask
+    it asks for it; summed in float32, rounded once (a callable's in its parameters' dtype, chunk
+    by chunk: in bfloat16, larger chunks lose less). Soft targets, weights and adjustments that ask
     for one get it through checkpointed chunks. The logits exist whole inside ``torch.func`` alone.
 
     Use when:
@@ -115,8 +123,7 @@ def linear_cross_entropy(
     y = target.reshape(len(tokens.states), *target.shape[len(shape) :])
     rows = None
     if not soft:
-        _check_range(y, tokens, ignore_index)
-        rows = y != ignore_index
+        y, rows = taken_classes(y, tokens.classes, ignore_index)
     elif ignore_index != -100:
         raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     if sample_weight is not None:
@@ -128,8 +135,6 @@ def linear_cross_entropy(
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
     chosen, states, y, rows = _select(tokens.states, y, rows, drop=drop_ignored)
-    if not soft:
-        y = torch.where(y != ignore_index, y, 0).long()
     classes = tokens.classes
     class_weight = _per_class("class_weight", class_weight, classes, states)
     logit_adjustment = _per_class("logit_adjustment", logit_adjustment, classes, states)
@@ -188,8 +193,8 @@ def linear_token_stats(
         ignore_index: the class index whose tokens get 0 for each, and no gradient.
         softcap: bounds the logits, scaled before, to ``(-softcap, softcap)``.
         scale: multiplies the logits; a temperature divides.
-        chunk: tokens in a chunk; None: a chunk's logits take nearly a quarter of the memory of
-            ``weight``.
+        chunk: tokens in a chunk; None: so many that their logits take nearly a quarter of the
+            memory of ``weight``, and at least 64.
         drop_ignored: leave ignored tokens out of the products.
 
     Returns:
@@ -207,16 +212,17 @@ def linear_token_stats(
         >>> [round(t.item(), 4) for t in stats]
         [-1.3863, 1.3863, 1.3863]
     """
-    _check_softcap(softcap)
+    if softcap is not None:
+        check_positive("softcap", softcap)
     tokens = _tokens(hidden, weight, bias, target, scale, chunk)
     check_indices(target=target)
     y = target.reshape(-1)
-    _check_range(y, tokens, ignore_index)
-    chosen, states, y, rows = _select(tokens.states, y, y != ignore_index, drop=drop_ignored)
+    y, keep = taken_classes(y, tokens.classes, ignore_index)
+    chosen, states, y, rows = _select(tokens.states, y, keep, drop=drop_ignored)
     value = _evaluate(
         _STATS,
         tokens._replace(states=states),
-        torch.where(y != ignore_index, y, 0).long(),
+        y,
         gather="values",
         weight=None if rows is None else rows.unsqueeze(1),
         softcap=softcap,
@@ -375,7 +381,7 @@ def _tokens(
             f"target: got shape {tuple(target.shape)} for hidden states {tuple(hidden.shape)}, "
             f"wanted {wanted[0]}{_shift_hint(target, lead)}"
         )
-    states = hidden.reshape(-1, size)
+    states = hidden.reshape(math.prod(lead), size)
     return _Tokens(states, weight, bias, scale, chunk, tuple(lead))
 
 
@@ -420,7 +426,38 @@ def _evaluate(formula: HeadFormula, tokens: _Tokens, y: Tensor, **options: Any) 
     if isinstance(tokens.weight, Tensor):
         head = Head(tokens.states, tokens.weight, tokens.bias)
         return evaluate_linear(formula, head, y, **how, **options)
-    return evaluate_projected(formula, tokens.states, tokens.weight, y, **how, **options)
+    project = _checked(tokens.weight, y, **options)
+    return evaluate_projected(formula, tokens.states, project, y, **how, **options)
+
+
+def _checked(
+    head: Callable[[Tensor], Tensor],
+    y: Tensor,
+    *,
+    class_weight: Tensor | None = None,
+    adjustment: Tensor | None = None,
+    **_: Any,
+) -> Callable[[Tensor], Tensor]:
+    """A callable head whose logits are held to what else is known of the classes."""
+
+    def project(hidden: Tensor) -> Tensor:
+        z = head(hidden)
+        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(hidden):
+            came = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(
+                f"weight: the callable gave {came} for hidden states {tuple(hidden.shape)}, "
+                f"wanted logits ({len(hidden)}, V)"
+            )
+        classes = z.shape[1]
+        _per_class("class_weight", class_weight, classes, z)
+        _per_class("logit_adjustment", adjustment, classes, z)
+        if not y.is_floating_point():
+            check_classes(y, classes, None)
+        elif y.shape[1] != classes:
+            raise ValueError(f"target: got {y.shape[1]} shares a token, wanted {classes}")
+        return z
+
+    return project
 
 
 def _per_class(
@@ -435,17 +472,6 @@ def _per_class(
     return values.to(widen(like[:0]).dtype)
 
 
-def _check_range(y: Tensor, tokens: _Tokens, ignore_index: int) -> None:
-    if tokens.classes is not None:  # a callable's classes are known when it has been called
-        check_classes(y, tokens.classes, ignore_index)
-
-
 def check_cut(scale: float, chunk: int | None) -> None:
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale: got {scale}, wanted a positive number")
+    check_positive("scale", scale)
     check_chunk(chunk)
-
-
-def _check_softcap(softcap: float | None) -> None:
-    if softcap is not None and not 0 < softcap < math.inf:
-        raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")

@@ -24,7 +24,7 @@ from torch import Tensor
 from aptt.core.linear import Head, HeadFormula, evaluate_linear
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_chunk, check_classes, check_floating, indexed_axis
+from aptt.core.shapes import check_chunk, check_floating, indexed_axis, taken_classes
 from aptt.core.streaming import Formula, walkable, widen
 from aptt.loss.distill import WHOLE, Divergence, Form, checked_form
 
@@ -114,9 +114,8 @@ def linear_distillation(
     if hard_targets is not None:
         indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
         y = hard_targets.reshape(-1)
-        check_classes(y, len(weight), ignore_index, name="hard_targets")
-        rows = y != ignore_index
-        y = torch.where(rows, y, 0).long() if form.hard else None
+        y, rows = taken_classes(y, len(weight), ignore_index, name="hard_targets")
+        y = y if form.hard else None
     elif form.hard:
         raise ValueError(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "

@@ -22,7 +22,14 @@ from torch import Tensor
 
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named
-from aptt.core.shapes import check_floating, check_number, indexed_axis, without_axis
+from aptt.core.shapes import (
+    check_floating,
+    check_number,
+    check_positive,
+    indexed_axis,
+    kept,
+    without_axis,
+)
 from aptt.core.streaming import widen
 from aptt.loss.classification import cross_entropy
 
@@ -164,12 +171,14 @@ def lwf_terms(
             reduction=named(reduction, "new"),
         )
     }
-    keep = targets != ignore_index
+    keep = kept(targets, ignore_index)
     rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
+        part = _old_part(new, old, axis, head, old_classes)
+        old = torch.where((rows != 0).unsqueeze(axis), old, 0.0)  # NaN there has no gradient
         terms[name] = cross_entropy(
-            _old_part(new, old, axis, head, old_classes) / temperature,
+            part / temperature,
             torch.softmax(old / temperature, axis),
             sample_weight=rows,
             class_dim=axis,
@@ -232,21 +241,20 @@ def _old_part(
         raise ValueError(f"old_logits: got {was} classes, wanted {wanted}")
     if old_classes is None:
         return new.narrow(axis, 0, was)
-    index = torch.as_tensor(old_classes, device=new.device)
-    wrong = sorted(set(old_classes)) != sorted(old_classes) or len(old_classes) != was
-    if wrong or min(old_classes) < 0 or max(old_classes) >= now:
+    classes = [int(c) for c in old_classes]
+    wrong = len(set(classes)) != len(classes) or len(classes) != was
+    if wrong or min(classes) < 0 or max(classes) >= now:
         raise ValueError(
-            f"old_classes: got {list(old_classes)}, wanted {was} different classes from 0 to "
+            f"old_classes: got {classes}, wanted {was} different classes from 0 to "
             f"{now - 1}, one for each old logit"
         )
-    return new.index_select(axis, index)
+    return new.index_select(axis, torch.tensor(classes, device=new.device))
 
 
 def _check_options(temperature: float, lambda_old: float, reduction: Reduction) -> None:
     check_reduction(reduction)
     check_number("lambda_old", lambda_old)
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: got {temperature}, wanted a positive number")
+    check_positive("temperature", temperature)
 
 
 class LwFLoss(LossModule):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import check_choice, check_number
+from aptt.core.shapes import check_choice, check_number, check_positive
 from aptt.core.signals import check_signals, count_samples
 from aptt.core.spectral import (
     SPECTRAL,
@@ -579,8 +579,7 @@ def _bank(
     norm: Norm,
     empty_filters: str,
 ) -> Bank:
-    if not 0 < sample_rate < math.inf:
-        raise ValueError(f"sample_rate: got {sample_rate}, wanted a positive number")
+    check_positive("sample_rate", sample_rate)
     _check_sizes("n_mels", (n_mels,))
     top = sample_rate / 2 if f_max is None else f_max
     check_number("f_min", f_min, 0.0, sample_rate / 2)
@@ -629,8 +628,7 @@ def _distance(o: Mapping[str, Any]) -> Distance:
     check_choice("log", o["log"], ("log", "log10"))
     check_choice("floor_by", o["floor_by"], ("add", "clamp"))
     check_choice("scales", o["scales"], ("mean", "sum"))
-    if not 0 < o["floor"] < math.inf:
-        raise ValueError(f"floor: got {o['floor']}, wanted a positive number")
+    check_positive("floor", o["floor"])
     weights = {k: o[k] for k in ("log_weight", "linear_weight", "convergence_weight")}
     for name, weight in weights.items():
         check_number(name, weight)

@@ -325,7 +325,7 @@ class _Goals(NamedTuple):
         if self.documents is not None:
             check_shapes(target=(self.target, "*N"), document_ids=(self.documents, "*N"))
             last = self.documents[..., -1:]
-            ahead = torch.cat((self.documents, last.expand(*last.shape[:-1], k + 1)), -1)
+            ahead = torch.cat((self.documents, *[last] * (k + 1)), -1)
             same = ahead[..., k + 1 :] == self.documents
             goal = torch.where(same, goal, self.ignore_index)
         if weight is not None:
