@@ -317,3 +317,33 @@ def test_smp_focal_takes_any_word_for_a_reduction():
 def test_smp_dice_multiplies_what_it_ignores_so_that_nan_stays():
     why = broken("segmentation-models-pytorch", "DiceLoss", "ignoring_is_removing")
     assert "value: got nan" in why
+
+
+def unreduced_waves(estimate, target, *, wrong, reduction="mean"):
+    """Tens of thousands of values, of which a few hundred have a wrong gradient or upstream."""
+    off = estimate - target
+    off = torch.cat((off[..., :1500], wrong(off[..., 1500:])), -1)
+    values = torch.fft.rfft(off.unfold(-1, 64, 8)).abs().square().double()
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, up):
+        return 2 * up
+
+
+@pytest.mark.parametrize(
+    ("wrong", "caught"),
+    [(lambda x: x, set()), (Doubled.apply, {"gradient_is_right", "gradient_reaches_all_who_ask"})],
+)
+def test_large_inputs_are_tried_along_random_directions(wrong, caught):
+    names = ("respects_upstream_gradient", "gradient_is_right", "gradient_reaches_all_who_ask")
+    row = make(unreduced_waves, kind="waveforms", options={"wrong": wrong})
+    found = {r.promise: r.state for r in audit([row], [PROMISES[name] for name in names])}
+    assert {name for name, state in found.items() if state == "broken"} == caught
+    assert {name for name, state in found.items() if state == "kept"} == set(names) - caught
