@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import (
     BoxIoULoss,
     CIoULoss,
@@ -535,3 +536,68 @@ def test_validate_names_a_rotated_row():
         ProbIoULoss(validate=True)(pred, target)
     with pytest.raises(ValueError, match="pred_boxes"):
         probiou_loss(pred[:, :4], target[:, :4])
+
+
+def _both(loss_fn, pred, target, **options):
+    """Values and gradients in float32 and in float64, of the same boxes."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        x = pred.detach().to(dtype).clone().requires_grad_()
+        values = loss_fn(x, target.to(dtype), reduction="none", **options)
+        (grad,) = torch.autograd.grad(values.sum(), x)
+        found += [values.detach().double(), grad.double()]
+    return found[0], found[2], found[1], found[3]
+
+
+ALL = [box_iou_loss, giou_loss, diou_loss, ciou_loss, eiou_loss, siou_loss]
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("box_format", ["cxcywh", "xywh"])
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_small_boxes_far_from_the_origin_keep_their_digits(loss_fn, box_format, way):
+    # edges formed at the full offset lose them: the gradient was 1e-2 off for sides of 0.01 at 1
+    g = torch.Generator().manual_seed(0)
+    sides = 0.01 * (0.5 + torch.rand(400, 2, generator=g))
+    target = torch.cat((torch.rand(400, 2, generator=g), sides), 1)
+    pred = target + 1e-3 * torch.randn(400, 4, generator=g)
+    with way():
+        value, value64, grad, grad64 = _both(loss_fn, pred, target, box_format=box_format)
+    assert (value - value64).norm() < 1e-6 * value64.norm()
+    assert (grad - grad64).norm() < 1e-6 * grad64.norm()
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_boxes_about_a_large_round_number_keep_their_digits(loss_fn, way):
+    g = torch.Generator().manual_seed(0)
+    ends = [torch.rand(400, 2, generator=g) for _ in range(4)]
+    pred, target = (torch.cat((2048 - a, 2048 + b), 1) for a, b in (ends[:2], ends[2:]))
+    with way():
+        value, value64, grad, grad64 = _both(loss_fn, pred, target)
+    assert (value - value64).norm() < 1e-6 * value64.norm()
+    assert (grad - grad64).norm() < 1e-6 * grad64.norm()
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("power", [1.0, 3.0])
+@pytest.mark.parametrize("loss_fn", ALL)
+def test_a_target_inside_out_costs_no_more_than_a_box_far_away(loss_fn, power, way):
+    # the enclosing box of unordered corners has no length: 1e23 and NaN
+    pred = torch.tensor([[0.0, 0.0, 1e-6, 1e-6], [0.0, 0.0, 50.0, 50.0]], requires_grad=True)
+    target = torch.tensor([[1e6, 1e6, 0.0, 0.0], [300.0, 200.0, 50.0, 40.0]])
+    with way():
+        values = loss_fn(pred, target, power=power, reduction="none")
+        (grad,) = torch.autograd.grad(values.sum(), pred)
+    assert (values >= 1).all()
+    assert (values <= 4).all()
+    assert (grad.abs().amax(1) * torch.tensor([1e6, 300.0]) < 10).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
+def test_targets_that_are_no_boxes_are_named(dtype):
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    with pytest.raises(TypeError, match=f"target_boxes: got {dtype}"):
+        giou_loss(boxes, boxes.to(dtype))
+    with pytest.raises(TypeError, match=r"weight: got torch\.complex64"):
+        giou_loss(boxes, boxes, weight=torch.ones(1, dtype=torch.complex64))

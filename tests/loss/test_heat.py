@@ -291,3 +291,45 @@ def test_background_that_is_ruled_out_costs_nothing(alpha, way):
     assert loss[0, 0, 0].tolist() == [0, 0]
     assert logits.grad[0, 0, 0].tolist() == [0, 0]
     assert (logits.grad[0, 0, 1] != 0).all()
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+def test_infinitely_wrong_pixels_have_a_gradient_that_is_no_nan(way):
+    logits = torch.tensor([[[torch.inf, -torch.inf, 0.0]]], requires_grad=True)
+    with way():
+        heatmap_loss(logits, torch.tensor([[[0.0, 1.0, 0.5]]]), kind="focal").backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0, 0, 2] > 0
+
+
+def test_a_peak_among_masked_cells_stays_where_it_is():
+    none = -torch.inf
+    maps = torch.tensor([[[[0.0, none, 0.0], [none, 1.0, none], [0.0, none, 0.0]]]])
+    for method in ("parabola", "gaussian", "soft-argmax"):
+        assert decode_heatmaps(maps, method=method).points.isfinite().all()
+    assert decode_heatmaps(maps).points.tolist() == [[[1.0, 1.0]]]
+    maps = torch.full((1, 1, 3, 5), none, requires_grad=True)
+    points = decode_heatmaps(maps, method="soft-argmax").points
+    points.sum().backward()
+    assert points.tolist() == [[[2.0, 1.0]]]
+    assert maps.grad.isfinite().all()
+
+
+def test_hidden_points_may_have_any_sigma_and_seen_ones_not():
+    points = torch.tensor([[[1.0, 1.0], [2.0, 2.0], [1e38, 0.0]]], requires_grad=True)
+    sigma = torch.tensor([[1.0, 0.0, 2.0]], requires_grad=True)
+    visibility = torch.tensor([[1, 0, 1]])
+    maps = render_heatmaps(points, (4, 4), sigma=sigma, visibility=visibility)
+    maps.sum().backward()
+    assert points.grad.isfinite().all()
+    assert sigma.grad.isfinite().all()
+    assert sigma.grad[0, 1] == 0
+    for wrong in (0.0, -1.0, torch.nan):
+        with pytest.raises(ValueError, match="sigma: got"):
+            render_heatmaps(points, (4, 4), sigma=torch.tensor(wrong))
+
+
+@pytest.mark.parametrize("size", [12, (1, 2, 3), (-1, 4), (12.5, 14)])
+def test_a_size_is_two_whole_numbers(size):
+    with pytest.raises(ValueError, match="size: got"):
+        render_heatmaps(torch.zeros(1, 1, 2), size)

@@ -261,3 +261,52 @@ def test_a_weight_multiplies_the_loss_where_mmpose_multiplies_inside_the_logarit
     x, y = torch.tensor([3.0, -0.2, 0.7]), torch.tensor([0.0, 0.5, 1.0])
     half = loss(x, y, weight=torch.full((3,), 0.5), reduction="none")
     torch.testing.assert_close(half, loss(x, y, reduction="none") / 2)
+
+
+@pytest.mark.parametrize("wrong", [[0.0, 1.0], [1.0, math.nan], torch.tensor(-1.0), math.inf])
+def test_sigmas_are_above_0_and_finite(wrong):
+    points, two = torch.zeros(1, 2, 2), torch.full((1, 2), 2)
+    with pytest.raises(ValueError, match="sigmas: got"):
+        keypoint_loss(points, points, two, torch.ones(1), sigmas=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, ["a", "b"], {}])
+def test_sigmas_that_are_no_numbers_are_named(wrong):
+    points, two = torch.zeros(1, 2, 2), torch.full((1, 2), 2)
+    with pytest.raises(TypeError, match="sigmas: got"):
+        keypoint_loss(points, points, two, torch.ones(1), sigmas=wrong)
+
+
+def test_instances_without_points_cost_nothing():
+    pred = torch.zeros(3, 0, 2, requires_grad=True)
+    none = torch.ones(3, 0)
+    loss = keypoint_loss(pred, pred.detach(), none, torch.ones(3), sigmas=0.1)
+    loss.backward()
+    assert loss == 0
+
+
+def test_the_module_keeps_the_digits_of_its_sigmas_and_learns_them():
+    g = torch.Generator().manual_seed(0)
+    pred, target = (torch.randn(4, 3, 2, generator=g, dtype=torch.float64) for _ in range(2))
+    rest = (torch.full((4, 3), 2), torch.ones(4, dtype=torch.float64))
+    sigmas = [0.1, 0.2, 0.3]
+    expected = keypoint_loss(pred, target, *rest, sigmas=sigmas)
+    module = KeypointLoss(sigmas)
+    assert module(pred, target, *rest) == expected
+    assert repr(module).startswith("KeypointLoss(sigmas=(0.1, 0.2, 0.3)")
+    learned = KeypointLoss(torch.nn.Parameter(torch.tensor(sigmas)))
+    learned(pred, target, *rest).backward()
+    (parameter,) = learned.parameters()
+    assert (parameter.grad != 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
+@pytest.mark.parametrize("loss_fn", [wing_loss, adaptive_wing_loss])
+def test_targets_that_are_no_numbers_are_named(loss_fn, dtype):
+    with pytest.raises(TypeError, match=f"target: got {dtype}"):
+        loss_fn(torch.zeros(2), torch.zeros(2, dtype=dtype))
+
+
+def test_a_target_that_is_a_parameter_is_looked_at_too():
+    with pytest.raises(ValueError, match="target: got 3"):
+        adaptive_wing_loss(torch.rand(2), torch.nn.Parameter(torch.full((2,), 3.0)))

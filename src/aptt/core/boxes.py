@@ -46,7 +46,7 @@ def check_box_format(box_format: str) -> None:
 class Overlap(NamedTuple):
     """Edges and lengths per axis ``(2, N)``, and the ratios of each pair ``(N,)``."""
 
-    lo: Tensor  # after walked(), of a prediction turned inside out, in order
+    lo: Tensor  # after walked(), of a prediction turned inside out, in order; of a target always
     hi: Tensor
     goal_lo: Tensor
     goal_hi: Tensor
@@ -71,16 +71,21 @@ def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
 
 def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
     """Measure predictions ``x`` against targets ``t``, row by row; differentiable."""
+    if box_format != "xyxy":  # edges are sums, which lose no digits near the origin
+        origin = torch.nn.functional.pad(t[:, :2], (0, 2))
+        x, t = x - origin, t - origin
     (lo, hi), (goal_lo, goal_hi) = edges(x, box_format), edges(t, box_format)
+    common = torch.minimum(hi, goal_hi) - torch.maximum(lo, goal_lo)
+    goal = goal_hi - goal_lo
+    goal_lo, goal_hi = torch.minimum(goal_lo, goal_hi), torch.maximum(goal_lo, goal_hi)
     flip = torch.relu(lo - hi)
     span = torch.maximum(hi + flip, goal_hi) - torch.minimum(lo - flip, goal_lo)
     span = torch.where(flip > 0, span.detach(), span)  # there, the only pull is to turn back
     some = span > 0
     unit = torch.where(some, span, 1.0)
-    common = torch.minimum(hi, goal_hi) - torch.maximum(lo, goal_lo)
     width, goal, common = (
         torch.where(some, length / unit, 1.0)
-        for length in (hi - lo + flip, (goal_hi - goal_lo).clamp(min=0), common.clamp(min=0))
+        for length in (hi - lo + flip, goal.clamp(min=0), common.clamp(min=0))
     )
     both = common[0] * common[1]
     union = width[0] * width[1] + goal[0] * goal[1] - both
@@ -95,11 +100,22 @@ def walked(
 
     Masks are numbers: a comparison into a float buffer costs a twentieth of a choice per element.
     """
-    lo, hi = _edges(x, work, "", box_format)
-    goal_lo, goal_hi = _edges(t, work, "goal_", box_format)
+    rows, goal_rows = _rows(x, work, ""), _rows(t, work, "goal_")
+    if box_format != "xyxy":
+        rows[:2] -= goal_rows[:2]
+        goal_rows[:2] = 0
+    lo, hi = _edges(rows, work, "", box_format)
+    goal_lo, goal_hi = _edges(goal_rows, work, "goal_", box_format)
     aux = work("aux", lo)
+    common = torch.minimum(hi, goal_hi, out=work("common", lo))
+    common -= torch.maximum(lo, goal_lo, out=aux)
+    meet = torch.ge(common, 0, out=work("meet", lo))
+    common.clamp_min_(0)
     width = torch.sub(hi, lo, out=work("width", lo))
-    goal = torch.sub(goal_hi, goal_lo, out=work("goal", lo)).clamp_min_(0)
+    goal = torch.sub(goal_hi, goal_lo, out=work("goal", lo))
+    if x.device.type != "cpu" or not bool(goal.amin() >= 0):
+        goal.clamp_min_(0)
+        goal_lo, goal_hi = torch.minimum(goal_lo, goal_hi), torch.maximum(goal_lo, goal_hi)
     span = torch.maximum(hi, goal_hi, out=work("span", lo))
     span -= torch.minimum(lo, goal_lo, out=aux)
     flip = None
@@ -107,10 +123,6 @@ def walked(
         flip = torch.relu(-width)
         width += flip
         span = torch.maximum(hi + flip, goal_hi) - torch.minimum(lo - flip, goal_lo)
-    common = torch.minimum(hi, goal_hi, out=work("common", lo))
-    common -= torch.maximum(lo, goal_lo, out=aux)
-    meet = torch.ge(common, 0, out=work("meet", lo))
-    common.clamp_min_(0)
     point = torch.eq(span, 0, out=aux)
     unit = torch.add(span, point, out=work("unit", lo))
     for length in (width, goal, common):
@@ -189,11 +201,16 @@ def pull_back(
     return out
 
 
-def _edges(boxes: Tensor, work: Work, name: str, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
-    """:func:`edges`, copied column by column: transposing in one copy takes three times longer."""
+def _rows(boxes: Tensor, work: Work, name: str) -> Tensor:
+    """``(4, N)``, copied column by column: transposing in one copy takes three times longer."""
     rows = work(name + "edges", boxes).view(4, -1)
     for row, column in zip(rows, boxes.unbind(1), strict=True):
         row.copy_(column)
+    return rows
+
+
+def _edges(rows: Tensor, work: Work, name: str, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
+    """:func:`edges` of rows, in their place."""
     first, second = rows[:2], rows[2:]
     if box_format == "xywh":
         second += first

@@ -19,6 +19,7 @@ __all__ = ["RadiusRule", "gaussian_maps", "gaussian_radius", "paint_gaussians"]
 
 RadiusRule = Literal["exact", "original"]
 
+_FAR = 100  # sigmas, from which on a Gaussian is 0 in float64 too
 _AT_ONCE = 2**22  # cells painted in one go
 
 
@@ -29,7 +30,7 @@ def gaussian_maps(points: Tensor, sigma: float | Tensor, size: tuple[int, int]) 
 
     def along(centre: Tensor, cells: int) -> Tensor:
         off = torch.arange(cells, dtype=points.dtype, device=points.device) - centre.unsqueeze(-1)
-        return torch.exp(-0.5 * (off / scale).square())
+        return torch.exp(-0.5 * (off / scale).clamp(-_FAR, _FAR).square())
 
     rows, columns = along(points[..., 1], height), along(points[..., 0], width)
     return rows.unsqueeze(-1) * columns.unsqueeze(-2)

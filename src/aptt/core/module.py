@@ -12,7 +12,9 @@ __all__ = ["LossModule", "per_class"]
 
 
 class LossModule(nn.Module):
-    """Options as attributes, tensors among them as buffers, and a ``repr`` that is the call.
+    """Options as attributes, and a ``repr`` that is the call.
+
+    Tensors among them are buffers, or parameters if they are to be learned.
 
     A subclass passes its options on by name and calls its function with ``**self.options()``.
     """
@@ -21,9 +23,9 @@ class LossModule(nn.Module):
         super().__init__()
         self._names = tuple(options)
         for name, value in options.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
-            else:
+            else:  # what is learned stays a parameter
                 setattr(self, name, value)
 
     def options(self) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def reduce(
     ``count`` is called only if the reduction divides. With ``"none"`` the values come back in the
     shape of the block notation; the caller gives them the shape of the target.
     """
+    if weight is not None and weight.is_complex():
+        raise TypeError(f"weight: got {weight.dtype}, wanted real numbers or bool")
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
     counted = begin(reduction, count(), term) if callable(reduction) else None

@@ -20,6 +20,7 @@ __all__ = [
     "check_floating",
     "check_indices",
     "check_number",
+    "check_numbers",
     "check_pairs",
     "check_positive",
     "check_range",
@@ -204,6 +205,14 @@ def check_floating(**tensors: Tensor) -> None:
     for name, t in tensors.items():
         if not t.is_floating_point():
             raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
+
+
+def check_numbers(**tensors: Tensor) -> None:
+    """Refuse targets that are no numbers, or complex ones."""
+    _check_tensors(**tensors)
+    for name, t in tensors.items():
+        if t.dtype == torch.bool or t.is_complex():
+            raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
 
 
 def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
@@ -396,7 +405,7 @@ def is_readable(t: Tensor) -> bool:
     """Whether looking at values is free: plain tensors on the CPU, outside any transform."""
     return (
         not torch.compiler.is_compiling()
-        and type(t) is Tensor
+        and type(t) in (Tensor, torch.nn.Parameter)
         and t.device.type == "cpu"
         and t.numel() > 0
         and torch._C._functorch.peek_interpreter_stack() is None

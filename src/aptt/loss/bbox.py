@@ -11,7 +11,8 @@
     power   1 - (I / U)**power + sum penalty**power, of any of them
     ProbIoU sqrt(1 - exp(-B))                  B: Bhattacharyya distance of rotated boxes' Gaussians
 
-and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``.
+and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``. Along an axis that
+is turned, that alone has a slope: the enclosing length is held.
 
 Axes: predictions and targets ``(..., 4)``, rotated ``(..., 5)``, aligned row by row.
 From: GIoU, Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1; DIoU and CIoU, Zheng et al.
@@ -46,6 +47,7 @@ from aptt.core.shapes import (
     check_choice,
     check_floating,
     check_number,
+    check_numbers,
     check_pairs,
     check_shapes,
 )
@@ -594,6 +596,7 @@ def _loss(
     _check_options(box_format, power, normalize, reduction)
     check_floating(pred_boxes=pred_boxes)
     numbers = 5 if box_format is None else 4
+    check_numbers(target_boxes=target_boxes)
     check_pairs(pred_boxes, target_boxes, numbers)
     x = pred_boxes.reshape(-1, numbers)
     t = target_boxes.reshape(-1, numbers).to(widen(pred_boxes[:0]).dtype)
@@ -807,8 +810,8 @@ def _distance_by_hand(o: Overlap, work: Work) -> tuple[Tensor, Tensor, Tensor, T
     unit = torch.maximum(o.span[0], o.span[1], out=work("longer", o.iou))
     unit += torch.eq(unit, 0, out=work("diagonal", o.iou))
     span = torch.div(o.span, unit, out=work("relative", o.span))
-    gap = torch.sub(o.lo, o.goal_lo, out=work("gap", o.lo)).add_(o.hi).sub_(o.goal_hi)
-    gap.mul_(0.5).div_(unit)
+    gap = torch.sub(o.lo, o.goal_lo, out=work("gap", o.lo))
+    gap.add_(torch.sub(o.hi, o.goal_hi, out=work("aux", o.lo))).mul_(0.5).div_(unit)
     diagonal = torch.mul(span[0], span[0], out=work("diagonal", o.iou))
     diagonal.addcmul_(span[1], span[1])
     diagonal += torch.eq(diagonal, 0, out=work("none", o.iou))

@@ -76,8 +76,9 @@ def heatmap_loss(
             ``positive`` or ``normalize="positives"`` for a kind that has no peaks.
 
     The gradient goes to ``prediction``, and to targets and weights that ask for it. Focal: a
-    confidently wrong pixel has a gradient of 1 or -1, however far its logit is off. The least
-    focal loss, 0, is at 1 on peaks and 0 elsewhere, not at ``p = y``.
+    confidently wrong pixel has a gradient of -1 on a peak and ``(1 - y)**beta`` elsewhere, however
+    far its logit is off. The least focal loss, 0, is at 1 on peaks and 0 elsewhere, not at
+    ``p = y``.
 
     Use when:
         Points or centres are found on a grid: focal where a map has few of them among much
@@ -178,6 +179,7 @@ def _missed(
     if peak is not None:
         wrong = torch.mul(peak, -2, out=work("miss", x)).add_(1).mul_(x)  # a sign: x may be -inf
         far = torch.addcmul(y, y, peak, value=-1, out=work("far", x))
+    wrong = finite(wrong, out=work("miss", x))
     nll = softplus_into(work("nll", x), wrong)
     miss = torch.sigmoid(wrong, out=work("miss", x))
     far = torch.sub(far, 1, out=work("far", x))
@@ -375,14 +377,25 @@ def render_heatmaps(
         check_number("sigma", sigma, torch.finfo(torch.float32).tiny)
     elif sigma.ndim:
         check_shapes(points=(points, "N K 2"), sigma=(sigma, "N K"))
+    _check_size(size)
     points = widen(points)
+    if visibility is not None:
+        check_shapes(points=(points, "N K 2"), visibility=(visibility, "N K"))
+        seen = visibility > 0
+        points = torch.where(seen.unsqueeze(-1), points, 0.0)
+        sigma = torch.where(seen, sigma, 1.0)
+    if isinstance(sigma, Tensor):
+        check_range(sigma, torch.finfo(torch.float32).tiny, torch.inf, keep=None, name="sigma")
     if visibility is None:
         return gaussian_maps(points.round() if snap else points, sigma, size)
-    check_shapes(points=(points, "N K 2"), visibility=(visibility, "N K"))
-    seen = visibility > 0
-    points = torch.where(seen.unsqueeze(-1), points, 0.0)
     maps = gaussian_maps(points.round() if snap else points, sigma, size)
     return torch.where(seen[..., None, None], maps, 0.0)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    whole = isinstance(size, Sequence) and all(isinstance(n, int) and n >= 0 for n in size)
+    if not whole or len(size) != 2:
+        raise ValueError(f"size: got {size!r}, wanted height and width, whole numbers")
 
 
 def decode_heatmaps(
@@ -397,7 +410,8 @@ def decode_heatmaps(
         heatmaps: ``(N, K, height, width)``, as the model gives them.
         method: ``"argmax"``: the highest cell; ``"parabola"``: the vertex of a parabola through
             it and its neighbours, along each axis; ``"gaussian"``: the same of the logarithm,
-            exact on maps of :func:`render_heatmaps`; ``"soft-argmax"``: the mean position.
+            exact on maps of :func:`render_heatmaps` but for peaks in cells of the border, which
+            stay there; ``"soft-argmax"``: the mean position.
         temperature: of soft-argmax, above 0.
 
     Returns:
@@ -434,6 +448,7 @@ def decode_heatmaps(
     flat = widen(heatmaps).flatten(2)
     scores, at = flat.max(2)
     if method == "soft-argmax":
+        flat = finite(flat)  # a map that is -inf everywhere has its mean in the middle
         share = (flat / temperature).softmax(2).unflatten(2, (height, width))
         columns = torch.arange(width, dtype=flat.dtype, device=flat.device)
         rows = torch.arange(height, dtype=flat.dtype, device=flat.device)
@@ -449,15 +464,19 @@ def decode_heatmaps(
 
 
 def _vertex(flat: Tensor, at: Tensor, along: Tensor, cells: int, step: int) -> Tensor:
-    """How far from the highest cell the parabola's vertex lies: at most half, 0 at the border."""
+    """How far from the highest cell the parabola's vertex lies: at most half.
+
+    0 at the border, and beside cells that are -inf.
+    """
     inside = (along > 0) & (along < cells - 1)
     left, centre, right = (
         flat.gather(2, torch.where(inside, at + k * step, at).unsqueeze(2)).squeeze(2)
         for k in (-1, 0, 1)
     )
     bend = 2 * centre - left - right
-    curved = inside & (bend > 0)
-    return torch.where(curved, (right - left) / (2 * torch.where(curved, bend, 1.0)), 0.0)
+    curved = inside & (bend > 0) & (bend < torch.inf)
+    lean = torch.where(curved, right - left, 0.0)
+    return lean / (2 * torch.where(curved, bend, 1.0))
 
 
 _FAINT = {t: torch.finfo(t).tiny for t in (torch.float32, torch.float64)}

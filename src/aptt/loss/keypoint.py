@@ -23,12 +23,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.module import LossModule, per_class
+from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
     check_choice,
     check_floating,
     check_number,
+    check_numbers,
     check_range,
     check_shapes,
     is_readable,
@@ -160,7 +161,12 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
     points = pred.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
     wide = torch.promote_types(pred.dtype, torch.float32)
-    made = torch.as_tensor(values, dtype=wide, device=pred.device)
+    try:
+        made = torch.as_tensor(values, dtype=wide, device=pred.device)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
+    if is_readable(made) and not bool(((made > 0) & (made < torch.inf)).all()):
+        raise ValueError(f"sigmas: got {made.tolist()}, wanted positive numbers")
     if made.ndim == 0:
         return made.expand(points)
     if made.shape != (points,):
@@ -189,7 +195,8 @@ def _oks(
     mode: str,
     area_scale: float,
 ) -> Tensor:
-    off = (x - t).unflatten(1, (len(sigmas), -1))
+    places = x.shape[1] // max(len(sigmas), 1)
+    off = (x - t).unflatten(1, (len(sigmas), places))
     off = torch.where(seen.unsqueeze(2), off, 0.0)
     area = torch.where(area > 0, area, 1.0)  # of instances that are removed, it may be anything
     unit = (8 * area_scale * area).sqrt().unsqueeze(1) * sigmas
@@ -235,7 +242,7 @@ class KeypointLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         if not isinstance(sigmas, str | float | int | Tensor):
-            sigmas = per_class(sigmas)
+            sigmas = tuple(sigmas)
         _check_options(sigmas, mode, area_scale, reduction)
         super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
 
@@ -280,8 +287,8 @@ def wing_loss(
     Raises:
         ValueError: shapes that differ, an unknown option.
 
-    The gradient goes to ``prediction``, and to targets and weights that ask for it: from
-    ``width / epsilon`` near the target down to 1 far from it.
+    The gradient goes to ``prediction``, and to targets and weights that ask for it: ``width /
+    epsilon`` near the target, down to ``width / (epsilon + width)`` at ``width``, and 1 from there.
 
     Use when:
         Landmarks are regressed directly and should end within a pixel.
@@ -336,7 +343,9 @@ def adaptive_wing_loss(
     Raises:
         ValueError: shapes that differ, targets out of range (on CPU), an unknown option.
 
-    The gradient goes to ``prediction``, and to targets and weights that ask for it.
+    The gradient goes to ``prediction``, and to targets and weights that ask for it. It has no
+    slope of its own exactly at the target: the second derivative is infinite there for targets
+    above ``alpha - 2``.
 
     Use when:
         Regressing heat maps whose peaks should be exact though most pixels are background.
@@ -357,6 +366,7 @@ def adaptive_wing_loss(
     _check_wing(omega=omega, epsilon=epsilon, theta=theta)
     check_number("alpha", alpha, 2.0)
     options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
+    check_numbers(target=target)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     check_range(target, 0, 1, keep=None if weight is None else weight != 0)
     return _elementwise(
@@ -375,6 +385,7 @@ def _elementwise(
 ) -> Tensor:
     check_reduction(reduction)
     check_floating(prediction=prediction)
+    check_numbers(target=target)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     w = None
     if weight is not None:
