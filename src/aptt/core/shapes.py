@@ -25,6 +25,7 @@ __all__ = [
     "check_shapes",
     "check_vector",
     "check_weights",
+    "check_whole",
     "class_axis",
     "indexed_axis",
     "is_readable",
@@ -223,6 +224,12 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
         raise ValueError(f"{name}: got {value}, wanted a number {wanted}")
 
 
+def check_whole(name: str, value: int, low: int = 1) -> None:
+    """Hold an option to whole numbers; True is none."""
+    if type(value) is not int or value < low:
+        raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
+
+
 def check_chunk(chunk: int | None) -> None:
     """Hold the size of a chunk to a whole number of tokens, or to None."""
     if chunk is not None and (type(chunk) is not int or chunk < 1):  # True is no number
@@ -311,8 +318,9 @@ def check_classes(
     if ignore_index is not None:
         wrong &= target != ignore_index
     if wrong.any():
+        wanted = f", wanted 0 to {classes - 1}" if classes else " for no class at all, wanted none"
         raise ValueError(
-            f"{name}: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
+            f"{name}: got class {int(target[wrong][0])}{wanted}"
             + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
         )
 
