@@ -22,6 +22,7 @@ __all__ = [
     "check_number",
     "check_pairs",
     "check_range",
+    "check_real",
     "check_shapes",
     "check_vector",
     "check_weights",
@@ -194,6 +195,13 @@ def check_floating(**tensors: Tensor) -> None:
     for name, t in tensors.items():
         if not t.is_floating_point():
             raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
+
+
+def check_real(**tensors: Tensor) -> None:
+    """Refuse complex numbers, whose imaginary part a conversion would drop."""
+    for name, t in tensors.items():
+        if t.is_complex():
+            raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
 
 
 def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
