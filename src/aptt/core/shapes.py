@@ -326,9 +326,8 @@ def check_classes(
     if ignore_index is not None:
         wrong &= target != ignore_index
     if wrong.any():
-        wanted = f", wanted 0 to {classes - 1}" if classes else " for no class at all, wanted none"
         raise ValueError(
-            f"{name}: got class {int(target[wrong][0])}{wanted}"
+            f"{name}: got class {int(target[wrong][0])}, wanted 0 to {classes - 1}"
             + ("" if ignore_index is None else f" or ignore_index={ignore_index}")
         )
 
