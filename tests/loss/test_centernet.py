@@ -327,6 +327,10 @@ def test_one_image_without_its_peaks_is_named():
         centernet_loss(_predictions(), made)
     made["mask"][1] = False
     assert centernet_loss(_predictions(), made).isfinite()
+    made["hm"][0, 0, 0, 0] = math.nan  # ignored, it hides no peak
+    weight = torch.ones_like(made["hm"])
+    weight[0, 0, 0, 0] = 0
+    assert centernet_loss(_predictions(), {**made, "weight": weight}).isfinite()
 
 
 def test_regions_can_be_ignored():

@@ -214,10 +214,10 @@ def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
 
 
 def check_indices(**tensors: Tensor) -> None:
-    """Refuse targets that are not class indices."""
+    """Refuse targets that are no indices."""
     for name, t in tensors.items():
         if t.dtype not in _INDICES:
-            raise TypeError(f"{name}: got {t.dtype}, wanted class indices of an integer dtype")
+            raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype")
 
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:

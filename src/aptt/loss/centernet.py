@@ -226,7 +226,9 @@ def _check_peaks(targets: Mapping[str, Tensor]) -> None:
     hm, mask = targets["hm"], targets["mask"]
     if targets.get("positive") is not None or not is_readable(hm):
         return
-    lost = (mask != 0).any(1) & ~(hm >= 1).flatten(1).any(1)
+    lost = (mask != 0).any(1) & ~(hm.flatten(1).amax(1) >= 1)
+    if bool(lost.any()):  # perhaps: one NaN, where the weight is 0, hides the rest from amax
+        lost &= ~(hm >= 1).flatten(1).any(1)
     if bool(lost.any()):
         image = int(lost.nonzero()[0])
         raise ValueError(
@@ -393,7 +395,7 @@ def _padded(
             check_shapes(boxes=(b, "m 4"), labels=(k, "m"))
             _check_labels(k)
         if boxes:
-            dtype = reduce(torch.promote_types, (b.dtype for b in boxes))
+            dtype = reduce(torch.promote_types, (b.dtype for b in boxes), torch.float32)
             boxes = pad_sequence([b.to(dtype) for b in boxes], batch_first=True)
             labels = pad_sequence([k.long() for k in labels], batch_first=True, padding_value=-1)
         else:

@@ -530,8 +530,8 @@ def _stacked(
 
 
 def _together(boxes: Sequence[Tensor]) -> Tensor:
-    """Lists of boxes as one tensor, in the widest of their dtypes."""
-    dtype = reduce(torch.promote_types, (each.dtype for each in boxes))
+    """Lists of boxes as one tensor, in the widest of their dtypes, float32 at least."""
+    dtype = reduce(torch.promote_types, (each.dtype for each in boxes), torch.float32)
     return pad_sequence([each.to(dtype) for each in boxes], batch_first=True)
 
 
