@@ -171,3 +171,8 @@ def test_wrong_calls_are_told_apart(shapes, options, words):
     logits, target = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=words):
         distribution_focal_loss(logits, target, **options)
+
+
+def test_a_complex_target_is_refused():
+    with pytest.raises(TypeError, match="target: got torch.complex64"):
+        distribution_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.complex64))

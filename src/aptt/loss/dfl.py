@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
-from aptt.core.shapes import check_choice, check_floating, check_range, check_shapes
+from aptt.core.shapes import check_choice, check_floating, check_range, check_real, check_shapes
 from aptt.core.streaming import Formula, Work, widen
 
 __all__ = ["DistributionFocalLoss", "distribution_focal_loss", "expected_value"]
@@ -80,6 +80,7 @@ def distribution_focal_loss(
     """
     _check_options(out_of_range, normalize, reduction)
     check_floating(logits=logits)
+    check_real(target=target)
     check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
     bins = logits.shape[-1]
     if bins == 0:
