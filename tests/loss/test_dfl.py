@@ -174,5 +174,5 @@ def test_wrong_calls_are_told_apart(shapes, options, words):
 
 
 def test_a_complex_target_is_refused():
-    with pytest.raises(TypeError, match="target: got torch.complex64"):
+    with pytest.raises(TypeError, match=r"target: got torch\.complex64"):
         distribution_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.complex64))
