@@ -214,7 +214,7 @@ def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
 
 
 def check_indices(**tensors: Tensor) -> None:
-    """Refuse targets that are no indices."""
+    """Refuse targets that are not class indices."""
     for name, t in tensors.items():
         if t.dtype not in _INDICES:
             raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype")
