@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.core.gaussian import gaussian_maps, gaussian_radius, paint_gaussians
 
@@ -77,3 +78,25 @@ def test_many_large_peaks_are_painted_in_parts(monkeypatch):
     whole = paint_gaussians(torch.zeros(9, 9, 9), *cells, radius)
     monkeypatch.setattr("aptt.core.gaussian._AT_ONCE", 60)
     assert torch.equal(paint_gaussians(torch.zeros(9, 9, 9), *cells, radius), whole)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the largest tensor made."""
+
+    cells = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.cells = max(self.cells, made.numel())
+        return made
+
+
+def test_a_peak_wider_than_the_maps_costs_no_more_than_they_do():
+    x, y, r = 6, 1, 400
+    cell = [torch.tensor([t]) for t in (0, x, y, r)]
+    with _Largest() as largest:
+        (found,) = paint_gaussians(torch.zeros(1, 5, 7, dtype=torch.float64), *cell)
+    (whole,) = gaussian_maps(torch.tensor([[x, y]]).double(), (2 * r + 1) / 6, (5, 7))
+    torch.testing.assert_close(found, whole)
+    assert largest.cells <= 15**2

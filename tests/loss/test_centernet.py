@@ -166,6 +166,28 @@ def test_only_the_highest_of_neighbours_is_a_box():
     assert centernet_decode(maps, k=99)["boxes"].shape == (1, 25, 4)
 
 
+@pytest.mark.parametrize(("rest", "low", "high"), [(-9.0, 20.0, 40.0), (-300.0, -250.0, -200.0)])
+def test_peaks_are_told_apart_where_their_probabilities_are_equal(rest, low, high):
+    hm = torch.full((1, 1, 1, 12), rest)
+    hm[..., ::2] -= 1  # so that not every cell is a peak
+    hm[..., 2], hm[..., 9] = low, high
+    maps = {"hm": hm, "wh": torch.zeros(1, 2, 1, 12), "reg": torch.zeros(1, 2, 1, 12)}
+    found = centernet_decode(maps, k=12, stride=1)
+    assert found["boxes"][0, :2, 0].tolist() == [9, 2]
+    peaks = int((hm >= F.max_pool2d(hm, 3, 1, 1)).sum())
+    assert peaks < 12
+    assert (found["scores"][0, peaks:] == 0).all()
+    assert torch.equal(found["scores"], found["scores"].sort(descending=True).values)
+
+
+@pytest.mark.parametrize(
+    "options", [{"k": 2.5}, {"k": True}, {"k": 0}, {"kernel": 3.0}, {"kernel": 4}, {"kernel": -1}]
+)
+def test_numbers_of_cells_are_whole(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: got"):
+        centernet_decode(_predictions(), **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_confident_wrong_pixel_has_a_gradient_of_one_where_centernet_has_none(dtype):
     made = {k: t.float() if t.is_floating_point() else t for k, t in _targets(*_batch(1)).items()}
@@ -260,6 +282,57 @@ def test_a_mask_of_numbers_weighs_objects_and_padding_may_hold_nan():
         torch.testing.assert_close(found[key], (0.5 * every[key] + 1.5 * first[key]) / 9)
 
 
+def test_a_cell_out_of_range_is_refused_where_values_cannot_be_read():
+    """As under compile and on CUDA: an index from the end is no cell."""
+    predictions, made = _predictions(), _targets(*_batch())
+    made["ind"][0, 0] = -3
+    with pytest.raises((RuntimeError, IndexError), match="index -3 is out of bounds"):
+        torch.func.grad(lambda wh: centernet_terms({**predictions, "wh": wh}, made)["wh"])(
+            predictions["wh"]
+        )
+
+
+def test_cells_of_small_integers_are_cells_and_no_mask():
+    g = torch.Generator().manual_seed(0)
+    predictions = {k: torch.randn(2, 2, 4, 5, generator=g) for k in ("hm", "wh", "reg")}
+    boxes = torch.tensor([[[0.0, 0, 8, 8], [4, 4, 16, 12]]]).expand(2, -1, -1)
+    labels = torch.tensor([[1, 0], [0, 0]], dtype=torch.uint8)
+    made = centernet_targets(boxes, labels, num_classes=2, size=(4, 5))
+    want = centernet_terms(predictions, made)
+    for dtype in (torch.uint8, torch.int8, torch.int32):
+        assert centernet_terms(predictions, {**made, "ind": made["ind"].to(dtype)}) == want
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [
+        ("ind", torch.float32),
+        ("ind", torch.bool),
+        ("ind", torch.complex64),
+        ("mask", torch.complex64),
+        ("wh", torch.complex64),
+        ("reg", torch.complex64),
+    ],
+)
+def test_targets_of_a_wrong_type_are_named(key, dtype):
+    made = _targets(*_batch())
+    with pytest.raises(TypeError, match=f"{key}: got {dtype}"):
+        centernet_terms(_predictions(), {**made, key: made[key].to(dtype)})
+
+
+def test_one_image_without_its_peaks_is_named():
+    made = _targets(*_batch())
+    made["hm"][1] *= 0.9
+    with pytest.raises(ValueError, match=r"objects in image 1, .* is 0\.9;"):
+        centernet_loss(_predictions(), made)
+    made["mask"][1] = False
+    assert centernet_loss(_predictions(), made).isfinite()
+    made["hm"][0, 0, 0, 0] = math.nan  # ignored, it hides no peak
+    weight = torch.ones_like(made["hm"])
+    weight[0, 0, 0, 0] = 0
+    assert centernet_loss(_predictions(), {**made, "weight": weight}).isfinite()
+
+
 def test_regions_can_be_ignored():
     predictions, made = _predictions(), _targets(*_batch())
     away = torch.ones_like(made["hm"])
@@ -293,6 +366,63 @@ def test_padded_listed_and_formatted_boxes_give_the_same_targets():
         torch.testing.assert_close(other["hm"], made["hm"])
         for key in ("wh", "reg", "ind", "mask"):
             torch.testing.assert_close(other[key][:, :6], made[key])
+
+
+def test_lists_of_several_dtypes_are_boxes_of_the_widest():
+    box = [1 / 3, 1 / 3, 50 / 3, 50 / 3]
+    first = torch.tensor([[2, 2, 8, 8]])
+    for dtype in (torch.int64, torch.float16, torch.float32):
+        boxes = [first.to(dtype), torch.tensor([box], dtype=torch.float64)]
+        made = _targets(boxes, [torch.tensor([0], dtype=torch.uint8), torch.tensor([2])])
+        assert made["wh"][1, 0].tolist() == [(box[2] - box[0]) / STRIDE] * 2
+        assert made["hm"][1].amax((1, 2)).tolist() == [0, 0, 1]
+    whole = _targets(first.unsqueeze(0), torch.tensor([[0]]))  # boxes of integers are boxes too
+    assert whole["wh"].tolist() == [[[1.5, 1.5]]]
+
+
+def test_no_images_and_no_objects_have_targets_too():
+    none = {"hm": (0, CLASSES, *SIZE), "wh": (0, 5, 2), "reg": (0, 5, 2), "ind": (0, 5)}
+    made = _targets([], [], max_objects=5)
+    assert {k: tuple(t.shape) for k, t in made.items()} == {**none, "mask": (0, 5)}
+    assert made["ind"].dtype == torch.int64
+    assert _targets([], [])["wh"].shape == (0, 0, 2)
+    empty = _targets([torch.zeros(0, 4)], [torch.tensor([])])
+    assert empty["hm"].shape == (1, CLASSES, *SIZE)
+
+
+def test_room_is_needed_for_objects_and_not_for_padding():
+    boxes, labels = _batch(1, 2)
+    made = _targets(boxes, labels)
+    apart = torch.full((1, 5, 4), torch.nan, dtype=torch.float64)
+    marks = torch.full((1, 5), -1)
+    apart[0, 1::2], marks[0, 1::2] = boxes[0], labels[0]
+    for key, t in _targets(apart, marks, max_objects=2).items():
+        torch.testing.assert_close(t, made[key])
+    with pytest.raises(ValueError, match="max_objects: got 1, wanted at least 2"):
+        _targets(apart, marks, max_objects=1)
+
+
+@pytest.mark.parametrize(
+    ("label", "right", "said"),
+    [(3, 9.0, "class 3"), (-2, 9.0, "class -2"), (0, math.nan, "image 0, box 0"), (0, -9.0, "box")],
+)
+def test_what_would_be_painted_wrongly_is_refused_on_any_device(label, right, said, monkeypatch):
+    """Where values are not free to read, as on CUDA, they are read all the same."""
+    for module in ("core.shapes", "loss.centernet"):
+        monkeypatch.setattr(f"aptt.{module}.is_readable", lambda t: False)
+    box = torch.tensor([[[1.0, 1.0, right, 9.0]]])
+    with pytest.raises(ValueError, match=said):
+        _targets(box, torch.tensor([[label]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_labels_are_integers(dtype):
+    box, label = torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([1])
+    for boxes, labels in (
+        ([box, box], [label, label.to(dtype)]), (box[None], label[None].to(dtype))
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=f"labels: got {dtype}"):
+            _targets(boxes, labels)
 
 
 def test_boxes_off_the_map_are_left_out_and_points_are_kept():
@@ -361,6 +491,7 @@ def test_terms_cannot_stay_unreduced():
         ([[0, 0, 1, 1]], [3], {}, "class 3"),
         ([[0, 0, 1, 1]], [0, 0], {}, "labels"),
         ([[0, 0, 1, 1]] * 2, [0, 0], {"max_objects": 1}, "max_objects"),
+        ([[0, 0, 1, 1]] * 2, [0, 0], {"max_objects": 2.5}, "max_objects"),
         ([[0, 0, 1, 1]], [0], {"radius": "wide"}, "radius"),
         ([[0, 0, 1, 1]], [0], {"min_overlap": 0.0}, "min_overlap"),
         ([[0, 0, 1, 1]], [0], {"box_format": "yxyx"}, "box_format"),

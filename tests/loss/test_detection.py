@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from aptt.loss import (
     quality_focal_loss,
     varifocal_loss,
 )
+from aptt.loss.detection import Assignment
 
 # Slow and plain: the definitions in Python, one image, one target, one prediction at a time.
 
@@ -307,8 +309,67 @@ def test_what_any_assignment_keeps(seed, topk, most):
                 assert scores[mine].max().item() == pytest.approx(best)
 
 
+def _asked(**change):
+    """What an assigner is called with: two images of three predictions and two targets."""
+    box = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [2, 2, 5, 5]]).expand(2, 3, 4)
+    good = {
+        "class_logits": torch.zeros(2, 3, 2),
+        "boxes": box,
+        "anchors": torch.tensor([[1.0, 1], [2, 2], [3.5, 3.5]]),
+        "target_boxes": box[:, :2],
+        "target_labels": torch.zeros(2, 2, dtype=torch.long),
+        "target_mask": torch.ones(2, 2, dtype=torch.bool),
+        "anchor_mask": torch.ones(2, 3, dtype=torch.bool),
+    }
+    return {**good, **change}
+
+
 @pytest.mark.parametrize(
-    ("options", "named"), [({"topk": 0}, "topk"), ({"alpha": -1}, "alpha"), ({"beta": -1}, "beta")]
+    ("change", "error", "said"),
+    [
+        ({"target_labels": torch.zeros(2, 1).long()}, ValueError, "target_labels: "),
+        ({"target_mask": torch.ones(1, 2).bool()}, ValueError, "target_mask: "),
+        ({"anchors": torch.ones(1, 2)}, ValueError, "anchors: "),
+        ({"anchor_mask": torch.ones(2, 1).bool()}, ValueError, "anchor_mask: "),
+        ({"boxes": torch.ones(2, 3, 4, 5)}, ValueError, "boxes: "),
+        ({"target_labels": torch.full((2, 2), -1)}, ValueError, "target_labels: got class -1"),
+        ({"target_labels": torch.zeros(2, 2)}, TypeError, "target_labels: got torch.float32"),
+        ({"boxes": torch.ones(2, 3, 4).long()}, TypeError, "boxes: got torch.int64"),
+    ],
+)
+def test_the_assigner_refuses_what_does_not_fit(change, error, said):
+    with pytest.raises(error, match=said):
+        TaskAlignedAssigner()(**_asked(**change))
+
+
+def test_the_assigner_takes_masks_of_numbers_and_no_targets():
+    want = TaskAlignedAssigner()(**_asked())
+    assert want.matches.tolist() == [[0, 1, -1]] * 2
+    numbers = {"target_mask": torch.ones(2, 2).long(), "anchor_mask": torch.ones(2, 3)}
+    got = TaskAlignedAssigner()(**_asked(**numbers))
+    assert torch.equal(got.matches, want.matches)
+    assert torch.equal(got.scores, want.scores)
+    none = {"target_boxes": torch.zeros(2, 0, 4), "target_labels": torch.zeros(2, 0)}
+    got = TaskAlignedAssigner()(**_asked(**none, target_mask=torch.zeros(2, 0).bool()))
+    assert got.matches.tolist() == [[-1] * 3] * 2
+    assert got.scores.tolist() == [[0] * 3] * 2
+
+
+def test_areas_that_overflow_give_no_score_beyond_1():
+    scaled = {k: _asked()[k] * 1e20 for k in ("boxes", "anchors", "target_boxes")}
+    got = TaskAlignedAssigner()(**_asked(**scaled))
+    assert ((got.scores >= 0) & (got.scores <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"topk": 0}, "topk"),
+        ({"topk": 2.5}, "topk"),
+        ({"topk": True}, "topk"),
+        ({"alpha": -1}, "alpha"),
+        ({"beta": -1}, "beta"),
+    ],
 )
 def test_the_assigner_refuses(options, named):
     with pytest.raises(ValueError, match=named):
@@ -535,6 +596,35 @@ def test_background_in_an_ignored_region_does_not_count():
     assert detection_loss(logits, boxes, targets, labels, **given) == plain
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_anchors_of_integers_are_points(listed):
+    logits, boxes, points, targets, labels = scene(2)
+    region = [torch.tensor([[3.5, 3.5, 4.5, 20.5]], dtype=points.dtype)] * 2
+    regions = region if listed else torch.stack(region)
+    want = detection_loss(logits, boxes, targets, labels, anchors=points, ignore_regions=regions)
+    whole = points.long()
+    assert torch.equal(whole, points)
+    given = {"anchors": whole, "ignore_regions": regions}
+    assert detection_loss(logits, boxes, targets, labels, **given) == want
+    assert detection_loss(logits, boxes, targets, labels, anchors=points) != want
+
+
+@pytest.mark.parametrize("first", [torch.int64, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("objects", [0, 1])
+def test_the_dtype_of_the_first_image_is_not_that_of_all(first, objects):
+    """pad_sequence would give every image that of the first: 257 would be 1, and 0.6 be 0."""
+    logits, boxes, points, targets, _ = scene(2, 1, classes=300)
+    some = torch.tensor([[8.6, 8.6, 30.3, 30.3]], dtype=torch.float64)
+    targets = [torch.tensor([[8, 8, 24, 24]])[:objects].double(), some]
+    labels = [torch.zeros(objects, dtype=torch.long), torch.tensor([257])]
+    want = detection_loss(logits, boxes, targets, labels, anchors=points)
+    mixed = [targets[0].to(first), some], [labels[0].to(torch.uint8), labels[1]]
+    assert detection_loss(logits, boxes, *mixed, anchors=points) == want
+    if not objects:
+        mixed = mixed[0], [torch.tensor([]), labels[1]]
+        assert detection_loss(logits, boxes, *mixed, anchors=points) == want
+
+
 def test_focal_loss_is_not_averaged_before_it_is_divided():
     """ultralytics #2789: with its FocalLoss, which averages by itself, the loss is 5e-05."""
     logits, boxes, points, targets, labels = scene(3)
@@ -610,6 +700,86 @@ def test_the_tensors_of_a_module_that_is_passed_follow_the_loss():
     logits, boxes, points, targets, labels = scene(2)
     terms = loss.terms(logits, boxes, targets, labels, anchors=points)
     assert terms["class"].isfinite()
+
+
+@pytest.mark.parametrize(
+    "option", [{"reduction": "sum"}, {"assigner": "junk"}, {"box_loss": giou_loss}, {"box_gain": 1}]
+)
+def test_terms_take_the_options_of_the_module_alone(option):
+    logits, boxes, points, targets, labels = scene(2)
+    with pytest.raises(TypeError, match=next(iter(option))):
+        DetectionLoss().terms(logits, boxes, targets, labels, anchors=points, **option)
+
+
+def test_an_assigner_of_ones_own_gives_constants():
+    logits, boxes, points, targets, labels = scene(2)
+    matches = torch.full((2, 36), -1)
+    matches[0, :4] = torch.arange(4)
+    outer = logits.clone().requires_grad_()
+
+    def own(x, boxes, anchors, target_boxes, target_labels, target_mask, anchor_mask):
+        assert not torch.is_grad_enabled()
+        return Assignment(matches, outer.sigmoid().amax(-1))
+
+    leaf = logits.clone().requires_grad_()
+    options = {"anchors": points, "assigner": own}
+    detection_loss(leaf, boxes, targets, labels, **options).backward()
+    frozen = logits.clone().requires_grad_()
+    scores = logits.sigmoid().amax(-1)
+    options = {"matches": matches, "match_scores": scores}
+    detection_loss(frozen, boxes, targets, labels, **options).backward()
+    assert torch.equal(leaf.grad, frozen.grad)
+    assert outer.grad is None
+
+
+@pytest.mark.parametrize(
+    ("matches", "error", "said"),
+    [
+        (torch.zeros(2, 36), TypeError, "matches: got torch.float32"),
+        (torch.full((2, 36), 7), ValueError, "matches: got 7"),
+        (torch.full((2, 36), 3), ValueError, "matches: got 3"),  # the second image has three
+        (torch.full((1, 36), -1), ValueError, "matches: "),
+    ],
+)
+def test_an_assigner_of_ones_own_is_held_to_the_targets(matches, error, said):
+    logits, boxes, points, targets, labels = scene(2)
+    given = {"anchors": points, "assigner": lambda *_: Assignment(matches, torch.ones(2, 36))}
+    with pytest.raises(error, match=said):
+        detection_loss(logits, boxes, targets, labels, **given)
+
+
+@pytest.mark.parametrize("wrong", [-3, -7, 3, 4])
+def test_a_wrong_match_fails_where_values_cannot_be_read(wrong):
+    """As under compile and on CUDA: 3 is padding of the second image, 4 of none."""
+    logits, boxes, _, targets, labels = scene(2)
+    matches = torch.full((2, 36), -1)
+    matches[1, 5] = wrong
+
+    def loss(x):
+        return detection_loss(x, boxes, targets, labels, matches=matches)
+
+    with pytest.raises((RuntimeError, IndexError), match="out of bounds"):
+        torch.func.grad(loss)(logits)
+
+
+@pytest.mark.parametrize("distribution", [False, True])
+def test_it_maps_over_predictions_of_shared_targets(distribution):
+    """As an ensemble has it: the predictions are batched, the targets are not."""
+    logits, boxes, points, targets, labels = scene(3, 3)
+    if distribution:
+        boxes = torch.randn(3, 36, 4, 5, dtype=torch.float64)
+    given = {"anchors": points, "strides": torch.full((36,), 8.0, dtype=torch.float64)}
+
+    def loss(x, b):
+        return detection_loss(x[None], b[None], targets[:1], labels[:1], **given)
+
+    for dims in ((0, 0), (0, None), (None, 0)):
+        x, b = (t if d == 0 else t[0] for t, d in zip((logits, boxes), dims, strict=True))
+        each = [
+            loss(*(t[i] if d == 0 else t for t, d in zip((x, b), dims, strict=True)))
+            for i in range(3)
+        ]
+        torch.testing.assert_close(torch.func.vmap(loss, dims)(x, b), torch.stack(each))
 
 
 def test_the_readme_of_losses_by_default():
@@ -720,8 +890,21 @@ def test_one_broken_prediction_is_in_the_sum_only_if_it_counts():
     assert detection_loss(logits, boxes, targets, labels, matches=matches, weight=weight).isfinite()
 
 
+class _Gamma3(FocalLoss):
+    """Built in its own way, as one's own modules may be."""
+
+    def __init__(self):
+        super().__init__(gamma=3.0, alpha=torch.tensor([0.2, 0.3, 0.4]), class_dim=-1)
+
+
 @pytest.mark.parametrize(
-    "loss", [detection_loss, DetectionLoss(box_loss=GIoULoss())], ids=["function", "module"]
+    "loss",
+    [
+        detection_loss,
+        DetectionLoss(box_loss=GIoULoss()),
+        partial(detection_loss, class_loss=_Gamma3(), hard_targets=True),
+    ],
+    ids=["function", "module", "function of a module"],
 )
 def test_it_compiles_to_one_graph(loss):
     logits, boxes, points, targets, labels = scene(3)
@@ -767,6 +950,12 @@ def test_inputs_are_left_alone():
         assert torch.equal(t.nan_to_num(7), b.nan_to_num(7))
 
 
+def _broken(targets, left):
+    boxes = targets[0].clone()
+    boxes[2, 0] = left
+    return [boxes, *targets[1:]]
+
+
 def _refusals():
     logits, boxes, points, targets, labels = scene(2)
     good = {
@@ -776,7 +965,7 @@ def _refusals():
         "target_labels": labels,
         "anchors": points,
     }
-    matches = torch.full((2, 36), -1)
+    matches, dist = torch.full((2, 36), -1), torch.zeros(2, 36, 4, 5)
     changes = {
         "class_logits": {"class_logits": logits[0]},
         "boxes: ": {"boxes": boxes[:, :5]},
@@ -786,11 +975,18 @@ def _refusals():
         "target_labels: wanted a tensor or a list": {"target_labels": torch.zeros(2, 4).long()},
         "target_labels: got class 3": {"target_labels": [labels[0] * 0 + 3, labels[1]]},
         "target_labels: got class -2": {"target_labels": [labels[0] * 0 - 2, labels[1]]},
+        "class_logits: got .2, 36, 0., with no class": {"class_logits": logits[..., :0]},
+        "target_boxes: image 0, row 2 is .nan": {"target_boxes": _broken(targets, math.nan)},
+        "target_boxes: image 0, row 2 is .inf": {"target_boxes": _broken(targets, math.inf)},
+        "target_boxes: image 0, row 2 is .999": {"target_boxes": _broken(targets, 999.0)},
         "target_mask: got a mask for lists": {"target_mask": torch.ones(2, 4).bool()},
         "anchors: got None": {"anchors": None},
         "anchors: ": {"anchors": points[:5]},
         "strides: got None": {"boxes": torch.zeros(2, 36, 4, 5)},
         "strides: ": {"boxes": torch.zeros(2, 36, 4, 5), "strides": torch.ones(5)},
+        "strides: got 0.0": {"boxes": dist, "strides": torch.arange(36)},
+        "strides: got -1.0": {"boxes": dist, "strides": -torch.ones(36)},
+        "strides: got nan": {"boxes": dist, "strides": torch.full((2, 36), math.nan)},
         "weight: ": {"weight": torch.ones(36)},
         "ignore_regions: ": {"ignore_regions": torch.zeros(2, 4)},
         "ignore_regions: of image 0": {"ignore_regions": [torch.zeros(4), torch.zeros(0, 4)]},
@@ -820,7 +1016,12 @@ def test_what_is_refused(given, said):
     [
         ({"class_logits": torch.zeros(2, 36, 3).long()}, "class_logits"),
         ({"target_labels": [torch.zeros(4), torch.zeros(3)]}, "target_labels"),
+        ({"target_labels": [torch.zeros(4).long(), torch.full((3,), 1.7)]}, "target_labels"),
+        ({"target_boxes": [torch.zeros(4, 4), torch.zeros(3, 4) * 1j]}, "target_boxes"),
+        ({"anchors": torch.zeros(36, 2) * 1j}, "anchors"),
+        ({"weight": torch.zeros(2, 36) * 1j}, "weight"),
         ({"matches": torch.zeros(2, 36)}, "matches"),
+        ({"matches": torch.zeros(2, 36) * 1j}, "matches"),
         ({"box_loss": torch.nn.Identity()}, "box_loss"),
     ],
 )

@@ -74,6 +74,21 @@ def test_the_least_value_is_the_entropy_of_the_two_bins():
     assert found.item() == pytest.approx(0.5004, abs=5e-5)
 
 
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize(("y", "want"), [(0.0, math.log(3)), (0.5, math.inf), (1.0, math.inf)])
+def test_beside_a_masked_bin_nothing_is_nan(y, want, way):
+    """log p is -inf there: no share of it costs nothing, any share costs infinitely much."""
+    logits = torch.tensor([[0.0, -math.inf, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([y], dtype=torch.float64, requires_grad=way is plainly)
+    with way():
+        loss = distribution_focal_loss(logits, target, reduction="sum")
+        loss.backward()
+    assert loss.item() == pytest.approx(want)
+    shares = torch.tensor([[1 - y, y, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(logits.grad, logits.detach().softmax(1) - shares)
+    assert target.grad is None or not target.grad.isnan()
+
+
 @pytest.mark.parametrize("wrong", [-0.5, -1e-6, 6.000001, 6.5, math.nan, math.inf])
 def test_a_target_out_of_range_is_refused(wrong):
     # mmdetection: -0.5 is a negative weight, 6.5 an index error or a device assert
@@ -156,3 +171,8 @@ def test_wrong_calls_are_told_apart(shapes, options, words):
     logits, target = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=words):
         distribution_focal_loss(logits, target, **options)
+
+
+def test_a_complex_target_is_refused():
+    with pytest.raises(TypeError, match=r"target: got torch\.complex64"):
+        distribution_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.complex64))

@@ -71,15 +71,16 @@ def paint_gaussians(
 ) -> Tensor:
     """Raise ``maps`` ``(P, height, width)``, in place, to Gaussians around cells ``(B,)``.
 
-    Each is cut off at its ``radius`` in cells, which is three sigma less half a cell. All of one
-    radius are painted together: the loop is over radii, not over cells. Radii are read by the
-    host.
+    The cells lie on the maps. Each Gaussian is cut off at its ``radius`` in cells, which is three
+    sigma less half a cell, and at the maps' size. All of one radius are painted together: the loop
+    is over radii, not over cells. Radii are read by the host.
     """
     height, width = maps.shape[1:]
     flat, order = maps.view(-1), radius.argsort()
     radii, counts = radius[order].unique_consecutive(return_counts=True)
     for r, same in zip(radii.tolist(), order.split(counts.tolist()), strict=True):
-        reach = torch.arange(-r, r + 1, device=maps.device)
+        far = min(r, max(height, width))
+        reach = torch.arange(-far, far + 1, device=maps.device)
         profile = torch.exp(-0.5 * (reach.to(maps.dtype) * (6 / (2 * r + 1))).square())
         for some in same.split(max(_AT_ONCE // len(reach) ** 2, 1)):
             x, y = column[some, None] + reach, row[some, None] + reach

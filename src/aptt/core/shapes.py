@@ -24,9 +24,11 @@ __all__ = [
     "check_pairs",
     "check_positive",
     "check_range",
+    "check_real",
     "check_shapes",
     "check_vector",
     "check_weights",
+    "check_whole",
     "class_axis",
     "indexed_axis",
     "is_readable",
@@ -207,11 +209,19 @@ def check_floating(**tensors: Tensor) -> None:
             raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
 
 
-def check_numbers(**tensors: Tensor) -> None:
-    """Refuse targets that are no numbers, or complex ones."""
+def check_real(**tensors: Tensor) -> None:
+    """Refuse complex numbers, whose imaginary part a conversion would drop."""
     _check_tensors(**tensors)
     for name, t in tensors.items():
-        if t.dtype == torch.bool or t.is_complex():
+        if t.is_complex():
+            raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
+
+
+def check_numbers(**tensors: Tensor) -> None:
+    """Refuse what answers yes or no, too."""
+    check_real(**tensors)
+    for name, t in tensors.items():
+        if t.dtype == torch.bool:
             raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
 
 
@@ -226,11 +236,11 @@ def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
 
 
 def check_indices(**tensors: Tensor) -> None:
-    """Refuse targets that are not class indices."""
+    """Refuse targets that are not indices."""
     _check_tensors(**tensors)
     for name, t in tensors.items():
         if t.dtype not in _INDICES:
-            raise TypeError(f"{name}: got {t.dtype}, wanted class indices of an integer dtype")
+            raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype")
 
 
 def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
@@ -254,6 +264,12 @@ def check_positive(name: str, value: float) -> None:
     except TypeError:
         error = TypeError
     raise error(f"{name}: got {value!r}, wanted a positive number")
+
+
+def check_whole(name: str, value: int, low: int = 1) -> None:
+    """Hold an option to whole numbers; True is none."""
+    if type(value) is not int or value < low:
+        raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
 
 
 def check_chunk(chunk: int | None) -> None:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from aptt.core.boxes import BoxFormat, check_box_format, edges
 from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
@@ -27,10 +29,12 @@ from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import (
     check_choice,
-    check_classes,
     check_floating,
+    check_indices,
     check_number,
+    check_real,
     check_shapes,
+    check_whole,
     is_readable,
 )
 from aptt.core.streaming import widen
@@ -85,8 +89,9 @@ def centernet_loss(
         The loss, at least 0: a scalar. float32 for half types.
 
     Raises:
-        ValueError: keys missing or unknown, shapes that do not fit, cells out of range, objects
-            without any peak in ``hm`` (all on CPU), an unknown option.
+        ValueError: keys missing or unknown, shapes that do not fit, an unknown option; on CPU,
+            cells out of range, and an image of objects without any peak in ``hm``.
+        TypeError: predictions that are not floating, cells that are no integers.
 
     The gradient goes to all three predictions, also in a batch without objects: wh and reg are
     then 0, and hm, divided by 1, still penalises what looks like an object.
@@ -164,7 +169,9 @@ def centernet_terms(
         mask=(targets["mask"], "N M"),
     )
     mask = targets["mask"]
-    ind = torch.where(mask != 0, targets["ind"], 0)
+    check_indices(ind=targets["ind"])
+    check_real(mask=mask, target_wh=targets["wh"], target_reg=targets["reg"])
+    ind = torch.where(mask != 0, targets["ind"], 0).long()
     _check_cells(ind, predictions["hm"].shape[2:])
     _check_peaks(targets)
 
@@ -194,8 +201,8 @@ def centernet_terms(
 
 def _distance(maps: Tensor, target: Tensor, ind: Tensor, mask: Tensor) -> Tensor:
     """The sum of absolute differences at the objects' cells; padding is 0 whatever it holds."""
-    image = torch.arange(len(ind), device=ind.device).unsqueeze(1)
-    found = widen(maps.flatten(2).transpose(1, 2)[image, ind])
+    found = maps.flatten(2).gather(2, ind.unsqueeze(1).expand(-1, 2, -1))  # asserts the range
+    found = widen(found).transpose(1, 2)
     off = torch.where((mask != 0).unsqueeze(2), found - target.to(found.dtype), 0.0)
     return (off.abs() * mask.to(found.dtype).unsqueeze(2)).sum()
 
@@ -215,14 +222,19 @@ def _check_keys(
 
 
 def _check_peaks(targets: Mapping[str, Tensor]) -> None:
-    """Objects without a single peak train a detector to find nothing, silently."""
+    """Images whose objects have no peak train a detector to find nothing, silently."""
     hm, mask = targets["hm"], targets["mask"]
     if targets.get("positive") is not None or not is_readable(hm):
         return
-    if bool((mask != 0).any()) and not bool(hm.amax() >= 1) and not bool((hm >= 1).any()):
+    lost = (mask != 0).any(1) & ~(hm.flatten(1).amax(1) >= 1)
+    if bool(lost.any()):  # perhaps: one NaN, where the weight is 0, hides the rest from amax
+        lost &= ~(hm >= 1).flatten(1).any(1)
+    if bool(lost.any()):
+        image = int(lost.nonzero()[0])
         raise ValueError(
-            f"hm: the mask has objects, but the largest target is {hm.amax().item():g}; wanted 1 "
-            "at each peak, or targets['positive'] to say where the peaks are"
+            f"hm: the mask has objects in image {image}, but the largest target there is "
+            f"{hm[image].amax().item():g}; wanted 1 at each peak, or targets['positive'] to say "
+            "where the peaks are"
         )
 
 
@@ -302,7 +314,8 @@ def centernet_targets(
         min_overlap: the IoU that a box keeps whose corners stray by the radius.
         radius: ``"exact"``, or ``"original"``: the published code's, up to several times larger.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
-        max_objects: M of the result; None: as many as the fullest image has.
+        max_objects: M of the result, objects before padding; None: M as it came, or of lists as
+            many as the fullest image has.
 
     Returns:
         ``hm (N, C, H, W)``, ``wh`` and ``reg (N, M, 2)``, ``ind`` and ``mask (N, M)``, as
@@ -310,11 +323,12 @@ def centernet_targets(
         by the mask: clip boxes to the image first.
 
     Raises:
-        ValueError: labels out of range, boxes that are not finite or turned inside out, more than
-            ``max_objects``, shapes that do not fit.
+        ValueError: labels out of range, boxes that are not finite or turned inside out, more
+            objects than ``max_objects``, shapes that do not fit.
+        TypeError: labels that are no integers.
 
-    No gradient. Two objects of one class in one cell share its peak; both sizes are targets. Radii
-    are read by the host, once per batch.
+    No gradient. Two objects of one class in one cell share its peak; both sizes are targets. The
+    host reads the labels, boxes and radii, once per batch.
 
     Use when:
         Making targets in a collate function or on the device.
@@ -333,15 +347,16 @@ def centernet_targets(
         >>> made["wh"].tolist(), made["ind"].tolist(), made["reg"].tolist()
         ([[[2.75, 2.0]]], [[10]], [[[0.375, 0.0]]])
     """
+    for name, value in (("num_classes", num_classes), ("size", size[0]), ("size", size[1])):
+        check_whole(name, value)
     check_number("stride", stride, torch.finfo(torch.float32).tiny)
     check_number("min_overlap", min_overlap, torch.finfo(torch.float32).tiny, 1.0)
     check_choice("radius", radius, ("exact", "original"))
     check_box_format(box_format)
     boxes, labels = _padded(boxes, labels, max_objects)
-    real = labels != -1
-    check_classes(labels, num_classes, -1)
     lo, hi = (t.t().unflatten(0, labels.shape) for t in edges(boxes.flatten(0, 1), box_format))
-    _check_boxes(boxes, lo, hi, real)
+    real = labels != -1
+    _check_objects(boxes, labels, num_classes, real & ~(hi >= lo).all(2))
     height, width = size
     wh, centre = (hi - lo) / stride, (lo + hi) / (2 * stride)
     cell = centre.floor()
@@ -370,7 +385,7 @@ def centernet_targets(
 def _padded(
     boxes: Tensor | Sequence[Tensor], labels: Tensor | Sequence[Tensor], max_objects: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Lists as one tensor each, padded with -1; in float32 at least."""
+    """Boxes in float32 at least and labels in int64, lists as one tensor each; padding is -1."""
     if not isinstance(boxes, Tensor):
         if isinstance(labels, Tensor) or len(boxes) != len(labels):
             raise ValueError(
@@ -378,26 +393,46 @@ def _padded(
             )
         for b, k in zip(boxes, labels, strict=True):
             check_shapes(boxes=(b, "m 4"), labels=(k, "m"))
-        boxes = torch.nn.utils.rnn.pad_sequence([widen(b) for b in boxes], batch_first=True)
-        labels = torch.nn.utils.rnn.pad_sequence(
-            [k.long() for k in labels], batch_first=True, padding_value=-1
-        )
+            _check_labels(k)
+        if boxes:
+            dtype = reduce(torch.promote_types, (b.dtype for b in boxes), torch.float32)
+            boxes = pad_sequence([b.to(dtype) for b in boxes], batch_first=True)
+            labels = pad_sequence([k.long() for k in labels], batch_first=True, padding_value=-1)
+        else:
+            boxes, labels = torch.zeros(0, 0, 4), torch.zeros(0, 0)
     elif not isinstance(labels, Tensor):
         raise ValueError("labels: got a list, wanted a tensor (N, M), as the boxes are one")
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).detach()
     check_floating(boxes=boxes)
     check_shapes(boxes=(boxes, "N M 4"), labels=(labels, "N M"))
+    _check_labels(labels)
+    labels = labels.long()
     if max_objects is not None:
+        check_whole("max_objects", max_objects, 0)
+        padding = labels == -1
+        most = int((~padding).sum(1).amax()) if len(labels) else 0
+        if most > max_objects:
+            raise ValueError(f"max_objects: got {max_objects}, wanted at least {most}")
+        order = padding.int().argsort(dim=1, stable=True)
         room = max_objects - labels.shape[1]
-        if room < 0:
-            raise ValueError(f"max_objects: got {max_objects}, wanted at least {labels.shape[1]}")
-        boxes, labels = F.pad(boxes, (0, 0, 0, room)), F.pad(labels, (0, room), value=-1)
-    return widen(boxes).detach(), labels.long()
+        boxes = F.pad(boxes.gather(1, order.unsqueeze(2).expand_as(boxes)), (0, 0, 0, room))
+        labels = F.pad(labels.gather(1, order), (0, room), value=-1)
+    return boxes, labels
 
 
-def _check_boxes(boxes: Tensor, lo: Tensor, hi: Tensor, real: Tensor) -> None:
-    if not is_readable(boxes):
-        return
-    wrong = real & ~(boxes.isfinite().all(2) & (hi >= lo).all(2))
+def _check_labels(labels: Tensor) -> None:
+    if labels.numel():  # torch.tensor([]) is of a floating dtype
+        check_indices(labels=labels)
+
+
+def _check_objects(boxes: Tensor, labels: Tensor, classes: int, inverted: Tensor) -> None:
+    """On any device: what is wrong here would be painted on the map of another class or image."""
+    wrong = (labels < -1) | (labels >= classes)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"labels: got class {int(labels[wrong][0])}, wanted 0 to {classes - 1}, or -1"
+        )
+    wrong = (labels != -1) & (inverted | ~boxes.isfinite().all(2))
     if bool(wrong.any()):
         image, at = wrong.nonzero()[0].tolist()
         raise ValueError(
@@ -417,14 +452,15 @@ def centernet_decode(
         predictions: ``hm`` logits ``(N, C, H, W)``, ``wh`` and ``reg (N, 2, H, W)``.
         k: how many boxes for each image; fewer where the maps have fewer cells.
         stride: pixels to a cell.
-        kernel: a peak is the highest in a window of so many cells each way, odd.
+        kernel: odd: a peak is the highest of the ``kernel x kernel`` cells around it.
 
     Returns:
         ``boxes (N, k, 4)`` as corners in pixels, ``scores (N, k)`` from high to low, in [0, 1],
-        and ``labels (N, k)``. Places beyond the last peak have a score of 0.
+        and ``labels (N, k)``. Peaks are ranked by their logits; places beyond the last have a
+            score of 0.
 
     Raises:
-        ValueError: keys missing or unknown, shapes that do not fit, an even kernel.
+        ValueError: keys missing or unknown, shapes that do not fit, a kernel that is not odd.
 
     The gradient goes to the scores and boxes that are chosen.
 
@@ -446,14 +482,15 @@ def centernet_decode(
     hm, wh, reg = (predictions[key] for key in ("hm", "wh", "reg"))
     check_floating(hm=hm, wh=wh, reg=reg)
     check_shapes(hm=(hm, "N C H W"), wh=(wh, "N 2 H W"), reg=(reg, "N 2 H W"))
-    check_number("k", k, 1)
+    check_whole("k", k)
     check_number("stride", stride, torch.finfo(torch.float32).tiny)
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel: got {kernel}, wanted an odd number of at least 1")
+    check_whole("kernel", kernel)
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel: got {kernel}, wanted an odd number")
     hm, wh, reg = widen(hm), widen(wh), widen(reg)
     highest = F.max_pool2d(hm, kernel, stride=1, padding=kernel // 2)
-    scores = torch.where(hm == highest, hm.sigmoid(), 0.0).flatten(1)
-    scores, at = scores.topk(min(k, scores.shape[1]), dim=1)
+    peaks = hm.masked_fill(hm != highest, -torch.inf).flatten(1)
+    peaks, at = peaks.topk(min(k, peaks.shape[1]), dim=1)  # by logits, which do not saturate
     cells, width = hm.shape[2] * hm.shape[3], hm.shape[3]
     labels, ind = at // cells, at % cells
     image = torch.arange(len(hm), device=hm.device).unsqueeze(1)
@@ -461,4 +498,4 @@ def centernet_decode(
     centre = torch.stack((ind % width, ind // width), 2).to(hm.dtype)
     centre = centre + reg.flatten(2).transpose(1, 2)[image, ind]
     boxes = torch.cat((centre - half, centre + half), 2) * stride
-    return {"boxes": boxes, "scores": scores, "labels": labels}
+    return {"boxes": boxes, "scores": peaks.sigmoid(), "labels": labels}

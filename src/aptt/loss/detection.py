@@ -18,9 +18,9 @@ section 3.2; the terms and their gains as the YOLOv8 family has them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -33,8 +33,11 @@ from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import (
     check_classes,
     check_floating,
+    check_indices,
     check_number,
+    check_real,
     check_shapes,
+    check_whole,
     is_readable,
 )
 from aptt.core.streaming import widen
@@ -95,7 +98,7 @@ class TaskAlignedAssigner:
     beta: float = 6.0
 
     def __post_init__(self) -> None:
-        check_number("topk", self.topk, 1)
+        check_whole("topk", self.topk)
         check_number("alpha", self.alpha)
         check_number("beta", self.beta)
 
@@ -117,43 +120,46 @@ class TaskAlignedAssigner:
             boxes: ``(B, A, 4)``, the predicted corners.
             anchors: ``(A, 2)`` or ``(B, A, 2)``: a point for each prediction.
             target_boxes: ``(B, M, 4)`` corners.
-            target_labels: ``(B, M)`` class indices.
+            target_labels: ``(B, M)`` class indices; anything in padding.
             target_mask: ``(B, M)``: which of the targets there are.
             anchor_mask: ``(B, A)``: which of the predictions may be chosen.
         """
+        check_floating(class_logits=class_logits, boxes=boxes)
+        check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, "B A 4"))
+        _check_rows(class_logits, anchors=anchors, anchor_mask=anchor_mask)
         logits, boxes, points = (widen(t.detach()) for t in (class_logits, boxes, anchors))
+        goals, labels, mask = _held(target_boxes.detach(), target_labels, target_mask, logits)
         if not boxes.shape[1]:
             none = boxes.new_zeros(boxes.shape[:2])
             return Assignment(none.long(), none)
-        goals = target_boxes.detach().to(boxes.dtype).masked_fill(~target_mask.unsqueeze(-1), 0.0)
-        labels = target_labels.long().masked_fill(~target_mask, 0)
-        may = target_mask.unsqueeze(-1)
+        goals, may = goals.to(boxes.dtype), mask.unsqueeze(-1)
         if anchor_mask is not None:
-            may = may & anchor_mask.unsqueeze(1)
+            may = may & (anchor_mask != 0).unsqueeze(1)
         near = _candidates(points, goals, may)
 
         iou = _pairwise_iou(goals, boxes)
         t = torch.zeros_like(iou)
         if self.alpha:
             index = labels.unsqueeze(-1).expand_as(iou)
-            t += self.alpha * F.logsigmoid(logits.transpose(1, 2).gather(1, index))
+            t = t + self.alpha * F.logsigmoid(logits.transpose(1, 2).gather(1, index))
         if self.beta:
-            t += self.beta * iou.log()
-        near &= (iou > 0) & (t > -torch.inf)  # both are false for NaN
+            t = t + self.beta * iou.log()
+        near = near & (iou > 0) & (t > -torch.inf)  # both are false for NaN
         t = t.masked_fill(~near, -torch.inf)
 
         least = t.topk(min(self.topk, t.shape[-1])).values[..., -1:]
-        chosen = t > least
-        chosen |= _first((t == least) & near, self.topk - chosen.sum(-1, keepdim=True), 2)
+        above = t > least
+        room = self.topk - above.sum(-1, keepdim=True)
+        chosen = above | _first((t == least) & near, room, 2)
         shared = iou.masked_fill(~chosen, -1.0)
-        chosen &= _first(shared == shared.amax(1, keepdim=True), 1, 1)
+        chosen = chosen & _first(shared == shared.amax(1, keepdim=True), 1, 1)
 
         found = chosen.any(1)
         index = (chosen * torch.arange(chosen.shape[1], device=iou.device).view(-1, 1)).sum(1)
         best_t = t.masked_fill(~chosen, -torch.inf).amax(-1)
         best_u = iou.masked_fill(~chosen, 0.0).amax(-1)
         mine = t.gather(1, index.unsqueeze(1)).squeeze(1) - best_t.gather(1, index)
-        scores = mine.masked_fill(~found, 0.0).exp() * best_u.gather(1, index) * found
+        scores = torch.where(found, mine.exp() * best_u.gather(1, index), 0.0)
         return Assignment(torch.where(found, index, _BACKGROUND), scores)
 
 
@@ -188,7 +194,7 @@ def _pairwise_iou(goals: Tensor, boxes: Tensor) -> Tensor:
     common = (torch.minimum(high, hi) - torch.maximum(low, lo)).clamp(min=0).prod(-1)
     of_goal, of_box = (high - low).clamp(min=0).prod(-1), (hi - lo).clamp(min=0).prod(-1)
     union = of_goal + of_box - common
-    return common / torch.where(union > 0, union, 1.0)
+    return common / torch.where(union == 0, 1.0, union)  # NaN where areas overflow: no candidate
 
 
 def detection_terms(
@@ -227,10 +233,12 @@ def detection_terms(
         {'class': 1.3863, 'box': 0.5532}
     """
     check_reduction(reduction, none=False)
-    check_floating(class_logits=class_logits, boxes=boxes)
-    _check_rows(class_logits, boxes, anchors, strides, weight)
-    goals, labels, mask = _padded(target_boxes, target_labels, target_mask, class_logits)
     dense = boxes.ndim == 4
+    check_floating(class_logits=class_logits, boxes=boxes)
+    shape = "B A 4 bins" if dense else "B A 4"
+    check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, shape))
+    _check_rows(class_logits, anchors=anchors, strides=strides, weight=weight)
+    goals, labels, mask = _padded(target_boxes, target_labels, target_mask, class_logits)
     wide = widen(boxes) if dense else boxes  # once, so that its two gradients are rounded once
     corners = _decoded(wide.detach(), anchors, strides) if dense else boxes
     counts = None if weight is None else weight != 0
@@ -238,22 +246,24 @@ def detection_terms(
         if match_scores is not None:
             raise ValueError("match_scores: got scores, but no matches that they belong to")
         points = _needed("anchors", anchors)
-        matches, scores = assigner(class_logits, corners, points, goals, labels, mask, counts)
-    else:
-        scores = _matched_scores(matches, match_scores, class_logits, mask)
+        with torch.no_grad():
+            found = assigner(class_logits, corners, points, goals, labels, mask, counts)
+        matches, match_scores = found[0], found[1].detach()
+    matches, scores = _matched(matches, match_scores, class_logits, mask)
 
-    positive = matches >= 0 if counts is None else (matches >= 0) & counts
+    rows = matches != _IGNORED if counts is None else (matches != _IGNORED) & counts
+    positive = (matches >= 0) & rows
     if dense:  # again, for the gradient, without those that are not boxes and may hold anything
         held = wide.masked_fill(~positive[..., None, None], 0.0)
         corners = _decoded(held, anchors, strides)
-    index = matches.clamp(min=0).long()
+        _check_strides(_needed("strides", strides), rows)
+    index = _index(matches, mask)
     goals = goals.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     labels = labels.gather(1, index)
     scores = torch.where(positive, torch.ones_like(scores) if hard_targets else scores, 0.0)
     target = scores.new_zeros(class_logits.shape).scatter(
         2, labels.unsqueeze(-1), scores.unsqueeze(-1)
     )
-    rows = matches != _IGNORED
     if ignore_regions is not None:
         rows = rows & (positive | ~_in_regions(ignore_regions, anchors, class_logits))
     every = rows if weight is None else rows * weight
@@ -329,7 +339,8 @@ def detection_loss(
         matches: ``(B, A)``, instead of the assigner, where predictions are matched already: the
             index of the target, -1 for background, -2 for what does not count.
         match_scores: ``(B, A)`` in [0, 1], the target score of each match; None: 1.
-        assigner: a :class:`TaskAlignedAssigner`, or a callable of the same arguments.
+        assigner: a :class:`TaskAlignedAssigner`, or a callable of the same arguments that gives
+            an :class:`Assignment`, held to what ``matches`` may be.
         class_loss: a loss, or its module form, ``(logits, scores, *, weight, reduction)``; of a
             module the options are taken, but for its reduction. ``focal_loss`` wants
             ``hard_targets`` or matches without scores.
@@ -348,8 +359,10 @@ def detection_loss(
         has its terms.
 
     Raises:
-        ValueError: shapes that do not fit, a missing ``anchors`` or ``strides``, labels and matches
-            out of range (on CPU), an unknown option.
+        ValueError: shapes that do not fit, a missing ``anchors`` or ``strides``, an unknown option;
+            on CPU, labels and matches out of range, target boxes that are not finite or turned
+            inside out, strides that are not above 0 and finite.
+        TypeError: predictions that are not floating, labels and matches that are no integers.
 
     The gradient goes to ``class_logits`` and ``boxes``, and to target boxes, weights and match
     scores that ask for it. The assigner's matches and scores are constants. Without any target the
@@ -416,7 +429,8 @@ def _summing(name: str, loss: nn.Module) -> nn.Module:
         raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
     if loss.reduction == "sum":
         return loss
-    summing = copy.copy(loss)
+    summing = object.__new__(type(loss))  # copy.copy would break a compiled graph
+    summing.__dict__.update(loss.__dict__)
     summing.reduction = "sum"  # type: ignore[assignment]
     return summing
 
@@ -443,30 +457,46 @@ def _in_regions(regions: Targets, anchors: Tensor | None, logits: Tensor) -> Ten
         for i, each in enumerate(regions):
             if each.shape[1:] != (4,):
                 _wrong("ignore_regions", i, each, "(K, 4)")
-        regions = [each.to(points) for each in regions]
-        regions = pad_sequence(regions, batch_first=True) if regions else points.new_zeros(0, 0, 4)
+        regions = [each.to(points.device) for each in regions]
+        regions = _together(regions) if regions else points.new_zeros(0, 0, 4)
     check_shapes(class_logits=(logits, "B A C"), ignore_regions=(regions, "B K 4"))
     points = points.expand(len(logits), -1, -1).unsqueeze(2)
-    return _inside(points, regions.to(points.dtype).unsqueeze(1)).any(-1)
+    return _inside(points, _real("ignore_regions", regions).unsqueeze(1)).any(-1)
 
 
 def _padded(
     boxes: Targets, labels: Targets, mask: Tensor | None, logits: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets of one length in every image, at least one, and which of them there are."""
+    """Targets as :func:`_held` gives them, of lists too; the boxes are held to be boxes."""
     if not isinstance(boxes, Tensor) and not isinstance(labels, Tensor):
         if mask is not None:
             raise ValueError("target_mask: got a mask for lists, which show what there is")
         boxes, labels, mask = _stacked(boxes, labels, logits)
     if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
         raise ValueError("target_labels: wanted a tensor or a list, as target_boxes is")
+    boxes, labels, mask = _held(boxes, labels, labels != -1 if mask is None else mask, logits)
+    if is_readable(boxes):
+        wrong = ~boxes.isfinite().all(-1) | (boxes[..., 2:] < boxes[..., :2]).any(-1)
+        if wrong.any():
+            image, row = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"target_boxes: image {image}, row {row} is {boxes[image, row].tolist()}, wanted "
+                "finite corners, the second not less than the first"
+            )
+    return boxes, labels, mask
+
+
+def _held(
+    boxes: Tensor, labels: Tensor, mask: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets held to the logits; at least one an image, zeros where the mask has none."""
     shapes = {"class_logits": (logits, "B A C"), "target_boxes": (boxes, "B M 4")}
-    check_shapes(**shapes, target_labels=(labels, "B M"))
-    if mask is None:
-        mask = labels != -1
-    check_shapes(target_labels=(labels, "B M"), target_mask=(mask, "B M"))
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise TypeError(f"target_labels: got {labels.dtype}, wanted class indices")
+    check_shapes(**shapes, target_labels=(labels, "B M"), target_mask=(mask, "B M"))
+    if not logits.shape[-1]:
+        raise ValueError(f"class_logits: got {tuple(logits.shape)}, with no class on axis 2")
+    if labels.numel():  # torch.tensor([]) is of a floating dtype
+        check_indices(target_labels=labels)
+    boxes = _real("target_boxes", boxes)
     if not labels.shape[1]:
         boxes, labels, mask = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(mask, (0, 1))
     mask = mask != 0
@@ -486,15 +516,29 @@ def _stacked(
             _wrong("target_boxes", i, of_boxes, "(M, 4)")
         if of_labels.shape != of_boxes.shape[:1]:
             _wrong("target_labels", i, of_labels, f"({len(of_boxes)},)")
+        if of_labels.numel():
+            check_indices(target_labels=of_labels)
     if not labels:
         none = torch.zeros(0, 0, dtype=torch.long, device=logits.device)
         return logits.new_zeros(0, 0, 4), none, none.bool()
     there = [torch.ones_like(each, dtype=torch.bool) for each in labels]
     return (
-        pad_sequence(list(boxes), batch_first=True),
-        pad_sequence(list(labels), batch_first=True),
+        _together(boxes),
+        pad_sequence([each.long() for each in labels], batch_first=True),
         pad_sequence(there, batch_first=True),
     )
+
+
+def _together(boxes: Sequence[Tensor]) -> Tensor:
+    """Lists of boxes as one tensor, in the widest of their dtypes, float32 at least."""
+    dtype = reduce(torch.promote_types, (each.dtype for each in boxes), torch.float32)
+    return pad_sequence([each.to(dtype) for each in boxes], batch_first=True)
+
+
+def _real(name: str, tensor: Tensor) -> Tensor:
+    """In a floating dtype of float32 at least."""
+    check_real(**{name: tensor})
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _check_images(name: str, tensors: Sequence[Tensor], logits: Tensor) -> None:
@@ -509,36 +553,37 @@ def _wrong(name: str, image: int, got: Tensor, wanted: str) -> NoReturn:
 def _needed(name: str, tensor: Tensor | None) -> Tensor:
     if tensor is None:
         raise ValueError(f"{name}: got None, wanted one for each prediction")
-    return widen(tensor)
+    return _real(name, tensor)
 
 
-def _check_rows(
-    logits: Tensor,
-    boxes: Tensor,
-    anchors: Tensor | None,
-    strides: Tensor | None,
-    weight: Tensor | None,
-) -> None:
-    """Hold what there is for each prediction to the logits."""
-    check_shapes(
-        class_logits=(logits, "B A C"), boxes=(boxes, "B A 4" if boxes.ndim == 3 else "B A 4 bins")
-    )
-    for name, tensor, shape in (
-        ("anchors", anchors, "A 2"), ("strides", strides, "A"), ("weight", weight, "A")
-    ):  # fmt: skip
-        if tensor is not None:
-            alike = name != "weight" and tensor.ndim == len(shape.split())
-            wanted = shape if alike else f"B {shape}"
-            check_shapes(class_logits=(logits, "B A C"), **{name: (tensor, wanted)})
+def _check_rows(logits: Tensor, **rows: Tensor | None) -> None:
+    """Hold what there is for each prediction to the logits; points may serve all images."""
+    for name, tensor in rows.items():
+        if tensor is None:
+            continue
+        shape = "A 2" if name == "anchors" else "A"
+        alike = name in ("anchors", "strides") and tensor.ndim == len(shape.split())
+        wanted = shape if alike else f"B {shape}"
+        check_shapes(class_logits=(logits, "B A C"), **{name: (tensor, wanted)})
+        check_real(**{name: tensor})
 
 
-def _matched_scores(matches: Tensor, scores: Tensor | None, logits: Tensor, mask: Tensor) -> Tensor:
-    """The scores of given matches; the matches are held to the targets there are."""
+def _check_strides(strides: Tensor, rows: Tensor) -> None:
+    wrong = ~((strides > 0) & (strides < torch.inf)) & rows
+    if is_readable(wrong) and wrong.any():
+        got = strides.expand_as(wrong)[wrong][0].item()
+        raise ValueError(f"strides: got {got}, wanted finite numbers above 0")
+
+
+def _matched(
+    matches: Tensor, scores: Tensor | None, logits: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Matches, held to the targets there are, and their scores."""
     check_shapes(class_logits=(logits, "B A C"), matches=(matches, "B A"))
-    if matches.is_floating_point() or matches.dtype == torch.bool:
-        raise TypeError(f"matches: got {matches.dtype}, wanted indices of targets")
+    check_indices(matches=matches)
+    matches = matches.long()
     if is_readable(matches):
-        known = mask.gather(1, matches.clamp(0, mask.shape[1] - 1).long())
+        known = mask.gather(1, matches.clamp(0, mask.shape[1] - 1))
         wrong = (matches < _IGNORED) | (matches >= mask.shape[1]) | ((matches >= 0) & ~known)
         if wrong.any():
             raise ValueError(
@@ -546,9 +591,21 @@ def _matched_scores(matches: Tensor, scores: Tensor | None, logits: Tensor, mask
                 f"{_BACKGROUND} for background or {_IGNORED} for what does not count"
             )
     if scores is None:
-        return torch.ones_like(logits[..., 0], dtype=widen(logits[:0]).dtype)
+        return matches, torch.ones_like(logits[..., 0], dtype=widen(logits[:0]).dtype)
     check_shapes(class_logits=(logits, "B A C"), match_scores=(scores, "B A"))
-    return widen(scores)
+    check_real(match_scores=scores)
+    return matches, widen(scores)
+
+
+def _index(matches: Tensor, mask: Tensor) -> Tensor:
+    """The target of each match, 0 for none; what is no target is left, or put, out of range.
+
+    So where values cannot be read, the gather asserts it on the device.
+    """
+    none = (matches == _BACKGROUND) | (matches == _IGNORED)
+    index = matches.masked_fill(none, 0)
+    known = mask.gather(1, index) | none
+    return index.masked_fill(~known, mask.shape[1])
 
 
 def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
@@ -630,8 +687,12 @@ class DetectionLoss(LossModule):
 
     def terms(self, *predictions_and_targets: Any, **tensors: Any) -> dict[str, Tensor]:
         """What :func:`detection_terms` gives; called as the module is."""
+        options = self.options()
+        given = sorted(tensors.keys() & options)
+        if given:
+            raise TypeError(f"terms: got {', '.join(given)}, wanted the module's own")
         gains = ("class_gain", "box_gain", "dfl_gain")
-        tensors |= {k: v for k, v in self.options().items() if k not in gains}
+        tensors |= {k: v for k, v in options.items() if k not in gains}
         return detection_terms(*predictions_and_targets, **tensors)
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
-from aptt.core.shapes import check_choice, check_floating, check_range, check_shapes
+from aptt.core.shapes import check_choice, check_floating, check_range, check_real, check_shapes
 from aptt.core.streaming import Formula, Work, widen
 
 __all__ = ["DistributionFocalLoss", "distribution_focal_loss", "expected_value"]
@@ -80,6 +80,7 @@ def distribution_focal_loss(
     """
     _check_options(out_of_range, normalize, reduction)
     check_floating(logits=logits)
+    check_real(target=target)
     check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
     bins = logits.shape[-1]
     if bins == 0:
@@ -147,9 +148,14 @@ def _around(y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack((low, y.ceil()), 1).long(), torch.stack((1 - share, share), 1)
 
 
+def _at_both(log_p: Tensor, at: Tensor, share: Tensor) -> Tensor:
+    """The cross-entropy with the two bins, where no share of an impossible bin costs nothing."""
+    found = log_p.gather(1, at)
+    return -(found.masked_fill((share == 0) & (found == -torch.inf), 0.0) * share).sum(1)
+
+
 def _cross_entropy(x: Tensor, y: Tensor) -> Tensor:
-    at, share = _around(y)
-    return -(x.log_softmax(1).gather(1, at) * share).sum(1)
+    return _at_both(x.log_softmax(1), *_around(y))
 
 
 def _slope(out: Tensor, x: Tensor, work: Work, y: Tensor) -> Tensor:
@@ -157,7 +163,7 @@ def _slope(out: Tensor, x: Tensor, work: Work, y: Tensor) -> Tensor:
     log_p = torch.ops.aten._log_softmax.out(x, 1, False, out=work("log_p", x))
     torch.mul(log_p, 1 / math.log(2), out=out).exp2_()
     out.scatter_add_(1, at, -share)
-    return -(log_p.gather(1, at) * share).sum(1)
+    return _at_both(log_p, at, share)
 
 
 _FORMULA = Formula(_cross_entropy, slope=_slope, block=2**18)
