@@ -82,7 +82,8 @@ class TestUncertainty:
     def test_parameters_that_no_optimizer_has_are_said(self):
         mix = WeightedSum({"a": 1.0}, balance=Uncertainty())
         value = {"a": torch.tensor(3.0, requires_grad=True)}
-        for _ in range(99):
+        mix.load_state_dict(mix.state_dict())  # which is no step of an optimizer
+        for _ in range(999):
             mix(value)
         with pytest.warns(UserWarning, match=r"is criterion\.parameters\(\) in the optimizer"):
             mix(value)
