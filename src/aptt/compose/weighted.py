@@ -95,11 +95,10 @@ class Total(nn.Module):
         if not whole:
             total = total + _nothing_of(at)
         if values.device.type != "meta":
-            step = None if self.on_nonfinite == "record" else self.record.now()
             if self.training:
                 self.record.add(values, weights, extra, present)
-            if step is not None:
-                self._refuse_nonfinite(values, weights, total, step)
+            if self.on_nonfinite != "record":
+                self._refuse_nonfinite(values, weights, total)
         return total
 
     def _stacked(self, parts: Parts) -> Tensor:
@@ -126,8 +125,11 @@ class Total(nn.Module):
         nothing = torch.zeros((), dtype=dtype, device=device)
         return torch.stack([nothing if part is None else part.to(dtype) for part in parts])
 
-    def _refuse_nonfinite(self, values: Tensor, weights: Tensor, total: Tensor, step: int) -> None:
-        """Wait for the numbers of a step, and raise for the first kind that is not finite."""
+    def _refuse_nonfinite(self, values: Tensor, weights: Tensor, total: Tensor) -> None:
+        """Wait for the numbers of a step, and raise for the first kind that is not finite.
+
+        The step has been recorded, and shared with the other ranks.
+        """
         if torch.compiler.is_compiling():
             torch._dynamo.graph_break()
         packed = torch.cat([values, weights.to(values.dtype), total.reshape(1)])
@@ -145,6 +147,7 @@ class Total(nn.Module):
             if math.isfinite(numbers[-1]):
                 return
             said = f"the total is {numbers[-1]}, of terms and weights that are finite,"
+        step = self.record.now() - self.training
         when = f"at step {step} (counted from 0)" if self.training else "in evaluation"
         raise NonFiniteError(f"{said} {when}", bad if what == "term" else {}, step)
 
