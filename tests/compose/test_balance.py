@@ -82,7 +82,8 @@ class TestUncertainty:
     def test_parameters_that_no_optimizer_has_are_said(self):
         mix = WeightedSum({"a": 1.0}, balance=Uncertainty())
         value = {"a": torch.tensor(3.0, requires_grad=True)}
-        for _ in range(99):
+        mix.load_state_dict(mix.state_dict())  # which is no step of an optimizer
+        for _ in range(999):
             mix(value)
         with pytest.warns(UserWarning, match=r"is criterion\.parameters\(\) in the optimizer"):
             mix(value)
@@ -147,6 +148,31 @@ class TestGradShare:
         mix(values, at=at)
         norms = mix.balance.mean / mix.balance.trust
         assert norms[0].item() == pytest.approx(8e-8, rel=0.05)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    def test_half_precision_gradients_are_lifted_only_where_that_fits(self, dtype):
+        """A value in float16, and one in float32 whose gradient overflows if lifted."""
+        at = torch.full((4,), 2.0, dtype=torch.float16, requires_grad=True)
+        values = {"a": at.to(dtype).square().sum(), "b": at.to(dtype).mean()}
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare())
+        mix(values, at=at)
+        norms = mix.balance.mean / mix.balance.trust
+        assert norms.tolist() == pytest.approx([8.0, 0.5])
+        assert mix.grad_report(values, at=at).share == pytest.approx({"a": 0.5, "b": 0.5})
+
+    def test_a_term_without_a_usable_gradient_is_said_by_name(self):
+        at = torch.ones(3, requires_grad=True)
+        values = {"a": at.sum(), "b": (at * 0).sum()}
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare())
+        with pytest.warns(UserWarning, match="has the weight 0: GradShare has not had") as said:
+            mix.grad_report(values, at=at)  # before the first step
+        assert len(said) == 2
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare())
+        mix(values, at=at)
+        with pytest.warns(UserWarning, match="term 'b' has the weight 0") as said:
+            mix.log()
+        assert len(said) == 1
+        mix.log()
 
     def test_gradients_that_are_0_or_not_finite_leave_the_means_alone(self):
         mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare(decay=0.5))

@@ -128,14 +128,52 @@ def test_a_file_runs_nothing_that_is_not_offered(name):
         build({"terms": {"a": {"loss": name}}}, aptt.loss)
 
 
+class Private(nn.MSELoss):
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self._scale = scale
+
+
+class Keywords(nn.MSELoss):
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+
+class Sharper(aptt.loss.FocalLoss):
+    def __init__(self, **options):
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize(
+    ("offer", "use", "options"),
+    [
+        ({"Mine": aptt.loss.FocalLoss}, "Mine", {"gamma": 5.0}),  # written down as FocalLoss
+        ({"Sharper": Sharper}, "Sharper", {"gamma": 5.0}),
+        (nn, "CrossEntropyLoss", {"label_smoothing": 0.1}),  # size_average and reduce are gone
+    ],
+)
+def test_what_is_written_down_can_be_read(offer, use, options):
+    loss = build({"terms": {"a": {"loss": {"use": use, **options}}}}, offer)
+    config = loss.config()
+    assert config["terms"]["a"]["loss"].items() >= options.items()
+    assert repr(build(config, offer)) == repr(loss)
+    assert build(config, offer).config() == config
+
+
 def test_what_is_not_plain_cannot_be_written_down():
     for terms, weights in (
         ({"a": lambda x, y: x}, {}),
         ({"a": nn.MSELoss()}, {"a": lambda t: 1.0}),
         ({"a": aptt.loss.FocalLoss(reduction=lambda t, c, *, term: t)}, {}),
+        ({"a": Private(scale=3.0)}, {}),
+        ({"a": Keywords(scale=3.0)}, {}),
+        ({"a": nn.CrossEntropyLoss(weight=torch.ones(2))}, {}),  # which takes no list
     ):
         with pytest.raises(ValueError, match=r"(term|weight of) 'a': .* plain data"):
             CombinedLoss(terms, weights).config()
+    with pytest.raises(ValueError, match=r"balance: .* plain data \(pool\)"):
+        CombinedLoss({"a": nn.MSELoss()}, balance=Uncertainty(pool=lambda t: t)).config()
     assert CombinedLoss({"a": nn.MSELoss()}, balance=Uncertainty(pool=None)).config()
 
 

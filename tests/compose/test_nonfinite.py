@@ -1,6 +1,7 @@
 """The first value that is not finite, named with its argument, and had again from a file."""
 
 import math
+import pickle
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from aptt.compose import CombinedLoss, NonFiniteError, WeightedSum
+from aptt.compose import CombinedLoss, NonFiniteError, Uncertainty, WeightedSum
 from aptt.loss import CrossEntropyLoss, FocalLoss, GIoULoss
 
 
@@ -24,6 +25,10 @@ class LogLoss(nn.Module):
 
     def forward(self, p):
         return -(self.scale * (p + self.floor + self.shift).log()).mean()
+
+
+def functional_loss(y):
+    return y.mean()
 
 
 def losses(**options):
@@ -88,6 +93,57 @@ def test_where_all_arguments_are_finite_the_term_is_to_blame():
     loss = CombinedLoss({"log": LogLoss(1.0)}, inputs={"log": ("p",)}, on_nonfinite="raise")
     with pytest.raises(NonFiniteError, match="finite, so it arose in the term itself"):
         loss(p=torch.tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([torch.ones(2), torch.tensor([1.0, math.nan])], r"p\[1\] has 1 of 2 .* at \[1\]"),
+        ({"a": (1, torch.tensor([math.nan]))}, r"p\['a'\]\[1\] has 1 of 1 that are not"),
+        ([math.nan], r"p\[0\] has 1 of 1 that are not"),
+    ],
+)
+def test_an_argument_within_an_argument_is_named(given, said):
+    loss = CombinedLoss(
+        {"a": lambda p: torch.tensor(math.nan)}, inputs={"a": ("p",)}, on_nonfinite="raise"
+    )
+    with pytest.raises(NonFiniteError, match=said):
+        loss.eval()(p=given)
+
+
+def test_a_weight_and_the_total_are_looked_at_too():
+    value = {"a": torch.tensor(1e20, requires_grad=True)}
+    with pytest.raises(NonFiniteError, match=r"the total is inf, .* finite, at step 0") as caught:
+        WeightedSum({"a": 1e30}, on_nonfinite="raise")(value)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.terms, again.step) == (str(caught.value), {}, 0)
+    mix = WeightedSum({"a": 1.0}, balance=Uncertainty(), on_nonfinite="raise")
+    mix.balance.s.data.fill_(math.nan)
+    with pytest.raises(NonFiniteError, match="weight of 'a' is nan at step 0"):
+        mix(value)
+    with pytest.raises(ValueError, match=r"weight of 'a': got 1e\+39"):  # inf in float32
+        WeightedSum({"a": 1e39})
+
+
+class Method:
+    def loss(self, y):
+        return y.mean()
+
+
+@pytest.mark.parametrize(
+    ("term", "code", "note"),
+    [
+        (torch.sum, "...", True),  # torch gives a name under which it is not
+        (Method().loss, "...", True),
+        (functional_loss, f"{__name__}.functional_loss", False),
+    ],
+)
+def test_the_lines_import_only_what_they_find(term, code, note, tmp_path):
+    loss = CombinedLoss({"a": term}, inputs={"a": ("y",)}, on_nonfinite="dump", dump_to=tmp_path)
+    with pytest.raises(NonFiniteError) as caught:
+        loss(y=torch.tensor([math.nan], requires_grad=True))
+    assert f"print({code}(*d['args'], **d['kwargs']))" in str(caught.value)
+    assert ("stands for what a file cannot hold" in str(caught.value)) == note
 
 
 def test_in_evaluation_it_is_said_too():

@@ -60,8 +60,15 @@ def test_a_schedule_is_a_value(schedule):
         (lambda: Piecewise({0: 1.0, 5: 1.0, 2: 1.0}), "ascending"),
         (lambda: Piecewise({}), "ascending"),
         (lambda: Steps({0: math.inf}), "finite"),
+        (lambda: Ramp(0, 1, over="1e3"), "over: got '1e3'"),  # as PyYAML reads 1e3
+        (lambda: Ramp("0.0", 1, over=3), "start: got '0.0'"),
+        (lambda: Cosine(0, 1, over=math.nan), "over: got nan"),
+        (lambda: Ramp(0, 1, over=math.inf), "over: got inf"),
+        (lambda: Steps(None), "values: got None, wanted a mapping"),
+        (lambda: Steps([1, 2]), r"values: got \[1, 2\], wanted a mapping"),
+        (lambda: Piecewise({"zero": 1.0}), "points: got {'zero': 1.0}, wanted a mapping"),
     ],
 )
 def test_nonsense_is_refused(make, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((TypeError, ValueError), match=said):
         make()

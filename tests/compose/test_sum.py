@@ -378,3 +378,47 @@ def test_warnings_are_not_raised_where_all_is_well():
         loss = criterion(GradShare())
         train(model, loss, torch.optim.SGD(model.parameters(), 1e-3), x, y, range(130))
         loss.log()
+
+
+def test_a_refused_state_leaves_the_step_alone():
+    saved = WeightedSum({"a": Ramp(0.0, 1.0, over=10)})
+    saved.at_step(5)
+    mix = WeightedSum({"b": Ramp(0.0, 1.0, over=10)})
+    with pytest.raises(RuntimeError, match="the state is of the terms a"):
+        mix.load_state_dict(saved.state_dict())
+    mix.step()
+    assert (mix.t.item(), mix.weight.item()) == (1, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("make", [lambda: None, Uncertainty, GradShare])
+@pytest.mark.parametrize("empty", [True, False])
+def test_one_that_is_made_on_meta_works_elsewhere(make, empty):
+    with torch.device("meta"):
+        loss = CombinedLoss(
+            {"a": F.l1_loss}, weights={"a": Steps({0: 1.0, 3: 2.0})}, balance=make()
+        )
+    loss.at_step(3)
+    if empty:
+        loss.to_empty(device="cpu")
+    loss = loss.eval() if isinstance(loss.balance, GradShare) else loss
+    x = torch.full((2,), 3.0, requires_grad=True)
+    wanted = {"NoneType": 6.0, "Uncertainty": 3.0, "GradShare": 0.0}
+    assert loss(x, torch.zeros(2)).item() == wanted[type(loss.balance).__name__]
+    assert (loss.t.item(), loss.weight.item()) == (3, 2.0)
+    assert loss.report()["a"]["first_bad_step"] is None
+
+
+def test_a_name_that_no_term_wants_may_come_twice():
+    loss = CombinedLoss({"a": F.l1_loss}, inputs={"a": ("x", "y")})
+    x = torch.ones(2, requires_grad=True)
+    assert loss({"x": x, "meta": 1}, {"y": torch.zeros(2), "meta": 2}).item() == 1.0
+    with pytest.raises(ValueError, match="input 'x': given twice"):
+        loss({"x": x}, {"x": x, "y": x})
+
+
+def test_no_sum_among_the_terms_counts_a_report_of_gradients():
+    inner = CombinedLoss({"x": F.l1_loss})
+    x = torch.ones(4, requires_grad=True)
+    CombinedLoss({"i": inner}).grad_report(x, torch.zeros(4), at=x)
+    assert inner.report()["x"]["calls"] == 0
+    assert inner.training

@@ -6,7 +6,15 @@ from torch import nn
 
 from aptt.compose import CombinedLoss, GradShare
 from aptt.loss import CrossEntropyLoss
-from aptt.parallel import count_ahead, counts_of, vocab_parallel_cross_entropy
+from aptt.parallel import (
+    GlobalMean,
+    WorldSum,
+    count_ahead,
+    count_mean,
+    counts_of,
+    normalized,
+    vocab_parallel_cross_entropy,
+)
 
 
 def test_counting_leaves_no_trace_in_the_account_of_a_sum():
@@ -36,3 +44,52 @@ def test_targets_of_a_spread_vocabulary_are_indices():
     logits = torch.zeros(2, 3)
     with pytest.raises(TypeError, match=r"target: got torch\.bool"):
         vocab_parallel_cross_entropy(logits, torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "said"),
+    [
+        (torch.ones(3, requires_grad=True), ValueError, "weight: requires a gradient"),
+        ([1.0, 1.0, 1.0], TypeError, "weight: got list, wanted a tensor"),
+    ],
+)
+def test_weights_of_a_spread_vocabulary_are_a_tensor_that_nothing_trains(weight, error, said):
+    with pytest.raises(error, match=said):
+        vocab_parallel_cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "said"),
+    [
+        (lambda: count_mean(torch.tensor([2.0, 4.0])), ValueError, r"num_items: got shape \(2,\)"),
+        (lambda: count_mean([2, 4]), TypeError, r"num_items: got \[2, 4\]"),
+        (lambda: count_mean("2"), TypeError, "num_items: got '2'"),
+        (lambda: count_mean(-2), ValueError, "num_items: got -2"),
+        (lambda: count_mean(torch.tensor(-2)), ValueError, "num_items: got -2"),
+        (lambda: count_mean({"a": float("nan")}), ValueError, "num_items of 'a': got nan"),
+        (lambda: count_mean(2, grad_average=0), ValueError, "grad_average: got 0"),
+        (lambda: GlobalMean(grad_average=-1), ValueError, "grad_average: got -1"),
+        (lambda: WorldSum(grad_average=float("nan")), ValueError, "grad_average: got nan"),
+        (lambda: count_ahead([torch.ones(2)], lambda t: t > 0), ValueError, r"count: got shape"),
+        (lambda: count_ahead([torch.ones(1)], lambda t: t), ValueError, r"count: got shape"),
+        (lambda: count_ahead([1], lambda t: {"a": -t}), ValueError, "count of 'a': got -1"),
+        (lambda: counts_of(CrossEntropyLoss())(torch.ones(2, 3)), TypeError, "batch: got Tensor"),
+        (lambda: normalized(CrossEntropyLoss(), "avg").__enter__(), ValueError, "reduction"),
+    ],
+)
+def test_what_is_no_count_is_said_by_name(made, error, said):
+    with pytest.raises(error, match=said):
+        made()
+
+
+def test_a_loss_that_counts_twice_is_said():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loss = CrossEntropyLoss()
+
+        def forward(self, x, y):
+            return self.loss(x, y) + self.loss(x[1:], y[1:])
+
+    with pytest.raises(ValueError, match="term 'cross_entropy': counted twice"):
+        counts_of(Twice())([torch.zeros(3, 4), torch.tensor([0, 1, 2])])

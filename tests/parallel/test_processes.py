@@ -31,6 +31,10 @@ def test_it_is_what_one_process_computes(check, world):
     assert check in run(check, world)
 
 
+def test_every_way_to_a_mean_over_ranks_is_the_same():
+    assert "normalizers" in run("normalizers", 2)
+
+
 def test_a_mean_of_means_is_off_by_what_the_documentation_says():
     out = run("naive", 2)
     (off,) = re.findall(r"off by ([\d.]+%)", out)

@@ -3,6 +3,7 @@
 A check runs on every rank of a gloo group, holds what it finds to a single process, and raises.
 """
 
+import copy
 import sys
 from datetime import timedelta
 
@@ -12,16 +13,20 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ranks import in_a_world
-from aptt.loss import cross_entropy, dice_loss, focal_loss
+from aptt.compose import CombinedLoss
+from aptt.loss import CrossEntropyLoss, DiceLoss, cross_entropy, dice_loss, focal_loss
 from aptt.parallel import (
     VocabParallelCrossEntropyLoss,
+    WorldSum,
     count_ahead,
+    counts_of,
     global_mean,
+    normalized,
     replicated,
     vocab_parallel_cross_entropy,
     world_sum,
@@ -271,6 +276,74 @@ def accumulation():
         cross_entropy(x[rows], target[rows], reduction=shared).backward()
     dist.all_reduce(x.grad)
     close(x.grad / world, dense.grad)
+
+
+def normalizers():
+    """Ways to a mean over two ranks that a loss may take: compiled, functional, by mixed options.
+
+    And two losses of one kind in a sum, which count apart.
+    """
+    rank, _ = me()
+    g = torch.Generator().manual_seed(7)
+    logits, target = torch.randn(9, C, dtype=DOUBLE, generator=g), torch.arange(9)
+    own = slice(0, 2) if rank == 0 else slice(2, 9)
+
+    def mean(x):
+        return cross_entropy(x, target[own], reduction=global_mean())
+
+    def pooled(x):
+        return dice_loss(x, target[own], pool=world_sum)
+
+    def everywhere(loss):
+        total = loss.detach().clone()
+        dist.all_reduce(total)
+        return total / 2
+
+    def slope(function, x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(function(x), x)[0]
+
+    x = logits[own]
+    close(everywhere(mean(x)), cross_entropy(logits, target))
+    compiled = torch.compile(mean, backend="aot_eager", fullgraph=True)
+    close(compiled(x), mean(x))
+    close(slope(compiled, x), slope(mean, x))
+    for function in (mean, pooled, lambda x: replicated(x).square().sum()):
+        given = x if function in (mean, pooled) else logits
+        close(torch.func.grad(function)(given), slope(function, given))
+
+    ones = torch.ones(C, dtype=DOUBLE) if rank == 0 else None  # one rank counts rows, one weights
+    mixed = cross_entropy(x, target[own], weight=ones, reduction=global_mean())
+    close(everywhere(mixed), cross_entropy(logits, target))
+
+    twice = CombinedLoss(
+        {"a": CrossEntropyLoss(), "b": CrossEntropyLoss(ignore_index=0)},
+        inputs={"a": ("x", "y"), "b": ("u", "v")},
+    ).eval()
+    own = {"x": x, "y": target[own], "u": logits[rank:5], "v": target[rank:5]}
+    shared = count_ahead([own], counts_of(twice))
+    assert shared.num_items == {"terms.a.cross_entropy": 9, "terms.b.cross_entropy": 8}
+    with normalized(twice, shared):
+        got = twice(**own)
+    both = [torch.cat([logits[:5], logits[1:5]]), torch.cat([target[:5], target[1:5]])]
+    close(
+        everywhere(got),
+        cross_entropy(logits, target) + cross_entropy(*both, ignore_index=0),
+        rtol=1e-6,
+    )
+
+    group = dist.new_group([0, 1])
+    for loss in (
+        CrossEntropyLoss(reduction=global_mean(group)),
+        DiceLoss(pool=WorldSum(group)),
+        VocabParallelCrossEntropyLoss(group=group),
+    ):
+        again = copy.deepcopy(loss)
+        assert again is not loss
+        assert repr(again) == repr(loss)
+    whole = distribute_tensor(target, init_device_mesh("cpu", (2,)), [Replicate()])
+    with pytest.raises(TypeError, match="target: got a DTensor"):
+        vocab_parallel_cross_entropy(logits, whole)
 
 
 def naive():

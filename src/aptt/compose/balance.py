@@ -72,6 +72,10 @@ class Balance(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """The weights that count, detached, and what to add to the total besides the terms."""
 
+    def unheard(self) -> list[str]:
+        """The terms that have no weight yet, because no gradient of theirs could be used."""
+        return []
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balance:
         super()._apply(lambda t: follow(fn, t), recurse)
         return self
@@ -101,7 +105,7 @@ class Uncertainty(Balance):
         LibMTL: starts at -0.5; AutomaticWeightedLoss: adds log(1 + s**2), so stays positive.
     """
 
-    _PATIENCE = 100  # steps after which an s that never moved is not in the optimizer
+    _PATIENCE = 1000  # calls, more than anybody accumulates, in which an optimizer moves s
 
     def __init__(
         self,
@@ -123,7 +127,6 @@ class Uncertainty(Balance):
         """One ``s`` per term."""
         super().bind(names)
         self.s = nn.Parameter(torch.full((len(names),), self.start))
-        self._version = self.s._version
 
     def forward(
         self,
@@ -163,10 +166,12 @@ class Uncertainty(Balance):
         return torch.where(outward | ~slope.isfinite(), 0.0, slope)
 
     def _watch(self) -> None:
+        if self._steps == 0:  # here, not before: a state may have been loaded
+            self._version = self.s._version
         self._steps += 1
         if self._steps == self._PATIENCE and self.s._version == self._version:
             warnings.warn(
-                f"the weights of Uncertainty have not moved in {self._PATIENCE} steps: is "
+                f"the weights of Uncertainty have not moved in {self._PATIENCE} calls: is "
                 "criterion.parameters() in the optimizer?",
                 stacklevel=4,
             )
@@ -186,6 +191,10 @@ class GradShare(Balance):
     all ranks, and its mean forgets at the rate ``decay`` (corrected for the start). Only the
     weights that count are changed, so ``loss.backward()`` is the usual one. Values may lie orders
     of magnitude apart; the total says little by itself.
+
+    Of ``at`` in float16 small gradients are kept from underflow, which waits for the device. A term
+    whose gradient was 0 or not finite whenever it was asked for has the weight 0; :meth:`log` and
+    the reports of the sum say its name.
 
     The gradients come from ``torch.autograd.grad``, which ``torch.compile(fullgraph=True)``
     refuses inside a graph: compile the model and leave the criterion as it is.
@@ -264,6 +273,10 @@ class GradShare(Balance):
         self.mean.copy_(self.mean * keep + torch.where(took, norms, 0) * (1 - keep))
         self.trust.copy_(self.trust * keep + (1 - keep))
 
+    def unheard(self) -> list[str]:
+        """The terms without a norm; waits for the device."""
+        return [n for n, t in zip(self.names, self.trust.tolist(), strict=True) if t == 0]
+
     def extra_repr(self) -> str:
         """The constructor's arguments."""
         return f"decay={self.decay}, scale={self.scale}, floor={self.floor}"
@@ -272,19 +285,24 @@ class GradShare(Balance):
 def gradients_at(value: Tensor, at: At) -> list[Tensor | None]:
     """The gradient of ``value`` at each tensor of ``at``; the graph stays for ``backward``.
 
-    Half precision has no GradScaler here, so its small gradients are kept from underflow.
+    Half precision has no GradScaler here, so its small gradients are kept from underflow, unless
+    that makes others overflow.
     """
     places = [at] if isinstance(at, Tensor) else list(at)
     for place in places:
         if not place.requires_grad:
             raise ValueError(f"at: a tensor of shape {tuple(place.shape)} requires no gradient")
     half = any(place.dtype == torch.float16 for place in places)
-    up = torch.full_like(value, _LIFT if half else 1.0)
-    found = torch.autograd.grad(value, places, up, retain_graph=True, allow_unused=True)
-    return [part.float() / _LIFT if half and part is not None else part for part in found]
+    for lift in (_LIFT, 1.0) if half else (1.0,):
+        up = torch.full_like(value, lift)
+        found = torch.autograd.grad(value, places, up, retain_graph=True, allow_unused=True)
+        parts = [part for part in found if part is not None]
+        if lift == 1 or all(bool(part.isfinite().all()) for part in parts):
+            break
+    return [part if lift == 1 or part is None else part.float() / lift for part in found]
 
 
-_LIFT = 2.0**16  # what GradScaler starts with
+_LIFT = 2.0**15  # the greatest power of 2 that float16 has
 
 
 def square(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from aptt.compose import dump
 from aptt.compose.balance import At, Balance, Parts
 from aptt.compose.gradients import GradReport
 from aptt.compose.names import check_known, check_mapping, unknown
-from aptt.compose.options import plain_options
+from aptt.compose.options import Function, plain_options
 from aptt.compose.schedule import Weight
-from aptt.compose.weighted import NonFiniteError, Total
+from aptt.compose.weighted import NonFiniteError, Total, as_is
 
 __all__ = ["CombinedLoss"]
 
@@ -113,7 +113,8 @@ class CombinedLoss(Total):
         The terms are computed once more; nothing is counted. Before ``backward``, which frees the
         graph between ``at`` and the inputs.
         """
-        return self._grad_report(self._parts(self._calls(inputs, named)), at)
+        with as_is(self):
+            return self._grad_report(self._parts(self._calls(inputs, named)), at)
 
     def config(self) -> dict[str, Any]:
         """This loss as plain data, of which :func:`build` makes an equal one."""
@@ -157,6 +158,11 @@ class CombinedLoss(Total):
     def _given(
         self, wanted: Mapping[str, Inputs], inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> dict[str, Any]:
+        known = {
+            source
+            for each in wanted.values()
+            for source in (each.values() if isinstance(each, Mapping) else each)
+        }
         given: dict[str, Any] = {}
         for mapping in (*inputs, named):
             if not isinstance(mapping, Mapping):
@@ -165,14 +171,9 @@ class CombinedLoss(Total):
                     "names; pass them by keyword, or mappings that hold them"
                 )
             for name in mapping:
-                if name in given:
+                if name in given and name in known:
                     raise ValueError(f"input {name!r}: given twice")
                 given[name] = mapping[name]
-        known = {
-            source
-            for each in wanted.values()
-            for source in (each.values() if isinstance(each, Mapping) else each)
-        }
         check_known("input", named, sorted(known))
         return given
 
@@ -224,27 +225,13 @@ class CombinedLoss(Total):
         return "\n".join([f"{type(self).__name__}(", *(f"  {line}" for line in lines), ")"])
 
 
-class _Function(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return getattr(self.function, "__name__", None) or repr(self.function)
-
-
 def _module(name: str, term: Any) -> nn.Module:
     if isinstance(term, nn.Module):
         return term
     if isinstance(term, type) or not callable(term):
         wanted = "a module or a function" + (", so call it" if isinstance(term, type) else "")
         raise TypeError(f"term {name!r}: got {term!r}, wanted {wanted}")
-    return _Function(term)
+    return Function(term)
 
 
 def _checked(inputs: Mapping[str, Inputs], names: Sequence[str]) -> dict[str, Inputs]:
@@ -264,10 +251,9 @@ def _checked(inputs: Mapping[str, Inputs], names: Sequence[str]) -> dict[str, In
 
 
 def _used(what: str, made: Any) -> dict[str, Any]:
-    if isinstance(made, _Function) or not hasattr(type(made), "__init__"):
+    if isinstance(made, Function) or not hasattr(type(made), "__init__"):
         raise ValueError(f"{what}: {made!r} cannot be written down as plain data")
     options, missing = plain_options(made)
-    missing = [name for name in missing if not (isinstance(made, Balance) and name == "pool")]
     if missing or type(made).__name__ == "function":
         holds = ", ".join(missing) or "it"
         raise ValueError(f"{what}: {made!r} cannot be written down as plain data ({holds})")

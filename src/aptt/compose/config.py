@@ -99,13 +99,20 @@ def _make(where: str, entry: Any, makers: Mapping[str, Callable[..., Any]]) -> A
         hint = " (that is Hydra's key; here it is 'use')" if "_target_" in options else ""
         raise ValueError(f"{where}: no 'use' among {', '.join(options) or 'nothing'}{hint}")
     used = str(options.pop("use"))
-    maker = makers.get(used) or {_short(name): made for name, made in makers.items()}.get(
-        _short(used)
-    )
+    maker = makers.get(used) or _by_short_name(makers).get(_short(used))
     if maker is None:
         raise unknown(where, used, makers)
-    check_known(f"{where}: option", options, list(inspect.signature(maker).parameters))
+    takes = inspect.signature(maker).parameters.values()
+    if all(p.kind is not p.VAR_KEYWORD for p in takes):
+        known = [p.name for p in takes if p.kind is not p.VAR_POSITIONAL]
+        check_known(f"{where}: option", options, known)
     return maker(**options)
+
+
+def _by_short_name(makers: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """Classes by their own names, which a loss writes down, and all by those that they go by."""
+    own = {_short(made.__name__): made for made in makers.values() if isinstance(made, type)}
+    return {**own, **{_short(name): made for name, made in makers.items()}}
 
 
 def _short(name: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aptt.compose.options import plain_options
+from aptt.compose.options import Function, plain_options
 
 __all__ = ["blame", "reproduce", "write"]
 
@@ -20,7 +22,7 @@ Call = tuple[list[Any], dict[str, Any]]
 def blame(called: Mapping[str, Any]) -> str:
     """Which of the arguments are not finite, in words; they are named as the caller knows them."""
     found = []
-    for name, value in called.items():
+    for name, value in _leaves(called):
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
             wrong = ~value.detach().isfinite()
             if count := int(wrong.sum()):
@@ -31,14 +33,25 @@ def blame(called: Mapping[str, Any]) -> str:
     return "; ".join(found) or "all its arguments are finite, so it arose in the term itself"
 
 
+def _leaves(called: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What the arguments hold, lists and mappings taken apart: ``outputs['hm'][0]``."""
+    for name, value in called.items():
+        if isinstance(value, Mapping):
+            yield from _leaves({f"{name}[{key!r}]": each for key, each in value.items()})
+        elif isinstance(value, list | tuple):
+            yield from _leaves({f"{name}[{i}]": each for i, each in enumerate(value)})
+        else:
+            yield name, torch.tensor(value) if isinstance(value, float) else value
+
+
 def write(path: Path, name: str, step: int, value: float, loss: nn.Module, call: Call) -> Path:
     """Write a term and its arguments: tensors and plain data only, for ``weights_only=True``."""
-    options, missing = plain_options(loss, tensors=True)
+    options, missing = _options(loss)
     device = next(
         (a.device.type for a in (*call[0], *call[1].values()) if isinstance(a, Tensor)), "cpu"
     )
     autocast = torch.is_autocast_enabled(device)
-    kind: Any = getattr(loss, "function", type(loss))
+    kind = _kind(loss)
     dump = {
         "format": 1,
         "term": name,
@@ -62,20 +75,18 @@ def write(path: Path, name: str, step: int, value: float, loss: nn.Module, call:
 
 def reproduce(path: Path, loss: nn.Module) -> str:
     """Three lines of Python that have the value again, from the file alone."""
-    options, missing = plain_options(loss, tensors=True)
-    function = getattr(loss, "function", None)
-    kind = type(loss) if function is None else function
-    module, name = kind.__module__, getattr(kind, "__qualname__", "...")
-    if "<" in name:  # made inside a function, so it cannot be imported
-        missing, name = [name], "..."
-    made = name if name == "..." else f"{module}.{name}"
-    if function is None:
+    options, missing = _options(loss)
+    kind = _kind(loss)
+    module, made = _imported(kind)
+    if made == "...":
+        missing = [*missing, getattr(kind, "__qualname__", repr(kind))]
+    if kind is type(loss):
         made += "(...)" if missing else "(**d['options'])"
         if loss.state_dict().keys() - options.keys():
             made = f"(m := {made}, m.load_state_dict(d['state']))[0]"
         made += "" if loss.training else ".eval()"
     lines = [
-        f"import torch, {module}",
+        f"import {module}",
         f"d = torch.load({str(path)!r}, weights_only=True)",
         f"print({made}(*d['args'], **d['kwargs']))",
     ]
@@ -85,6 +96,27 @@ def reproduce(path: Path, loss: nn.Module) -> str:
     if missing:
         lines.append(f"# ... stands for what a file cannot hold: {', '.join(missing)}")
     return "\n".join(lines)
+
+
+def _kind(loss: nn.Module) -> Any:
+    """The function that a term is, or its class."""
+    return loss.function if isinstance(loss, Function) else type(loss)
+
+
+def _options(loss: nn.Module) -> tuple[dict[str, Any], list[str]]:
+    return ({}, []) if isinstance(loss, Function) else plain_options(loss, tensors=True)
+
+
+def _imported(kind: Any) -> tuple[str, str]:
+    """What to import, and the name under which it is ``kind`` itself; "..." if there is none."""
+    module, name = str(getattr(kind, "__module__", "")), getattr(kind, "__qualname__", "")
+    try:
+        found = attrgetter(name)(sys.modules[module]) if module != "__main__" else None
+    except (AttributeError, KeyError):
+        found = None
+    if found is not kind:
+        return "torch", "..."
+    return f"torch, {module}", f"{module}.{name}"
 
 
 def _kept(argument: Any) -> Any:

@@ -96,7 +96,7 @@ class Recorder(nn.Module):
         """Count a step in which a term required no gradient; eager mode says it, once."""
         self.detached[index] += 1
         if not torch.compiler.is_compiling():
-            self._say(
+            self.say(
                 f"term {self.names[index]!r} requires no gradient: nothing is trained by it. Is "
                 "something detached on the way from the model to its value?"
             )
@@ -158,14 +158,15 @@ class Recorder(nn.Module):
         parts = [getattr(self, name).reshape(-1) for name in self._FIELDS]
         wide = self.sum_value.dtype
         packed = torch.cat([part.to(wide) for part in parts])
-        numbers = iter((packed if pool is None else pool(packed.clone())).tolist())
+        summed = packed if pool is None else pool(packed.clone())
+        own = [self.first_bad.to(wide), weights.to(packed)]
+        numbers = iter(torch.cat([summed, *own]).tolist())
         read: dict[str, list[float]] = {
             name: [next(numbers) for _ in range(part.numel())]
             for name, part in zip(self._FIELDS, parts, strict=True)
         }
-        if pool is not None:
-            read["first_bad"] = self.first_bad.tolist()
-        usual = weights.tolist()
+        read["first_bad"] = [next(numbers) for _ in self.names]
+        usual = list(numbers)
         if fresh:
             for name in (*self._SUMS, "averaged", "sum_total", "averaged_total"):
                 getattr(self, name).zero_()
@@ -193,18 +194,19 @@ class Recorder(nn.Module):
             if term["nonfinite"]:
                 since = term["first_bad_step"]
                 where = "on another rank" if since is None else f"the first at step {since}"
-                self._say(
+                self.say(
                     f"term {name!r} was not finite in {term['nonfinite']} of {term['calls']} "
                     f"calls, {where} (counted from 0)",
                     once=f"nonfinite {name}",
                 )
             if term["no_gradient"]:
-                self._say(
+                self.say(
                     f"term {name!r} required no gradient in {term['no_gradient']} calls",
                     once=f"term {name!r} requires",
                 )
 
-    def _say(self, text: str, once: str | None = None) -> None:
+    def say(self, text: str, once: str | None = None) -> None:
+        """Warn, if ``once`` has not been said before."""
         once = once or text[: text.index(" no gradient")]
         if once not in self._said:
             self._said.add(once)

@@ -147,9 +147,13 @@ def weight_at(name: str, weight: Weight, step: int) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         wanted = "a number, or a callable from the step to a number"
         raise TypeError(f"weight of {name!r}: got {value!r} at step {step}, wanted {wanted}")
-    if not math.isfinite(value):
-        raise ValueError(f"weight of {name!r}: got {value} at step {step}, wanted a finite number")
+    if not abs(value) <= _GREATEST:
+        wanted = "a finite number, in float32 too"
+        raise ValueError(f"weight of {name!r}: got {value} at step {step}, wanted {wanted}")
     return float(value)
+
+
+_GREATEST = (2 - 2**-23) * 2.0**127  # that float32 has
 
 
 def options_of(schedule: Fixed) -> dict[str, Any]:
@@ -162,17 +166,25 @@ def _progress(step: int, begin: int, over: int) -> float:
 
 
 def _check_span(start: float, stop: float, over: int, begin: int) -> None:
-    for name, value in (("start", start), ("stop", stop)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name}: got {value}, wanted a finite number")
-    if over < 1:
-        raise ValueError(f"over: got {over}, wanted at least 1 step")
-    if begin < 0:
-        raise ValueError(f"begin: got {begin}, wanted at least 0")
+    for name, value, low in (
+        ("start", start, -math.inf),
+        ("stop", stop, -math.inf),
+        ("over", over, 1),
+        ("begin", begin, 0),
+    ):
+        wanted = "a finite number" + (f", at least {low}" if math.isfinite(low) else "")
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name}: got {value!r}, wanted {wanted}")
+        if not (math.isfinite(value) and value >= low):
+            raise ValueError(f"{name}: got {value}, wanted {wanted}")
 
 
 def _points(name: str, given: Mapping[int, float]) -> dict[int, float]:
-    points = {int(step): float(value) for step, value in given.items()}  # JSON has keys of text
+    try:  # JSON has keys of text
+        points = {int(step): float(value) for step, value in given.items()}
+    except (AttributeError, TypeError, ValueError):
+        wanted = "a mapping from whole steps to numbers"
+        raise TypeError(f"{name}: got {given!r}, wanted {wanted}") from None
     whole = all(float(step) == int(step) for step in given) and len(points) == len(given)
     if not whole or list(points) != sorted(points) or next(iter(points), None) != 0:
         raise ValueError(f"{name}: got steps {list(given)}, wanted whole ones, ascending from 0")

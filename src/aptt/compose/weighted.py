@@ -9,7 +9,7 @@ shares). The account is of the values as they came, before any weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -22,16 +22,23 @@ from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
 
-__all__ = ["NonFiniteError", "Total", "WeightedSum"]
+__all__ = ["NonFiniteError", "Total", "WeightedSum", "as_is"]
 
 
 class NonFiniteError(ArithmeticError):
-    """A term was infinite or NaN; ``terms`` are their names and values, ``step`` counts from 0."""
+    """A term, its weight or the total was infinite or NaN; ``step`` counts from 0.
+
+    ``terms`` are the names and values of those terms: none, if a weight or the total is to blame.
+    """
 
     def __init__(self, text: str, terms: dict[str, float], step: int) -> None:
         super().__init__(text)
         self.terms = terms
         self.step = step
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: a process that fails sends its error to another."""
+        return type(self), (str(self), self.terms, self.step)
 
 
 class Total(nn.Module):
@@ -57,12 +64,13 @@ class Total(nn.Module):
             )
         self.on_nonfinite = on_nonfinite
         self.balance = balance
-        self.record = Recorder(self.names)
         self._now = 0
-        self.register_buffer("t", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
-        if balance is not None:
-            balance.bind(self.names)
+        with torch.device(_real()):
+            self.record = Recorder(self.names)
+            self.register_buffer("t", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
+            if balance is not None:
+                balance.bind(self.names)
         self._weigh()
 
     # ------------------------------------------------------------------------------ the sum
@@ -78,8 +86,6 @@ class Total(nn.Module):
             for index, part in enumerate(parts):
                 if part is not None and not part.requires_grad:
                     self.record.no_gradient(index)
-        if self.on_nonfinite != "record":
-            self._refuse_nonfinite(values, weights, present)
         extra = None
         if self.balance is not None:
             weights, extra = self.balance(values, parts, weights, at)
@@ -88,8 +94,11 @@ class Total(nn.Module):
             total = total + extra
         if not whole:
             total = total + _nothing_of(at)
-        if self.training and values.device.type != "meta":
-            self.record.add(values, weights, extra, present)
+        if values.device.type != "meta":
+            if self.training:
+                self.record.add(values, weights, extra, present)
+            if self.on_nonfinite != "record":
+                self._refuse_nonfinite(values, weights, total)
         return total
 
     def _stacked(self, parts: Parts) -> Tensor:
@@ -116,30 +125,50 @@ class Total(nn.Module):
         nothing = torch.zeros((), dtype=dtype, device=device)
         return torch.stack([nothing if part is None else part.to(dtype) for part in parts])
 
-    def _refuse_nonfinite(
-        self, values: Tensor, weights: Tensor, present: tuple[bool, ...] | None
-    ) -> None:
-        """Wait for the values, and raise for those that are not finite. They are recorded too."""
+    def _refuse_nonfinite(self, values: Tensor, weights: Tensor, total: Tensor) -> None:
+        """Wait for the numbers of a step, and raise for the first kind that is not finite.
+
+        The step has been recorded, and shared with the other ranks.
+        """
         if torch.compiler.is_compiling():
             torch._dynamo.graph_break()
-        numbers = dict(zip(self.names, values.detach().tolist(), strict=True))
-        bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
-        if not bad:
-            return
-        step = self.record.now()
-        if self.training:
-            self.record.add(values, weights, None, present)
-        said = ", ".join(f"{name!r} is {value}" for name, value in bad.items())
+        packed = torch.cat([values, weights.to(values.dtype), total.reshape(1)])
+        numbers = packed.detach().tolist()
+        many = len(self.names)
+        for what, some in (("term", numbers), ("weight", numbers[many:])):
+            pairs = zip(self.names, some, strict=False)
+            bad = {name: number for name, number in pairs if not math.isfinite(number)}
+            if bad:
+                said = ", ".join(f"{name!r} is {number}" for name, number in bad.items())
+                of = "" if what == "term" else " of"
+                said = f"{what}{'s' if len(bad) > 1 else ''}{of} {said}"
+                break
+        else:
+            if math.isfinite(numbers[-1]):
+                return
+            said = f"the total is {numbers[-1]}, of terms and weights that are finite,"
+        step = self.record.now() - self.training
         when = f"at step {step} (counted from 0)" if self.training else "in evaluation"
-        raise NonFiniteError(f"{'terms' if len(bad) > 1 else 'term'} {said} {when}", bad, step)
+        raise NonFiniteError(f"{said} {when}", bad if what == "term" else {}, step)
 
     def _grad_report(self, parts: Parts, at: At) -> GradReport:
         values = self._stacked(parts)
         weights = self.weight.to(values.dtype)
         if self.balance is not None:
-            with _as_is(self.balance):
-                weights, _ = self.balance(values, parts, weights, at)
+            self._say_unheard(n for n, p in zip(self.names, parts, strict=True) if p is not None)
+            weights, _ = self.balance(values, parts, weights, at)
         return grad_report(self.names, parts, weights, at)
+
+    def _say_unheard(self, names: Iterable[str]) -> None:
+        """Say which of the terms a balancer gives no weight, for want of a gradient."""
+        unheard = [] if self.balance is None else self.balance.unheard()
+        for name in names:
+            if name in unheard:
+                self.record.say(
+                    f"term {name!r} has the weight 0: {type(self.balance).__name__} has not had a "
+                    "gradient of it in training that is finite and above 0",
+                    once=f"unheard {name}",
+                )
 
     # ------------------------------------------------------------------------ the schedules
 
@@ -176,14 +205,14 @@ class Total(nn.Module):
     # --------------------------------------------------------------------------- the account
 
     def log(self, prefix: str = "", *, pool: Pool | None = None) -> dict[str, float]:
-        """Numbers for a logger, and a new start for the means. Waits for the device, once.
+        """Numbers for a logger, and a new start for the means. Waits for the device.
 
         For each term: ``name`` (its mean since the last log, over finite values), ``name/weight``
         and ``name/weighted`` (means as well), ``name/nonfinite`` and ``name/zeros`` (how often so
         far). And ``total``. A mean of nothing is NaN. ``pool`` adds up the ranks, as
         ``over_ranks`` does; without it the numbers are this rank's.
         """
-        read = self.record.read(self.weight, fresh=True, pool=pool)
+        read = self._read(fresh=True, pool=pool)
         flat = {}
         for name, term in read["terms"].items():
             flat[f"{prefix}{name}"] = term["value"]
@@ -199,8 +228,14 @@ class Total(nn.Module):
         ``nonfinite``, ``first_bad_step`` (training calls, from 0; or None), ``zeros``,
         ``no_gradient`` (calls in which it required none).
         """
-        terms: dict[str, dict[str, Any]] = self.record.read(self.weight, fresh=False)["terms"]
+        terms: dict[str, dict[str, Any]] = self._read(fresh=False)["terms"]
         return terms
+
+    def _read(self, *, fresh: bool, pool: Pool | None = None) -> dict[str, Any]:
+        read = self.record.read(self.weight, fresh=fresh, pool=pool)
+        account = read["terms"].items()
+        self._say_unheard(n for n, term in account if term["calls"] > term["no_gradient"])
+        return read
 
     # ----------------------------------------------------------------------------- the state
 
@@ -214,7 +249,9 @@ class Total(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Total:
         super()._apply(fn, recurse)
-        self._weigh()  # in the weights' own dtype, whatever the model's
+        if not self.t.is_meta:
+            self.t.fill_(self._now)  # ``to_empty`` leaves what it finds
+            self._weigh()  # in the weights' own dtype, whatever the model's
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -239,6 +276,7 @@ class Total(nn.Module):
                 f"the state is of the terms {', '.join(saved)}, this is a sum of "
                 f"{', '.join(self.names)}; they must be the same, in the same order"
             )
+            return  # with the step that it has
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -295,7 +333,8 @@ class WeightedSum(Total):
 
     def grad_report(self, values: Mapping[str, Tensor | None], *, at: At) -> GradReport:
         """Each term's share of the gradient at ``at``, and their cosines; before ``backward``."""
-        return self._grad_report(self._parts(values), at)
+        with as_is(self):
+            return self._grad_report(self._parts(values), at)
 
     def _parts(self, values: Mapping[str, Tensor | None]) -> Parts:
         check_known("term", values, self.names)
@@ -330,13 +369,22 @@ def _nothing_of(at: At | None) -> Tensor | float:
 
 
 @contextmanager
-def _as_is(module: nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
+def as_is(total: Total) -> Iterator[None]:
+    """No sum counts, and no balancer learns: neither of ``total`` nor of those among its terms."""
+    learning = [m for m in total.modules() if isinstance(m, Total | Balance) and m.training]
+    for module in learning:
+        module.training = False
     try:
         yield
     finally:
-        module.train(training)
+        for module in learning:
+            module.training = True
+
+
+def _real() -> torch.device:
+    """Where an account can be kept: the default device, unless that is ``"meta"``."""
+    default = torch.get_default_device()
+    return torch.device("cpu") if default.type == "meta" else default
 
 
 def _encoded(names: Sequence[str]) -> Tensor:

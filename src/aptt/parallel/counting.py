@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction
+from aptt.core.reduction import Normalizer, Reduction, begin, check_reduction
 from aptt.parallel.normalizers import CountMean
-from aptt.parallel.ranks import Group, group_of, size_of
+from aptt.parallel.ranks import Group, check_average, check_count, group_of, size_of
 
 __all__ = ["count_ahead", "counts_of", "normalized"]
 
@@ -39,11 +40,12 @@ def count_ahead(
         grad_average: as for :func:`global_mean`; None: the number of ranks in ``group``.
 
     Returns:
-        :func:`count_mean` of the sum, to pass as ``reduction=`` for each micro-batch. One message
-        is sent for all of them.
+        :func:`count_mean` of the sum, to pass as ``reduction=`` for each micro-batch. The ranks
+        gather their counts once for all of them.
 
     Raises:
-        ValueError: one number from some micro-batches, and numbers by name from others.
+        ValueError: one number from some micro-batches, and numbers by name from others; a count
+            that is not one number of at least 0, such as a mask that was not summed.
 
     Example:
         >>> import torch
@@ -51,11 +53,13 @@ def count_ahead(
         >>> count_ahead(batches, lambda target: (target != -100).sum())
         count_mean(3.0)
     """
+    check_average(grad_average)
     sums: defaultdict[str, float] = defaultdict(float)
     for batch in batches:
         counted = count(batch)
         by_term = counted if isinstance(counted, Mapping) else {_EVERY: counted}
         for term, number in by_term.items():
+            check_count("count" if term == _EVERY else f"count of {term!r}", number)
             sums[term] += float(number)
     found = group_of(group)
     if found is not None:
@@ -80,21 +84,37 @@ _EVERY = ""  # the name of the number that every term is divided by
 def counts_of(loss: nn.Module) -> Callable[[Any], Counts]:
     """What ``loss`` counts of a micro-batch, by the names of its terms: it is asked to say.
 
-    A micro-batch is what the loss is called with: a tuple of its arguments, or a dict of them by
-    name. The loss is evaluated without gradients, and keeps no account of it. Where its counts
-    depend on the targets alone, any predictions of the right shape will do, such as zeros.
+    A micro-batch is what the loss is called with: a tuple or list of its arguments, or a dict of
+    them by name. The loss is evaluated without gradients, and keeps no account of it. Where its
+    counts depend on the targets alone, any predictions of the right shape will do, such as zeros.
+
+    Where several of our losses are in ``loss``, a term has the path of its own before it, such as
+    ``"terms.cls.focal"``; set them with :func:`normalized` of the same module, which knows them by
+    these names.
+
+    Raises:
+        TypeError: a micro-batch of another kind.
+        ValueError: one loss that is called twice for a micro-batch: it has two counts under one
+            name. Use two modules.
     """
 
     def counts(batch: Any) -> Counts:
-        found: defaultdict[str, float] = defaultdict(float)
+        if not isinstance(batch, Mapping | tuple | list):
+            raise TypeError(
+                f"micro-batch: got {type(batch).__name__}, wanted a tuple or list of the "
+                "arguments of the loss, or a mapping of them by name"
+            )
+        found: dict[str, float] = {}
 
         def record(total: Tensor, count: Tensor, *, term: str) -> Tensor:
-            found[term] += float(count)
+            if term in found:
+                raise ValueError(f"term {term!r}: counted twice, wanted a module for each count")
+            found[term] = float(count)
             return total * 0
 
         with normalized(loss, record), _evaluating(loss), torch.no_grad():
             loss(**batch) if isinstance(batch, Mapping) else loss(*batch)
-        return dict(found)
+        return found
 
     return counts
 
@@ -116,16 +136,37 @@ def normalized(loss: nn.Module, reduction: Reduction) -> Iterator[nn.Module]:
     """Give every loss in ``loss``, itself and the terms it is made of, one ``reduction``.
 
     They have their own again afterwards. Losses that are not ours keep theirs: what they return is
-    a mean already, and cannot be divided once more.
+    a mean already, and cannot be divided once more. Where there are several of ours, a normalizer
+    is told a term by its path, as :func:`counts_of` names it: two of one kind count apart.
     """
-    found = [m for m in loss.modules() if isinstance(m, LossModule) and "reduction" in m.options()]
+    check_reduction(reduction)
+    found = {
+        path: m
+        for path, m in loss.named_modules()
+        if isinstance(m, LossModule) and "reduction" in m.options()
+    }
     if not found:
         raise ValueError(f"loss: got {type(loss).__name__}, with no loss of aptt in it")
-    before = [m.reduction for m in found]
+    before: list[Any] = [m.reduction for m in found.values()]
     try:
-        for module in found:
-            module.reduction = reduction  # type: ignore[assignment]
+        for path, module in found.items():
+            apart = path and len(found) > 1 and callable(reduction)
+            module.reduction = _At(path, reduction) if apart else reduction  # type: ignore
         yield loss
     finally:
-        for module, own in zip(found, before, strict=True):
+        for module, own in zip(found.values(), before, strict=True):
             module.reduction = own
+
+
+@dataclass(frozen=True)
+class _At:
+    """A normalizer that is told whose term it is."""
+
+    path: str
+    reduction: Normalizer
+
+    def begin(self, count: Tensor, *, term: str) -> Any:
+        return begin(self.reduction, count, f"{self.path}.{term}")
+
+    def __call__(self, total: Tensor, count: Any, *, term: str) -> Tensor:
+        return self.reduction(total, count, term=f"{self.path}.{term}")

@@ -12,12 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from aptt.parallel.ranks import Group, group_of, size_of, widest
+from aptt.parallel.ranks import (
+    Group,
+    check_average,
+    check_count,
+    group_of,
+    size_of,
+    widest,
+)
 
 __all__ = ["CountMean", "GlobalMean", "count_mean", "global_mean"]
 
@@ -35,7 +43,8 @@ def global_mean(group: Group = None, *, grad_average: float | None = None) -> Gl
         A normalizer to pass as ``reduction=``. Each call sends one number, while the loss computes.
 
     A rank with nothing to count gets 0 on its graph and still takes part; where no rank has any,
-    all get 0.
+    all get 0. A deep copy shares the group; one with a process group cannot be pickled, as torch
+    cannot pickle that.
 
     Example:
         >>> import torch
@@ -82,23 +91,29 @@ class GlobalMean:
     group: Group = None
     grad_average: float | None = None
 
-    def begin(self, count: Tensor, *, term: str) -> Tensor | Pending:
+    def __post_init__(self) -> None:
+        """Refuse what gradients cannot be divided by."""
+        check_average(self.grad_average)
+
+    def begin(self, count: Tensor, *, term: str) -> Pending:
         """Send the count; the answer is waited for when it is needed."""
         counted, group = widest(count), group_of(self.group)
         if group is None:
-            return counted
-        if torch.compiler.is_compiling():
-            dist.all_reduce(counted, group=group)
-            return counted
-        return Pending(counted, dist.all_reduce(counted, group=group, async_op=True))
+            return Pending(counted, None)
+        eager = not torch.compiler.is_compiling()  # the compiler waits by itself
+        work = dist.all_reduce(counted, group=group, async_op=eager)
+        return Pending(counted, work if eager else None)
 
     def __call__(self, total: Tensor, count: Tensor | Pending, *, term: str) -> Tensor:
         """The share of this rank in the mean over all."""
         if isinstance(count, Tensor):  # of a loss that has not begun
             count = self.begin(count, term=term)
-        counted = count.wait() if isinstance(count, Pending) else count
         average = size_of(self.group) if self.grad_average is None else self.grad_average
-        return _over(total * average, counted)
+        return _over(total * average, count.wait())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GlobalMean:
+        """Itself: it never changes, and a group of processes cannot be copied."""
+        return self
 
     def __repr__(self) -> str:
         """As the call that makes it."""
@@ -125,6 +140,15 @@ class CountMean:
 
     num_items: float | Tensor | Mapping[str, float | Tensor]
     grad_average: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no count."""
+        check_average(self.grad_average)
+        if isinstance(self.num_items, Mapping):
+            for term, items in self.num_items.items():
+                check_count(f"num_items of {term!r}", items)
+        else:
+            check_count("num_items", self.num_items)
 
     def __call__(self, total: Tensor, count: Tensor, *, term: str) -> Tensor:
         """The share of this micro-batch in the mean over all."""

@@ -7,7 +7,9 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Group", "group_of", "size_of", "widest"]
+from aptt.core.shapes import check_number, is_readable
+
+__all__ = ["Group", "check_average", "check_count", "group_of", "size_of", "widest"]
 
 Group = dist.ProcessGroup | DeviceMesh | None
 """None is every rank there is."""
@@ -36,8 +38,29 @@ def size_of(group: Group) -> int:
 
 
 def widest(count: Tensor) -> Tensor:
-    """A copy of a count that adds up exactly: int64, or float64 where the device has it."""
-    if not count.is_floating_point():
-        return count.detach().to(torch.int64, copy=True)
+    """A copy of a count in the one dtype that all ranks send, float64 where the device has it.
+
+    A rank's count is whole or not as its own options have it; a message of mixed dtypes would add
+    up raw bits.
+    """
     dtype = torch.float32 if count.device.type == "mps" else torch.float64
     return count.detach().to(dtype, copy=True)
+
+
+def check_count(name: str, count: float | Tensor) -> None:
+    """Hold a count to one number of at least 0. One that lies on a device is not waited for."""
+    if isinstance(count, Tensor):
+        if count.ndim:
+            raise ValueError(f"{name}: got shape {tuple(count.shape)}, wanted one number")
+        if not is_readable(count):
+            return
+        count = count.item()
+    check_number(name, count)
+
+
+def check_average(grad_average: float | None) -> None:
+    """Hold what gradients are divided by to a positive number; None is the number of ranks."""
+    if grad_average is not None:
+        check_number("grad_average", grad_average)
+        if grad_average == 0:
+            raise ValueError("grad_average: got 0, wanted a positive number")

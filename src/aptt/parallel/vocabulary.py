@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ def vocab_parallel_cross_entropy(
         group: the ranks that the vocabulary is spread over: a process group, a device mesh of one
             dimension, or None for all. A ``DTensor`` knows its own.
         weight: ``(C,)``, one weight per class of the whole vocabulary; multiplies and is counted.
+            It gets no gradient, and is refused if it asks for one.
         sample_weight: shaped like the target; multiplies and is counted, and 0 removes.
         ignore_index: the class index that removes its position.
         label_smoothing: the share of the target's mass spread evenly over all classes, those masked
@@ -67,12 +69,14 @@ def vocab_parallel_cross_entropy(
         The loss of the dense logits, the same on every rank of ``group``: float32 for half types.
 
     Raises:
+        TypeError: a target that is no tensor of class indices, or a ``DTensor``; a weight that is
+            no tensor.
         ValueError: shapes that do not fit, a class out of range (on CPU), a ``DTensor`` that is
-            sharded otherwise.
+            sharded otherwise, a weight that requires a gradient.
 
     The gradient goes to this rank's ``logits``. That of the hidden states is the sum over the ranks
     of what each rank's classes ask for: pass them through :func:`replicated` before the head. There
-    is no second derivative.
+    is no second derivative, and ``torch.func`` does not go through.
 
     Use when:
         A language model's head is split over ranks by column parallelism.
@@ -97,6 +101,8 @@ def vocab_parallel_cross_entropy(
     if isinstance(logits, DTensor):
         logits, group = _local(logits)
     check_floating(logits=logits)
+    if isinstance(target, DTensor):
+        raise TypeError("target: got a DTensor, wanted a plain tensor, the same on every rank")
     if logits.shape[:-1] != target.shape:
         raise ValueError(
             f"target: got shape {tuple(target.shape)} for logits {tuple(logits.shape)}, wanted "
@@ -118,6 +124,10 @@ def vocab_parallel_cross_entropy(
             )
         rows = torch.where(keep, sample_weight.reshape(-1).to(rows.dtype), 0.0)
     if weight is not None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight: got {type(weight).__name__}, wanted a tensor")
+        if weight.requires_grad:
+            raise ValueError("weight: requires a gradient, and none is computed for it")
         if weight.shape != (classes,):
             raise ValueError(
                 f"weight: got shape {tuple(weight.shape)}, wanted ({classes},), one number for "
@@ -151,9 +161,12 @@ def replicated(hidden: Tensor, group: Group = None) -> Tensor:
 
 class _Replicated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
+    def forward(hidden: Tensor, group: dist.ProcessGroup) -> Tensor:
         return hidden.view_as(hidden)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.group = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
@@ -315,6 +328,14 @@ class VocabParallelCrossEntropyLoss(LossModule):
             softcap=softcap,
             reduction=reduction,
         )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VocabParallelCrossEntropyLoss:
+        """A copy that shares the group of processes, which cannot be copied."""
+        memo[id(self.group)] = self.group
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(deepcopy(self.__dict__, memo))
+        return twin
 
     def forward(
         self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None
