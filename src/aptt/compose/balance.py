@@ -18,7 +18,6 @@ arXiv:2210.13438, section 3.4.
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from aptt.compose.recorder import follow
+from aptt.core.shapes import check_positive
 
 __all__ = ["Balance", "GradShare", "Uncertainty", "gradients_at", "over_ranks", "square"]
 
@@ -224,8 +224,7 @@ class GradShare(Balance):
         if not 0 <= decay < 1:
             raise ValueError(f"decay: got {decay}, wanted a number in [0, 1)")
         for name, value in (("scale", scale), ("floor", floor)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}: got {value}, wanted a positive number")
+            check_positive(name, value)
         super().__init__(pool)
         self.decay, self.scale, self.floor = decay, scale, floor
 

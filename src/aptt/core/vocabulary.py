@@ -20,10 +20,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.reduction import Reduction, check_reduction
+from aptt.core.shapes import check_number, check_positive
 from aptt.core.softmax import on_class_axis
 from aptt.core.streaming import Work, exp_
 
-__all__ = ["Form", "Stats", "cap", "finish", "measure", "merge", "slope_", "times", "uncap_"]
+__all__ = [
+    "Form",
+    "Stats",
+    "cap",
+    "checked_form",
+    "finish",
+    "measure",
+    "merge",
+    "slope_",
+    "times",
+    "uncap_",
+]
 
 
 class Form(NamedTuple):
@@ -32,6 +45,21 @@ class Form(NamedTuple):
     smoothing: float = 0.0
     z_loss: float = 0.0
     softcap: float | None = None
+
+
+def checked_form(
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+    reduction: Reduction,
+) -> Form:
+    """The options of a cross-entropy, held to their ranges."""
+    check_reduction(reduction)
+    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    check_number("z_loss", z_loss)
+    if softcap is not None:
+        check_positive("softcap", softcap)
+    return Form(label_smoothing, z_loss, softcap)
 
 
 class Stats(NamedTuple):

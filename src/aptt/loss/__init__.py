@@ -30,6 +30,7 @@ from aptt.loss.classification import (
     cross_entropy,
 )
 from aptt.loss.detection import (
+    Assignment,
     DetectionLoss,
     TaskAlignedAssigner,
     detection_loss,
@@ -140,6 +141,7 @@ from aptt.loss.varifocal import (
 
 __all__ = [
     "AdaptiveWingLoss",
+    "Assignment",
     "BinaryCrossEntropyLoss",
     "BoxIoULoss",
     "CIoULoss",

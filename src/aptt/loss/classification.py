@@ -29,7 +29,6 @@ from aptt.core.shapes import (
     align_classes,
     align_elements,
     check_number,
-    check_positive,
     check_range,
     check_vector,
     kept,
@@ -37,7 +36,17 @@ from aptt.core.shapes import (
 )
 from aptt.core.softmax import margin, on_class_axis
 from aptt.core.streaming import Formula, Work, widen
-from aptt.core.vocabulary import Form, Stats, cap, finish, measure, slope_, times, uncap_
+from aptt.core.vocabulary import (
+    Form,
+    Stats,
+    cap,
+    checked_form,
+    finish,
+    measure,
+    slope_,
+    times,
+    uncap_,
+)
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -301,20 +310,6 @@ def _logits(x: Tensor, adjustment: Tensor | None, form: Form) -> tuple[Tensor, T
         return z, 0.0
     shift = z.detach().amax(1, keepdim=True)
     return (z - shift) + on_class_axis(adjustment, z), shift
-
-
-def checked_form(
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-    reduction: Reduction,
-) -> Form:
-    check_reduction(reduction)
-    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-    check_number("z_loss", z_loss)
-    if softcap is not None:
-        check_positive("softcap", softcap)
-    return Form(label_smoothing, z_loss, softcap)
 
 
 class CrossEntropyLoss(LossModule):

@@ -33,8 +33,8 @@ from aptt.core.shapes import (
     taken_classes,
 )
 from aptt.core.streaming import Formula, Work, walkable, widen
-from aptt.core.vocabulary import Form, cap, uncap_
-from aptt.loss.classification import INDICES, SHARES, checked_form, counted
+from aptt.core.vocabulary import Form, cap, checked_form, uncap_
+from aptt.loss.classification import INDICES, SHARES, counted
 
 __all__ = ["LinearCrossEntropyLoss", "TokenStats", "linear_cross_entropy", "linear_token_stats"]
 

@@ -150,8 +150,10 @@ def normalized(loss: nn.Module, reduction: Reduction) -> Iterator[nn.Module]:
     before: list[Any] = [m.reduction for m in found.values()]
     try:
         for path, module in found.items():
-            apart = path and len(found) > 1 and callable(reduction)
-            module.reduction = _At(path, reduction) if apart else reduction  # type: ignore
+            told = reduction
+            if path and len(found) > 1 and callable(reduction):
+                told = _At(path, reduction)
+            module.reduction = told  # type: ignore[assignment]
         yield loss
     finally:
         for module, own in zip(found.values(), before, strict=True):

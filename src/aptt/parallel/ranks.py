@@ -7,7 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from aptt.core.shapes import check_number, is_readable
+from aptt.core.shapes import check_number, check_positive, is_readable
 
 __all__ = ["Group", "check_average", "check_count", "group_of", "size_of", "widest"]
 
@@ -61,6 +61,4 @@ def check_count(name: str, count: float | Tensor) -> None:
 def check_average(grad_average: float | None) -> None:
     """Hold what gradients are divided by to a positive number; None is the number of ranks."""
     if grad_average is not None:
-        check_number("grad_average", grad_average)
-        if grad_average == 0:
-            raise ValueError("grad_average: got 0, wanted a positive number")
+        check_positive("grad_average", grad_average)

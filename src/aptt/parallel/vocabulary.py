@@ -7,7 +7,6 @@ needs no message.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -19,10 +18,20 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
 from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import check_classes, check_floating, check_indices, check_number
+from aptt.core.reduction import Reduction, normalize
+from aptt.core.shapes import check_floating, check_indices, taken_classes
 from aptt.core.streaming import Work, widen
-from aptt.core.vocabulary import Form, Stats, cap, finish, measure, merge, slope_, uncap_
+from aptt.core.vocabulary import (
+    Form,
+    Stats,
+    cap,
+    checked_form,
+    finish,
+    measure,
+    merge,
+    slope_,
+    uncap_,
+)
 from aptt.parallel.ranks import Group, group_of
 
 __all__ = ["VocabParallelCrossEntropyLoss", "replicated", "vocab_parallel_cross_entropy"]
@@ -97,7 +106,7 @@ def vocab_parallel_cross_entropy(
         >>> round(vocab_parallel_cross_entropy(logits, torch.tensor([0, 1])).item(), 4)
         0.1672
     """
-    form = _form(label_smoothing, z_loss, softcap, reduction)
+    form = checked_form(label_smoothing, z_loss, softcap, reduction)
     if isinstance(logits, DTensor):
         logits, group = _local(logits)
     check_floating(logits=logits)
@@ -112,9 +121,7 @@ def vocab_parallel_cross_entropy(
     found = group_of(group)
     start, classes = _place(logits, found)
     y = target.reshape(-1)
-    check_classes(y, classes, ignore_index)
-    keep = y != ignore_index
-    y = torch.where(keep, y, 0).long()
+    y, keep = taken_classes(y, classes, ignore_index)
     rows = keep.to(widen(logits[:0]).dtype)
     if sample_weight is not None:
         if sample_weight.shape != target.shape:
@@ -294,17 +301,6 @@ def _local(logits: DTensor) -> tuple[Tensor, dist.ProcessGroup]:
     return logits.to_local(), logits.device_mesh.get_group(spread[0])
 
 
-def _form(
-    label_smoothing: float, z_loss: float, softcap: float | None, reduction: Reduction
-) -> Form:
-    check_reduction(reduction)
-    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-    check_number("z_loss", z_loss)
-    if softcap is not None and not 0 < softcap < math.inf:
-        raise ValueError(f"softcap: got {softcap}, wanted a positive number or None")
-    return Form(label_smoothing, z_loss, softcap)
-
-
 class VocabParallelCrossEntropyLoss(LossModule):
     """Module form of :func:`vocab_parallel_cross_entropy`; same options, same defaults."""
 
@@ -318,7 +314,7 @@ class VocabParallelCrossEntropyLoss(LossModule):
         softcap: float | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _form(label_smoothing, z_loss, softcap, reduction)
+        checked_form(label_smoothing, z_loss, softcap, reduction)
         super().__init__(
             group=group,
             weight=per_class(weight),
