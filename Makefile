@@ -32,7 +32,7 @@ site: docs
 clean:
 	rm -rf $(VENV) runs build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(VENV)/recipes.done: EXTRAS := recipes
+$(VENV)/recipes.done: EXTRAS := recipes,audit
 $(VENV)/dev.done: EXTRAS := dev,recipes,docs,integrations
 $(VENV)/docs.done: EXTRAS := docs,recipes
 $(VENV)/recipes.done $(VENV)/dev.done $(VENV)/docs.done: pyproject.toml constraints.txt

@@ -35,7 +35,7 @@ from its default in some case. A broken promise is not always a bug that bites; 
 The same for a loss of your own:
 
 ```sh
-pip install "aptt[audit]"
+pip install ".[audit]"  # in the folder of the source
 aptt audit mine.losses:MyLoss --kind logits+classes
 ```
 """  # noqa: E501

@@ -5,4 +5,4 @@ The losses are in :mod:`aptt.loss`; this package itself imports nothing.
 
 __all__ = ["__version__"]
 
-__version__ = "0.1.0"
+__version__ = "2.0.0.dev0"

@@ -44,7 +44,7 @@ def test_a_wrong_shape_names_every_argument_with_what_came_and_what_was_wanted()
         )
     assert str(error.value) == (
         "logits: (4, 5) should be (*N); target: (4, 3) should be (*N); "
-        "weight: (4, 5) should be (*N)"
+        "weight: (4, 5) should be (*N); all of one shape"
     )
 
 
@@ -301,3 +301,11 @@ def test_what_is_no_tensor_is_named():
         check_vector("weight", [1.0, 1.0], torch.zeros(3, 2))
     with _raises("weight: got torch.complex64, wanted a floating dtype", TypeError):
         check_vector("weight", torch.ones(2, dtype=torch.complex64), torch.zeros(3, 2))
+
+
+def test_shapes_that_should_be_one_are_set_side_by_side():
+    words = "prediction: (4, 1) should be (*N); target: (4,) should be (*N); all of one shape"
+    with _raises(words):
+        check_shapes(prediction=(torch.zeros(4, 1), "*N"), target=(torch.zeros(4), "*N"))
+    with _raises("b: (2, 3) should be (*N, 4)"):
+        check_shapes(a=(torch.zeros(2, 3), "*N 4"), b=(torch.zeros(2, 3), "*N 4"))

@@ -661,3 +661,8 @@ def test_the_weight_of_an_ignored_pixel_does_not_matter(loss_fn):
     with_it = _value_and_gradient(lambda x: loss_fn(x, target, pixel_weight=weight), logits)
     without = _value_and_gradient(lambda x: loss_fn(x, target), logits)
     torch.testing.assert_close(with_it, without)
+
+
+def test_class_indices_of_a_floating_dtype_are_told_what_they_lack():
+    with pytest.raises(TypeError, match=r"target: got torch\.float32 .* integer dtype"):
+        dice_loss(torch.zeros(2, 3, 4), torch.zeros(2, 4))

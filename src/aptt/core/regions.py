@@ -21,6 +21,7 @@ from aptt.core.shapes import (
     check_vector,
     check_weights,
     kept,
+    without_axis,
 )
 from aptt.core.streaming import streams, widen
 
@@ -160,6 +161,11 @@ def aligned(
         raise ValueError(
             f"target: got {target.dtype} with mode='multiclass', wanted class indices; soft "
             "targets are for dice_loss and dice_ce_loss"
+        )
+    if mode == "multiclass" and not indexed and target.shape == without_axis(logits, 1):
+        raise TypeError(
+            f"target: got {target.dtype} of shape {tuple(target.shape)}, wanted class indices "
+            f"of an integer dtype, or soft targets of shape {tuple(logits.shape)}"
         )
     check_shapes(logits=(logits, "N C *S"), target=(target, "N *S" if indexed else "N C *S"))
     if mode == "multiclass" and logits.shape[1] == 1:

@@ -182,7 +182,8 @@ def check_shapes(**tensors: tuple[Tensor, str]) -> None:
                 f"{key}: {_shape(t)} should be ({', '.join(shape.split())})"
                 for key, (t, shape) in tensors.items()
             )
-            raise ValueError(said)
+            alike = len(tensors) > 1 and len({shape for _, shape in tensors.values()}) == 1
+            raise ValueError(said + ("; all of one shape" if alike else ""))
 
 
 def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
