@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -260,9 +261,10 @@ class _Run:
         return _rows(*head, [t for t in more if t is not None], numbers, self.chunk, call)
 
 
-def _by_itself(head: Head) -> torch.autocast:
+def _by_itself(head: Head) -> AbstractContextManager[object]:
     """Products in the precision that was chosen for them, not in autocast's."""
-    return torch.autocast(head.hidden.device.type, enabled=False)
+    kind = head.hidden.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
 
 
 class _Walk(torch.autograd.Function):

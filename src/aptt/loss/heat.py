@@ -23,7 +23,14 @@ from aptt.core.gaussian import gaussian_maps
 from aptt.core.logistic import finite, softplus, softplus_into
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import check_choice, check_floating, check_number, check_range, check_shapes
+from aptt.core.shapes import (
+    check_choice,
+    check_floating,
+    check_number,
+    check_range,
+    check_shapes,
+    is_readable,
+)
 from aptt.core.streaming import Formula, Work, streams, widen
 from aptt.core.wing import adaptive_wing
 
@@ -384,7 +391,7 @@ def render_heatmaps(
         seen = visibility > 0
         points = torch.where(seen.unsqueeze(-1), points, 0.0)
         sigma = torch.where(seen, sigma, 1.0)
-    if isinstance(sigma, Tensor):
+    if isinstance(sigma, Tensor) and is_readable(points):
         check_range(sigma, torch.finfo(torch.float32).tiny, torch.inf, keep=None, name="sigma")
     if visibility is None:
         return gaussian_maps(points.round() if snap else points, sigma, size)

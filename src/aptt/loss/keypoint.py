@@ -165,7 +165,11 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
         made = torch.as_tensor(values, dtype=wide, device=pred.device)
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
-    if is_readable(made) and not bool(((made > 0) & (made < torch.inf)).all()):
+    if (
+        is_readable(pred)
+        and is_readable(made)
+        and not bool(((made > 0) & (made < torch.inf)).all())
+    ):
         raise ValueError(f"sigmas: got {made.tolist()}, wanted positive numbers")
     if made.ndim == 0:
         return made.expand(points)
