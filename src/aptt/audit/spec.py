@@ -97,6 +97,10 @@ class Spec:
     """Whether it has conventions of its own: any error refuses, and its state is its business."""
     rounding: float = 0.0
     """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
+    within: tuple[float, float] = (-torch.inf, torch.inf)
+    """Where the predictions of a stranger can lie; of probabilities, between 0 and 1."""
+    notes: Sequence[str] = ()
+    """What was deduced of a stranger's inputs, and what is odd about them."""
     terms: int = 1
     """How many terms it adds up, each counted, and walked, by itself."""
     reductions: Sequence[str] = ("mean", "sum", "none")

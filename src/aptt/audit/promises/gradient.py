@@ -57,7 +57,9 @@ def respects_upstream_gradient(trial: Trial) -> None:
 
 
 _AT_MOST = 128  # values, of which the others get an upstream gradient of 0
-_EACH = 1000  # numbers in which each is moved by itself; more are moved at once, in random directions
+_EACH = (
+    1000  # numbers in which each is moved by itself; more are moved at once, in random directions
+)
 
 
 def _many(*points: Tensor) -> bool:

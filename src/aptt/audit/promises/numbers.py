@@ -45,7 +45,7 @@ def perfect_is_minimal(trial: Trial) -> None:
         noise = torch.randn((8, *given[name].shape), dtype=torch.float64, generator=generator)
         others += [given[name] + size * n for n in noise.to(trial.device)]
     for x in others:
-        value = trial.loss({**given, name: x}, reduction="mean")
+        value = trial.loss({**given, name: x.clamp(*trial.spec.within)}, reduction="mean")
         lower = float(best - value)
         rounding = max(1e-12, trial.spec.rounding)
         require(lower <= rounding, f"elsewhere the loss is lower by {lower:.3g} than {best:.9g}")
