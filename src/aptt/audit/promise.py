@@ -22,11 +22,11 @@ __all__ = ["PROMISES", "Held", "Promise", "promise", "promise_of_row"]
 
 _TOOLS = {
     *("traces_without_breaks", "transforms", "checkpointed", "meta_device", "copies"),
-    *("every_option_is_exercised", "streamed_equals_plain"),
+    *("every_option_is_exercised", "streamed_equals_plain", "half_matches_truth"),
 }
 _CONVENTIONS = {
-    *("bad_input_is_refused", "nothing_left_is_zero", "half_matches_truth", "autocast"),
-    *("follows_to_dtype_and_device", "twin_agrees"),
+    *("bad_input_is_refused", "nothing_left_is_zero", "autocast", "twin_agrees"),
+    "follows_to_dtype_and_device",
 }
 
 
