@@ -86,7 +86,9 @@ def averages_all(logits, target, ignore_index=-1, reduction="mean"):
 def test_the_smallest_input_of_a_wrong_mean_is_two_samples_of_zeros():
     row = make(averages_all, kind="logits+multilabel")
     why = smallest(row, PROMISES["ignoring_is_removing"])
-    assert why.startswith("logits=[[nan, nan, nan], [0.0, 0.0, 0.0]], target=[[-1.0, -1.0, -1.0], [")
+    assert why.startswith(
+        "logits=[[nan, nan, nan], [0.0, 0.0, 0.0]], target=[[-1.0, -1.0, -1.0], ["
+    )
     assert "value: got 0.08" in why
     assert "wanted 0.17" in why
 

@@ -139,7 +139,7 @@ def _off_along(
     for i in range(8):
         along = [_random(p.shape, device, seed=20 + i + k) for k, p in enumerate(points)]
         ends = [
-            float(loss(*(p + s * h * a for p, a in zip(points, along, strict=True))).sum())
+            float(loss(*(p + s * h * a for p, a in zip(points, along, strict=True))).sum().detach())
             for s in (1, -1)
         ]
         got = sum(float((g.double() * a).sum()) for g, a in zip(grads, along, strict=True))
