@@ -136,6 +136,11 @@ class Spec:
             Trial(self, label, case, torch.device(device)) for label, case in self.cases.items()
         ]
 
+    @property
+    def rounds(self) -> bool:
+        """Whether it is a stranger that makes float32 of float64."""
+        return self.stranger and self.rounding > 0
+
     def defaults(self) -> dict[str, Any]:
         """The options of the function, each with its default; tensors that come with a call too."""
         parameters = inspect.signature(self.function).parameters.values()

@@ -73,7 +73,7 @@ def gradient_is_right(trial: Trial) -> None:
     Limits: at one random point of a few samples, and of large ones along random directions; a kink
     there would show as a difference. Of a loss that makes float32 of float64, within a fiftieth.
     """
-    if trial.spec.rounding:
+    if trial.spec.rounds:
         return _rounded_slopes(trial, lambda t, i: (t.of(i), [i[t.prediction(i)]]))
     inputs = trial.inputs(4)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
@@ -85,7 +85,7 @@ def gradient_is_right(trial: Trial) -> None:
 @promise()
 def double_backward(trial: Trial) -> None:
     """The gradient of the gradient is right too."""
-    if trial.spec.rounding:
+    if trial.spec.rounds:
         return _rounded_slopes(trial, _slope)
     inputs = trial.inputs(3)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
@@ -200,7 +200,7 @@ def gradient_reaches_all_who_ask(trial: Trial) -> None:
             alone = [p.detach().requires_grad_(k == i) for k, p in enumerate(points)]
             (mine,) = torch.autograd.grad(loss(*alone).sum(), alone[i])
             same(mine, want[i], f"gradient of {name}, where it alone asks")
-    if trial.spec.rounding:
+    if trial.spec.rounds:
         _rounded_slopes(trial, lambda t, _: (loss, [p.detach() for p in points]))
     elif not trial.spec.frozen:
         gradcheck(loss, points, fast_mode=_many(*points))
