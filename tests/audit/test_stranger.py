@@ -86,7 +86,9 @@ def averages_all(logits, target, ignore_index=-1, reduction="mean"):
 def test_the_smallest_input_of_a_wrong_mean_is_two_samples_of_zeros():
     row = make(averages_all, kind="logits+multilabel")
     why = smallest(row, PROMISES["ignoring_is_removing"])
-    assert why.startswith("logits=torch.full((2, 3), 0.0), target=")
+    assert why.startswith(
+        "logits=[[nan, nan, nan], [0.0, 0.0, 0.0]], target=[[-1.0, -1.0, -1.0], ["
+    )
     assert "value: got 0.08" in why
     assert "wanted 0.17" in why
 
@@ -188,10 +190,10 @@ def test_a_stranger_is_audited_by_its_path(here, capsys):
     assert main([*argv, "--promise", "finite_at_extremes", "--promise", "none_sums_to_sum"]) == 1
     out = capsys.readouterr().out
     assert "! finite_at_extremes: BROKEN" in out
-    assert "smallest input found: prediction=torch.full((1, 5), 0.0)" in out
+    assert "smallest input found: x=torch.full((1, 5), 0.0)" in out
     assert "+ none_sums_to_sum" in out
     assert "1 kept, 1 broken" in out
-    assert "What 'kept' does not say:" in out
+    assert "What 'kept' does not say:" not in out
     assert 'failures="1"' in (here / "a.xml").read_text()
 
 
@@ -282,7 +284,7 @@ def test_kornia_dice_multiplies_what_it_ignores_so_that_nan_stays():
 
 def test_kornia_lovasz_lets_shapes_broadcast():
     why = broken("kornia", "lovasz_softmax_loss", "bad_input_is_refused")
-    assert "logits that would broadcast, function: let through" in why
+    assert "pred that would broadcast: let through" in why
 
 
 def test_monai_dice_breaks_the_graph_of_the_compiler():
@@ -311,7 +313,7 @@ def test_smp_focal_of_many_labels_cannot_ignore():
 
 def test_smp_focal_takes_any_word_for_a_reduction():
     why = broken("segmentation-models-pytorch", "FocalLoss", "bad_input_is_refused")
-    assert "reduction 'average', function: let through" in why
+    assert "reduction 'average': let through" in why
 
 
 def test_smp_dice_multiplies_what_it_ignores_so_that_nan_stays():

@@ -6,11 +6,12 @@
 """
 
 from aptt.audit import promises
+from aptt.audit.kinds import KINDS, Form, Kind, example_maker
 from aptt.audit.promise import PROMISES, Held, Promise
 from aptt.audit.report import Record, audit, table, to_json, to_junit
 from aptt.audit.spec import Case, Inputs, Options, Refused, Scaling, Spec, Trial, case
 from aptt.audit.specs import SPECS
-from aptt.audit.stranger import KINDS, Form, Kind, example_maker, make
+from aptt.audit.stranger import make
 from aptt.audit.testing import parametrize
 
 __all__ = [

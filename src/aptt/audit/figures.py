@@ -9,7 +9,17 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["about", "coarse", "exact", "finite", "require", "same", "within_roundings"]
+__all__ = [
+    "Broken",
+    "about",
+    "coarse",
+    "exact",
+    "fed",
+    "finite",
+    "require",
+    "same",
+    "within_roundings",
+]
 
 _COARSE: ContextVar[float] = ContextVar("coarse", default=0.0)
 
@@ -24,6 +34,25 @@ def coarse(rtol: float) -> Iterator[None]:
         _COARSE.reset(token)
 
 
+class Broken(AssertionError):
+    """A failure that knows what the loss was fed when it failed."""
+
+    def __init__(self, said: str, inputs: dict[str, Tensor] | None = None) -> None:
+        super().__init__(said)
+        self.inputs = inputs
+
+
+@contextmanager
+def fed(inputs: dict[str, Tensor]) -> Iterator[None]:
+    """Note, with any failure, the inputs that were derived for it; the innermost are kept."""
+    try:
+        yield
+    except AssertionError as broken:
+        raise Broken(str(broken), getattr(broken, "inputs", None) or inputs) from broken
+    except Exception as error:
+        raise Broken(_raised(error), inputs) from error
+
+
 def require(kept: object, broken: str) -> None:
     """Raise ``AssertionError`` unless ``kept``; a plain ``assert`` is gone under ``python -O``."""
     if not kept:
@@ -36,10 +65,13 @@ def about(what: str) -> Iterator[None]:
     try:
         yield
     except AssertionError as broken:
-        raise AssertionError(f"{what}: {broken}") from broken
+        raise Broken(f"{what}: {broken}", getattr(broken, "inputs", None)) from broken
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise AssertionError(f"{what}: {type(error).__name__}: {first}") from error
+        raise Broken(f"{what}: {_raised(error)}") from error
+
+
+def _raised(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def finite(t: Tensor, what: str) -> None:

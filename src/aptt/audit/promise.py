@@ -20,6 +20,16 @@ from aptt.audit.ways import WAYS, plainly
 __all__ = ["PROMISES", "Held", "Promise", "promise", "promise_of_row"]
 
 
+_TOOLS = {
+    *("traces_without_breaks", "transforms", "checkpointed", "meta_device", "copies"),
+    *("every_option_is_exercised", "streamed_equals_plain", "half_matches_truth"),
+}
+_CONVENTIONS = {
+    *("bad_input_is_refused", "nothing_left_is_zero", "autocast", "twin_agrees"),
+    "follows_to_dtype_and_device",
+}
+
+
 @dataclass
 class Held:
     """Where a promise was checked, and which cases it left out, with the reasons."""
@@ -40,6 +50,11 @@ class Promise:
     of_row: bool = False
     needs: tuple[str, ...] = ()
     ways: tuple[str, ...] = ("plain", "in blocks")
+
+    @property
+    def gravity(self) -> int:
+        """0 where breaking it gives wrong numbers, 1 where a tool fails, 2 of a convention."""
+        return 1 if self.name in _TOOLS else 2 if self.name in _CONVENTIONS else 0
 
     def __call__(self, spec: Spec, device: torch.device | str = "cpu") -> Held:
         """Check a row to which the promise applies."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -16,8 +16,13 @@ from aptt.audit.spec import Spec
 
 __all__ = ["Record", "State", "audit", "table", "to_json", "to_junit"]
 
-State = Literal["kept", "broken", "does not apply"]
-_MARKS: dict[State, str] = {"kept": "+", "broken": "BROKEN", "does not apply": "-"}
+State = Literal["kept", "broken", "allowed", "does not apply"]
+_MARKS: dict[State, str] = {
+    "kept": "+",
+    "broken": "BROKEN",
+    "allowed": "allowed",
+    "does not apply": "-",
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Record:
     state: State
     why: str = ""
     """What broke it, or why it does not apply."""
+    allowed: str = ""
+    """Why it may be broken, if it is and may be."""
     cases: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Cases to which it does not apply, each with the reason."""
@@ -42,15 +49,20 @@ def audit(
     *,
     device: torch.device | str = "cpu",
     shrink: bool = False,
+    allow: Mapping[str, str] | None = None,
 ) -> Iterator[Record]:
     """Check every promise of every row, one record at a time.
 
-    ``shrink`` looks for the smallest input that breaks a promise; it needs hypothesis.
+    ``shrink`` looks for the smallest input that breaks a promise; it needs hypothesis. ``allow``
+    names promises that may be broken, each with the reason.
     """
     promises = list(promises)
     for spec in specs:
         for promise in promises:
             record = _check(spec, promise, device)
+            if record.state == "broken" and promise.name in (allow or {}):
+                reason = (allow or {})[promise.name] or "no reason given"
+                record = replace(record, state="allowed", allowed=reason)
             if shrink and record.state == "broken":
                 record = replace(record, smallest=smallest(spec, promise, device))
             yield record
@@ -64,7 +76,7 @@ def _check(spec: Spec, promise: Promise, device: torch.device | str) -> Record:
         held = promise(spec, device)
     except AssertionError as broken:
         return Record(spec.name, promise.name, "broken", str(broken))
-    return Record(spec.name, promise.name, "kept", "", held.cases, held.left_out)
+    return Record(spec.name, promise.name, "kept", cases=held.cases, left_out=held.left_out)
 
 
 def table(records: Iterable[Record]) -> str:
@@ -82,12 +94,30 @@ def table(records: Iterable[Record]) -> str:
     lines = [f"{letter:>4}  {loss}" for letter, loss in zip(letters, losses, strict=True)]
     lines += ["", _line(" " * wide, letters, widths)]
     lines += [_line(n.ljust(wide), [marks.get((n, x), "") for x in losses], widths) for n in names]
-    for state in ("broken", "does not apply"):
-        said = [f"  {r.loss}, {r.promise}: {r.why}" for r in records if r.state == state]
+    for state in ("broken", "allowed"):
+        said = [f"  {r.loss}, {r.promise}: {_why(r)}" for r in records if r.state == state]
         lines += ["", f"{state.capitalize()}:", *said] if said else []
-    count = sum(r.state == "kept" for r in records)
-    lines += ["", f"{count} kept, {sum(r.state == 'broken' for r in records)} broken"]
+    lines += _left_out(records)
+    states = [r.state for r in records]
+    allowed = f", {states.count('allowed')} allowed" if "allowed" in states else ""
+    lines += ["", f"{states.count('kept')} kept, {states.count('broken')} broken{allowed}"]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _why(record: Record) -> str:
+    return f"{record.allowed}: {record.why}" if record.allowed else record.why
+
+
+def _left_out(records: Iterable[Record]) -> list[str]:
+    """What does not apply, once for each reason."""
+    losses: dict[tuple[str, str], list[str]] = {}
+    for r in records:
+        if r.state == "does not apply":
+            losses.setdefault((r.promise, r.why), []).append(r.loss)
+    if not losses:
+        return []
+    said = [f"  {name}: {why} ({', '.join(some)})" for (name, why), some in losses.items()]
+    return ["", "Does not apply:", *said]
 
 
 def to_json(records: Iterable[Record]) -> str:
@@ -108,7 +138,7 @@ def to_junit(records: Iterable[Record]) -> str:
             name=loss,
             tests=str(len(some)),
             failures=str(sum(r.state == "broken" for r in some)),
-            skipped=str(sum(r.state == "does not apply" for r in some)),
+            skipped=str(sum(r.state in ("does not apply", "allowed") for r in some)),
             errors="0",
         )
         for record in some:
@@ -116,6 +146,9 @@ def to_junit(records: Iterable[Record]) -> str:
             if record.state == "broken":
                 failure = ET.SubElement(test, "failure", message=_printable(record.why))
                 failure.text = _printable(record.smallest)
+            elif record.state == "allowed":
+                said = f"allowed, {record.allowed}: {record.why}"
+                ET.SubElement(test, "skipped", message=_printable(said))
             elif record.state == "does not apply":
                 ET.SubElement(test, "skipped", message=record.why)
     ET.indent(root)

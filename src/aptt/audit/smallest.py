@@ -1,7 +1,9 @@
 """Find the smallest input that breaks a promise, with hypothesis.
 
 A check takes its inputs from its :class:`Trial`. Here it is given one with fewer samples, and with
-a few plain numbers over and over in the prediction, as long as it still fails in the same way.
+a few plain numbers over and over in the prediction, as long as it still fails in the same way. What
+is shown is what the loss was fed when it failed: the perfect prediction, say, or the inputs with
+some samples ignored.
 """
 
 from __future__ import annotations
@@ -74,15 +76,14 @@ def smallest(spec: Spec, promise: Promise, device: torch.device | str = "cpu") -
         hard = "extremes" in promise.needs
         small = _hardest(trial, promise, why) if hard else _plainest(trial, promise, why)
         found = small or trial
-        what = found.extremes() if hard else found.inputs()
-        why = _broken(found, promise) or why
-        if promise.name == "nothing_left_is_zero" and "empty" in why:
-            what = found.inputs(0)
-        return f"{written(what)}: {why}"
+        broken = _broken(found, promise) or why
+        what = getattr(broken, "inputs", None)
+        what = what or (found.extremes() if hard else found.inputs())
+        return f"{written(what)}: {broken}"
     return ""
 
 
-def _hardest(trial: Trial, promise: Promise, why: str) -> Small | None:
+def _hardest(trial: Trial, promise: Promise, why: AssertionError) -> Small | None:
     """The first of the hard inputs that fails alone."""
     for extreme in range(trial.many(trial.extremes())):
         small = _small(trial, _MOST, (), True, extreme)
@@ -91,7 +92,7 @@ def _hardest(trial: Trial, promise: Promise, why: str) -> Small | None:
     return None
 
 
-def _plainest(trial: Trial, promise: Promise, why: str) -> Small | None:
+def _plainest(trial: Trial, promise: Promise, why: AssertionError) -> Small | None:
     import hypothesis
     from hypothesis import strategies as st
 
@@ -127,16 +128,16 @@ def _small(
     return Small(trial.spec, trial.label, trial.case, trial.device, most, numbers, varied, extreme)
 
 
-def _fails(small: Small, promise: Promise, why: str) -> bool:
+def _fails(small: Small, promise: Promise, why: AssertionError) -> bool:
     broken = _broken(small, promise)
-    return broken is not None and _key(broken) == _key(why)
+    return broken is not None and _key(str(broken)) == _key(str(why))
 
 
-def _broken(trial: Trial, promise: Promise) -> str | None:
+def _broken(trial: Trial, promise: Promise) -> AssertionError | None:
     try:
         promise.try_(trial)
     except AssertionError as broken:
-        return str(broken)
+        return broken
     return None
 
 

@@ -97,6 +97,10 @@ class Spec:
     """Whether it has conventions of its own: any error refuses, and its state is its business."""
     rounding: float = 0.0
     """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
+    within: tuple[float, float] = (-torch.inf, torch.inf)
+    """Where the predictions of a stranger can lie; of probabilities, between 0 and 1."""
+    notes: Sequence[str] = ()
+    """What was deduced of a stranger's inputs, and what is odd about them."""
     terms: int = 1
     """How many terms it adds up, each counted, and walked, by itself."""
     reductions: Sequence[str] = ("mean", "sum", "none")
@@ -131,6 +135,11 @@ class Spec:
         return [
             Trial(self, label, case, torch.device(device)) for label, case in self.cases.items()
         ]
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it is a stranger that makes float32 of float64."""
+        return self.stranger and self.rounding > 0
 
     def defaults(self) -> dict[str, Any]:
         """The options of the function, each with its default; tensors that come with a call too."""

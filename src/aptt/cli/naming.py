@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import os
 import runpy
@@ -20,6 +21,9 @@ def load(target: str) -> Any:
     path, _, name = target.partition(":")
     if not path or not name:
         raise Mistake(f"{target!r}: wanted package.module:name")
+    if path.endswith(".py"):
+        module = path.removesuffix(".py").replace("/", ".").lstrip(".")
+        raise Mistake(f"{target!r}: a module goes without .py: {module}:{name}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -28,7 +32,9 @@ def load(target: str) -> Any:
         raise Mistake(f"{target!r}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise Mistake(f"{target!r}: {path!r} has no {name!r}")
+            close = difflib.get_close_matches(part, dir(found), n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise Mistake(f"{target!r}: {path!r} has no {name!r}{meant}")
         found = getattr(found, part)
     return found
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from aptt.audit.figures import about, exact, finite, require, same
+from aptt.audit.figures import about, exact, fed, finite, require, same
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
 from aptt.audit.ways import in_blocks, plainly
@@ -69,21 +69,83 @@ def gradient_is_right(trial: Trial) -> None:
     """The gradient is that of the value: finite differences in float64.
 
     Limits: at one random point of a few samples, and of large ones along random directions; a kink
-    there would show as a difference.
+    there would show as a difference. Of a loss that makes float32 of float64, within a fiftieth.
     """
+    if trial.spec.rounds:
+        return _rounded_slopes(trial, lambda t, i: (t.of(i), [i[t.prediction(i)]]))
     inputs = trial.inputs(4)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
     for loss in _as_defined(trial, inputs):
         gradcheck(loss, x, fast_mode=_many(x))
+    return None
 
 
 @promise()
 def double_backward(trial: Trial) -> None:
     """The gradient of the gradient is right too."""
+    if trial.spec.rounds:
+        return _rounded_slopes(trial, _slope)
     inputs = trial.inputs(3)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
     for loss in _as_defined(trial, inputs):
         gradgradcheck(loss, x, fast_mode=_many(x))
+    return None
+
+
+Posed = tuple[Callable[..., Tensor], list[Tensor]]
+
+
+def _slope(trial: Trial, inputs: Inputs) -> Posed:
+    """The gradient along a random direction, as a number to be differentiated once more."""
+    x, loss = inputs[trial.prediction(inputs)], trial.of(inputs)
+    along = _random(x.shape, trial.device, seed=8)
+
+    def slope(p: Tensor) -> Tensor:
+        p = p if p.requires_grad else p.detach().requires_grad_()
+        value = loss(p)
+        # squared, so that even of a linear loss there is something to be differentiated
+        (grad,) = torch.autograd.grad((value * value).sum(), p, create_graph=True)
+        return (grad * along).sum()
+
+    return slope, [x]
+
+
+def _rounded_slopes(trial: Trial, pose: Callable[[Trial, Inputs], Posed]) -> None:
+    """Of a loss that computes in float32: steps that it can see, of several sizes, and points.
+
+    One of them has a kink in between, perhaps, or is too coarse; a wrong gradient fails in all.
+    """
+    said = ""
+    for seed in range(3):
+        loss, points = pose(trial, trial.inputs(4, seed=seed))
+        for step in (2.0**-7, 2.0**-9, 2.0**-11):
+            said = _off_along(loss, points, step, trial.device)
+            if not said:
+                return
+    raise AssertionError(said)
+
+
+def _off_along(
+    loss: Callable[..., Tensor], points: list[Tensor], step: float, device: torch.device
+) -> str:
+    """How a gradient differs from central differences along random directions; '' if it agrees."""
+    asked = [p.detach().requires_grad_() for p in points]
+    grads = torch.autograd.grad(loss(*asked).sum(), asked, materialize_grads=True)
+    size = sum(float(g.double().square().sum()) for g in grads) ** 0.5
+    scale = max(float(p.detach().square().mean()) ** 0.5 for p in points) or 1.0
+    h = step * scale
+    for i in range(8):
+        along = [_random(p.shape, device, seed=20 + i + k) for k, p in enumerate(points)]
+        ends = [
+            float(loss(*(p + s * h * a for p, a in zip(points, along, strict=True))).sum().detach())
+            for s in (1, -1)
+        ]
+        got = sum(float((g.double() * a).sum()) for g, a in zip(grads, along, strict=True))
+        want = (ends[0] - ends[1]) / (2 * h)
+        seen = 4 * torch.finfo(torch.float32).eps * max(map(abs, ends)) / h
+        if not abs(got - want) <= 0.02 * size + seen:
+            return f"slope along a random direction: got {got:.6g}, finite differences {want:.6g}"
+    return ""
 
 
 def _as_defined(trial: Trial, inputs: Inputs) -> list[Callable[[Tensor], Tensor]]:
@@ -136,7 +198,9 @@ def gradient_reaches_all_who_ask(trial: Trial) -> None:
             alone = [p.detach().requires_grad_(k == i) for k, p in enumerate(points)]
             (mine,) = torch.autograd.grad(loss(*alone).sum(), alone[i])
             same(mine, want[i], f"gradient of {name}, where it alone asks")
-    if not trial.spec.frozen:
+    if trial.spec.rounds:
+        _rounded_slopes(trial, lambda t, _: (loss, [p.detach() for p in points]))
+    elif not trial.spec.frozen:
         gradcheck(loss, points, fast_mode=_many(*points))
 
 
@@ -186,9 +250,10 @@ def hopeless_keeps_a_gradient(trial: Trial) -> None:
     truth = trial.spec.hopeless(trial.inputs(), trial.options())
     name = trial.prediction(truth)
     before, usual = (trial.loss(i, reduction="mean") for i in (truth, trial.inputs()))
-    require(before > usual, f"confidently wrong costs {before:.9g}, half right {usual:.9g}")
+    with fed(truth):
+        require(before > usual, f"confidently wrong costs {before:.9g}, half right {usual:.9g}")
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        with about(str(dtype)):
+        with about(str(dtype)), fed(truth):
             inputs = trial.cast(truth, dtype)
             _, grad = trial.gradient(inputs, 2.0**10, reduction="mean")
             finite(grad, "gradient")

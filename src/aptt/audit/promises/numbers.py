@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.audit.figures import about, finite, require, same, within_roundings
+from aptt.audit.figures import about, fed, finite, require, same, within_roundings
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
 from aptt.audit.ways import plainly
@@ -31,24 +31,31 @@ def perfect_is_minimal(trial: Trial) -> None:
     inputs = trial.inputs()
     given, least = perfect(inputs, trial.options())
     name = trial.prediction(given)
-    best = trial.loss(given, reduction="mean")
-    finite(best, "value at the best prediction")
+    with fed(given):
+        best = trial.loss(given, reduction="mean")
+        finite(best, "value at the best prediction")
     if least is not None:
         low = trial.loss(trial.cast(given, torch.float32), reduction="mean")
         for value, what in ((best, "float64"), (low, "float32")):
             off = abs(float(value) - least)
             within = off <= trial.spec.least_within * torch.finfo(value.dtype).eps
-            require(within, f"{float(value):.9g} at the best prediction in {what}, not {least:g}")
+            with fed(given):
+                said = f"{float(value):.9g} at the best prediction in {what}"
+                require(within, f"{said}, not {least:g}")
     generator = torch.Generator().manual_seed(5)
     others = [inputs[name]]
     for size in (1e-3, 1e-2, 0.1, 1.0, 10.0):
         noise = torch.randn((8, *given[name].shape), dtype=torch.float64, generator=generator)
         others += [given[name] + size * n for n in noise.to(trial.device)]
     for x in others:
-        value = trial.loss({**given, name: x}, reduction="mean")
+        other = {**given, name: x.clamp(*trial.spec.within)}
+        value = trial.loss(other, reduction="mean")
         lower = float(best - value)
         rounding = max(1e-12, trial.spec.rounding)
-        require(lower <= rounding, f"elsewhere the loss is lower by {lower:.3g} than {best:.9g}")
+        with fed({**given, f"lower at {name}": other[name]}):
+            require(
+                lower <= rounding, f"elsewhere the loss is lower by {lower:.3g} than {best:.9g}"
+            )
 
 
 @promise("extremes")
@@ -112,22 +119,62 @@ def half_matches_truth(trial: Trial) -> None:
     """Half types lose what their inputs lose, float32 a millionth; the loss is float32."""
     made = trial.inputs(67)
     name = trial.prediction(made)
+    found: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    if trial.spec.stranger and trial.spec.extremes:
+        _hard_halves(trial)
     for dtype in _LOW:
         cast = trial.cast(made, dtype)
         mixed = [] if trial.spec.stranger else [({**made, name: cast[name]}, torch.float64)]
         for inputs, others in [(cast, dtype), *mixed]:
             for up in (1.0, 2.0**12):  # as a gradient scaler would
-                with about(f"{dtype}, the rest {others}, {up:g} * loss"):
-                    _near_truth(trial, inputs, up)
+                said = f"{dtype}, the rest {others}, {up:g} * loss"
+                found[said] = _with_truth(trial, inputs, up, "mean")
+    for said, result in found.items():  # what is not finite is worse than what is not exact
+        with about(said):
+            _no_overflow(*result)
+    for said, result in found.items():
+        with about(said):
+            _near_truth(trial, *result)
 
 
-def _near_truth(trial: Trial, inputs: Inputs, up: float) -> None:
-    dtype = inputs[trial.prediction(inputs)].dtype
-    value, grad = trial.gradient(inputs, up, reduction="mean")
+def _hard_halves(trial: Trial) -> None:
+    """A loss that is computed in its inputs' dtype overflows before its float32 value would."""
+    made = trial.extremes()
+    for dtype in (torch.float16, torch.bfloat16):
+        cast = _representable(trial, made, trial.cast(made, dtype))
+        for i in range(trial.many(cast)):
+            one = trial.take(cast, torch.tensor([i]))
+            with about(f"{dtype}, one sample"), fed(one):
+                _no_overflow(*_with_truth(trial, one, 1.0, "mean"))
+
+
+def _with_truth(
+    trial: Trial, inputs: Inputs, up: float, reduction: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    value, grad = trial.gradient(inputs, up, reduction=reduction)
     with plainly():
         wide = trial.cast(inputs, torch.float64)
-        truth, truth_grad = trial.gradient(wide, up, reduction="mean")
-    require(value.dtype == torch.float32, f"the loss is {value.dtype}")
+        return value, grad, *trial.gradient(wide, up, reduction=reduction)
+
+
+def _no_overflow(value: Tensor, grad: Tensor, truth: Tensor, truth_grad: Tensor) -> None:
+    """Every loss fits into float32, which is what it should be; a gradient, into its own dtype."""
+    for what, got, want, limit in (
+        ("value", value, truth, torch.finfo(torch.float32).max),
+        ("gradient", grad, truth_grad, torch.finfo(grad.dtype).max),
+    ):
+        wrong = ~got.isfinite() & (want.abs() <= limit)
+        if wrong.any():
+            at = tuple(wrong.nonzero()[0].tolist())
+            raise AssertionError(f"{what}: got {got[at].item()}, wanted {want[at].item():.9g}")
+
+
+def _near_truth(
+    trial: Trial, value: Tensor, grad: Tensor, truth: Tensor, truth_grad: Tensor
+) -> None:
+    dtype = grad.dtype
+    said = f"got {value.item():.9g}, wanted {truth.item():.9g}"
+    require(value.dtype == torch.float32, f"the loss is {value.dtype}: {said}")
     require(grad.dtype == dtype, f"the gradient is {grad.dtype}")
     same(value, truth, "value", rtol=max(1e-6, trial.spec.rounding))
     if dtype == torch.float32:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.audit.figures import about, exact, finite, require, same
+from aptt.audit.figures import about, exact, fed, finite, require, same
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
 
@@ -37,7 +37,7 @@ def ignoring_is_removing(trial: Trial) -> None:
     for poison in _POISONS:
         hidden = trial.hidden(inputs, trial.samples(inputs, some), poison)
         for reduction in ("mean", "sum"):
-            with about(f"{reduction!r}, samples that hold {poison} ignored"):
+            with about(f"{reduction!r}, samples that hold {poison} ignored"), fed(hidden):
                 value, grad = trial.gradient(hidden, reduction=reduction)
                 want, want_grad = trial.gradient(trial.take(inputs, index), reduction=reduction)
                 same(value, want, "value")
@@ -112,7 +112,7 @@ def nothing_left_is_zero(trial: Trial) -> None:
         situations["all ignored"] = gone
     for situation, given in situations.items():
         for reduction in trial.spec.reductions:
-            with about(f"{situation}, {reduction!r}"):
+            with about(f"{situation}, {reduction!r}"), fed(given):
                 name = trial.prediction(given)
                 x = given[name].clone().requires_grad_()
                 value = trial.loss({**given, name: x}, reduction=reduction)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from aptt.audit.figures import about, exact, require, same
+from aptt.audit.figures import about, exact, fed, require, same
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
 
@@ -104,9 +104,31 @@ def autocast(trial: Trial) -> None:
         want, want_grad = trial.gradient(inputs)
         with about(f"{dtype} inputs"), torch.autocast(trial.device.type, torch.bfloat16):
             value, grad = trial.gradient(inputs)
+        if trial.spec.stranger:
+            with about(f"{dtype} inputs"):
+                _no_less_exact(trial, inputs, (value, want), (grad, want_grad))
+            continue
         require(value.dtype == torch.float32, f"under autocast the loss is {value.dtype}")
         same(value, want, f"value under autocast, {dtype} inputs", rtol=1e-6)
         same(grad, want_grad, f"gradient under autocast, {dtype} inputs", rtol=1e-6)
+
+
+def _no_less_exact(
+    trial: Trial, inputs: Inputs, values: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]
+) -> None:
+    """A loss that computes in the dtype of its inputs may gain by autocast, and not lose."""
+    truths = trial.gradient(trial.cast(inputs, torch.float64))
+    wide, roundings = values[0].dtype == torch.float32, torch.finfo(grads[0].dtype).eps
+    least = max(1e-6, trial.spec.rounding)
+    for what, (under, without), truth, within in (
+        ("value", values, truths[0], least),
+        ("gradient", grads, truths[1], max(least, roundings)),
+    ):
+        off, before = (float((t.double() - truth).norm()) for t in (under, without))
+        kept = off <= 2 * before + within * float(truth.norm())
+        said = f"{what} under autocast: off by {off:.3g}, without it by {before:.3g}"
+        require(kept, f"{said}, of {float(truth.norm()):.9g}")
+    require(wide, f"under autocast the loss is {values[0].dtype}")
 
 
 @promise()
@@ -191,8 +213,8 @@ def noncontiguous(trial: Trial) -> None:
         "with an offset": lambda t: torch.cat((t[:1], t))[1:],
     }
     for layout, lay in layouts.items():
-        with about(layout):
-            given = {k: lay(t) for k, t in inputs.items()}
+        given = {k: lay(t) for k, t in inputs.items()}
+        with about(layout), fed(given):
             value, grad = trial.gradient(given)
             same(value, want, "value")
             same(grad, want_grad, "gradient")
