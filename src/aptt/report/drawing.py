@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-__all__ = ["PALETTE", "SERIES", "curves", "png", "settle", "shares", "svg", "svg_alone"]
+__all__ = ["DARK", "PALETTE", "SERIES", "curves", "png", "settle", "shares", "svg", "svg_alone"]
 
 SERIES = 8
 """How many colours for series the page defines: ``--series-0`` and so on; ``C0`` in a drawing."""
@@ -43,6 +43,20 @@ PALETTE = {
     "series-7": "#4a9aa8",
 }
 """The colours of a light page, for a picture on its own."""
+
+DARK = {
+    "ink": "#e4e6e9",
+    "faint": "#4d535b",
+    "series-0": "#6ea8e6",
+    "series-1": "#f0a05a",
+    "series-2": "#62c091",
+    "series-3": "#ef7088",
+    "series-4": "#b096e0",
+    "series-5": "#bf9c7c",
+    "series-6": "#ea8cc4",
+    "series-7": "#70c4d2",
+}
+"""The same of a dark page."""
 
 _STYLE: Any = {  # not a dict of str: newer releases of matplotlib name every key
     "svg.fonttype": "none",
@@ -75,9 +89,14 @@ _STYLE: Any = {  # not a dict of str: newer releases of matplotlib name every ke
 Draw = Callable[[Axes], None]
 
 
-def svg(draw: Draw | Sequence[Draw], size: tuple[float, float], title: str = "") -> str:
-    """Draw on new axes, side by side if several, and return an SVG element to put into a page."""
-    text = _drawn(draw, size, "svg", {}, title).decode()
+def svg(
+    draw: Draw | Sequence[Draw], size: tuple[float, float], title: str = "", *, rows: int = 1
+) -> str:
+    """Draw on new axes, side by side if several, and return an SVG element to put into a page.
+
+    With ``rows``, what is side by side is broken into so many of them.
+    """
+    text = _drawn(draw, size, "svg", {}, title, rows).decode()
     text = text[text.index("<svg") :]
     return _PLACE.sub(lambda colour: _VARIABLES[colour[0]], text)
 
@@ -97,13 +116,18 @@ def png(draw: Draw | Sequence[Draw], size: tuple[float, float], title: str = "")
 
 
 def _drawn(
-    draw: Draw | Sequence[Draw], size: tuple[float, float], form: str, style: Any, title: str
+    draw: Draw | Sequence[Draw],
+    size: tuple[float, float],
+    form: str,
+    style: Any,
+    title: str,
+    rows: int = 1,
 ) -> bytes:
     draws = [draw] if callable(draw) else list(draw)
     with rc_context({**_STYLE, **style}):
         figure = Figure(figsize=size)
         for index, each in enumerate(draws, 1):
-            each(figure.add_subplot(1, len(draws), index))
+            each(figure.add_subplot(rows, len(draws) // rows, index))
         if title:
             figure.suptitle(title, fontsize=11)
         buffer = io.BytesIO()
