@@ -79,8 +79,11 @@ def curve(
     return value.detach(), slope
 
 
-def panels(*, key: bool = False) -> dict[str, tuple[Draw, Draw]]:
-    """For each way to be off, what draws the loss and what draws its slope."""
+def panels(*, alone: bool = False) -> dict[str, tuple[Draw, Draw]]:
+    """For each way to be off, what draws the loss and what draws its slope.
+
+    ``alone``: with a key and the name of the axis, which a page says in its own words.
+    """
     made = {}
     for nth, (title, (make, ends, base)) in enumerate(OFF.items()):
         low, high = ends
@@ -96,7 +99,7 @@ def panels(*, key: bool = False) -> dict[str, tuple[Draw, Draw]]:
             ticks: range = range(math.ceil(low), math.floor(high) + 1, 2),
             base: int | None = base,
             title: str = title,
-            keyed: bool = key and nth == 0,
+            keyed: bool = alone and nth == 0,
         ) -> Draw:
             def draw(axes: Axes) -> None:
                 for index, (name, both) in enumerate(lines.items()):
@@ -110,7 +113,7 @@ def panels(*, key: bool = False) -> dict[str, tuple[Draw, Draw]]:
                     names = [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in places]
                     axes.set_xticks(places, names)
                 axes.set_ylabel("its slope along the axis" if which else "loss")
-                if which:
+                if alone and which:
                     axes.set_xlabel(title)
                 figure = axes.get_figure(root=True)
                 if keyed and which == 0 and figure is not None:
@@ -127,7 +130,7 @@ def panels(*, key: bool = False) -> dict[str, tuple[Draw, Draw]]:
 
 def main() -> None:
     """Write the picture beside this file; it is light or dark as the screen that shows it."""
-    columns = list(panels(key=True).values())
+    columns = list(panels(alone=True).values())
     text = svg([draw for row in zip(*columns, strict=True) for draw in row], (10, 5.6), rows=2)
     light, dark = (
         "".join(f"--{name}: {colour}; " for name, colour in colours.items())

@@ -246,8 +246,9 @@ def boxes() -> str:
     parts = []
     for title, both in draw_boxes.panels().items():
         words = html.escape(f"Loss and slope of seven box losses against {title}.")
-        drawn = "".join(svg(draw, (3.5, 2.5)) for draw in both)
-        parts.append(f'<div role="img" aria-label="{words}">{drawn}</div>')
+        drawn = "".join(svg(draw, (2.9, 2.3)) for draw in both)
+        drawn = f'<div role="img" aria-label="{words}">{drawn}</div>'
+        parts.append(f"<figure><figcaption>{html.escape(title)}</figcaption>{drawn}</figure>")
     inside = f'<div class="picture panels-boxes">{"".join(parts)}</div>'
     return _raw(f'<div class="boxes-key">{key}</div>{inside}')
 
