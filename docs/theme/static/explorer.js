@@ -10,7 +10,7 @@
     for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
     return e;
   };
-  const short = (v) => (v === null ? "none" : typeof v === "number" ? Number(v.toPrecision(4)).toString() : String(v));
+  const short = (v) => (v === null ? "unset" : typeof v === "number" ? Number(v.toPrecision(4)).toString() : String(v));
   const controls = $("div", { class: "explorer" }), panels = $("div", { class: "panels" });
   const pick = $("select", { id: "loss" }), wrap = $("label");
   wrap.append("loss", pick);
