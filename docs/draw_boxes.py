@@ -11,9 +11,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from aptt.loss import (
@@ -25,6 +24,7 @@ from aptt.loss import (
     probiou_loss,
     siou_loss,
 )
+from aptt.report.drawing import DARK, PALETTE, Draw, svg
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "IoU": box_iou_loss,
@@ -35,7 +35,6 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "SIoU": siou_loss,
     "ProbIoU": probiou_loss,
 }
-COLOURS = ("#7a7a7a", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7")
 
 
 def shifted(amount: Tensor) -> Tensor:
@@ -80,39 +79,69 @@ def curve(
     return value.detach(), slope
 
 
-def main() -> None:
-    """Write the picture beside this file."""
-    style = {
-        "svg.hashsalt": "aptt",
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.spines.top": False,
-    }
-    with mpl.rc_context({**style, "axes.spines.right": False}):
-        figure = Figure(figsize=(10, 5.6), layout="constrained")
-        axes = figure.subplots(2, len(OFF), sharex="col", sharey="row")
-        for column, (title, (make, (low, high), base)) in enumerate(OFF.items()):
-            # an even number of points: the very corner at 0 is left out
-            amount = torch.linspace(low, high, 160, dtype=torch.float64)
-            across = amount if base is None else base**amount
-            for nth, (name, loss) in enumerate(LOSSES.items()):
-                width = 5.2 - 0.68 * nth  # where lines coincide, the later run inside the earlier
-                for axis, line in zip(axes[:, column], curve(loss, make, amount), strict=True):
-                    axis.plot(across, line, color=COLOURS[nth], label=name, linewidth=width)
-            for axis in axes[:, column]:
-                axis.grid(linewidth=0.3)
-                axis.axhline(0, color="black", linewidth=0.5)
+def panels(*, alone: bool = False) -> dict[str, tuple[Draw, Draw]]:
+    """For each way to be off, what draws the loss and what draws its slope.
+
+    ``alone``: with a key and the name of the axis, which a page says in its own words.
+    """
+    made = {}
+    for nth, (title, (make, ends, base)) in enumerate(OFF.items()):
+        low, high = ends
+        # an even number of points: the very corner at 0 is left out
+        amount = torch.linspace(low, high, 160, dtype=torch.float64)
+        across = amount if base is None else base**amount
+        lines = {name: curve(loss, make, amount) for name, loss in LOSSES.items()}
+
+        def panel(
+            which: int,
+            across: Tensor = across,
+            lines: dict[str, tuple[Tensor, Tensor]] = lines,
+            ticks: range = range(math.ceil(low), math.floor(high) + 1, 2),
+            base: int | None = base,
+            title: str = title,
+            keyed: bool = alone and nth == 0,
+        ) -> Draw:
+            def draw(axes: Axes) -> None:
+                for index, (name, both) in enumerate(lines.items()):
+                    width = 4.6 - 0.55 * index  # where lines coincide, the later inside the earlier
+                    axes.plot(across, both[which], color=f"C{index}", label=name, linewidth=width)
+                axes.grid(linewidth=0.3)
+                axes.axhline(0, color=axes.xaxis.label.get_color(), linewidth=0.5)
                 if base is not None:
-                    axis.set_xscale("log", base=base)
-                    ticks = [base**k for k in range(math.ceil(low), math.floor(high) + 1, 2)]
-                    axis.set_xticks(ticks, [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in ticks])
-            axes[1, column].set_xlabel(title)
-        axes[0, 0].set_ylabel("loss")
-        axes[1, 0].set_ylabel("its slope along the axis")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=7)
-        figure.savefig(
-            Path(__file__).with_name("boxes.svg"), metadata={"Date": None}, facecolor="white"
-        )
+                    axes.set_xscale("log", base=base)
+                    places = [base**k for k in ticks]
+                    names = [f"{t:g}" if t >= 1 else f"1/{1 / t:g}" for t in places]
+                    axes.set_xticks(places, names)
+                axes.set_ylabel("its slope along the axis" if which else "loss")
+                if alone and which:
+                    axes.set_xlabel(title)
+                figure = axes.get_figure(root=True)
+                if keyed and which == 0 and figure is not None:
+                    handles = axes.get_legend_handles_labels()
+                    figure.legend(
+                        *handles, loc="outside upper center", ncols=len(lines), frameon=False
+                    )
+
+            return draw
+
+        made[title] = (panel(0), panel(1))
+    return made
+
+
+def main() -> None:
+    """Write the picture beside this file; it is light or dark as the screen that shows it."""
+    columns = list(panels(alone=True).values())
+    text = svg([draw for row in zip(*columns, strict=True) for draw in row], (10, 5.6), rows=2)
+    light, dark = (
+        "".join(f"--{name}: {colour}; " for name, colour in colours.items())
+        for colours in (PALETTE, DARK)
+    )
+    style = (
+        f"<style>svg {{ {light}background: #ffffff }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {dark}background: #16181c }} }}</style>"
+    )
+    head, tag, rest = text.partition(">")
+    Path(__file__).with_name("boxes.svg").write_text(f"{head}{tag}\n{style}{rest}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
+
+import torch
 
 from aptt.cli.catalogue import Entry
 from aptt.cli.curve import curve_of
@@ -16,51 +19,110 @@ from aptt.report.probing import trace
 __all__ = ["grid", "script"]
 
 _POINTS = 49
-_RANGES: Mapping[str, Sequence[float | None]] = {
+Value = float | str | bool | None
+
+_WORDS: Mapping[str, Sequence[Value]] = {
+    "kind": ("mse", "focal", "awing"),
+    "mode": ("oks", "log", "cauchy"),
+    "divergence": ("forward_kl", "reverse_kl", "jsd"),
+    "distance": ("hellinger", "bhattacharyya"),
+    "weighting": ("square", "linear", "uniform"),
+    "log": (False, True),
+    "gate": (False, True),
+}
+"""What a list offers, by the name of the option."""
+_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_NUMBERS: Mapping[str, Sequence[Value]] = {
     "gamma": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0),
-    "alpha": (0.1, 0.25, 0.5, 0.75, 0.9),
-    "beta": (0.1, 0.25, 0.5, 0.75, 0.9),
-    "label_smoothing": (0.0, 0.05, 0.1, 0.2, 0.3),
+    "alpha": _SHARES,
+    "beta": _SHARES,
     "temperature": (1.0, 2.0, 4.0, 8.0),
+    "mtp_lambda": (0.0, 0.1, 0.3, 1.0),
+    "label_smoothing": (0.0, 0.05, 0.1, 0.2),
     "pos_weight": (0.5, 1.0, 2.0, 5.0),
     "softcap": (None, 5.0, 15.0, 30.0),
     "z_loss": (0.0, 1e-3, 1e-2, 0.1),
+    "scale": (0.5, 1.0, 2.0),
+    "lambda_old": (0.0, 0.5, 1.0, 2.0, 5.0),
+    "power": (1.0, 1.5, 2.0, 3.0, 5.0),
     "smooth": (0.0, 1.0, 10.0),
-    "width": (1.0, 5.0, 10.0),
-    "curvature": (0.5, 2.0, 4.0),
+    "width": (1.0, 2.0, 5.0, 10.0),
+    "omega": (5.0, 14.0, 30.0),
+    "epsilon": (0.5, 1.0, 2.0, 5.0),
+    "theta": (0.25, 0.5, 0.75),
+    "area_scale": (0.25, 0.53, 1.0, 2.0, 4.0),
+    "cap": (10.0, 20.0, 30.0, 60.0, 100.0),
+    "class_gain": (0.0, 0.5, 1.0, 2.0),
+    "box_gain": (0.0, 2.5, 5.0, 7.5, 10.0),
+    "hm_weight": (0.0, 0.5, 1.0, 2.0),
+    "dice_weight": (0.0, 0.5, 1.0, 2.0),
+    "ce_weight": (0.0, 0.5, 1.0, 2.0),
+    "focal_weight": (0.0, 0.5, 1.0, 2.0),
+    "log_weight": (0.0, 0.5, 1.0, 2.0),
+    "convergence_weight": (0.0, 0.5, 1.0, 2.0),
+    "floor": (1e-5, 1e-3, 1e-1),
+    "heat.alpha": (1.0, 2.0, 4.0),
+    "heat.beta": (2.0, 4.0, 8.0),
+    "centernet.alpha": (1.0, 2.0, 4.0),
+    "centernet.beta": (2.0, 4.0, 8.0),
+    "keypoint.alpha": (2.1, 3.0, 4.0),
+    "varifocal.beta": (0.0, 1.0, 2.0, 4.0),
+    "mel.power": (),  # slow losses, of which not every option is shown
+    "mel.convergence_weight": (),
 }
-"""What a slider goes through, by the name of the option."""
-_SLIDERS = 2
+"""What a slider goes through, by the name of the option, or of its file and the option."""
+_MOST = 64  # curves of one loss
 
 
 def grid(entry: Entry) -> dict[str, Any] | None:
-    """One loss: its variable, its sliders, and a curve for each of their places."""
+    """One loss: its variable, its options, and a curve for each of their combinations."""
     chosen = curve_of(entry)
     if chosen is None:
         return None
     function, probe = chosen
-    parameters = inspect.signature(function).parameters
-    options: list[dict[str, Any]] = []
-    usual = _curve(function, probe, {})
-    for name, values in _RANGES.items():
-        if name not in parameters or name in probe.options or len(options) == _SLIDERS:
-            continue
-        default = parameters[name].default
-        shown = list(values) if default in values else sorted([*values, default], key=_order)
-        ends = [_curve(function, probe, {name: value}) for value in shown]
-        works = [v for v, c in zip(shown, ends, strict=True) if c is not None]
-        # an option that changes nothing here, or only with another one, is no slider
-        if default in works and len({str(c) for c in ends if c is not None}) > 1:
-            options.append({"name": name, "values": works, "usual": works.index(default)})
-    if usual is None:
+    file = entry.file.rpartition(".")[2]
+
+    @cache
+    def curve(*given: tuple[str, Value]) -> list[list[float]] | None:
+        return _curve(function, probe, dict(given))
+
+    if curve() is None:
         return None
+    options: list[dict[str, Any]] = []
+    words: list[tuple[tuple[str, Value], ...]] = [()]  # every choice of words so far
+    for name, default in _options(function, probe):
+        values = _WORDS.get(name) or _NUMBERS.get(f"{file}.{name}", _NUMBERS.get(name, ()))
+        shown = list(values) if default in values else sorted([*values, default], key=_order)
+        works = [v for v in shown if any(curve(*way, (name, v)) for way in words)]
+        same = [v for v in works if default is None and v and curve((name, v)) == curve()]
+        if same:  # what None stands for here
+            works, default = [v for v in works if v is not None], same[0]
+        # an option that changes nothing here is none to move
+        bends = any(len({str(curve(*way, (name, v))) for v in works}) > 1 for way in words)
+        many = math.prod(len(option["values"]) for option in options) * len(works)
+        if default not in works or not bends or many > _MOST:
+            continue
+        options.append({"name": name, "values": works, "usual": works.index(default)})
+        if name in _WORDS:
+            words = [(*way, (name, value)) for way in words for value in works]
     names = [option["name"] for option in options]
     curves = [
-        _curve(function, probe, dict(zip(names, values, strict=True)))
+        curve(*zip(names, values, strict=True))
         for values in itertools.product(*(option["values"] for option in options))
     ]
     at = trace(function, probe, points=_POINTS).at
     return {"across": probe.across, "at": at, "options": options, "curves": curves}
+
+
+def _options(function: Any, probe: Any) -> list[tuple[str, Any]]:
+    """Every option that the tables know, with its default, in the order of the tables."""
+    parameters = inspect.signature(function).parameters
+    given = {*probe.options, *probe.inputs(torch.zeros((), dtype=torch.float64))}
+    return [
+        (name, parameters[name].default)
+        for name in dict.fromkeys(key.rpartition(".")[2] for key in (*_WORDS, *_NUMBERS))
+        if name in parameters and name not in given
+    ]
 
 
 def script(grids: Mapping[str, Any]) -> str:
@@ -69,14 +131,14 @@ def script(grids: Mapping[str, Any]) -> str:
     return f"window.APTT_EXPLORER={text};\n"
 
 
-def _order(value: float | None) -> float:
-    return -math.inf if value is None else value
+def _order(value: Any) -> float:
+    return value if isinstance(value, int | float) else -math.inf
 
 
 def _curve(function: Any, probe: Any, options: dict[str, Any]) -> list[list[float]] | None:
     try:
         curve = trace(function, probe, points=_POINTS, **options)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError):
         return None
     both = [[float(f"{v:.6g}") for v in some] for some in (curve.values, curve.slopes)]
     return both if all(math.isfinite(v) for some in both for v in some) else None

@@ -18,8 +18,9 @@ from aptt.audit.ways import plainly
 from aptt.cli.catalogue import Entry
 from aptt.cli.curve import curve_of, rows_of
 from aptt.report import Plot, svg, trace
+from docs import draw_boxes
 
-__all__ = ["explorer", "gallery", "loss", "overview", "slug"]
+__all__ = ["boxes", "explorer", "gallery", "loss", "overview", "slug"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -32,16 +33,19 @@ def slug(entry: Entry) -> str:
 # ------------------------------------------------------------------------------------- one loss
 
 
-def loss(entry: Entry, *, explored: bool) -> str:
-    """The page of one loss."""
+def loss(entry: Entry, *, explored: bool, bends: bool = True) -> str:
+    """The page of one loss: whether the explorer shows it, and has options of it to move."""
     sections = entry.family.sections | entry.doc.sections
     lines = [f"# {entry.names}", "", _plain(entry.doc.title), ""]
     if entry.formula:
-        lines += ["```text", entry.formula, "```", ""]
+        lines += ["```text", entry.explained, "```", ""]
     lines += _picture(entry)
     if explored:
+        link = f'<a href="../explorer.html#{entry.name}">'
         lines += [
-            f'<a href="../explorer.html#{entry.name}">Move its options</a> in the explorer.',
+            f"{link}Move its options</a> in the explorer."
+            if bends
+            else f"{link}Read off its numbers</a> in the explorer; it has no option that bends it.",
             "",
         ]
     lines += [_plain(entry.doc.prose), ""] if entry.doc.prose else []
@@ -62,7 +66,8 @@ def loss(entry: Entry, *, explored: bool) -> str:
     lines += _calls(entry, sections)
     lines += _edges(entry)
     lines += _promises(entry)
-    source = [_plain(sections[name]) for name in ("From", "Axes") if name in sections]
+    sections |= {"From": entry.source}
+    source = [_plain(sections[name]) for name in ("From", "Axes") if sections.get(name)]
     lines += ["## Source", "", *(f"{line}\n" for line in source), f"In `{entry.file}`.", ""]
     return "\n".join(lines)
 
@@ -188,7 +193,10 @@ def gallery(entries: Sequence[Entry]) -> str:
     lines = [
         "# Losses",
         "",
-        "Each curve is the loss along the variable that says most about it.",
+        "Each curve is drawn along the variable that says most about the loss; its page has the "
+        "numbers.",
+        "",
+        _raw('<p class="key"><i></i>value<i class="slope"></i>gradient</p>'),
         "",
     ]
     for file, group in groupby(entries, key=lambda entry: entry.file):
@@ -229,6 +237,22 @@ def _small(entry: Entry) -> str:
     return drawn.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
+def boxes() -> str:
+    """The picture of docs/boxes.svg in parts, which stand below each other on a small screen."""
+    key = "".join(
+        f'<span><i style="background: var(--series-{index})"></i>{name}</span>'
+        for index, name in enumerate(draw_boxes.LOSSES)
+    )
+    parts = []
+    for title, both in draw_boxes.panels().items():
+        words = html.escape(f"Loss and slope of seven box losses against {title}.")
+        drawn = "".join(svg(draw, (2.9, 2.3)) for draw in both)
+        drawn = f'<div role="img" aria-label="{words}">{drawn}</div>'
+        parts.append(f"<figure><figcaption>{html.escape(title)}</figcaption>{drawn}</figure>")
+    inside = f'<div class="picture panels-boxes">{"".join(parts)}</div>'
+    return _raw(f'<div class="boxes-key">{key}</div>{inside}')
+
+
 def explorer() -> str:
     """The page that moves options by sliders."""
     return "\n".join(
@@ -236,7 +260,8 @@ def explorer() -> str:
             "# Explorer",
             "",
             "Move the options of a loss, and watch its value and its gradient. The grey line is "
-            "the loss with its defaults. Every number was computed by the loss itself when this "
+            "the loss with its defaults. `explorer.html#dice_loss` opens one. Every number was "
+            "computed by the loss itself when this "
             "page was built.",
             "",
             _raw(

@@ -26,6 +26,8 @@ _ELSEWHERE = {
 }
 _FIRST = ("getting_started", "losses/index", "explorer", "modules_overview", "migration", "audit")
 _LAST = ("benchmarks", "contributing", "changelog", "deutsch")
+_BOXES = re.compile(r"!\[[^\]]*\]\(boxes\.svg\)")
+_ROW = re.compile(r"^(\| `\w+` \| )(.*?)( \|)", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -81,7 +83,8 @@ def _write(source: Path) -> None:
     (static / "explorer-data.js").write_text(explorer.script(grids), encoding="utf-8")
     losses.mkdir()
     for entry in every:
-        text = pages.loss(entry, explored=entry.name in grids)
+        bends = bool(grids.get(entry.name, {}).get("options"))
+        text = pages.loss(entry, explored=entry.name in grids, bends=bends)
         (losses / f"{pages.slug(entry)}.md").write_text(text, encoding="utf-8")
     (losses / "index.md").write_text(pages.gallery(every), encoding="utf-8")
     (source / "explorer.md").write_text(pages.explorer(), encoding="utf-8")
@@ -89,20 +92,39 @@ def _write(source: Path) -> None:
     for path, name in written.items():
         text = path.read_text(encoding="utf-8")
         text = MARK.sub(lambda _: pages.overview(every, linked=True), text)
-        (source / name).write_text(_linked(text, path, written, source), encoding="utf-8")
+        if path == DOCS / "boxes.md":
+            text = _BOXES.sub(lambda _: pages.boxes(), text)
+        text = _named(_linked(text, path, written, source), "losses")
+        (source / name).write_text(text, encoding="utf-8")
     (source / "index.md").write_text(_index(written, source), encoding="utf-8")
 
 
 def _index(written: dict[Path, str], source: Path) -> str:
     """The README as the front page, with the list of all pages."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    text = _linked(text, ROOT / "README.md", written, source)
+    text = _named(_linked(text, ROOT / "README.md", written, source), "losses")
     stems = [name.removesuffix(".md") for name in written.values()]
     known = {*stems, "losses/index", "explorer"}
     rest = sorted(known - {*_FIRST, *_LAST, "index"})
     order = [name for name in (*_FIRST, *rest, *_LAST) if name in known]
     order = ["Deutsch <deutsch>" if name == "deutsch" else name for name in order]
     return "\n".join([text, "", ":::{toctree}", ":hidden:", ":maxdepth: 2", "", *order, ":::", ""])
+
+
+def _named(text: str, folder: str) -> str:
+    """In a table of losses by file, each name as a link to its page."""
+    pages_of = {name: e for e in entries() for name in (e.function, e.module_form) if name}
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        known = name in pages_of
+        return f"[`{name}`]({folder}/{pages.slug(pages_of[name])}.md)" if known else match[0]
+
+    def row(match: re.Match[str]) -> str:
+        cell = match[2] if "](" in match[2] else re.sub(r"`(\w+)`", link, match[2])
+        return f"{match[1]}{cell}{match[3]}"
+
+    return _ROW.sub(row, text)
 
 
 def _linked(text: str, path: Path, written: dict[Path, str], source: Path) -> str:

@@ -63,6 +63,38 @@ def test_show_says_formula_paper_and_call(capsys):
         assert part in out
 
 
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+def test_no_signature_shows_an_address(entry):
+    assert " at 0x" not in " ".join(entry.signatures)
+
+
+def test_a_function_as_default_is_shown_by_its_name(capsys):
+    assert main(["show", "detection_loss"]) == 0
+    out = capsys.readouterr().out
+    assert "class_loss=binary_cross_entropy" in out
+    assert "at 0x" not in out
+
+
+def test_symbols_that_only_the_file_defines_are_shown_beside_the_formula(capsys):
+    assert main(["show", "giou"]) == 0
+    assert "where  I, U, C: areas of intersection, union, enclosing box" in capsys.readouterr().out
+    where = find("ciou").where
+    for line in ("c: diagonal of C", "a = v / (1 - I / U + v)", "v = (2 / pi"):
+        assert line in where
+    assert find("cross_entropy").where.startswith("z = logits, or softcap")
+    assert find("focal").where == ""  # says itself what p is
+
+
+def test_a_loss_of_many_names_its_own_papers_alone():
+    source = find("giou").source
+    assert "Rezatofighi" in source
+    assert "alpha-IoU" in source  # its option `power`
+    assert not {"Zheng", "Zhang", "Gevorgyan", "Llerena"} & set(source.replace(",", "").split())
+    assert "alpha-IoU" not in find("probiou").source
+    assert find("focal").source == find("focal").family.sections["From"]
+    assert find("mask_iou").source == find("mask_iou").family.sections["From"]  # cannot be told
+
+
 def test_show_as_json(capsys):
     assert main(["show", "CrossEntropyLoss", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)

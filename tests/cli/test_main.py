@@ -80,6 +80,13 @@ def test_each_command_has_help(capsys, command):
     assert f"aptt {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["audit", "compare", "plot", "train"])
+def test_help_has_examples(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"examples:\n  aptt {command} " in capsys.readouterr().out
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -61,6 +62,50 @@ def test_a_page_says_what_the_docstring_and_the_audit_say(built):
     ):
         assert part in text
     assert "Move its options" in text
+    boxes = (built / "losses" / "giou_loss.html").read_text()
+    assert "where  I, U, C: areas of intersection" in boxes
+    assert "Gevorgyan" not in boxes
+
+
+def test_no_page_shows_an_address(built):
+    for path in built.rglob("*.html"):
+        assert not re.search(r"\bat\s+0x[0-9a-f]{6}", re.sub("<[^>]+>", "", path.read_text())), path
+
+
+def test_only_a_loss_with_options_says_that_they_can_be_moved(built, grids):
+    for name, grid in grids.items():
+        text = (built / "losses" / f"{name}.html").read_text()
+        assert ("Move its options" in text) == bool(grid["options"]), name
+        assert ("it has no option that bends it" in text) != bool(grid["options"]), name
+
+
+PLAIN = {
+    "distribution_focal_loss",
+    "lovasz_loss",
+    "permutation_invariant_loss",
+    "rmse_loss",
+    "rmsle_loss",
+}
+
+
+def test_every_loss_with_an_option_that_bends_it_has_a_slider(grids):
+    assert {name for name, grid in grids.items() if not grid["options"]} == PLAIN
+    for name, option in (
+        ("giou_loss", "power"),
+        ("varifocal_loss", "alpha"),
+        ("varifocal_loss", "gamma"),
+        ("quality_focal_loss", "beta"),
+        ("si_sdr_loss", "cap"),
+        ("focal_tversky_loss", "gamma"),
+        ("heatmap_loss", "kind"),
+    ):
+        assert option in {o["name"] for o in grids[name]["options"]}, name
+
+
+def test_the_tables_of_losses_lead_to_their_pages(built):
+    text = (built / "index.html").read_text()
+    for name in ("giou_loss", "dice_ce_loss", "permutation_invariant_loss"):
+        assert f'href="losses/{name}.html"' in text
 
 
 def test_an_unknown_link_stops_the_build(tmp_path):
@@ -157,7 +202,47 @@ def test_a_slider_moves_the_curve_to_what_python_computes(built, grids, page):
     assert page.locator("#value + svg polyline.now").get_attribute("points") != before
     page.locator("#loss").select_option("giou_loss")
     assert page.locator("#option-gamma").count() == 0
+    assert page.locator("#option-power").count() == 1
     assert page.url.endswith("#giou_loss")
+
+
+def test_a_slider_says_its_value_and_the_axes_have_ticks(built, grids, page):
+    page.goto(f"file://{built}/explorer.html?loss=focal_loss")
+    assert page.locator("#loss").input_value() == "focal_loss"
+    (gamma,) = [o for o in grids["focal_loss"]["options"] if o["name"] == "gamma"]
+    slider = page.locator("#option-gamma")
+    for index in (0, len(gamma["values"]) - 1):
+        slider.fill(str(index))
+        assert float(slider.get_attribute("aria-valuetext")) == gamma["values"][index]
+    assert page.locator("#position").get_attribute("aria-valuetext")
+    marks = "#value + svg text.tick-y"
+    assert page.locator(marks).count() >= 3
+    assert page.locator("#value + svg text.tick-x").count() >= 3
+    fitted = page.locator(marks).all_inner_texts()
+    page.locator("#fit").uncheck()
+    assert page.locator(marks).all_inner_texts() != fitted
+
+
+def test_the_explorer_opens_at_a_loss_and_says_where_nothing_can_be_moved(built, page):
+    page.goto(f"file://{built}/explorer.html?loss=dice_loss")
+    assert page.locator("#loss").input_value() == "dice_loss"
+    assert page.locator("#note").inner_text() == ""
+    page.locator("#loss").select_option("rmse_loss")
+    assert page.locator("#note").inner_text() == "rmse_loss has no option that bends this curve."
+    page.evaluate("location.hash = '#heatmap_loss'")
+    page.locator("#option-kind").wait_for()
+    page.locator("#option-kind").select_option("focal")
+    assert page.locator("#loss").input_value() == "heatmap_loss"
+
+
+def test_what_is_cut_on_a_phone_shows_that_it_goes_on(built, page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"file://{built}/index.html")
+    wide = page.locator(".table-wrapper").first
+    assert "gradient" in wide.evaluate("e => getComputedStyle(e).backgroundImage")
+    assert wide.evaluate("e => e.scrollWidth <= e.clientWidth")
+    page.goto(f"file://{built}/boxes.html")
+    assert page.locator(".panels-boxes svg").count() == 6
 
 
 def test_the_gallery_leads_to_a_loss_and_on_to_its_place_in_the_explorer(built, page):
@@ -193,5 +278,10 @@ def test_a_training_report_loads_too(browser, tmp_path, page):
     write(Page("Title", "Summary", "aptt train", {"aptt": "0"}, [section]), tmp_path / "r.html")
     page.goto(f"file://{tmp_path}/r.html")
     assert page.locator("figure svg").count() == 1
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert "score" in page.locator("td").nth(1).evaluate(
+        "e => getComputedStyle(e, '::before').content"
+    )
     colour = page.locator("figure svg path[style*=series]").first
     assert colour.evaluate("e => getComputedStyle(e).stroke") not in ("none", "rgb(0, 0, 0)")

@@ -12,7 +12,7 @@ import aptt.loss
 from aptt.cli import main
 from aptt.cli.catalogue import entries, find
 from aptt.cli.curve import curve_of, rows_of
-from aptt.report import Probe, plot, probe_of, sparkline, trace
+from aptt.report import Probe, plot, probe_of, sparkline, svg, trace
 from aptt.report.probing import probes
 
 LOSSES = [entry for entry in entries() if rows_of(entry)]
@@ -58,6 +58,9 @@ def test_every_variable_makes_float_tensors_of_it():
         x = torch.tensor(probe.high, dtype=torch.float64, requires_grad=True)
         prediction = next(iter(probe.inputs(x).values()))
         prediction = prediction[0] if isinstance(prediction, list) else prediction
+        prediction = prediction["hm"] if isinstance(prediction, dict) else prediction
+        if "boxes" in probe.inputs(x):
+            prediction = probe.inputs(x)["boxes"]
         assert prediction.dtype == torch.float64
         assert prediction.requires_grad
         assert probe.points == len(probe.at())
@@ -76,15 +79,74 @@ def test_a_picture_is_written_in_both_forms(tmp_path):
     assert "var(--series-2)" in made.svg()
     with pytest.raises(ValueError, match=r"path: got 'a.gif', wanted a name with .svg or .png"):
         made.save(tmp_path / "a.gif")
-    with pytest.raises(ValueError, match="vary: got gamma, alpha, wanted one option"):
-        plot(aptt.loss.focal_loss, vary={"gamma": [0.0], "alpha": [0.5]})
+    with pytest.raises(ValueError, match="vary: got 40 curves, wanted at most 32"):
+        plot(aptt.loss.focal_loss, vary={"gamma": range(8), "alpha": [0.1] * 5})
+
+
+def test_several_options_give_a_curve_for_each_combination():
+    made = plot(aptt.loss.focal_loss, vary={"gamma": [0, 2], "alpha": [0.1, 0.9]})
+    assert list(made.curves) == [f"gamma={g}, alpha={a}" for g in (0, 2) for a in (0.1, 0.9)]
+    alone = trace(aptt.loss.focal_loss, gamma=2, alpha=0.9)
+    assert made.curves["gamma=2, alpha=0.9"] == alone
+
+
+def drawn(made, which):
+    """The axes of a panel, drawn."""
+    kept = []
+
+    def draw(axes):
+        made.panels()[which](axes)
+        kept.append(axes)
+
+    svg(draw, (4, 3))
+    return kept[0]
+
+
+def test_curves_that_coincide_are_all_seen_and_named():
+    losses = [aptt.loss.diou_loss, aptt.loss.ciou_loss]
+    made = plot(aptt.loss.giou_loss, against=losses)
+    lines = drawn(made, 0).get_lines()
+    assert [line.get_label() for line in lines] == [
+        "giou_loss",
+        "diou_loss",
+        "ciou_loss = diou_loss",
+    ]
+    assert [line.get_linestyle() for line in lines] == ["-", "-", "--"]
+    assert "ciou_loss = diou_loss" in made.svg()
+
+
+def test_many_curves_differ_in_colour_or_dashes():
+    made = plot(aptt.loss.focal_loss, vary={"gamma": range(20)})
+    lines = drawn(made, 0).get_lines()
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}) == 20
+
+
+def test_a_picture_names_its_loss_and_a_constant_looks_like_one():
+    made = plot(aptt.loss.si_sdr_loss)
+    assert ">si_sdr_loss<" in made.svg()
+    low, high = drawn(made, 1).get_ylim()
+    assert high - low > 0.1
+    assert "e-" not in made.svg().partition(">gradient<")[2]
+
+
+def test_the_curve_of_a_composite_has_a_variable_that_means_something():
+    for name in ("detection_loss", "permutation_invariant_loss", "centernet_loss"):
+        _, probe = curve_of(find(name))
+        assert "wrong" not in probe.across
+    values = trace(aptt.loss.detection_loss).values
+    middle = len(values) // 2
+    assert values[:middle] == sorted(values[:middle], reverse=True)
+    assert values[middle + 1 :] == sorted(values[middle + 1 :])
+    falling = trace(aptt.loss.permutation_invariant_loss).values
+    assert falling == sorted(falling, reverse=True)
 
 
 def test_the_command_draws_and_says_where(tmp_path, capsys):
-    out = tmp_path / "made" / "focal.svg"
-    assert main(["plot", "focal", "--vary", "gamma=0,2", "--out", str(out)]) == 0
+    out = tmp_path / "focal.svg"
+    argv = ["plot", "focal", "--vary", "gamma=0,2", "--vary", "alpha=0.1,0.9"]
+    assert main([*argv, "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
-    assert "gamma=2" in out.read_text()
+    assert "gamma=2, alpha=0.9" in out.read_text()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +158,9 @@ def test_the_command_draws_and_says_where(tmp_path, capsys):
         (["focal", "--vary", "gamma=x"], "gamma: got 'x', wanted a number at least 0"),
         (["focal", "--vary", "gama=1"], "unknown option 'gama'; did you mean 'gamma'?"),
         (["focal", "--against", "giou"], "it is not measured along 'logit of the right answer"),
-        (["focal", "--out", "focal.gif"], "wanted a name with .svg or .png"),
+        (["focal", "--out", "focal.gif"], "--out: got 'focal.gif', wanted a name with .png or .s"),
+        (["focal", "--out", "no/focal.png"], "--out: there is no folder 'no'"),
+        (["focal", "--vary", "gamma=1", "--vary", "gamma=2"], "--vary: got 'gamma' twice"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path, monkeypatch, capsys, argv, said):
@@ -121,6 +185,7 @@ sys.exit(main(["show", "giou"]))
 def test_a_sparkline_leaves_blank_what_is_not_finite():
     assert sparkline([0.0, math.nan, 7.0]) == "▁ █"
     assert sparkline([1.0, 1.0]) == "▁▁"
+    assert sparkline([-1.0, -0.9999]) == "▁▁"
     assert sparkline([]) == ""
 
 

@@ -1,7 +1,13 @@
 import re
+from dataclasses import replace
+from math import nan
+from types import SimpleNamespace
 
 import pytest
 
+from aptt.cli.pages import _progress, _smooth
+from aptt.recipes.results import Study
+from aptt.recipes.training import Check, Run
 from aptt.report import Figure, Formula, Group, Page, Row, Section, Table, curves, svg, write
 
 
@@ -70,9 +76,31 @@ def test_a_picture_is_said_in_words(html):
     assert 'role="img" aria-label="Falling lines"' in html
 
 
+def test_a_command_in_a_note_is_code(page, tmp_path):
+    table = replace(page.sections[0].table, notes=["better; try: `aptt compare x <y>`"])
+    path = tmp_path / "report.html"
+    write(replace(page, sections=[replace(page.sections[0], table=table)]), path)
+    assert "try: <code>aptt compare x &lt;y&gt;</code>" in path.read_text(encoding="utf-8")
+
+
+def test_each_loss_is_drawn_as_it_is():
+    recipe = SimpleNamespace(scores={"score": "how good"})
+    runs = []
+    for loss, values in (("falls", [2.0, 1.0]), ("below zero", [1.0, -200.0]), ("lost", [1, nan])):
+        run = Run(loss, 0, 2, None, values)
+        run.checks = [Check(0, {"score": 0.0}), Check(2, {"score": 1.0})]
+        runs.append(run)
+    first, losses = _progress(Study(recipe, runs))
+    assert [figure.title for figure in first.figures] == ["score"]
+    assert [figure.title for figure in losses.figures] == ["falls", "below zero", "lost"]
+    for series, figure in enumerate(losses.figures):
+        assert f"stroke: var(--series-{series})" in figure.svg
+    assert _smooth(runs[1])[1] == [1.0, -99.5]
+
+
 def test_a_row_has_the_colour_of_its_line(html):
     assert re.findall(
-        r'<td class="dot" style="--series: (var\(--series-\d\))">(\w)</td>', html
+        r'<td data-label="loss" class="dot" style="--series: (var\(--series-\d\))">(\w)</td>', html
     ) == [
         ("var(--series-0)", "a"),
         ("var(--series-1)", "b"),

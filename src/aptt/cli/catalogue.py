@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import aptt.loss
-from aptt.cli.docstring import Docstring, read
+from aptt.cli.docstring import Docstring, definitions, read, symbols
 from aptt.cli.mistakes import pick
 
 __all__ = ["Entry", "entries", "find", "find_function"]
@@ -28,6 +28,7 @@ class Entry:
     signatures: tuple[str, ...]
     family: Docstring
     doc: Docstring
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,6 +45,53 @@ class Entry:
         """Its own formula, or that of its file."""
         return self.doc.formula or self.family.formula
 
+    @property
+    def where(self) -> str:
+        """What the symbols of its own formula stand for, as far as only its file says so."""
+        if not (self.doc.formula and self.function and self.module_form):
+            return ""
+        formula, known = self.doc.formula, definitions(self.family.formula)
+        wanted, lines = symbols(formula), []
+        row = next((name for name in known if _joined(name) == _joined(_short(self.name))), None)
+        if row and any(len(name) > 4 and name not in self.options for name in wanted):
+            wanted.insert(0, row)  # it speaks in words, which the file has in symbols
+        for symbol in wanted:  # which grows on the way
+            stem = next((k for k in known if k[:-1] == symbol[:-1] and k[-2:-1] == "_"), symbol)
+            line = known.get(stem)
+            said = re.search(rf"(^|[ ,]){symbol}( +=|:)", formula, re.MULTILINE)
+            if line is None or line in lines or said:
+                continue
+            lines.append(line)
+            if line.startswith(f"{stem} ="):
+                wanted += symbols(line)
+        return "\n".join(lines)
+
+    @property
+    def explained(self) -> str:
+        """The formula, and below it what its symbols stand for."""
+        if not self.where:
+            return self.formula
+        return f"{self.formula}\n\nwhere  " + self.where.replace("\n", "\n       ")
+
+    @property
+    def source(self) -> str:
+        """Its papers; of those of its file only its own and its options', if that can be told."""
+        text = self.family.sections.get("From", "")
+        papers = " ".join(text.split()).rstrip(".").split("; ")
+        own = {paper for paper in papers if self._leads(paper)}
+        if not (own and self.function and self.module_form):
+            return text
+        words = {paper: re.findall(r"\w+", paper.partition(", ")[0]) for paper in papers}
+        own |= {paper for paper in papers if {*words[paper]} & {*self.options}}
+        return f"{'; '.join(paper for paper in papers if paper in own)}."
+
+    def _leads(self, paper: str) -> bool:
+        """Whether a paper begins with the name of this loss, or of one of its options."""
+        names = [_joined(name) for name in paper.partition(", ")[0].split(" and ")]
+        mine = {_joined(_short(self.name)), _joined(self.name.partition("_")[0])}
+        options = [_joined(option) for option in self.options if len(option) > 4]
+        return any(name in mine or name.startswith(tuple(options)) for name in names)
+
     def to_json(self) -> dict[str, Any]:
         """Everything there is to know, for ``--json``."""
         sections = self.family.sections | self.doc.sections
@@ -55,6 +103,7 @@ class Entry:
             "family": self.family.title,
             "title": self.doc.title,
             "formula": self.formula,
+            "where": self.where,
             "prose": self.doc.prose,
             "sections": {_key(name): text for name, text in sections.items()},
         }
@@ -91,6 +140,11 @@ def _entry(function: Any, form: Any) -> Entry:
         module_form=form and form.__name__,
         file=module.__name__,
         signatures=tuple(_signature(value) for value in (function, form) if value),
+        options=tuple(
+            p.name
+            for p in inspect.signature(first).parameters.values()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        ),
         family=read(module.__doc__),
         doc=read(first.__doc__),
     )
@@ -105,8 +159,28 @@ def _function_of(form: type) -> str:
 def _signature(value: Any) -> str:
     """A signature with names and defaults; what each is, the arguments section says."""
     signature = inspect.signature(value)
-    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    bare = [_bare(parameter) for parameter in signature.parameters.values()]
     return f"{value.__name__}{inspect.Signature(bare)}"
+
+
+def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Without its annotation, and a function as default by its name, not its address."""
+    default = parameter.default
+    if inspect.isfunction(default):
+        default = _Name(default.__name__)
+    return parameter.replace(annotation=inspect.Parameter.empty, default=default)
+
+
+class _Name(str):
+    """A word that is shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _joined(name: str) -> str:
+    """A name without its marks, in one spelling."""
+    return re.sub(r"[\W_]", "", name).lower().replace("ised", "ized")
 
 
 def _short(name: str) -> str:

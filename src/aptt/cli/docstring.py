@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["Docstring", "read"]
+__all__ = ["Docstring", "definitions", "read", "symbols"]
 
 _SECTIONS = (
     "Axes", "From", "Args", "Returns", "Raises", "Use when", "Elsewhere", "Differs from",
@@ -61,6 +61,39 @@ def read(doc: str | None) -> Docstring:
         prose=_block(line for line in body if not line.startswith(" ")),
         sections={name: _block(lines) for name, lines in blocks.items()},
     )
+
+
+def definitions(formula: str) -> dict[str, str]:
+    """What the symbols of a block of formulas stand for, each as a line of its own.
+
+    A definition is ``x = ...`` or ``x, y: ...`` in a column of its own, or a line that begins with
+    a symbol in a column of its own.
+
+    >>> definitions("DIoU    IoU + d**2 / c**2    d: between the centres; c: diagonal of C")
+    {'DIoU': 'DIoU = IoU + d**2 / c**2', 'd': 'd: between the centres', 'c': 'c: diagonal of C'}
+    """
+    found: dict[str, str] = {}
+    for line in re.sub(r"\s+= ", " = ", re.sub(r"\n\s+= .*", "  ...", formula)).splitlines():
+        if line.endswith("..."):  # by cases, which are no single definition
+            continue
+        cells = re.split(r" {2,}", line.strip())
+        if len(cells) > 1 and _SYMBOL.fullmatch(cells[0]) and "loss =" not in cells[1]:
+            found[cells[0]] = f"{cells[0]} = {cells[1]}"
+        for part in (part for cell in cells for part in cell.split("; ")):
+            named = _DEFINED.match(part.removeprefix("with "))
+            if named and named[1] != "loss" and not part.endswith(":"):
+                for symbol in named[1].split(", "):
+                    found[symbol] = named[0].rstrip(",")
+    return found
+
+
+def symbols(formula: str) -> list[str]:
+    """Every name in a formula, in the order of their first use."""
+    return list(dict.fromkeys(_SYMBOL.findall(formula)))
+
+
+_SYMBOL = re.compile(r"\b[A-Za-z]\w*")
+_DEFINED = re.compile(r"([A-Za-z]\w*(?:, [A-Za-z]\w*)*)(?: =|:) .+")
 
 
 def _block(lines: Iterable[str]) -> str:

@@ -45,7 +45,7 @@ def _section(study: Study) -> Section:
     rows = [Row(cells, series) for series, cells in enumerate(study.rows())]
     with torch.inference_mode():
         galleries = recipe.galleries({loss: study.of(loss)[0].model for loss in study.losses})
-        groups = [_progress(study), *map(_group, galleries)]
+        groups = [*_progress(study), *map(_group, galleries)]
     return Section(
         name=recipe.name,
         title=recipe.title,
@@ -57,8 +57,8 @@ def _section(study: Study) -> Section:
     )
 
 
-def _progress(study: Study) -> Group:
-    """The headline score and the loss over the steps, a line for each run."""
+def _progress(study: Study) -> list[Group]:
+    """The headline score and each loss over the steps, a line for each run."""
     score = next(iter(study.recipe.scores))
     scores = {
         loss: [
@@ -67,34 +67,48 @@ def _progress(study: Study) -> Group:
         ]
         for loss in study.losses
     }
-    losses = {loss: [_relative(run) for run in study.of(loss)] for loss in study.losses}
-    size = (5.0, 2.8)
-    return Group(
-        title="How training went",
-        caption="Losses have different scales, so each is drawn as a share of its first value, "
-        f"averaged over {_SMOOTH} steps.",
-        width=340,
-        figures=[
-            Figure(
-                title=score,
-                alt=f"Lines of {score} over the steps, one for each run.",
-                svg=svg(curves(scores, across="step"), size),
-            ),
-            Figure(
-                title="loss, as a share of its first value",
-                alt="Lines of the loss over the steps, one for each run.",
-                svg=svg(curves(losses, across="step"), size),
-            ),
-        ],
-    )
+    return [
+        Group(
+            title="How training went",
+            caption="The headline score on held-out data, a line for each run.",
+            width=420,
+            figures=[
+                Figure(
+                    title=score,
+                    alt=f"Lines of {score} over the steps, one for each run.",
+                    svg=svg(curves(scores, across="step"), (6.4, 2.8)),
+                )
+            ],
+        ),
+        Group(
+            title="What each was trained on",
+            caption="Losses differ in unit and zero, and some go below it, so each has a scale of "
+            f"its own: compare the shapes, not the heights. Means over {_SMOOTH} steps.",
+            width=260,
+            figures=[
+                Figure(
+                    title=loss,
+                    alt=f"The loss {loss} over the steps, a line for each run.",
+                    svg=svg(
+                        curves(
+                            {loss: [_smooth(run) for run in study.of(loss)]},
+                            across="step",
+                            first=series,
+                        ),
+                        (3.6, 2.3),
+                    ),
+                )
+                for series, loss in enumerate(study.losses)
+            ],
+        ),
+    ]
 
 
-def _relative(run: Run) -> tuple[Sequence[float], Sequence[float]]:
-    """The loss over its first value, each the mean of the steps up to it."""
+def _smooth(run: Run) -> tuple[Sequence[float], Sequence[float]]:
+    """The loss itself, each value the mean of the steps up to it."""
     sums = [0.0, *accumulate(run.values)]
     steps = range(1, len(sums))
-    means = [(sums[k] - sums[max(0, k - _SMOOTH)]) / min(k, _SMOOTH) for k in steps]
-    return steps, [value / (means[0] or 1.0) for value in means]
+    return steps, [(sums[k] - sums[max(0, k - _SMOOTH)]) / min(k, _SMOOTH) for k in steps]
 
 
 def _group(gallery: Gallery) -> Group:
@@ -112,6 +126,6 @@ def _formulas(study: Study) -> Iterator[Formula]:
         yield Formula(
             name=loss,
             about=choice.about,
-            formula="\n\n".join(entry.formula for entry in entries if entry),
-            source=" ".join(entry.family.sections.get("From", "") for entry in entries if entry),
+            formula="\n\n".join(entry.explained for entry in entries if entry),
+            source=" ".join(entry.source for entry in entries if entry),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +15,7 @@ from rich.table import Table
 from aptt.recipes.results import Study
 from aptt.recipes.training import Run
 
-__all__ = ["print_study", "watching"]
+__all__ = ["print_study", "watching", "wrapped"]
 
 
 @contextmanager
@@ -49,5 +51,18 @@ def print_study(study: Study) -> None:
     console = Console()
     console.print(table)
     for note in study.notes():
-        console.print(note, style="dim", markup=False, highlight=False)
+        text = wrapped(note, console.width)
+        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
     console.print()
+
+
+def wrapped(note: str, width: int) -> str:
+    """Lines of at most ``width``, where no command between backticks is broken.
+
+    >>> print(wrapped("one seed says nothing; try: `aptt compare x`", 32))
+    one seed says nothing; try:
+    `aptt compare x`
+    """
+    glued = re.sub("`[^`]+`", lambda command: command[0].replace(" ", "\0"), note)
+    text = textwrap.fill(glued, width, break_long_words=False, break_on_hyphens=False)
+    return text.replace("\0", " ")

@@ -106,15 +106,16 @@ class Language(Recipe):
         """What each model writes, and the bits that each of its heads needs for a byte."""
         start = bytes(self.test[0, :32].tolist())
         with torch.no_grad():
-            written = {name: _write(model, start) for name, model in models.items()}
+            pages = {name: _lines(_write(model, start)) for name, model in models.items()}
             bits = {name: self._bits(model) for name, model in models.items()}
+        top = 1.15 * max(8.0, *(b for values in bits.values() for b in values))
         return [
             Gallery(
                 title="What each model writes",
                 caption="The first words are from the held-out text, the rest is drawn byte by "
                 "byte from the main head, at a temperature of 0.7.",
-                size=(5.6, 2.6),
-                pictures=[_page(name, text, len(start)) for name, text in written.items()],
+                size=(5.6, 0.2 + 0.18 * max(map(len, pages.values()))),
+                pictures=[_page(name, lines, len(start)) for name, lines in pages.items()],
             ),
             Gallery(
                 title="Bits for a byte of held-out text",
@@ -123,7 +124,7 @@ class Language(Recipe):
                 "the further ones are not at a loss, they are deeper. Trained with the next byte "
                 "alone, they never learn.",
                 size=(3.4, 2.4),
-                pictures=[_bars(name, values) for name, values in bits.items()],
+                pictures=[_bars(name, values, top) for name, values in bits.items()],
             ),
         ]
 
@@ -220,10 +221,11 @@ def _write(model: nn.Module, start: bytes) -> str:
     return bytes(text[0].tolist()).decode("utf-8", "replace")
 
 
-def _page(loss: str, text: str, given: int) -> Picture:
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    lines = textwrap.wrap(plain, 64)
+def _lines(text: str) -> list[str]:
+    return textwrap.wrap("".join(c if c.isprintable() else " " for c in text), 64)
 
+
+def _page(loss: str, lines: list[str], given: int) -> Picture:
     def draw(axes: Axes) -> None:
         axes.text(
             0.0,
@@ -236,18 +238,18 @@ def _page(loss: str, text: str, given: int) -> Picture:
         )
         axes.set_axis_off()
 
-    said = plain[given : given + 160].strip()
+    said = " ".join(lines)[given : given + 160].strip()
     return Picture(loss, f"Text written by the model trained with {loss}: {said}", draw)
 
 
-def _bars(loss: str, bits: list[float]) -> Picture:
+def _bars(loss: str, bits: list[float], top: float) -> Picture:
     names = ["next", "second", "third"][: len(bits)]
 
     def draw(axes: Axes) -> None:
         bars = axes.bar(names, bits, color=[f"C{k}" for k in range(len(bits))])
         axes.bar_label(bars, [f"{b:.2f}" for b in bits])
         axes.axhline(8, linewidth=1, linestyle=":", color="C7")
-        axes.set(ylabel="bits a byte", ylim=(0, max(9.0, 1.15 * max(bits))))
+        axes.set(ylabel="bits a byte", ylim=(0, top))
 
     said = ", ".join(f"{name} byte {b:.2f}" for name, b in zip(names, bits, strict=True))
     return Picture(loss, f"Bits a byte with {loss}: {said}.", draw)

@@ -78,7 +78,7 @@ class Study:
         first, *others = self.losses
         if others and len(self.seeds) == 1:
             again = f"aptt compare {self.recipe.name}"
-            return [f"From one seed nothing follows about which loss is better; try: {again}"]
+            return [f"From one seed nothing follows about which loss is better; try: `{again}`"]
         return [self._against(first, other) for other in others]
 
     def to_json(self) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 __all__ = ["Figure", "Formula", "Group", "Page", "Row", "Section", "Table", "write"]
 
@@ -90,6 +92,12 @@ def write(page: Page, path: Path) -> None:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.filters["commands"] = _commands
     template = environment.get_template("page.html.jinja")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(template.render(page=page), encoding="utf-8")
+
+
+def _commands(text: str) -> Markup:
+    """What is between backticks as code, which no line break parts."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

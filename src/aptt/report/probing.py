@@ -91,7 +91,7 @@ def sparkline(values: Sequence[float], bars: str = "▁▂▃▄▅▆▇█") -
     """
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    step = (high - low) or 1.0
+    step = max(high - low, 0.2 * max(abs(low), abs(high))) or 1.0  # a constant shall look like one
     return "".join(
         bars[round((value - low) / step * (len(bars) - 1))] if math.isfinite(value) else " "
         for value in values
@@ -218,6 +218,51 @@ def _noise(length: int) -> Callable[[Tensor], Inputs]:
     return made
 
 
+def _voices(x: Tensor) -> Inputs:
+    """Two sources, estimated in the other order, each in noise that is like neither."""
+    length = 1024
+    t = torch.arange(length, dtype=x.dtype)
+    waves = torch.stack((torch.sin(t / 5), torch.sin(t / 17)))
+    noise = torch.randn(4, length, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    span = torch.linalg.qr(torch.cat((waves, noise)).T)[0].T
+    target, noise = span[:2] * length**0.5, span[2:4] * length**0.5
+    estimate = (target + noise * 10 ** (-x / 20)).flip(0)
+    return {"estimate": estimate.unsqueeze(0), "target": target.unsqueeze(0)}
+
+
+def _two_questions(x: Tensor) -> Inputs:
+    """A positive of quality 0.8 and a background, both right by x."""
+    logits = x * x.new_tensor([1.0, -1.0])
+    return {"logits": logits, "target": torch.tensor([0.8, 0.0], dtype=x.dtype)}
+
+
+def _detected(x: Tensor) -> Inputs:
+    """Two predictions: the box of the first, which is matched, is off by x; the second is none."""
+    target = x.new_tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * x.new_tensor([1.0, 0.0, 1.0, 0.0])
+    return {
+        "class_logits": x.new_tensor([[[2.0], [-2.0]]]),
+        "boxes": boxes,
+        "target_boxes": target,
+        "target_labels": torch.zeros(1, 1, dtype=torch.long),
+        "matches": torch.tensor([[0, -1]]),
+    }
+
+
+def _peaks(x: Tensor) -> Inputs:
+    """One object on 9 x 9 cells: its peak right by x, as is the rest of the map; size off by 1."""
+    axis = torch.arange(9, dtype=x.dtype) - 4
+    peak = torch.exp(-(axis[:, None] ** 2 + axis**2) / 4).view(1, 1, 9, 9)
+    sign = torch.where(peak == 1, 1.0, -1.0).to(x)
+    pair = torch.zeros(1, 2, 9, 9, dtype=x.dtype)
+    one = torch.ones(1, 1, dtype=torch.long)
+    at = {"wh": x.new_full((1, 1, 2), 3.0), "reg": x.new_full((1, 1, 2), 0.5)}
+    return {
+        "predictions": {"hm": x * sign, "wh": pair + 2, "reg": pair + 0.25},
+        "targets": {"hm": peak, "ind": 40 * one, "mask": one > 0, **at},
+    }
+
+
 def _keypoint(x: Tensor) -> Inputs:
     target = torch.zeros(1, 17, 2, dtype=x.dtype)
     shift = torch.zeros_like(target)
@@ -232,6 +277,8 @@ def _keypoint(x: Tensor) -> Inputs:
 
 _MARGIN = "logit of the right answer, the others at 0"
 _TEACHER = "logit; teacher's is 3"
+_QUALITY = "margin: a positive of quality 0.8 and a background"
+_MATCHED = "shift of a matched box, in widths"
 _DECIBEL = "signal to noise, dB"
 
 _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
@@ -239,6 +286,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _turned_box)),
     ("segmentation", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
+    ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
@@ -252,6 +300,9 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("mtp_loss", ("hidden_list", "weight"), Probe(_MARGIN, -8, 8, _token_states)),
     ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
+    ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
+    ("detection", ("class_logits", "boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     (
         "keypoint",
         ("pred", "target"),

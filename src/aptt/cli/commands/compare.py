@@ -10,9 +10,20 @@ from aptt.recipes import RECIPES
 
 __all__ = ["configure", "run"]
 
+_EPILOG = """\
+examples:
+  aptt compare classification                         each of its losses, three seeds
+  aptt compare segmentation --seeds 10 --out runs/seeds
+  aptt compare classification --loss focal --loss cross-entropy --steps 100
+
+Writes report.html and result.json, and says whether the seeds tell the losses apart.
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
     parser.add_argument("recipe", metavar="RECIPE", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on; default 3")
     add_options(parser)

@@ -46,11 +46,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{entry.names}    ({entry.file})")
     print(entry.doc.title)
     if entry.formula:
-        print(f"\n{textwrap.indent(entry.formula, '    ')}")
+        print(f"\n{textwrap.indent(entry.explained, '    ')}")
     _draw(entry)
     if entry.doc.prose:
         print(f"\n{entry.doc.prose}")
     sections = entry.family.sections | entry.doc.sections
+    if "From" in sections:
+        sections["From"] = textwrap.fill(entry.source, 92)
     for name in _SECTIONS:
         if name in sections:
             print(f"\n{name}:\n{textwrap.indent(sections[name], '    ')}")

@@ -10,9 +10,21 @@ from aptt.recipes import RECIPES
 
 __all__ = ["configure", "run"]
 
+_EPILOG = """\
+examples:
+  aptt train                                          every recipe, with each of its losses
+  aptt train segmentation language --out runs/first
+  aptt train detection --steps 50 --seed 1            a quick look
+  aptt train classification --loss focal --json > result.json
+
+Writes report.html and result.json; Ctrl-C ends it early and keeps what was done.
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
     parser.add_argument(
         "recipes",
         nargs="*",
