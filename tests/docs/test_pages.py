@@ -1,12 +1,13 @@
 """The code on the pages runs as it is written."""
 
 import re
+import sys
 from pathlib import Path
 
 from aptt.cli import main
 
 TEXT = (Path(__file__).parents[2] / "docs" / "getting_started.md").read_text(encoding="utf-8")
-FIRST, MINE, TEST = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+FIRST, MINE, INPUTS, TEST = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_first_loss_runs():
@@ -21,6 +22,12 @@ def test_the_audit_of_ones_own_loss_finds_what_the_page_says(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     assert "aptt audit mine:my_loss --kind logits+multilabel" in TEXT
     argv = ["audit", "mine:my_loss", "--kind", "logits+multilabel"]
+    assert main([*argv, "--promise", "finite_at_extremes"]) == 1
+    assert "! finite_at_extremes: BROKEN" in capsys.readouterr().out
+    (tmp_path / "mine.py").write_text(MINE + INPUTS)
+    sys.modules.pop("mine", None)
+    assert "aptt audit mine:my_loss --inputs mine:inputs" in TEXT
+    argv = ["audit", "mine:my_loss", "--inputs", "mine:inputs"]
     assert main([*argv, "--promise", "finite_at_extremes"]) == 1
     assert "! finite_at_extremes: BROKEN" in capsys.readouterr().out
     exec(TEST, scope := {})
