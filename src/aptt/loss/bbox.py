@@ -5,8 +5,8 @@
     DIoU    IoU + d**2 / c**2                  d: distance of the centres; c: diagonal of C
     CIoU    DIoU + a v                         v = (2 / pi * difference of atan(w / h))**2,
                                                a = v / (1 - I / U + v), held constant
-    EIoU    DIoU + sum ((w - W) / cw)**2       over both axes; w, W: lengths of prediction and
-                                               target; cw: of the enclosing box
+    EIoU    DIoU + sum ((w - W) / cw)**2       over both axes; w, W: their lengths
+                                               cw: enclosing length
     SIoU    IoU + (sum (1 - exp(-g (d_t / cw)**2)) + sum (1 - exp(-|w - W| / max(w, W)))**4) / 2
                                                g = 2 - 2 |dx dy| / d**2
     power   1 - (I / U)**power + sum penalty**power, of any of them
