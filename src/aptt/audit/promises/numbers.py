@@ -73,8 +73,8 @@ def finite_at_extremes(trial: Trial) -> None:
             with plainly():
                 wide = trial.cast(inputs, torch.float64)
                 truth, truth_grad = trial.gradient(wide, reduction=reduction)
-            finite(truth, "the value, in float64,")
-            finite(truth_grad, "the gradient, in float64,")
+            finite(truth, "the value, in float64")
+            finite(truth_grad, "the gradient, in float64")
             # that a stranger rounds is another promise's matter
             own = 32 * torch.finfo(dtype).eps if trial.spec.stranger else 0.0
             unit = 0.0 if trial.spec.scaling and trial.spec.scaling.degree else 1.0
