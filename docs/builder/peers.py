@@ -82,7 +82,10 @@ def _smp_peer(name: str, kind: str, **options: Any) -> Peer:
     return Peer("segmentation-models-pytorch", name, _smp(name), kind, options, _HALVES)
 
 
-_NUMBERS = {"bad_input_is_refused": "integers are taken for numbers too"}
+_NUMBERS = {
+    "bad_input_is_refused": "integers are numbers to it, and shapes that differ are broadcast, "
+    "with a warning"
+}
 
 PEERS: tuple[Peer, ...] = (
     _torch("cross_entropy", "logits+classes"),
