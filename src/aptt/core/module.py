@@ -19,6 +19,8 @@ class LossModule(nn.Module):
     A subclass passes its options on by name and calls its function with ``**self.options()``.
     """
 
+    reduction: Any  # of those that have the option
+
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._names = tuple(options)

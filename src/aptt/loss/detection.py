@@ -430,8 +430,7 @@ def _summing(name: str, loss: nn.Module) -> nn.Module:
     if loss.reduction == "sum":
         return loss
     summing = object.__new__(type(loss))  # copy.copy would break a compiled graph
-    summing.__dict__.update(loss.__dict__)
-    summing.reduction = "sum"  # type: ignore[assignment]
+    summing.__dict__.update(loss.__dict__, reduction="sum")
     return summing
 
 

@@ -150,10 +150,9 @@ def normalized(loss: nn.Module, reduction: Reduction) -> Iterator[nn.Module]:
     before: list[Any] = [m.reduction for m in found.values()]
     try:
         for path, module in found.items():
-            told = reduction
-            if path and len(found) > 1 and callable(reduction):
-                told = _At(path, reduction)
-            module.reduction = told  # type: ignore[assignment]
+            module.reduction = reduction
+            if callable(reduction) and path and len(found) > 1:
+                module.reduction = _At(path, reduction)
         yield loss
     finally:
         for module, own in zip(found.values(), before, strict=True):

@@ -69,9 +69,9 @@ def transforms(trial: Trial) -> None:
     along = along.to(x.device)
     with warnings.catch_warnings():  # torch's own first use of it warns of torch.jit
         warnings.simplefilter("ignore", DeprecationWarning)
-        pushed: tuple[Tensor, Tensor] = torch.func.jvp(loss, (x,), (along,))  # type: ignore[assignment]
-    same(pushed[0], value, "value under torch.func.jvp")
-    same(pushed[1], (grad * along).sum(), "torch.func.jvp", rtol=1e-10)
+        there, slope, *_ = torch.func.jvp(loss, (x,), (along,))
+    same(there, value, "value under torch.func.jvp")
+    same(slope, (grad * along).sum(), "torch.func.jvp", rtol=1e-10)
 
     values = trial.of(inputs, reduction=trial.least_reduced)
     many = torch.stack([torch.randn_like(values(x)) for _ in range(3)])

@@ -38,14 +38,15 @@ def _with_weight(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     signature = inspect.signature(function)
     rest = [p for name, p in signature.parameters.items() if name not in ("weight", "bias")]
-    filled.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+    signed: Any = filled
+    signed.__signature__ = signature.replace(parameters=rest)
     return filled
 
 
 class LinearCrossEntropyLoss(heads.LinearCrossEntropyLoss):
     """The module with the weight filled in."""
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override] # the audit has no head
         self,
         hidden: Tensor,
         target: Tensor,
@@ -87,9 +88,9 @@ def _extremes() -> Inputs:
     return _hidden({name: t[finite] for name, t in inputs.items()})
 
 
-def _through(function: Any) -> Callable[[Inputs, Options], Any]:
-    def through(inputs: Inputs, options: Options) -> Any:
-        found = function(_logits(inputs), _known(options))
+def _through(function: Any) -> Callable[..., Any]:
+    def through(inputs: Inputs, options: Options, *more: Any) -> Any:
+        found = function(_logits(inputs), _known(options), *more)
         return _hidden(found) if isinstance(found, dict) else found
 
     return through
@@ -126,9 +127,7 @@ HEADS = (
             "soft": _case("soft"),
         },
         features=1,
-        hide=lambda inputs, options, keep: _hidden(
-            _CROSS_ENTROPY.hide(_logits(inputs), _known(options), keep)  # type: ignore[misc]
-        ),
+        hide=_through(_CROSS_ENTROPY.hide),
         count=_through(_CROSS_ENTROPY.count),
         perfect=_perfect,
         hopeless=_through(_CROSS_ENTROPY.hopeless),

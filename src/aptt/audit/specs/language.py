@@ -251,7 +251,9 @@ def _beyond(inputs: Inputs) -> Inputs:
 class MTPLoss(aptt.loss.MTPLoss):
     """The module, with its heads side by side in one tensor, ``(N, heads, T, V)``."""
 
-    def forward(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override] # the audit has one prediction
+        self, logits: Tensor, target: Tensor, **options: Any
+    ) -> Tensor:
         """The loss of the heads."""
         return super().forward(logits.unbind(1), target, **options)
 
@@ -555,7 +557,7 @@ def linear_distillation(hidden: Tensor, teacher_hidden: Tensor, **options: Any) 
 class LinearDistillationLoss(aptt.loss.LinearDistillationLoss):
     """The module, with both heads filled in."""
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override] # the audit has no heads
         self, hidden: Tensor, teacher_hidden: Tensor, **options: Any
     ) -> Tensor:
         """The loss of the student against the teacher."""
@@ -571,7 +573,9 @@ def linear_multi_token_loss(hidden: Tensor, target: Tensor, **options: Any) -> T
 class LinearMTPLoss(aptt.loss.LinearMTPLoss):
     """The module, with its depths side by side, and the head filled in."""
 
-    def forward(self, hidden: Tensor, target: Tensor, **options: Any) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override] # the audit has one prediction
+        self, hidden: Tensor, target: Tensor, **options: Any
+    ) -> Tensor:
         """The loss of the depths."""
         return super().forward(hidden.unbind(1), _eye(hidden), target, **options)
 

@@ -227,20 +227,20 @@ def centernet_loss(
     reduction: Reduction = "mean",
 ) -> Tensor:
     """:func:`aptt.loss.centernet_loss`; ``hm`` holds the maps of hm, wh and reg."""
-    options = {
+    options: dict[str, Any] = {
         "hm_weight": hm_weight, "wh_weight": wh_weight, "reg_weight": reg_weight,
         "alpha": alpha, "beta": beta, "count": count, "reduction": reduction,
     }  # fmt: skip
     both = _packed(hm, target_hm, target_wh, target_reg, ind, mask, weight, positive)
     if reduction == "none":
         return _weighted_terms(both, options)
-    return aptt.loss.centernet_loss(*both, **options)  # type: ignore[arg-type]
+    return aptt.loss.centernet_loss(*both, **options)
 
 
 class CenterNetLoss(aptt.loss.CenterNetLoss):
     """:class:`aptt.loss.CenterNetLoss`; ``hm`` holds the maps of hm, wh and reg."""
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override] # the audit has one prediction
         self,
         hm: Tensor,
         target_hm: Tensor,
