@@ -39,6 +39,7 @@ from aptt.core.shapes import (
     check_shapes,
     check_whole,
     is_readable,
+    kept,
 )
 from aptt.core.streaming import widen
 from aptt.loss.bbox import ciou_loss
@@ -473,7 +474,7 @@ def _padded(
         boxes, labels, mask = _stacked(boxes, labels, logits)
     if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
         raise ValueError("target_labels: wanted a tensor or a list, as target_boxes is")
-    boxes, labels, mask = _held(boxes, labels, labels != -1 if mask is None else mask, logits)
+    boxes, labels, mask = _held(boxes, labels, kept(labels, -1) if mask is None else mask, logits)
     if is_readable(boxes):
         wrong = ~boxes.isfinite().all(-1) | (boxes[..., 2:] < boxes[..., :2]).any(-1)
         if wrong.any():
