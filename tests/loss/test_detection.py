@@ -1052,9 +1052,9 @@ def test_the_default_box_loss_is_ciou():
 
 def test_the_last_of_256_classes_is_no_padding():
     # as uint8, -1 is 255
-    logits, boxes = torch.zeros(1, 1, 256), torch.tensor([[[0.0, 0.0, 2.0, 2.0]]])
+    logits, boxes = torch.linspace(-1, 1, 256).view(1, 1, -1), torch.tensor([[[0.0, 0, 2, 2]]])
     given = {"anchors": torch.ones(1, 2), "reduction": "sum"}
     labels = torch.tensor([[255]])
     expected = detection_loss(logits, boxes, boxes, labels, **given)
     assert detection_loss(logits, boxes, boxes, labels.to(torch.uint8), **given) == expected
-    assert detection_loss(logits, boxes, boxes, -labels // 255, **given) != expected
+    assert detection_loss(logits, boxes, boxes, torch.tensor([[-1]]), **given) != expected
