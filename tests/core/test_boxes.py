@@ -5,10 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aptt.core.boxes import check_box_format, edges, overlap, walked
-from aptt.core.streaming import Work
-
-CPU = torch.device("cpu")
+from aptt.core.boxes import Slopes, check_box_format, edges, overlap, pull_back
 
 
 def _one(*numbers):
@@ -48,7 +45,7 @@ def test_the_measures_of_two_boxes_that_are_apart():
 def test_a_prediction_inside_out_has_no_width_and_says_how_far():
     o = overlap(_one(3, 0, 1, 1), _one(0, 0, 4, 1), "xyxy")
     assert o.width[0].item() == 0.0
-    assert o.flip[:, 0].tolist() == [0.5, 0.0]
+    assert (o.flip / o.unit)[:, 0].tolist() == [-0.5, 0.0]
     assert o.iou.item() == 0.0
 
 
@@ -72,40 +69,46 @@ def test_the_formats_name_the_same_edges(box_format):
 @given(st.integers(-60, 60))
 def test_nothing_depends_on_the_unit(power):
     x, t = _pairs()
-    for name in ("width", "goal", "common", "flip", "union", "iou"):
+    for name in ("width", "goal", "common", "union", "iou"):
         here = getattr(overlap(x, t, "xyxy"), name)
         there = getattr(overlap(x * 2.0**power, t * 2.0**power, "xyxy"), name)
         assert torch.equal(here, there)
 
 
 @pytest.mark.parametrize("box_format", ["xyxy", "xywh", "cxcywh"])
-@pytest.mark.parametrize("turned", [True, False])
-def test_by_hand_every_measure_is_the_same(box_format, turned):
+@pytest.mark.parametrize(
+    "slopes",
+    [
+        pytest.param(lambda o: (o.union, Slopes(spread=-o.union)), id="union"),
+        pytest.param(lambda o: (o.width[0] + o.width[1], None), id="width"),
+    ],
+)
+def test_what_is_pulled_back_is_the_gradient(box_format, slopes):
     x, t = _pairs()
-    if not turned:
-        x = torch.cat((torch.minimum(x[:, :2], x[:, 2:]), torch.maximum(x[:, :2], x[:, 2:])), 1)
     if box_format != "xyxy":
-        t = torch.cat((t[:, :2], t[:, 2:] - t[:, :2]), 1)
-        x = torch.cat((x[:, :2], x[:, 2:] - x[:, :2]), 1)
-    plain = overlap(x, t, box_format)
-    hand, meet, *_ = walked(x.clone(), t.clone(), Work(CPU), box_format)
-    for name in ("span", "width", "goal", "common", "union", "iou"):
-        torch.testing.assert_close(
-            getattr(hand, name), getattr(plain, name), rtol=1e-13, atol=1e-15, msg=name
-        )
-    if hand.flip is None:
-        assert not plain.flip.any()
-    else:
-        torch.testing.assert_close(hand.flip, plain.flip, rtol=1e-13, atol=1e-15)
-    apart = torch.minimum(plain.hi, plain.goal_hi) - torch.maximum(plain.lo, plain.goal_lo) < 0
-    assert torch.equal(meet == 0, apart)
+        x, t = (torch.cat((b[:, :2], b[:, 2:] - b[:, :2]), 1) for b in (x, t))
+    up = torch.randn(len(x), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x.requires_grad_()
+    o = overlap(x, t, box_format)
+    value, by = slopes(o)
+    value = value - (o.flip / o.unit).sum(0)  # a loss has the sum of the flips besides
+    (wanted,) = torch.autograd.grad(value, x, up)
+    with torch.no_grad():
+        o = overlap(x, t, box_format)
+        none = torch.zeros_like(o.iou)
+        if by is None:  # a width shrinks as its span grows
+            by = Slopes(area=none, common=none, width=torch.ones_like(o.width), span=-o.width)
+        else:  # U = P + G - I
+            by = by._replace(area=none + 1, common=none - 1)
+        found = pull_back(o, up, by, box_format)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_walking_leaves_the_boxes_as_they_are():
+def test_measuring_leaves_the_boxes_as_they_are():
     x, t = _pairs()
     before = x.clone(), t.clone()
     for box_format in ("xyxy", "xywh", "cxcywh"):
-        walked(x, t, Work(CPU), box_format)
+        overlap(x, t, box_format)
     assert torch.equal(x, before[0])
     assert torch.equal(t, before[1])
 

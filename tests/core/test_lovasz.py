@@ -17,6 +17,10 @@ def _inputs(dtype=torch.float64, pixels=11, seed=0):
     return x, y, torch.rand(2, pixels, dtype=torch.float64, generator=g)
 
 
+def _hot(y):
+    return torch.nn.functional.one_hot(y, 3).movedim(-1, 1)
+
+
 def _by_subsets(errors, foreground, weight):
     """The definition: each error times the step of the Jaccard loss of the first k mistakes."""
     order = errors.argsort(descending=True)
@@ -38,7 +42,7 @@ def _by_subsets(errors, foreground, weight):
 @pytest.mark.parametrize("softmax", [True, False])
 def test_by_its_definition(way, weighted, batch, softmax):
     x, y, w = _inputs()
-    hot = torch.nn.functional.one_hot(y, 3).movedim(-1, 1)
+    hot = _hot(y)
     t, p = hot.bool(), x.softmax(1)
     errors = (hot - p).abs() if softmax else torch.relu(1 - x * (2 * hot - 1))
     by = (w if weighted else torch.ones_like(w))[:, None].expand_as(x)
@@ -49,32 +53,95 @@ def test_by_its_definition(way, weighted, batch, softmax):
     ]
     want = torch.tensor(want).double()
     with way():
-        for target in (y, hot) if softmax else (hot,):
-            got = lovasz_sums(
-                x, target, w if weighted else None, softmax=softmax, batch=batch, absent=False
-            )
-            torch.testing.assert_close(got, want[0] if batch else want, rtol=1e-12, atol=0)
+        got = lovasz_sums(
+            x,
+            y if softmax else hot,
+            w if weighted else None,
+            softmax=softmax,
+            batch=batch,
+            absent=False,
+        )
+    torch.testing.assert_close(got, want[0] if batch else want, rtol=1e-12, atol=0)
+
+
+def _value_and_gradient(x, target, w, up, **options):
+    p = x.clone().requires_grad_()
+    loss = lovasz_sums(p, target, w, **options)
+    return loss.detach(), torch.autograd.grad(loss, p, up)[0]
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
+@pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("softmax", [True, False])
-def test_class_by_class_is_the_plain_form_with_its_gradient(monkeypatch, softmax, batch, chunk):
+def test_class_by_class_is_the_plain_form_with_its_gradient(
+    monkeypatch, softmax, batch, weighted, chunk
+):
     monkeypatch.setattr(lovasz, "_CHUNK", chunk)
     x, y, w = _inputs(pixels=23)
-    w[:, ::5] = 0
-    x[..., ::5] = torch.nan
-    target = y if softmax else torch.nn.functional.one_hot(y, 3).movedim(-1, 1)
+    if weighted:
+        w[:, ::5] = 0
+        x[..., ::5] = torch.nan
+    target = y if softmax else _hot(y)
     up = torch.randn((3,) if batch else (2, 3), dtype=torch.float64)
     found = []
     for way in (plainly, in_blocks):
-        p = x.clone().requires_grad_()
         with way():
-            loss = lovasz_sums(p, target, w, softmax=softmax, batch=batch, absent=True)
-            found.append((loss.detach(), torch.autograd.grad(loss, p, up)[0]))
+            found.append(
+                _value_and_gradient(
+                    x,
+                    target,
+                    w if weighted else None,
+                    up,
+                    softmax=softmax,
+                    batch=batch,
+                    absent=True,
+                )
+            )
     for plain, walked in zip(*found, strict=True):
         torch.testing.assert_close(walked, plain, rtol=1e-12, atol=1e-15)
-    assert not found[1][1][..., ::5].any()
+    assert found[1][1].any()
+    if weighted:
+        assert not found[1][1][..., ::5].any()
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 17])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_compiled_it_is_the_same(softmax, batch, weighted, pixels):
+    x, y, w = _inputs(pixels=pixels)
+    if weighted:
+        w[:, ::5] = 0
+        x[..., ::5] = torch.inf
+    target = y if softmax else _hot(y)
+    up = torch.randn((3,) if batch else (2, 3), dtype=torch.float64)
+
+    def both(call):
+        p = x.clone().requires_grad_()
+        loss = call(p, target, w if weighted else None)
+        return loss.detach(), torch.autograd.grad(loss, p, up)[0]
+
+    def call(*args):
+        return lovasz_sums(*args, softmax=softmax, batch=batch, absent=True)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(both(compiled), both(call), rtol=1e-12, atol=1e-15)
+
+
+def test_pixel_weights_get_a_gradient():
+    x, y, w = _inputs()
+    w.requires_grad_()
+    loss = lovasz_sums(x, y, w, softmax=True, batch=True, absent=True)
+    (slope,) = torch.autograd.grad(loss.sum(), w)
+    step = 1e-6 * torch.randn(w.shape, dtype=torch.float64)
+    with torch.no_grad():
+        there, back = (
+            lovasz_sums(x, y, w + d, softmax=True, batch=True, absent=True).sum()
+            for d in (step, -step)
+        )
+    torch.testing.assert_close((slope * step).sum(), (there - back) / 2, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -91,18 +158,39 @@ def test_a_class_without_foreground_costs_its_largest_error(way):
     assert reached.tolist() == [int(most.argmax())]
 
 
-def test_steps_do_not_cancel_in_float32():
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("softmax", [True, False])
+def test_what_is_nearly_right_keeps_its_digits(way, softmax):
+    # 1 - p is 5e-7 there: as a difference, float32 would keep one digit of it
+    x, y, _ = _inputs(pixels=101)
+    if softmax:
+        x = (x / 10 + 16 * _hot(y) - 8).float()
+    else:
+        x = ((2 * _hot(y) - 1) * (1 - x.abs() * 1e-4)).float()
+    options = {"softmax": softmax, "batch": True, "absent": False}
+    up = torch.rand(3, dtype=torch.float64)
+    target = y if softmax else _hot(y)
+    with way():
+        value, gradient = _value_and_gradient(x, target, None, up.float(), **options)
+    truth, slope = _value_and_gradient(x.double(), target, None, up, **options)
+    torch.testing.assert_close(value.double(), truth, rtol=3e-6, atol=0)
+    torch.testing.assert_close(gradient.double(), slope, rtol=5e-6, atol=0)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_steps_do_not_cancel_in_float32(weighted):
     # as differences of J, which is near 1, float32 would lose them: they are near 1e-11
     n = 2**20
-    h = torch.zeros(n)
-    h[:9] = 1
+    h = torch.zeros(n, dtype=torch.bool)
+    h[:9] = True
     total, nothing = torch.full((1,), 9.0), torch.zeros(1)
     h = h[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
-    steps, hit, false = lovasz._steps(h, torch.ones(n), total, nothing, nothing)
-    exact, _, _ = lovasz._steps(h.double(), torch.ones(n), total.double(), nothing, nothing)
+    w = torch.ones(n) if weighted else None
+    steps, hit, false = lovasz._steps(h, w, total, nothing, nothing)
+    exact, _, _ = lovasz._steps(h, w, total.double(), nothing, nothing)
     torch.testing.assert_close(steps.double(), exact, rtol=1e-6, atol=0)
     assert (hit, false) == (9, n - 9)
-    union = 9 + (1 - h).double().cumsum(0)
+    union = 9 + (~h).double().cumsum(0)
     jaccard = 1 - (9 - h.double().cumsum(0)) / union
     torch.testing.assert_close(exact.cumsum(0), jaccard, rtol=1e-9, atol=0)
 
@@ -118,11 +206,16 @@ def test_errors_are_ordered_by_their_bits(dtype):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
-def test_of_the_input_s_size_only_the_slopes_are_kept_in_float32():
+def test_of_the_input_s_size_only_the_steps_are_kept_in_float32():
     x, y, _ = _inputs(torch.bfloat16)
     p = x.clone().requires_grad_()
-    with in_blocks():
+    saved = []
+
+    def pack(t):
+        saved.append((t.shape, t.dtype))
+        return t
+
+    with in_blocks(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         loss = lovasz_sums(p, y, None, softmax=True, batch=True, absent=False)
     assert loss.dtype == torch.float32
-    saved = [t for t in loss.grad_fn.saved_tensors if t is not None and t.shape == x.shape]
-    assert [t.dtype for t in saved] == [torch.bfloat16, torch.float32]
+    assert [d for shape, d in saved if shape == x.shape] == [torch.bfloat16, torch.float32]

@@ -8,9 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aptt.core.shapes import (
-    align_classes,
-    align_elements,
+from aptt.core.checks import (
     check_binary,
     check_boxes,
     check_choice,
@@ -19,12 +17,16 @@ from aptt.core.shapes import (
     check_number,
     check_positive,
     check_range,
+    kept,
+    taken_classes,
+)
+from aptt.core.shapes import (
+    align_classes,
+    align_elements,
     check_shapes,
     check_vector,
     class_axis,
-    kept,
     split_axis,
-    taken_classes,
 )
 
 

@@ -7,10 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aptt.core.softmax import margin, on_class_axis, shifted, softmax_gradient_
-from aptt.core.streaming import Work, exp_
-
-CPU = torch.device("cpu")
+from aptt.core.softmax import (
+    against,
+    exp_of_gaps,
+    of_class,
+    on_class_axis,
+    put_class_,
+    with_class,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -19,7 +23,7 @@ def test_the_quick_exponential_is_exact_within_a_rounding_of_its_argument(dtype,
     limits = torch.finfo(dtype)
     x = torch.linspace(low, 0, 20_001, dtype=dtype)
     truth = [math.exp(v) for v in x.tolist()]
-    got = exp_(x.clone()).double()
+    got = exp_of_gaps(x).double()
     truth = torch.tensor(truth, dtype=torch.float64)
     allowed = truth * limits.eps * (x.double().abs() + 2) + limits.tiny
     assert bool(((got - truth).abs() <= allowed).all())
@@ -27,12 +31,14 @@ def test_the_quick_exponential_is_exact_within_a_rounding_of_its_argument(dtype,
 
 @pytest.mark.parametrize("beside", [-1.0, -1000.0])
 def test_the_quick_exponential_of_its_ends_is_exact(beside):
-    got = exp_(torch.tensor([0.0, -torch.inf, beside]))
+    got = exp_of_gaps(torch.tensor([0.0, -torch.inf, beside]))
     assert got[:2].tolist() == [1.0, 0.0]
 
 
-def test_the_quick_exponential_keeps_nan():
-    assert exp_(torch.tensor([float("nan"), -1000.0]))[0].isnan()
+def test_the_quick_exponential_keeps_nan_and_its_argument():
+    gaps = torch.tensor([float("nan"), -1000.0])
+    assert exp_of_gaps(gaps)[0].isnan()
+    assert gaps[1] == -1000
 
 
 def _rows(n=40, classes=6):
@@ -41,53 +47,75 @@ def _rows(n=40, classes=6):
     return z, torch.randint(classes, (n,), generator=g)
 
 
-def test_the_margin_is_the_log_odds_of_the_class():
+def test_the_odds_are_those_against_the_class():
     z, y = _rows()
-    p = z.softmax(1).gather(1, y[:, None])[:, 0]
-    torch.testing.assert_close(margin(z, y), (p / (1 - p)).log(), rtol=1e-9, atol=0)
+    p = z.softmax(1).gather(1, y[:, None])
+    wrong = against(z, y)
+    torch.testing.assert_close(wrong.odds, (1 - p) / p, rtol=1e-9, atol=0)
+    torch.testing.assert_close(wrong.miss, 1 - p, rtol=1e-9, atol=0)
+    torch.testing.assert_close(wrong.nll, -p.log(), rtol=1e-9, atol=0)
+    each = exp_of_gaps(z - wrong.top) * wrong.share
+    put_class_(each, y, 1 - wrong.miss)
+    torch.testing.assert_close(each, z.softmax(1), rtol=1e-12, atol=1e-15)
 
 
-@given(st.floats(0, 700), st.integers(0, 3))
+@given(st.floats(-700, 700), st.integers(0, 3))
 def test_the_chance_of_being_wrong_is_exact_however_confident(gap, y):
     z = torch.zeros(1, 4, dtype=torch.float64)
     z[0, y] = gap
-    wrong = torch.sigmoid(-margin(z, torch.tensor([y]))).item()
-    assert wrong == pytest.approx(3 / (3 + math.exp(gap)), rel=1e-12)
+    wrong = against(z, torch.tensor([y]))
+    assert wrong.miss.item() == pytest.approx(3 / (3 + math.exp(gap)), rel=1e-12)
+    nll = math.log1p(3 * math.exp(-gap)) if gap > -40 else math.log(3) - gap
+    assert wrong.nll.item() == pytest.approx(nll, rel=1e-12)
+
+
+@pytest.mark.parametrize("gap", [-60.0, -40.0, -39.0, 0.0, 40.0, 60.0])
+def test_the_derivative_of_the_cost_is_minus_the_chance_of_being_wrong(gap):
+    # on either side of where the lift is bounded, and there
+    z = torch.tensor([[gap, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    against(z, torch.tensor([0])).nll.sum().backward()
+    miss = 2 / (2 + math.exp(gap))
+    assert z.grad[0].tolist() == pytest.approx([-miss, miss / 2, miss / 2], rel=1e-12)
+
+
+def test_single_precision_is_as_exact_at_large_logits_and_when_confident():
+    g = torch.Generator().manual_seed(1)
+    z = torch.randn(200, 30, generator=g) * 20
+    y = z.argmax(1)
+    for shift in (0.0, 6e4):
+        x = z + shift
+        single, double = against(x, y), against(x.double(), y)
+        torch.testing.assert_close(single.miss.double(), double.miss, rtol=1e-6, atol=0)
+        torch.testing.assert_close(single.nll.double(), double.nll, rtol=1e-6, atol=0)
 
 
 def test_one_class_alone_is_certain():
     z = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)
-    nll = torch.nn.functional.softplus(-margin(z, torch.zeros(2, dtype=torch.int64)))
+    nll = against(z, torch.zeros(2, dtype=torch.int64)).nll
     nll.sum().backward()
-    assert nll.tolist() == [0.0, 0.0]
+    assert nll.tolist() == [[0.0], [0.0]]
     assert z.grad.tolist() == [[0.0], [0.0]]
 
 
-def test_masked_classes_leave_the_margin_finite():
+def test_masked_classes_leave_the_rest_finite():
     z = torch.tensor([[1.0, -torch.inf, 3.0], [1.0, -torch.inf, -torch.inf]], requires_grad=True)
-    m = margin(z, torch.tensor([0, 0]))
-    torch.nn.functional.softplus(-m).sum().backward()
-    assert m[0].item() == pytest.approx(-2)
-    assert m.isfinite().all()
+    wrong = against(z, torch.tensor([0, 0]))
+    wrong.nll.sum().backward()
+    assert wrong.nll[0].item() == pytest.approx(math.log1p(math.exp(2)))
+    assert wrong.nll[1].item() == 0
     assert z.grad.isfinite().all()
 
 
-def test_by_hand_the_pieces_of_a_row_are_those_of_its_softmax():
+def test_a_class_is_put_into_a_copy_or_into_its_own_memory():
     z, y = _rows()
-    top, mine, rest = shifted(z, y, Work(CPU))
-    assert torch.equal(top, z.amax(1, keepdim=True))
-    p = z.softmax(1).gather(1, y[:, None])
-    torch.testing.assert_close(mine / (mine + rest), p, rtol=1e-13, atol=0)
-    torch.testing.assert_close(rest / (mine + rest), 1 - p, rtol=1e-9, atol=1e-15)
-
-
-def test_by_hand_the_gradient_of_each_row_is_scaled_and_its_class_replaced():
-    z, y = _rows()
-    slope, chosen = torch.rand(40, 1, dtype=torch.float64), torch.rand(40, 1, dtype=torch.float64)
-    out, top = torch.empty_like(z), z.amax(1, keepdim=True)
-    softmax_gradient_(out, z, y, top, slope, chosen)
-    want = ((z - top).exp() * slope).scatter(1, y[:, None], chosen)
-    torch.testing.assert_close(out, want, rtol=1e-13, atol=0)
+    before, value = z.clone(), torch.rand(40, 1, dtype=torch.float64)
+    want = z.clone()
+    want[torch.arange(40), y] = value[:, 0]
+    assert torch.equal(with_class(z, y, value), want)
+    assert torch.equal(z, before)
+    assert torch.equal(of_class(want, y), value)
+    put_class_(z, y, value)
+    assert torch.equal(z, want)
 
 
 def test_numbers_per_class_line_up_with_axis_1():

@@ -1,16 +1,14 @@
-"""Make a loss take the plain formula, or walk in blocks so small that a test has many of them."""
+"""Make a loss take the plain way, or walk in blocks so small that a test has many of them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-from aptt.core import streaming
+from aptt.core.engine import engine, walking
 
-__all__ = ["WAYS", "Walked", "in_blocks", "plainly"]
+__all__ = ["WAYS", "Walked", "in_blocks", "plainly", "whole"]
 
 
 @dataclass
@@ -23,22 +21,23 @@ class Walked:
 @contextmanager
 def plainly() -> Iterator[Walked]:
     """Evaluate every formula as plain PyTorch."""
-    with _set(_LEAST={"cpu": math.inf}, _LEAST_ELSEWHERE=math.inf):
+    with engine("plain"):
         yield Walked()
+
+
+@contextmanager
+def whole() -> Iterator[Walked]:
+    """Walk in the blocks that a user's call has: one, for what is as small as in a test."""
+    walked = Walked()
+    with walking(None, walked.walks.append):
+        yield walked
 
 
 @contextmanager
 def in_blocks(size: int = 16) -> Iterator[Walked]:
     """Walk wherever a walk is possible, in blocks of ``size`` elements."""
-    walked, cut = Walked(), streaming._blocks
-
-    def recorded(x: Any, _: int) -> Any:
-        blocks = list(cut(x, size))
-        walked.walks.append([block.of(x).numel() for block in blocks])
-        return blocks
-
-    least: dict[str, Any] = {"_LEAST": {"cpu": 1}, "_LEAST_ELSEWHERE": 1}
-    with _set(**least, _BLOCK_ELSEWHERE=size, _blocks=recorded):
+    walked = Walked()
+    with walking(size, walked.walks.append):
         yield walked
 
 
@@ -46,16 +45,3 @@ WAYS: dict[str, Callable[[], AbstractContextManager[Walked]]] = {
     "plain": plainly,
     "in blocks": in_blocks,
 }
-
-
-@contextmanager
-def _set(**values: Any) -> Iterator[None]:
-    """Hold private settings of the streaming at other values."""
-    before = {name: getattr(streaming, name) for name in values}
-    try:
-        for name, value in values.items():
-            setattr(streaming, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(streaming, name, value)

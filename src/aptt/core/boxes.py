@@ -7,34 +7,48 @@ areas neither overflow nor vanish. Per axis, of a prediction ``lo..hi`` and a ta
     common   length of the intersection / span   flip          how far hi lies before lo / span
 
 An axis on which both boxes are the same point has width = goal = common = 1: it decides nothing.
-A prediction turned inside out has no width; ``flip`` is what a loss adds to turn it back.
+A prediction turned inside out has no width; ``flip`` is what a loss adds to turn it back, and the
+enclosing length is held there: the only pull is to turn back.
 
     iou = I / U      with I = common_x common_y, P and G likewise, U = P + G - I relative to the
                      enclosing area, which is therefore 1
+
+What there is one of per axis is an :data:`Axes`: one tensor ``(2, N)``, which halves the number of
+operators, or inside ``torch.compile`` two of ``(N,)``, from which it makes one kernel.
+:func:`each` computes with them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-
-from aptt.core.streaming import Work
+from torch.nn import functional as F
 
 __all__ = [
+    "Axes",
     "BoxFormat",
     "Overlap",
     "Slopes",
+    "both",
     "check_box_format",
+    "each",
     "edges",
+    "once",
     "overlap",
     "pull_back",
-    "walked",
 ]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+
+
+class Axes(Protocol):
+    """A number per box for each of x and y."""
+
+    def __getitem__(self, axis: int, /) -> Tensor: ...
 
 
 def check_box_format(box_format: str) -> None:
@@ -43,189 +57,180 @@ def check_box_format(box_format: str) -> None:
         raise ValueError(f"box_format: got {box_format!r}, wanted 'xyxy', 'xywh' or 'cxcywh'")
 
 
-class Overlap(NamedTuple):
-    """Edges and lengths per axis ``(2, N)``, and the ratios of each pair ``(N,)``."""
+def each(of_axis: Callable[..., tuple[Tensor, ...]], *axes: Axes | None) -> tuple[Axes, ...]:
+    """What ``of_axis`` makes of its arguments on each axis."""
+    if not torch.compiler.is_compiling():
+        return of_axis(*axes)
+    x, y = (of_axis(*(a if a is None else a[axis] for a in axes)) for axis in (0, 1))
+    return tuple(zip(x, y, strict=True))
 
-    lo: Tensor  # after walked(), of a prediction turned inside out, in order; of a target always
-    hi: Tensor
-    goal_lo: Tensor
-    goal_hi: Tensor
-    span: Tensor  # in the units of the boxes; the other lengths are relative to it
-    width: Tensor
-    goal: Tensor
-    common: Tensor
-    flip: Tensor | None  # None: no prediction is turned inside out
+
+def both(x: Tensor, y: Tensor) -> Axes:
+    """Axes of two numbers per box."""
+    return (x, y) if torch.compiler.is_compiling() else torch.stack((x, y))
+
+
+class Overlap(NamedTuple):
+    """The measures of each pair: lengths and edges per axis, and ratios ``(N,)``."""
+
+    lo: Axes
+    hi: Axes
+    goal_low: Axes  # in order
+    goal_high: Axes
+    span: Axes  # in the units of the boxes
+    unit: Axes  # span, or 1 where it is 0
+    point: Axes  # 1 where span is 0, or 0
+    size: Axes  # hi - lo, below 0 where the prediction is turned inside out
+    met: Axes  # the intersection, below 0 where the boxes are apart
+    width: Axes  # relative to the span, like goal and common
+    goal: Axes
+    common: Axes
+    flip: Axes  # size where it is below 0, or 0
     union: Tensor
     iou: Tensor
 
 
 def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
     """Lower and upper edges, each ``(2, N)``: x, then y."""
-    first, second = boxes[:, :2].t(), boxes[:, 2:].t()
-    if box_format == "xyxy":
-        return first, second
-    if box_format == "xywh":
-        return first, first + second
-    return first - second / 2, first + second / 2
+    return _edges(boxes[:, :2].t(), boxes[:, 2:].t(), box_format)
 
 
 def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
     """Measure predictions ``x`` against targets ``t``, row by row; differentiable."""
-    if box_format != "xyxy":  # edges are sums, which lose no digits near the origin
-        origin = torch.nn.functional.pad(t[:, :2], (0, 2))
-        x, t = x - origin, t - origin
-    (lo, hi), (goal_lo, goal_hi) = edges(x, box_format), edges(t, box_format)
-    common = torch.minimum(hi, goal_hi) - torch.maximum(lo, goal_lo)
-    goal = goal_hi - goal_lo
-    goal_lo, goal_hi = torch.minimum(goal_lo, goal_hi), torch.maximum(goal_lo, goal_hi)
-    flip = torch.relu(lo - hi)
-    span = torch.maximum(hi + flip, goal_hi) - torch.minimum(lo - flip, goal_lo)
-    span = torch.where(flip > 0, span.detach(), span)  # there, the only pull is to turn back
-    some = span > 0
-    unit = torch.where(some, span, 1.0)
-    width, goal, common = (
-        torch.where(some, length / unit, 1.0)
-        for length in (hi - lo + flip, goal.clamp(min=0), common.clamp(min=0))
-    )
+
+    def measured(a: Tensor, b: Tensor, g: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        if box_format != "xyxy":  # edges are sums, which lose no digits near the origin
+            a, g = a - g, torch.zeros_like(g)
+        (lo, hi), (goal_lo, goal_hi) = _edges(a, b, box_format), _edges(g, h, box_format)
+        size, goal = hi - lo, goal_hi - goal_lo
+        met = torch.minimum(hi, goal_hi).sub_(torch.maximum(lo, goal_lo))
+        goal_low, goal_high = torch.minimum(goal_lo, goal_hi), torch.maximum(goal_lo, goal_hi)
+        # the edges in order; of a prediction inside out, held
+        span = torch.maximum(torch.clamp(hi, min=lo.detach()), goal_high)
+        span.sub_(torch.minimum(torch.clamp(lo, max=hi.detach()), goal_low))
+        span = once(span)
+        unit = torch.threshold(span, 0.0, 1.0)
+        point = (unit - span).detach()
+        width, goal, common = (torch.clamp(k, min=point).div_(unit) for k in (size, goal, met))
+        flip = F.hardtanh(size, -math.inf, 0.0)
+        return lo, hi, goal_low, goal_high, span, unit, point, size, met, width, goal, common, flip
+
+    axes = each(measured, *_columns(x), *_columns(t))
+    *_, width, goal, common, _ = axes
     both = common[0] * common[1]
-    union = width[0] * width[1] + goal[0] * goal[1] - both
-    iou = both / torch.where(union > 0, union, 1.0)
-    return Overlap(lo, hi, goal_lo, goal_hi, span, width, goal, common, flip / unit, union, iou)
+    union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
+    return Overlap._make((*axes, union, both / torch.threshold(union, 0.0, 1.0)))
 
 
-def walked(
-    x: Tensor, t: Tensor, work: Work, box_format: BoxFormat
-) -> tuple[Overlap, Tensor, Tensor]:
-    """:func:`overlap` by hand; where the boxes meet (0 or 1); and 1 / span, 0 where span is 0.
+class Slopes(NamedTuple):
+    """The slopes of a loss in an :class:`Overlap`; all but the first are relative to the span."""
 
-    Masks are numbers: a comparison into a float buffer costs a twentieth of a choice per element.
-    """
-    rows, goal_rows = _rows(x, work, ""), _rows(t, work, "goal_")
-    if box_format != "xyxy":
-        rows[:2] -= goal_rows[:2]
-        goal_rows[:2] = 0
-    lo, hi = _edges(rows, work, "", box_format)
-    goal_lo, goal_hi = _edges(goal_rows, work, "goal_", box_format)
-    aux = work("aux", lo)
-    common = torch.minimum(hi, goal_hi, out=work("common", lo))
-    common -= torch.maximum(lo, goal_lo, out=aux)
-    meet = torch.ge(common, 0, out=work("meet", lo))
-    common.clamp_min_(0)
-    width = torch.sub(hi, lo, out=work("width", lo))
-    goal = torch.sub(goal_hi, goal_lo, out=work("goal", lo))
-    if x.device.type != "cpu" or not bool(goal.amin() >= 0):
-        goal.clamp_min_(0)
-        goal_lo, goal_hi = torch.minimum(goal_lo, goal_hi), torch.maximum(goal_lo, goal_hi)
-    span = torch.maximum(hi, goal_hi, out=work("span", lo))
-    span -= torch.minimum(lo, goal_lo, out=aux)
-    flip = None
-    if x.device.type != "cpu" or not bool(width.amin() >= 0):
-        flip = torch.relu(-width)
-        width += flip
-        span = torch.maximum(hi + flip, goal_hi) - torch.minimum(lo - flip, goal_lo)
-    point = torch.eq(span, 0, out=aux)
-    unit = torch.add(span, point, out=work("unit", lo))
-    for length in (width, goal, common):
-        length.add_(point).div_(unit)
-    if flip is not None:
-        lo, hi, flip = lo - flip, hi + flip, flip / unit
-    scale = unit.reciprocal_().sub_(point)
-    both = torch.mul(common[0], common[1], out=work("iou", lo[0]))
-    union = torch.mul(width[0], width[1], out=work("union", lo[0]))
-    union.addcmul_(goal[0], goal[1]).sub_(both)
-    iou = both.div_(torch.eq(union, 0, out=aux[0]).add_(union))
-    o = Overlap(lo, hi, goal_lo, goal_hi, span, width, goal, common, flip, union, iou)
-    return o, meet, scale
+    area: Tensor | float = 0.0  # d loss / d P
+    common: Tensor | float = 0.0  # d loss / d I
+    spread: Tensor | None = None  # in the logarithm of a span, of either axis
+    span: Axes | None = None  # the same, of each
+    centre: Axes | None = None  # in the gap of the centres
+    width: Axes | None = None
 
 
-@dataclass
-class Slopes:
-    """A loss's slopes in the measures of an :class:`Overlap`; a penalty adds its own.
+def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFormat) -> Tensor:
+    """The gradient in the boxes of ``up`` times a loss of these slopes, with ``sum flip``."""
+    area, common, spread, span, centre, width = slopes
+    assert isinstance(area, Tensor)  # the IoU's own slope is in it
+    assert isinstance(area, Tensor)  # the IoU's own slope is in it
 
-    ``area`` and ``common``, ``(N,)``: d loss / d P and d loss / d I. ``spread``, ``(N,)``: the
-    slope in the logarithm of an enclosing length, of either axis. The others are ``(2, N)``, in the
-    inverse of the boxes' units.
-    """
+    def pulled(
+        lo: Tensor,
+        hi: Tensor,
+        goal_low: Tensor,
+        goal_high: Tensor,
+        unit: Tensor,
+        point: Tensor,
+        size: Tensor,
+        met: Tensor,
+        by_area: Tensor,
+        by_common: Tensor,
+        span: Tensor | None,
+        centre: Tensor | None,
+        width: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        scale = torch.reciprocal(unit).sub_(point).mul_(up)
+        upright, meet = _unless_below_0(scale, size), _unless_below_0(scale, met)
+        both = by_area * area if width is None else torch.addcmul(width, by_area, area)
+        both.mul_(upright)
+        by_centre = None if centre is None else scale * centre
+        both.sub_(scale.sub_(upright))  # where it is turned inside out
+        # an edge belongs to the intersection or to the enclosing box, half to each at a tie
+        edge = (by_common * common).mul_(meet)
+        both.add_(edge, alpha=0.5)
+        outer = spread if span is None else span
+        if outer is not None:
+            outer = upright.mul_(outer)
+            both.add_(outer, alpha=0.5)
+            edge.sub_(outer)
+        high = torch.addcmul(both, (goal_high - hi).sign_(), edge, value=0.5)
+        low = both.addcmul_((lo - goal_low).sign_(), edge, value=0.5).neg_()
+        if by_centre is not None:
+            low.add_(by_centre, alpha=0.5)
+            high.add_(by_centre, alpha=0.5)
+        if box_format == "xyxy":
+            return low, high
+        if box_format == "xywh":
+            return low + high, high
+        return low + high, high.sub_(low).mul_(0.5)
 
-    area: Tensor
-    common: Tensor
-    spread: Tensor | None = None
-    centre: Tensor | None = None
-    width: Tensor | None = None
-    span: Tensor | None = None
-
-
-def pull_back(
-    o: Overlap,
-    meet: Tensor,
-    scale: Tensor,
-    slopes: Slopes,
-    work: Work,
-    box_format: BoxFormat,
-    out: Tensor,
-) -> Tensor:
-    """The gradient in the boxes, from the slopes; written to ``out``. Overwrites lengths of ``o``.
-
-    An edge belongs to the intersection or to the enclosing box, half to each at a tie.
-    """
-    area, common = work("area", o.span), o.goal
-    for axis in (0, 1):
-        torch.mul(o.width[1 - axis], slopes.area, out=area[axis])
-        torch.mul(o.common[1 - axis], slopes.common, out=common[axis])
-    area.mul_(scale)
-    common.mul_(scale).mul_(meet)
-    span = work("by_span", o.span)
-    if slopes.spread is not None:
-        torch.mul(scale, slopes.spread, out=span)
-    else:
-        span.zero_()
-    if slopes.span is not None:
-        span += slopes.span
-    if slopes.width is not None:
-        area += slopes.width
-    if o.flip is not None:
-        turned = torch.gt(o.flip, 0).to(scale.dtype)
-        area.mul_(1 - turned)
-        span.mul_(1 - turned)
-    outer = torch.add(common, span, out=work("outer", span)).mul_(0.5).add_(area)
-    half = common.sub_(span).mul_(0.5)
-    low = torch.sub(o.lo, o.goal_lo, out=o.lo).sign_().mul_(half).add_(outer).neg_()
-    high = torch.sub(o.goal_hi, o.hi, out=o.hi).sign_().mul_(half).add_(outer)
-    if o.flip is not None:
-        low.addcmul_(scale, turned)
-        high.addcmul_(scale, turned, value=-1)
-    if slopes.centre is not None:
-        low.add_(slopes.centre, alpha=0.5)
-        high.add_(slopes.centre, alpha=0.5)
-    _write(out, low, high, box_format)
-    return out
+    lengths = (o.unit, o.point, o.size, o.met, _swapped(o.width), _swapped(o.common))
+    return _boxes(*each(pulled, *o[:4], *lengths, span, centre, width))
 
 
-def _rows(boxes: Tensor, work: Work, name: str) -> Tensor:
-    """``(4, N)``, copied column by column: transposing in one copy takes three times longer."""
-    rows = work(name + "edges", boxes).view(4, -1)
-    for row, column in zip(rows, boxes.unbind(1), strict=True):
-        row.copy_(column)
-    return rows
-
-
-def _edges(rows: Tensor, work: Work, name: str, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
-    """:func:`edges` of rows, in their place."""
-    first, second = rows[:2], rows[2:]
+def _edges(first: Tensor, second: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
+    if box_format == "xyxy":
+        return first, second
     if box_format == "xywh":
-        second += first
-    elif box_format == "cxcywh":
-        half = second.mul_(0.5)
-        second = torch.add(first, half, out=work(name + "high", half))
-        first -= half
-    return first, second
+        return first, first + second
+    half = second / 2
+    return first - half, first + half
 
 
-def _write(out: Tensor, low: Tensor, high: Tensor, box_format: BoxFormat) -> None:
-    first, second = low, high
-    if box_format == "xywh":
-        first = low + high
-    elif box_format == "cxcywh":
-        first, second = low + high, (high - low) / 2
-    for column, row in zip(out.unbind(1), (*first, *second), strict=True):
-        column.copy_(row)
+def once(values: Tensor) -> Tensor:
+    """What a compiler shall compute once: it neither repeats it nor, within a kernel, writes it.
+
+    Inductor repeats short expressions wherever they are used, so that what is read across the
+    rows, once, would be read dozens of times; and then it gives up on vector instructions. It
+    takes 3 times as long. To autograd the detour is a scatter, and not worth it.
+    """
+    if not torch.compiler.is_compiling() or (torch.is_grad_enabled() and values.requires_grad):
+        return values
+    return values.clone(memory_format=torch.contiguous_format).as_strided(values.shape, (1,))
+
+
+def _columns(boxes: Tensor) -> tuple[Axes, Axes]:
+    """The two numbers of each axis, side by side in memory."""
+    if torch.compiler.is_compiling():
+        a, b, c, d = (once(boxes.select(1, i)) for i in range(4))
+        return (a, b), (c, d)
+    rows = torch.stack(boxes.unbind(1))
+    return rows[:2], rows[2:]
+
+
+def _boxes(first: Axes, second: Axes) -> Tensor:
+    """Boxes, of the two numbers of each axis."""
+    columns = (first[0], first[1], second[0], second[1])
+    if torch.compiler.is_compiling():
+        return torch.stack(columns, 1)
+    boxes = columns[0].new_empty(len(columns[0]), 4)
+    for column, values in zip(boxes.unbind(1), columns, strict=True):
+        column.copy_(values)  # one by one: a stack takes twice the time
+    return boxes
+
+
+def _swapped(axes: Axes) -> Axes:
+    """Of each axis, what the other one has."""
+    if isinstance(axes, Tensor):
+        return axes.flip(0)
+    return axes[1], axes[0]
+
+
+def _unless_below_0(slope: Tensor, length: Tensor) -> Tensor:
+    """``slope``, or 0 where ``length`` is below 0; ``torch.where`` takes 5 times longer."""
+    return torch.ops.aten.threshold_backward(slope, length, -1e-38)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.formula import Formula
 from aptt.core.memory import fresh_like
-from aptt.core.streaming import Formula, Work
-from aptt.core.vocabulary import Form, Stats, cap, finish, measure, merge, slope_, uncap_
+from aptt.core.vocabulary import Form, Stats, cap, finish, measure, merge, slope, uncap
 
 __all__ = ["ByTokens", "ByVocabulary", "Gradients", "Head", "Wants"]
 
@@ -56,25 +56,24 @@ class ByTokens:
     ) -> Gradients:
         """Fill in the values; given ``up``, their upstream gradient, return the gradients."""
         n, classes = len(head.hidden), len(head.weight)
-        work = Work(values.device, keeps=up is not None)
         grads = [] if up is None else _room(head, wants, (self.dtype,) * 3)
         step = min(self.chunk or chunk_of(head.hidden), n)
         rooms = [values.new_empty((step, classes)) for _ in range(1 if teacher is None else 2)]
         few = max(min(self.formula.block, _BLOCK) // classes, 1)
         for rows in slices(n, step):
-            z = self._logits(rooms[0], head, rows, work)
-            taught = [] if teacher is None else [self._logits(rooms[1], teacher, rows, work)]
+            z = self._logits(rooms[0], head, rows)
+            taught = [] if teacher is None else [self._logits(rooms[1], teacher, rows)]
             for block in slices(len(z), few):
                 here = slice(rows.start + block.start, rows.start + block.stop)
                 x = z[block] if self.scale == 1 else z[block].mul_(self.scale)
                 cut = [*(t[block] for t in taught), *(self._side(s, here) for s in sides)]
-                values[here], kept = self.formula.measure(x, work, cut, self.options)
+                kept = self.formula.measure(x, cut, self.options)
+                values[here] = self.formula.result(x, kept, *cut, **self.options)
                 if up is not None:
-                    out = work("slope", x)
-                    self.formula.differentiate(out, x, work, up[here], kept, cut, self.options)
-                    torch.mul(out, self.scale, out=x)
+                    _, slope_of_x = self.formula.advance(x, up[here], kept, cut, self.options)
+                    torch.mul(slope_of_x, self.scale, out=x)  # over the logits, which are ours
             if up is not None:
-                self._multiply(grads, z, head, rows, work)
+                self._multiply(grads, z, head, rows)
         return grads
 
     def _side(self, side: Tensor | None, rows: slice) -> Tensor | None:
@@ -82,37 +81,37 @@ class ByTokens:
             return None if side is None else side[rows]
         return side[rows].to(self.dtype)
 
-    def _logits(self, room: Tensor, head: Head, rows: slice, work: Work) -> Tensor:
+    def _logits(self, room: Tensor, head: Head, rows: slice) -> Tensor:
         """Multiply a chunk's logits out, without the scale."""
         h = head.hidden[rows].to(self.dtype)
         z = room[: len(h)]
-        for classes, w in self._weight(head, work):
+        for classes, w in self._weight(head):
             if head.bias is None:
                 torch.mm(h, w.T, out=z[:, classes])
             else:
                 torch.addmm(head.bias[classes].to(self.dtype), h, w.T, out=z[:, classes])
         return z
 
-    def _multiply(self, grads: Gradients, z: Tensor, head: Head, rows: slice, work: Work) -> None:
+    def _multiply(self, grads: Gradients, z: Tensor, head: Head, rows: slice) -> None:
         """From a chunk's gradient of the logits to what it adds to the three gradients."""
         of_hidden, of_weight, of_bias = grads
         again = float(rows.start > 0)  # 0 writes what the memory holds over, even NaN
         if of_hidden is not None:
-            for classes, w in self._weight(head, work):
+            for classes, w in self._weight(head):
                 of_hidden[rows].addmm_(z[:, classes], w, beta=float(classes.start > 0))
         if of_weight is not None:
             of_weight.addmm_(z.T, head.hidden[rows].to(self.dtype), beta=again)
         if of_bias is not None:
             of_bias.mul_(again).add_(z.sum(0)) if again else of_bias.copy_(z.sum(0))
 
-    def _weight(self, head: Head, work: Work) -> Iterator[tuple[slice, Tensor]]:
+    def _weight(self, head: Head) -> Iterator[tuple[slice, Tensor]]:
         """The weight as it is, or in parts that are widened one by one."""
         if head.weight.dtype == self.dtype:
             yield slice(0, len(head.weight)), head.weight
             return
         for classes in slices(len(head.weight), max(_PART // head.weight.shape[1], 1)):
             part = head.weight[classes]
-            yield classes, work("weight", part, self.dtype).copy_(part)
+            yield classes, part.to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -132,16 +131,15 @@ class ByVocabulary:
 
     def count(self, head: Head) -> Stats:
         """What the rows have to know of the whole vocabulary."""
-        work = Work(self.target.device)
         found = []
         for rows in self._rows(head):
             merged: Stats | None = None
             for classes in self._parts(head):
-                z = self._logits(head, rows, classes, work)
+                z = self._logits(head, rows, classes)
                 blocks = []
                 for block in self._blocks(z):
                     target, x = self.target[rows][block], self._capped(z[block])[1]
-                    blocks.append(measure(x, target, work, start=classes.start, **self._options))
+                    blocks.append(measure(x, target, start=classes.start, **self._options))
                 stats = _join(blocks)
                 merged = stats if merged is None else merge(merged, stats)
             assert merged is not None  # there is a class
@@ -150,12 +148,11 @@ class ByVocabulary:
 
     def values(self, stats: Stats) -> Tensor:
         """The loss of each row."""
-        scale = 1.0 if self.class_weight is None else self.class_weight[self.target]
-        return finish(stats, scale, form=self.form)
+        return finish(stats, self._scale(self.target), form=self.form)
 
     def differentiate(self, head: Head, stats: Stats, up: Tensor, wants: Wants) -> Gradients:
         """The gradients, given the upstream gradient of each row."""
-        work, wide = Work(up.device), torch.float32
+        wide = torch.float32
         grads = _room(head, wants, (wide, head.weight.dtype, wide))
         of_hidden, of_weight, of_bias = grads
         for t in (of_hidden, of_bias):
@@ -164,13 +161,13 @@ class ByVocabulary:
         for classes in self._parts(head):
             w, part = head.weight[classes].to(self.dtype), None
             for rows in self._rows(head):
-                z = self._logits(head, rows, classes, work)
+                z = self._logits(head, rows, classes)
                 for block in self._blocks(z):
                     here = slice(rows.start + block.start, rows.start + block.stop)
-                    slope = self._slope(z[block], _cut(stats, here), up[here], here, classes, work)
-                    z[block] = slope
+                    dz = self._slope(z[block], _cut(stats, here), up[here], here, classes)
+                    z[block] = dz
                     if of_bias is not None:
-                        of_bias[classes] += slope.sum(0)
+                        of_bias[classes] += dz.sum(0)
                 if of_hidden is not None:
                     of_hidden[rows] += torch.mm(z, w)
                 if of_weight is not None:
@@ -184,26 +181,25 @@ class ByVocabulary:
     def _options(self) -> dict[str, Any]:
         return {"class_weight": self.class_weight, "form": self.form}
 
-    def _slope(
-        self, z: Tensor, stats: Stats, up: Tensor, rows: slice, classes: slice, work: Work
-    ) -> Tensor:
+    def _scale(self, y: Tensor) -> Tensor | None:
+        """The weight of each row's class."""
+        return None if self.class_weight is None else self.class_weight[y].unsqueeze(1)
+
+    def _slope(self, z: Tensor, stats: Stats, up: Tensor, rows: slice, classes: slice) -> Tensor:
         (raw, x), y = self._capped(z), self.target[rows]
-        scale = 1.0 if self.class_weight is None else self.class_weight[y].unsqueeze(1)
-        out = work("slope", x)
-        slope_(out, x, y, stats, up.unsqueeze(1), scale, start=classes.start, **self._options)
-        uncap_(out, raw, self.form)
-        return out.mul_(self.scale)
+        up, scale = up.unsqueeze(1), self._scale(y)
+        dz = slope(x, y, stats, up, scale, start=classes.start, **self._options)
+        return uncap(dz, raw, self.form).mul_(self.scale)
 
     def _capped(self, z: Tensor) -> tuple[Tensor, Tensor]:
         raw = z.float().mul_(self.scale)
         return raw, cap(raw, self.form)
 
-    def _logits(self, head: Head, rows: slice, classes: slice, work: Work) -> Tensor:
+    def _logits(self, head: Head, rows: slice, classes: slice) -> Tensor:
         h, w = head.hidden[rows].to(self.dtype), head.weight[classes].to(self.dtype)
-        z = work("logits", h.new_empty(()).expand(len(h), len(w)))
         if head.bias is None:
-            return torch.mm(h, w.T, out=z)
-        return torch.addmm(head.bias[classes].to(self.dtype), h, w.T, out=z)
+            return torch.mm(h, w.T)
+        return torch.addmm(head.bias[classes].to(self.dtype), h, w.T)
 
     def _rows(self, head: Head) -> Iterator[slice]:
         return slices(len(head.hidden), self.chunk or _TOKENS)

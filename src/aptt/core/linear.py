@@ -31,8 +31,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from aptt.core.engine import against_step, asks, note, obstacle
+from aptt.core.formula import Formula, widen
 from aptt.core.head import ByTokens, ByVocabulary, Gradients, Head, Wants, chunk_of, slices
-from aptt.core.streaming import Formula, asks, batched, inside_functorch, pays, walkable, widen
+from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.streaming import batched
 from aptt.core.vocabulary import Form, Stats
 
 __all__ = ["Head", "HeadFormula", "evaluate_linear", "evaluate_projected"]
@@ -77,16 +80,20 @@ def evaluate_linear(
     """
     run = _Run(formula, options, scale, chunk, gather, _product_dtype(head))
     others = (weight, *(teacher or ()), *sides, scale, *options.values())
-    if len(head.hidden):
-        if torch.compiler.is_compiling() and not asks(others):
+    if torch.compiler.is_compiling():
+        if against_step(head.hidden, others) is None:
             return run.gathered(run.compiled(head, teacher, sides), weight)
-        ordinary = all(type(t) in _ORDINARY for t in head if t is not None)
-        large = pays(len(head.hidden) * len(head.weight), head.hidden.device)
-        if ordinary and large and walkable(head.hidden, others):
-            if torch.is_grad_enabled() and asks(head):
-                walked: Tensor = _Walk.apply(run, *head, *(teacher or _NOBODY), weight, *sides)
-                return walked
-            return run.gathered(run.values(head, teacher, sides), weight)
+        return run.plain(head, teacher, weight, sides)
+    reason = obstacle(head.hidden, others)
+    if not all(ordinary(t) for t in head if t is not None):
+        reason = "the head is not an ordinary tensor with values"
+    chunks = -(-len(head.hidden) // (chunk or chunk_of(head.hidden)))
+    note(head.hidden, reason, against_step(head.hidden, others), chunks)
+    if reason is None:
+        if torch.is_grad_enabled() and asks(head):
+            walked: Tensor = _Walk.apply(run, *head, *(teacher or _NOBODY), weight, *sides)
+            return walked
+        return run.gathered(run.values(head, teacher, sides), weight)
     return run.plain(head, teacher, weight, sides)
 
 
@@ -106,7 +113,6 @@ def evaluate_projected(
     return run.gathered(run.chunks([(hidden, project)], sides), weight)
 
 
-_ORDINARY = (Tensor, torch.nn.Parameter)
 _NOBODY = (None, None, None)
 
 
@@ -227,10 +233,9 @@ class _Run:
         def values(hidden: Sequence[Tensor], cut: Sides) -> Tensor:
             z, *taught = (widen(f(h)) for f, h in zip(projects, hidden, strict=True))
             cut = [t.to(z.dtype) if t is not None and t.is_floating_point() else t for t in cut]
-            value: Tensor = self.formula.formula.value(
-                z * self.scale, *taught, *cut, **self.options
-            )
-            return value
+            x, sides, formula = z * self.scale, [*taught, *cut], self.formula.formula
+            kept = formula.measure(x, sides, self.options)
+            return formula.define(x, kept, sides, self.options)
 
         hidden = [h for h, _ in heads]
         n, step = len(hidden[0]), self.chunk or chunk_of(hidden[0])

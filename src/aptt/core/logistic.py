@@ -1,24 +1,39 @@
 """Cross-entropy of a yes-or-no question, from its logit: the parts that its losses share.
 
-softplus(x) = log(1 + exp(x)) = -log(1 - sigmoid(x))
-nll(x, y)   = -(y log p + (1 - y) log(1 - p)) = softplus(x) - y x       p = sigmoid(x)
+    p = sigmoid(x)        softplus(x) = log(1 + exp(x)) = -log(1 - p)
+
+    a hard answer         wrong = x where it is no, -x where it is yes
+                          nll = softplus(wrong)        miss = sigmoid(wrong)
+    a soft one, t         nll = -(t log p + (1 - t) log(1 - p))        its slope is p - t
+
+Nothing here is a difference of two numbers that are nearly equal, however sure the answer is.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["finite", "focal", "nll", "softplus", "softplus_into"]
+__all__ = [
+    "Answer",
+    "answer",
+    "finite",
+    "nll",
+    "power",
+    "sign",
+    "softplus",
+]
 
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
 
 
-def finite(x: Tensor, out: Tensor | None = None) -> Tensor:
+def finite(x: Tensor) -> Tensor:
     """``x``, with the largest number for infinity: 0 times it is 0 then."""
     largest = torch.finfo(x.dtype).max
-    return torch.clamp(x, -largest, largest, out=out)
+    return x.clamp(-largest, largest)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -26,21 +41,57 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=_LINEAR)
 
 
-def softplus_into(out: Tensor, x: Tensor) -> Tensor:
-    """:func:`softplus` by hand; ``out`` may be ``x``."""
-    torch.ops.aten.softplus.out(x, 1, _LINEAR, out=out)
-    return out
+def power(chance: Tensor, exponent: float) -> Tensor:
+    """``chance**exponent`` of numbers from 0 to 1, with a gradient that is finite at 0."""
+    if exponent in (1, 2, 4):  # the published exponents
+        for _ in range(int(exponent) // 2):
+            chance = chance.square()
+        return chance
+    some = chance.clamp(min=torch.finfo(chance.dtype).tiny)
+    if torch.compiler.is_compiling():  # a tensor may be any number in one graph
+        return some ** (some.new_zeros(()) + exponent)
+    return some**exponent
 
 
-def focal(m: Tensor, gamma: float) -> Tensor:
-    """(1 - p)**gamma * -log p, by the margin: the log-odds of the right answer."""
-    cost = softplus(-m)
-    return cost if gamma == 0 else torch.exp(-gamma * softplus(m)) * cost
+def sign(yes: Tensor) -> Tensor:
+    """1 where it is 0, -1 where it is 1: which way a logit is wrong."""
+    return torch.rsub(yes, 1, alpha=2)
 
 
-def nll(x: Tensor, y: Tensor) -> Tensor:
-    """The cross-entropy against a target from 0 to 1; no difference of nearly equal numbers."""
-    x = finite(x)
-    flip = y > 0.5  # seen from the other answer: nll(x, y) = nll(-x, 1 - y)
-    z, t = torch.where(flip, -x, x), torch.where(flip, 1 - y, y)
-    return softplus(z) - t * z
+class Answer(NamedTuple):
+    """What a logit says, and how it compares with a target from 0 to 1."""
+
+    likely: Tensor
+    """The likelier answer: 0 or 1, a constant."""
+    left: Tensor
+    """It less the target."""
+    doubt: Tensor
+    """The chance of the other answer, at most 1/2."""
+    nll: Tensor
+    away: Tensor
+    """What leads from the likelier answer to p."""
+
+    @property
+    def yes(self) -> Tensor:
+        """The chance of yes, p."""
+        return self.likely + self.away
+
+    @property
+    def error(self) -> Tensor:
+        """``p - t``, the slope of ``nll``."""
+        return self.left + self.away
+
+
+def answer(x: Tensor, t: Tensor) -> Answer:
+    """Of finite logits, with one exponential and one logarithm; differentiable."""
+    # softplus(x) = max(x, 0) - log(1 - doubt), and softplus(-x) = max(-x, 0) - log(1 - doubt)
+    likely = x.clamp(0, 1).ceil_()
+    turn, left = sign(likely), likely - t
+    doubt = (turn * x).sigmoid_()
+    cost = (left * x).sub_(torch.log1p(-doubt))
+    return Answer(likely, left, doubt, cost, turn * doubt)
+
+
+def nll(x: Tensor, t: Tensor) -> Tensor:
+    """The cross-entropy against a target from 0 to 1."""
+    return answer(finite(x), t).nll

@@ -7,24 +7,35 @@ without the difference, exact for any number of pixels:
 
     J[k] - J[k - 1] = w / U[k]   (foreground)      w I[k] / (U[k - 1] U[k])   (background)
 
-The plain form sorts all classes together. The other walks class by class, keeps one slope for each
-logit, and orders the errors, which are not negative, by their bits: integers sort faster.
+The order does not change where the loss has a gradient, so the steps are constants there: they are
+found first, one for each logit, and what is left is a sum of errors at fixed prices. Errors are not
+negative, and ordered by their bits: integers sort faster. Eagerly that is done class by class.
 
-Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices or ``(N, C, S)`` of 0 and 1; weights
-``(N, S)``, ``(N, 1, S)`` or ``(N, C, S)``, where 0 removes the pixel. Results ``(C,)``, ``(N, C)``.
-From: Berman et al. 2018, arXiv:1705.08790, eq. 8 and 9, algorithm 1.
+Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices of a softmax, or ``(N, C, S)`` of 0 and
+1; weights ``(N, S)``, ``(N, 1, S)`` or ``(N, C, S)``, where 0 removes the pixel. Results ``(C,)``,
+``(N, C)``. From: Berman et al. 2018, arXiv:1705.08790, eq. 8 and 9, algorithm 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from aptt.core.softmax import on_class_axis
-from aptt.core.streaming import Formula, Work, _blocks, _Run, batched, exp_, streams, widen
+from aptt.core.engine import against_step, evaluate, obstacle
+from aptt.core.formula import Formula, Kept, widen
+from aptt.core.logistic import sign
+from aptt.core.marks import (
+    Pixels,
+    by_class,
+    cleared,
+    mark,
+    measure,
+    of_class,
+    pull,
+    removes,
+    widest,
+)
+from aptt.core.softmax import exp_of_gaps, on_class_axis
 
 __all__ = ["lovasz_sums"]
 
@@ -38,58 +49,192 @@ def lovasz_sums(
 
     ``absent`` is whether classes without foreground matter; their loss may be left at 0 if not.
     """
-    if w is not None:
-        w = w if w.ndim == x.ndim else w.unsqueeze(1)
-    if not streams(x, (t, w)):
+    if w is not None and w.ndim < x.ndim:
+        w = w.unsqueeze(1)
+    compiled = torch.compiler.is_compiling()
+    if (against_step(x, (w,)) if compiled else obstacle(x, (t, w))) is not None:
         return _plain(x, t, w, softmax=softmax, batch=batch)
-    learns = torch.is_grad_enabled() and x.requires_grad
-    values: Tensor = _Sorted.apply(x, t, w, softmax, batch, absent, learns)
-    return values
+    clears = removes(x, t, w)
+    with torch.no_grad():
+        if compiled:
+            steps = _steps_together(x.detach(), t, w, softmax=softmax, batch=batch)
+        else:
+            steps = _steps_by_class(x, t, w, softmax=softmax, batch=batch, absent=absent)
+    formula = _SOFTMAX if softmax else _HINGE
+    sums = evaluate(formula, x, t, steps, w, gather="samples", clears=clears)
+    return (sums.sum(0) if batch else sums).to(steps.dtype)
 
 
 def _plain(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, batch: bool) -> Tensor:
-    x = widen(x)
-    if t.ndim < x.ndim:
-        t = on_class_axis(torch.arange(x.shape[1], device=x.device), x) == t.unsqueeze(1)
-    h = (t != 0).to(x.dtype)
-    w = torch.ones_like(x[:, :1]) if w is None else w
-    x, h = x.masked_fill(w == 0, 0.0), h.masked_fill(w == 0, 0.0)
-    e = _errors(torch.softmax(x, 1) if softmax else x, h, softmax=softmax)
-    lists = [a.expand_as(x) for a in (e, h, w)]
+    """The definition, differentiable in the weights too: all classes together."""
+    e, h = _errors(x, t, w, softmax=softmax)
+    order, steps = _steps_of(e.detach(), h, w, batch=batch)
+    return (_listed(e, batch).gather(-1, order) * steps).sum(-1).to(e.dtype)
+
+
+# --------------------------------------------------------------------------- errors at their steps
+
+
+def _softmax_stats(x: Tensor, y: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool) -> Kept:
+    at = mark(y, w, x)
+    x = cleared(x, w, at) if clears else x
+    pixels, others = measure(x, at)
+    share = pixels.share
+    missed = by_class(pixels.rest * share * of_class(steps, at), at, x, widest(x))
+    return ((others * share).mul(steps).sum(2) + missed, *pixels)
+
+
+def _softmax_result(
+    x: Tensor, kept: Kept, y: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
+) -> Tensor:
+    return kept[0]
+
+
+def _softmax_step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
+) -> tuple[None, Tensor]:
+    at = mark(y, w, x)
+    x = cleared(x, w, at) if clears else x
+    prices = steps * up.to(x.dtype).unsqueeze(2)
+    missed = of_class(prices, at)
+    return None, pull(x, at, Pixels(*kept[1:]), None, false=prices, missed=missed)
+
+
+_SOFTMAX = Formula(_softmax_result, _softmax_step, _softmax_stats, block=2**19)
+
+
+def _hinge_result(
+    x: Tensor, kept: Kept, t: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
+) -> Tensor:
+    x = cleared(x, w) if clears else x
+    return (_hinge(x, t.to(x.dtype)) * steps).sum(2)
+
+
+def _hinge_step(
+    x: Tensor, up: Tensor, kept: Kept, t: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
+) -> tuple[None, Tensor]:
+    return None, sign(t.to(x.dtype)) * steps * up.to(x.dtype).unsqueeze(2)
+
+
+_HINGE = Formula(_hinge_result, _hinge_step)
+
+
+def _hinge(x: Tensor, h: Tensor) -> Tensor:
+    return torch.relu(1 + sign(h) * x)
+
+
+# --------------------------------------------------------------------------------------- the steps
+
+
+def _errors(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> tuple[Tensor, Tensor]:
+    """By how much each pixel errs, ``|h - p|`` or the hinge of its logit; and h, as a mask."""
+    x = cleared(widen(x), w)
+    if softmax:
+        at = mark(t, None, x)
+        pixels, others = measure(x, at)
+        h = on_class_axis(torch.arange(x.shape[1], device=x.device), x) == t.unsqueeze(1)
+        e = torch.where(h, pixels.rest * pixels.share, others * pixels.share)
+    else:
+        h = t != 0
+        e = _hinge(x, h.to(x.dtype))
+    return cleared(e, w), h if w is None else h & (w != 0)
+
+
+def _steps_of(e: Tensor, h: Tensor, w: Tensor | None, *, batch: bool) -> tuple[Tensor, Tensor]:
+    """The errors' falling order, and what each of them adds, in it."""
+    order = _falling(_listed(e, batch))[1]
+    by = None if w is None else _listed(w.expand_as(e), batch).gather(-1, order)
+    h = _listed(h, batch).gather(-1, order)
+    total = (h if by is None else torch.where(h, by, 0.0)).sum(-1, keepdim=True, dtype=widest(e))
+    return order, _steps(h, by, total, torch.zeros_like(total), torch.zeros_like(total))[0]
+
+
+def _steps_together(
+    x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, batch: bool
+) -> Tensor:
+    """What each error adds, where it stands; of all classes at once, for a compiler."""
+    e, h = _errors(x, t, w, softmax=softmax)
+    order, steps = _steps_of(e, h, w, batch=batch)
+    steps = torch.empty_like(steps, dtype=e.dtype).scatter(-1, order, steps.to(e.dtype))
     if batch:
-        lists = [a.transpose(0, 1).flatten(1) for a in lists]
-    order = lists[0].sort(dim=-1, descending=True, stable=True)[1]
-    e, h, w = (a.gather(-1, order) for a in lists)
-    total = (h * w).to(_widest(x)).sum(-1, keepdim=True)
-    steps, _, _ = _steps(h, w, total, torch.zeros_like(total), torch.zeros_like(total))
-    return (e * steps).sum(-1).to(x.dtype)
+        steps = steps.view(e.shape[1], e.shape[0], e.shape[2]).transpose(0, 1)
+    return torch.where(e > 0, steps, 0.0)  # where nothing is wrong nothing is pulled
 
 
-def _widest(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.device.type == "mps" else torch.float64
+def _steps_by_class(
+    x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, batch: bool, absent: bool
+) -> Tensor:
+    """The same, class by class; where nothing of a class is ``absent``, it may have no steps."""
+    samples, classes = x.shape[:2]
+    dtype = widen(x[:0]).dtype
+    steps = torch.empty(x.shape, dtype=dtype, device=x.device)
+    level = _levels(x, t) if softmax else None
+    for some in [slice(None)] if batch else [slice(n, n + 1) for n in range(samples)]:
+        for c in range(classes):
+            h = t[some] == c if softmax else t[some, c] != 0
+            by = None if w is None else w[some, c if w.shape[1] > 1 else 0]
+            z = x[some, c].to(dtype)
+            if level is None:
+                e = _hinge(z, h.to(dtype))
+            else:
+                top, share, miss = (a[some] for a in level)
+                e = torch.lerp(exp_of_gaps(z - top).mul_(share), miss, h.to(dtype))
+            if by is not None:
+                gone = by == 0
+                e, h = e.masked_fill_(gone, 0.0), h & ~gone
+            if not absent and h.device.type == "cpu" and not bool(h.any()):
+                steps[some, c] = 0.0
+            else:
+                flat = None if by is None else by.reshape(-1)
+                steps[some, c] = _steps_of_list(e.reshape(-1), h.reshape(-1), flat).view(h.shape)
+    return steps
 
 
-def _errors(z: Tensor, h: Tensor, *, softmax: bool) -> Tensor:
-    """By how much each pixel errs: ``|h - p|``, or the hinge of the logit. Never negative."""
-    return torch.where(h > 0, 1 - z, z) if softmax else torch.relu(1 - z * (2 * h - 1))
+def _steps_of_list(e: Tensor, h: Tensor, w: Tensor | None) -> Tensor:
+    errors, order = _falling(e)
+    total = (h if w is None else torch.where(h, w, 0.0)).sum(dtype=widest(e)).unsqueeze(0)
+    out, hit, false = torch.empty_like(e), torch.zeros_like(total), torch.zeros_like(total)
+    for near, at in zip(errors.split(_CHUNK), order.split(_CHUNK), strict=True):
+        by = None if w is None else w.gather(0, at)
+        steps, hit, false = _steps(h.gather(0, at), by, total, hit, false)
+        out.scatter_(0, at, steps.to(e.dtype).mul_(near > 0))
+    return out
 
 
 def _steps(
-    h: Tensor, w: Tensor, total: Tensor, hit: Tensor, false: Tensor
+    h: Tensor, w: Tensor | None, total: Tensor, hit: Tensor, false: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What each error adds, in falling order; and the foreground and background up to here.
 
     ``total`` is all foreground, ``hit`` and ``false`` are what came before these pixels. Without
     any foreground the first error takes all.
     """
-    w, tiny = w.to(total.dtype), torch.finfo(total.dtype).tiny
-    mine, others = h * w, (1 - h) * w
-    left = total - (hit + mine.cumsum(-1))
-    union = total + (false + others.cumsum(-1))
+    tiny = torch.finfo(total.dtype).tiny
+    if w is None:  # counted in integers, the same in any order of addition
+        mine = h.to(total.dtype)
+        others, hits = 1 - mine, h.cumsum(-1)
+        misses = torch.arange(1, h.shape[-1] + 1, device=h.device) - hits
+    else:
+        w = w.to(total.dtype)
+        mine = torch.where(h, w, 0.0)
+        others = w - mine
+        hits, misses = mine.cumsum(-1), others.cumsum(-1)
+    left, union = (total - hit) - hits, (total + false) + misses
     before = union - others
-    across = torch.where(before > 0, left / before.clamp_min(tiny), 1)
-    steps = (mine + others * across) / union.clamp_min(tiny)
+    across = torch.where(before > 0, left / before.clamp(min=tiny), 1.0)
+    steps = (mine + others * across) / union.clamp(min=tiny)
     return steps, hit + mine.sum(-1, keepdim=True), false + others.sum(-1, keepdim=True)
+
+
+def _levels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest logit of each pixel, 1 over the sum of ``exp(z - top)``, and ``1 - p[y]``."""
+    top = widen(x.amax(1))
+    mine = exp_of_gaps(x.gather(1, y.unsqueeze(1)).squeeze(1).to(top.dtype) - top)
+    rest = torch.zeros_like(top)
+    for c in range(x.shape[1]):
+        rest += exp_of_gaps(x[:, c].to(top.dtype) - top).mul_(y != c)
+    share = (rest + mine).reciprocal_()
+    return top, share, rest.mul_(share)
 
 
 def _falling(e: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,147 +242,11 @@ def _falling(e: Tensor) -> tuple[Tensor, Tensor]:
     if e.device.type != "cpu":
         return e.sort(descending=True, stable=True)
     bits = {torch.float32: torch.int32, torch.float64: torch.int64}[e.dtype]
-    largest = torch.tensor(torch.inf, dtype=e.dtype).view(bits)
-    keys, order = torch.sub(largest, e.view(bits)).sort(stable=True)
-    return torch.sub(largest, keys, out=keys).view(e.dtype), order
+    largest = torch.full((), torch.inf, dtype=e.dtype).view(bits)
+    keys, order = torch.sub(largest, e.contiguous().view(bits)).sort(stable=True)
+    return torch.sub(largest, keys).view(e.dtype), order
 
 
-class _Sorted(torch.autograd.Function):
-    """Class by class forward; the slopes through the softmax backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        t: Tensor,
-        w: Tensor | None,
-        softmax: bool,
-        batch: bool,
-        absent: bool,
-        learns: bool,
-    ) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            values, slopes = _walk(x, t, w, softmax, batch, absent, learns)
-        ctx.way = softmax, batch
-        ctx.save_for_backward(x, t, w, slopes)
-        return values
-
-    @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
-        x, t, w, slopes = ctx.saved_tensors
-        softmax, batch = ctx.way
-        if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
-            again = torch.is_grad_enabled()
-            with torch.enable_grad():
-                value = _plain(x, t, w, softmax=softmax, batch=batch)
-            (grad,) = torch.autograd.grad(value, x, up, create_graph=again)
-        else:
-            run = _Run(_SLOPES, "samples", {"softmax": softmax})
-            grad = run.walk_back(x, None, (slopes, w), (), up.expand(x.shape[:2]))
-        return grad, None, None, None, None, None, None
-
-
-def _walk(
-    x: Tensor,
-    t: Tensor,
-    w: Tensor | None,
-    softmax: bool,
-    batch: bool,
-    absent: bool,
-    learns: bool,
-) -> tuple[Tensor, Tensor | None]:
-    samples, classes = x.shape[:2]
-    dtype = widen(x[:0]).dtype
-    pools = 1 if batch else samples
-    values = torch.zeros(pools, classes, dtype=dtype, device=x.device)
-    slopes = torch.empty(x.shape, dtype=dtype, device=x.device) if learns else None
-    norms = _norms(x, w) if softmax else None
-    for i in range(pools):
-        some = slice(None) if batch else slice(i, i + 1)
-        for c in range(classes):
-            z = widen(x[some, c])
-            h = (t[some] == c if t.ndim == 2 else t[some, c] != 0).to(dtype)
-            v = None if w is None else w[some, c if w.shape[1] > 1 else 0]
-            if v is not None:
-                z, h = z.masked_fill(v == 0, 0.0), h.masked_fill(v == 0, 0.0)
-            if norms is not None:
-                top, share = norms
-                e = exp_(z - top[some]).mul_(share[some]).sub_(h).abs_()
-            else:
-                e = _errors(z, h, softmax=False)
-            lists = [a.reshape(-1) for a in (e, h, *(() if v is None else (v,)))]
-            if not absent and h.device.type == "cpu" and not bool(h.any()):
-                slope = torch.zeros((), dtype=dtype)
-            else:
-                values[i, c], slope = _sum_of_list(*lists, learns=learns)
-            if slopes is not None:
-                slopes[some, c] = slope.expand(h.numel()).view_as(h)
-    return values[0] if batch else values, slopes
-
-
-def _sum_of_list(
-    e: Tensor, h: Tensor, w: Tensor | None = None, *, learns: bool
-) -> tuple[Tensor, Tensor]:
-    """The loss of one list of pixels, and its slope by what was predicted for each."""
-    wide = _widest(e)
-    total = (h if w is None else h * w).sum(dtype=wide).unsqueeze(0)
-    kind = h.to(torch.bool)  # small: its gathers stay in the cache
-    slope = torch.empty_like(e) if learns else e
-    errors, order = _falling(e)
-    value, hit, false = torch.zeros(3, 1, dtype=wide, device=e.device).unbind(0)
-    for near, at in zip(errors.split(_CHUNK), order.split(_CHUNK), strict=True):
-        mine = kind.gather(0, at).to(e.dtype)
-        by = torch.ones_like(mine) if w is None else w.gather(0, at)
-        steps, hit, false = _steps(mine, by, total, hit, false)
-        value = value + (steps * near).sum()
-        if learns:
-            steps = steps.to(e.dtype).mul_(near > 0)  # where nothing is wrong nothing is pulled
-            slope.scatter_(0, at, steps.mul_(1 - 2 * mine))
-    return value[0], slope
-
-
-def _norms(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The largest logit of each pixel, and 1 over the sum of ``exp(z - top)``: ``(N, S)``."""
-    work = Work(x.device)
-    top, share = (
-        torch.empty(x.shape[::2], dtype=widen(x[:0]).dtype, device=x.device) for _ in "ts"
-    )
-    for block in _blocks(x, 2**19):
-        z = widen(block.of(x))
-        if w is not None:
-            z = z.masked_fill(block.of(w) == 0, 0.0)
-        here = z.amax(1, keepdim=True)
-        block.of(top).copy_(here.squeeze(1))
-        block.of(share).copy_(exp_(torch.sub(z, here, out=work("p", z))).sum(1).reciprocal_())
-    return top, share
-
-
-def _along(x: Tensor, slopes: Tensor, w: Tensor | None, *, softmax: bool) -> Tensor:
-    """What the slopes are the gradient of."""
-    x = x if w is None else x.masked_fill(w == 0, 0.0)
-    return ((torch.softmax(x, 1) if softmax else x) * slopes).sum(2)
-
-
-def _along_backward(
-    out: Tensor,
-    x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
-    slopes: Tensor,
-    w: Tensor | None,
-    *,
-    softmax: bool,
-) -> None:
-    torch.mul(slopes, up.unsqueeze(2).to(x.dtype), out=out)
-    if not softmax:
-        return
-    if w is not None:
-        x = x.masked_fill(w == 0, 0.0)
-    p = exp_(torch.sub(x, x.amax(1, keepdim=True), out=work("p", x)))
-    p.mul_(p.sum(1, keepdim=True).reciprocal_())
-    mean = torch.mul(p, out, out=work("q", x)).sum(1, keepdim=True)
-    out.sub_(mean).mul_(p)
-
-
-_SLOPES = Formula(_along, backward=_along_backward)
+def _listed(a: Tensor, batch: bool) -> Tensor:
+    """The pixels that are sorted together, on the last axis."""
+    return a.transpose(0, 1).flatten(1) if batch else a

@@ -1,17 +1,19 @@
-"""How far soft predictions overlap their targets: sums for each sample and class, in one walk.
+"""How far soft predictions miss their targets: sums for each sample and class, in one walk.
 
-    common = sum of w * min(p, t)      prediction = sum of w * p      truth = sum of w * t
+    truth = sum of w * t      false = sum of w * relu(p - t)      missed = sum of w * relu(t - p)
 
-over the pixels, with p a softmax or a sigmoid, t in [0, 1] and pixel weights w. For hard targets
-``min(p, t)`` is the product ``p t``; for soft ones it is the only one of the two that is largest
-at p = t (Wang et al. 2023, arXiv:2302.05666, eq. 10, in a form that does not cancel).
+over the pixels, with p a softmax or a sigmoid, t in [0, 1] and pixel weights w. What both have in
+common is ``truth - missed = sum of w * min(p, t)``. For hard targets that is the product ``p t``;
+for soft ones it is the only one of the two that is largest at p = t (Wang et al. 2023,
+arXiv:2302.05666, eq. 10). The errors are summed, and not the overlap, so that nothing is a
+difference of two nearly equal numbers however confident the pixels are. One more sum may come from
+the same walk:
 
-With ``gamma`` a fourth sum, of what each pixel costs by itself, comes from the same walk:
+    common = sum of w * min(p, t)                  exact however little it is, for a logarithm
+    cost   = sum of w * (1 - q)**gamma * -log q    q: probability of the right answer
 
-    cost = sum of w * (1 - q)**gamma * -log q      q: probability of the right answer
-
-which is cross-entropy (of soft targets too) at gamma 0, and focal above. A softmax counts it at the
-class that is right, a sigmoid at its own.
+The cost is cross-entropy (of soft targets too) at gamma 0, and focal above. A softmax counts it at
+the class that is right, a sigmoid at its own.
 
 Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices or ``(N, C, S)``; weights ``(N, S)`` or
 ``(N, C, S)``, where 0 removes the pixel. Sums ``(N, C, 3)``, or ``(N, C, 4)``.
@@ -19,225 +21,232 @@ Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices or ``(N, C, S)``; we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import focal, nll, softplus, softplus_into
-from aptt.core.softmax import margin, on_class_axis, shifted
-from aptt.core.streaming import Formula, Work, evaluate, exp_
+from aptt.core.chances import apart, of_sigmoid, of_softmax
+from aptt.core.engine import evaluate
+from aptt.core.formula import Formula, Kept
+from aptt.core.logistic import nll, power, sign, softplus
+from aptt.core.marks import (
+    Pixels,
+    by_class,
+    cleared,
+    in_memory,
+    mark,
+    measure,
+    of_class,
+    pull,
+    removes,
+    weighed,
+    widest,
+)
+from aptt.core.ordinary import is_readable
+from aptt.core.softmax import Against
 
 __all__ = ["overlap_sums"]
 
 
+class _Ask(NamedTuple):
+    softmax: bool
+    gamma: float | None
+    common: bool
+    removes: bool
+    """Whether something may be infinite or NaN where a weight is 0."""
+    dtype: torch.dtype
+    """Of the sums: the widest float that the device has."""
+
+
 def overlap_sums(
-    x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None = None
-) -> Tensor:
-    """The sums, streamed; differentiable in ``x``. Above 0, ``gamma`` wants hard targets."""
-    formula = _DENSE if t.ndim == x.ndim else _INDEXED
-    return evaluate(formula, x, t, w, gather="samples", softmax=softmax, gamma=gamma)
-
-
-def _removed(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Logits that are finite wherever the weight is 0, and the weights against them."""
-    if w is not None:
-        w = w if w.ndim == x.ndim else w.unsqueeze(1)
-        x = x.masked_fill(w == 0, 0.0)
-    return x, w
-
-
-def _indexed(
-    x: Tensor, y: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None
-) -> Tensor:
-    x, w = _removed(x, w)
-    classes = on_class_axis(torch.arange(x.shape[1], device=x.device), x)
-    t = (classes == y.unsqueeze(1)).to(x.dtype)
-    cost = None if gamma is None else t * focal(margin(x, y), gamma).unsqueeze(1)
-    return _summed(torch.softmax(x, 1), t, w, cost)
-
-
-def _dense(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None) -> Tensor:
-    x, w = _removed(x, w)
-    t = t.to(x.dtype)
-    if w is not None:
-        t = t.masked_fill(w == 0, 0.0)
-    cost = None
-    if gamma is not None and softmax:
-        cost = t * torch.where(t > 0, -torch.log_softmax(x, 1), 0.0)
-    elif gamma:
-        cost = focal((2 * t - 1) * x, gamma)
-    elif gamma is not None:
-        cost = nll(x, t)
-    return _summed(torch.softmax(x, 1) if softmax else torch.sigmoid(x), t, w, cost)
-
-
-def _summed(p: Tensor, t: Tensor, w: Tensor | None, cost: Tensor | None) -> Tensor:
-    parts = (torch.minimum(p, t), p, t.expand_as(p), *(() if cost is None else (cost,)))
-    sums = torch.stack(parts, dim=-1)
-    return (sums if w is None else sums * w.unsqueeze(-1)).sum(2)
-
-
-def _lift(miss: Tensor, cost: Tensor, gamma: float) -> Tensor:
-    """Minus d cost / d margin over ``miss``, which is 1 - q."""
-    if gamma == 0:
-        return torch.ones_like(miss)
-    tiny = torch.finfo(miss.dtype).tiny
-    return miss**gamma * (1 + gamma * (1 - miss) * (cost / miss.clamp_min(tiny)))
-
-
-# By hand. A mask is looked at only where that costs no host sync.
-
-
-def _cleared(x: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    if w is not None and x.device.type == "cpu" and bool(w.all()):
-        return x, w if w.ndim == x.ndim else w.unsqueeze(1)
-    return _removed(x, w)
-
-
-def _indexed_forward(
-    x: Tensor, work: Work, y: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    # not torch.softmax, which first copies a block whose classes are apart
-    x, w = _cleared(x, w)
-    top, mine, rest = shifted(x, y, work)
-    share = (rest + mine).reciprocal_()
-    others = work("e", x).mul_(share if w is None else share * w)  # all but the right class
-    right = mine * share
-    wide = torch.float32 if x.device.type == "mps" else torch.float64  # scatter adds one by one
-    columns = 3 if gamma is None else 4
-    sums = torch.zeros(columns, *x.shape[:2], dtype=wide, device=x.device)
-    parts = {0: right, 2: torch.ones_like(share)}
-    kept: tuple[Tensor, ...] = (top, share)
-    if gamma is not None:
-        miss = rest * share
-        cost = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
-        parts[3] = cost * miss**gamma if gamma else cost
-        kept = (top, share, miss)
-    for column, part in parts.items():
-        part = part if w is None else part * w
-        sums[column].scatter_add_(1, y, part.squeeze(1).to(wide))
-    sums[1] = others.sum(2) + sums[0]
-    return sums.movedim(0, -1), kept
-
-
-def _indexed_backward(
-    out: Tensor,
     x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
-    y: Tensor,
-    w: Tensor | None,
-    *,
-    softmax: bool,
-    gamma: float | None,
-) -> None:
-    # d / d z[c] = w p[c] (q[c] - sum of p q), q[c] = by_prediction[c] + [c = y] by_common[c];
-    # the cost adds w by_cost[y] p[c] lift where c is not y, and takes w by_cost[y] miss lift at y
-    x, w = _cleared(x, w)
-    top, share, *more = kept
-    p = exp_(torch.sub(x, top, out=work("e", x))).mul_(share)
-    by_common, by_prediction = up[..., 0].to(x.dtype), up[..., 1:2].to(x.dtype)
-    at = y.unsqueeze(1)
-    mine = p.gather(1, at)
-    extra = mine * by_common.gather(1, y).unsqueeze(1)
-    mean = torch.bmm(by_prediction.transpose(1, 2), p).add_(extra)
-    if w is not None:
-        p.mul_(w)
-    if gamma is None:
-        torch.sub(by_prediction, mean, out=out).mul_(p)
-        out.scatter_add_(1, at, extra if w is None else extra * w)
-        return
-    (miss,) = more
-    lift = up[..., 3].to(x.dtype).gather(1, y).unsqueeze(1)
-    if gamma:
-        cost = (top - x.gather(1, at)) - share.log()
-        lift = lift * _lift(miss, torch.where(miss < 0.5, -torch.log1p(-miss), cost), gamma)
-    right = mine * (by_prediction.squeeze(2).gather(1, y).unsqueeze(1) - mean) + extra
-    right -= lift * miss
-    torch.sub(by_prediction, mean.sub_(lift), out=out).mul_(p)
-    out.scatter_(1, at, right if w is None else right * w)
-
-
-def _dense_forward(
-    x: Tensor, work: Work, t: Tensor, w: Tensor | None, *, softmax: bool, gamma: float | None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    x, w = _cleared(x, w)
-    t = _known(t, w, work, x)
-    p = torch.softmax(x, 1, out=work("p", x)) if softmax else torch.sigmoid(x, out=work("p", x))
-    parts = [torch.minimum(p, t, out=work("both", x)), p, t]
-    if gamma is not None:
-        parts.append(_dense_cost(x, t, work, softmax=softmax, gamma=gamma))
-    return torch.stack([_total(part, w) for part in parts], dim=-1), ()
-
-
-def _total(part: Tensor, w: Tensor | None) -> Tensor:
-    return (part if w is None else part * w).sum(2)
-
-
-def _dense_cost(x: Tensor, t: Tensor, work: Work, *, softmax: bool, gamma: float) -> Tensor:
-    cost = work("cost", x)
-    if softmax:
-        top = x.amax(1, keepdim=True)
-        total = exp_(torch.sub(x, top, out=cost)).sum(1, keepdim=True)
-        gap = torch.sub(top + total.log(), x, out=cost)
-        return gap.masked_fill_(t == 0, 0.0).mul_(t)  # a masked class has an infinite gap
-    if gamma:
-        m = torch.mul(t, 2).sub_(1).mul_(x)
-        cost = softplus_into(cost, -m)
-        return cost.mul_(m.neg_().sigmoid_().pow_(gamma))
-    # softplus(-|x|), and |x| as far as its sign is wrong: no difference of large numbers
-    softplus_into(cost, x.abs().neg_())
-    above = x.relu().masked_fill_(t == 1, 0.0)  # infinite logits: not 0 times infinity
-    below = (-x).relu_().masked_fill_(t == 0, 0.0)
-    return cost.add_(above.addcmul_(above, t, value=-1)).add_(below.mul_(t))
-
-
-def _dense_backward(
-    out: Tensor,
-    x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
     t: Tensor,
     w: Tensor | None,
     *,
     softmax: bool,
-    gamma: float | None,
-) -> None:
-    x, w = _cleared(x, w)
-    t = _known(t, w, work, x)
-    p = torch.softmax(x, 1, out=work("p", x)) if softmax else torch.sigmoid(x, out=work("p", x))
-    below = torch.sub(t, p, out=work("both", x)).sign_().add_(1)
-    q = below.mul_(up[..., :1].to(x.dtype) / 2).add_(up[..., 1:2].to(x.dtype))
-    if softmax:
-        torch.mul(p, q, out=out)
-        out.addcmul_(p, out.sum(1, keepdim=True), value=-1)
+    gamma: float | None = None,
+    common: bool = False,
+) -> Tensor:
+    """Truth, false, missed, and then common or cost if it is asked for; differentiable in ``x``.
+
+    Above 0, ``gamma`` wants hard targets.
+    """
+    if t.ndim < x.ndim:
+        formula = _INDICES
+    elif softmax or not (gamma or _is_hard(t)):
+        formula = _SHARES
     else:
-        torch.addcmul(p, p, p, value=-1, out=out).mul_(q)
-    if gamma is not None:
-        by_cost = up[..., 3:].to(x.dtype)
-        if softmax:
-            asked = torch.mul(t, by_cost, out=q)
-            out.addcmul_(p, asked.sum(1, keepdim=True)).sub_(asked)
-        elif gamma:
-            sign = torch.mul(t, 2, out=q).sub_(1)
-            miss = torch.sigmoid(-sign * x)
-            out.sub_(sign.mul_(miss).mul_(_lift(miss, softplus(-(2 * t - 1) * x), gamma)) * by_cost)
-        else:
-            out.addcmul_(p.sub_(p * t).sub_(torch.sigmoid(-x).mul_(t)), by_cost)
-    if w is not None:
-        out.mul_(w)
+        formula = _LABELS
+    if w is not None and w.ndim < x.ndim:
+        w = w.unsqueeze(1)
+    ask = _Ask(softmax, gamma, common, removes(x, t, w), widest(x))
+    return evaluate(formula, x, t, w, gather="samples", ask=ask)
 
 
-def _known(t: Tensor, w: Tensor | None, work: Work, x: Tensor) -> Tensor:
-    """The target in the dtype of the computation, finite wherever the weight is 0."""
-    t = t if t.dtype == x.dtype else work("t", x).copy_(t)
-    if w is None or (t.device.type == "cpu" and bool(t.isfinite().all())):
-        return t
-    return t.masked_fill(w == 0, 0.0)
+def _is_hard(t: Tensor) -> bool:
+    """Whether a target from 0 to 1 is 0 or 1, as far as looking costs no host sync."""
+    if not t.is_floating_point():
+        return True
+    parts = t.reshape(-1).split(2**17) if is_readable(t) else ()  # that stay in the cache
+    return bool(parts) and all(bool((part - part * part).sum() == 0) for part in parts)
 
 
-_INDEXED = Formula(_indexed, _indexed_forward, _indexed_backward, block=2**20)
-_DENSE = Formula(_dense, _dense_forward, _dense_backward, block=2**20)
+# ------------------------------------------------------------------- class indices, of a softmax
+
+
+def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
+    """The sums, and what the gradient needs: three numbers a pixel, or four."""
+    at = mark(y, w, x)
+    x = cleared(x, w, at) if ask.removes else x
+    pixels, others = measure(x, at)
+    share = pixels.share
+    miss = pixels.rest * share
+    kept, each = [*pixels], [weighed(share, w), weighed(miss, w)]
+    if ask.common:
+        each.append(weighed(pixels.mine * share, w))
+    if ask.gamma is not None:
+        cost = Against.of(pixels.top, pixels.rest, of_class(x, at)).nll
+        each.append(weighed(_faded(cost, miss, ask.gamma), w))
+        kept.append(cost)
+    share, *each = in_memory(*each)
+    sums = [by_class(w, at, x, ask.dtype), (others * share).sum(2).to(ask.dtype)]
+    sums += [by_class(values, at, x, ask.dtype) for values in each]
+    return (torch.stack(sums, -1), *kept)
+
+
+def _indices_result(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
+    return kept[0]
+
+
+def _indices_step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
+) -> tuple[None, Tensor]:
+    at = mark(y, w, x)
+    x = cleared(x, w, at) if ask.removes else x
+    pixels, (false, missed, cost) = Pixels(*kept[1:4]), _prices(up, x, ask)
+    missed, lift = of_class(missed.expand_as(x), at), None
+    if ask.gamma is not None:
+        lift = of_class(cost.expand_as(x), at)
+        lift = lift * _lift(pixels.rest * pixels.share, kept[4], ask.gamma) if ask.gamma else lift
+    return None, pull(x, at, pixels, w, false=false, missed=missed, lift=lift)
+
+
+_INDICES = Formula(_indices_result, _indices_step, _indices_stats, block=2**19)
+
+
+# ----------------------------------------------------------------- labels of 0 and 1, of a sigmoid
+
+
+def _labels_result(x: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
+    x, t = _dense(x, t, w, ask)
+    wrong = sign(t) * x
+    miss = torch.sigmoid(wrong)
+    missed = t * miss
+    sums = [t, miss - missed, missed]
+    if ask.common:
+        sums.append(t * torch.sigmoid(-wrong))
+    if ask.gamma is not None:
+        sums.append(_faded(softplus(wrong), miss, ask.gamma))
+    return _totals(sums, w, ask)
+
+
+def _labels_step(
+    x: Tensor, up: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, ask: _Ask
+) -> tuple[None, Tensor]:
+    # d p / d x = p (1 - p), by the smaller of the two. The cost adds lift (1 - q), the way it errs.
+    x, t = _dense(x, t, w, ask)
+    by_false, by_missed, by_cost = _prices(up, x, ask)
+    less = torch.sigmoid(x.abs().neg_())
+    dx = (t * -(by_false + by_missed)).add_(by_false)
+    dx = dx.mul_(torch.addcmul(less, less, less, value=-1))
+    if ask.gamma is not None:
+        way = sign(t)
+        wrong = way * x
+        miss = torch.sigmoid(wrong)
+        lift = _lift(miss, softplus(wrong), ask.gamma) * by_cost if ask.gamma else by_cost
+        dx = dx.addcmul_(way.mul_(miss), lift)
+    return None, weighed(dx, w)
+
+
+_LABELS = Formula(_labels_result, _labels_step)
+
+
+# ------------------------------------------------------------- soft targets, of either of the two
+
+
+def _shares_result(x: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
+    x, t = _dense(x, t, w, ask)
+    p = of_softmax(x, nll=ask.gamma is not None) if ask.softmax else of_sigmoid(x)
+    error = torch.lerp(p.yes, -p.no, t)  # p - t
+    sums = [t, torch.relu(error), torch.relu(-error)]
+    if ask.common:
+        sums.append(torch.where(error < 0, p.yes, t))
+    if ask.gamma is not None:
+        sums.append(nll(x, t) if p.nll is None else t * torch.where(t > 0, p.nll, 0.0))
+    return _totals(sums, w, ask)
+
+
+def _shares_step(
+    x: Tensor, up: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, ask: _Ask
+) -> tuple[None, Tensor]:
+    # The price u of p[c] is that of false where p > t, minus that of missed where p < t.
+    # Through a sigmoid, d loss / d x = u p (1 - p), and the cost adds p - t. Through a softmax,
+    # d loss / d z[c] = p[c] (u[c] (1 - p[c]) - sum of p u over the others), and the cost adds
+    # p[c] (sum of t over the others) - t[c] (1 - p[c]).
+    x, t = _dense(x, t, w, ask)
+    by_false, by_missed, by_cost = _prices(up, x, ask)
+    yes, no, high, _ = of_softmax(x) if ask.softmax else of_sigmoid(x)
+    error = torch.lerp(yes, -no, t)
+    side = error.sign()
+    u = (side * ((by_false + by_missed) / 2)).add_((by_false - by_missed) / 2)
+    dx = u.mul_(side.abs_()).mul_(yes)
+    if high is None:
+        dx = dx.mul_(no)
+        if ask.gamma is not None:
+            dx = dx.addcmul_(error, by_cost)
+    else:
+        below, above = apart(dx, high)
+        others = below + (above - dx)
+        dx = dx.mul_(no).addcmul_(yes, others, value=-1)
+        if ask.gamma is not None:
+            asked = t * by_cost
+            others = asked.sum(1, keepdim=True) - asked
+            dx = dx.addcmul_(yes, others).addcmul_(asked, no, value=-1)
+    return None, weighed(dx, w)
+
+
+_SHARES = Formula(_shares_result, _shares_step)
+
+
+# -------------------------------------------------------------------------------- what they share
+
+
+def _dense(x: Tensor, t: Tensor, w: Tensor | None, ask: _Ask) -> tuple[Tensor, Tensor]:
+    """Logits and target in one dtype, finite where the weight is 0."""
+    t = t.to(x.dtype)
+    return (cleared(x, w), cleared(t, w)) if ask.removes else (x, t)
+
+
+def _totals(values: list[Tensor], w: Tensor | None, ask: _Ask) -> Tensor:
+    """Each of them summed over the pixels."""
+    return torch.stack([weighed(each, w).sum(2) for each in values], -1).to(ask.dtype)
+
+
+def _prices(up: Tensor, x: Tensor, ask: _Ask) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of what is false, of what is missed, and of the cost: ``(N, C, 1)`` each."""
+    _, false, missed, *more = up.to(x.dtype).unsqueeze(2).unbind(-1)
+    if ask.common:  # which grows as that which is missed falls
+        missed = missed - more[0]
+    return false, missed, more[0] if more else missed
+
+
+def _faded(nll: Tensor, miss: Tensor, gamma: float) -> Tensor:
+    """The cost of each pixel; ``miss`` is 1 - q."""
+    return power(miss, gamma) * nll if gamma else nll
+
+
+def _lift(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
+    """Minus its slope by the log-odds of q, over ``miss``; 1 at gamma 0."""
+    tiny = torch.finfo(miss.dtype).tiny
+    return power(miss, gamma) * (1 + gamma * (1 - miss) * (nll / miss.clamp(min=tiny)))

@@ -21,9 +21,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.streaming import Formula, evaluate, widen
+from aptt.core.engine import divided, evaluate
+from aptt.core.formula import Formula, widen
 
 __all__ = [
+    "Count",
     "Normalizer",
     "Reduction",
     "begin",
@@ -37,13 +39,15 @@ __all__ = [
 
 Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
+Count = Tensor | float
+"""How much a mean divides by: a number where it is known without looking at values."""
 
 
 def reduce(
     formula: Formula,
     x: Tensor,
     *sides: Tensor | None,
-    count: Callable[[], Tensor],
+    count: Callable[[], Count],
     reduction: Reduction,
     term: str,
     weight: Tensor | None = None,
@@ -58,11 +62,12 @@ def reduce(
         raise TypeError(f"weight: got {weight.dtype}, wanted real numbers or bool")
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
-    counted = begin(reduction, count(), term) if callable(reduction) else None
-    total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
     if callable(reduction):
+        counted = begin(reduction, on_device(count(), x), term)
+        total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
         return reduction(total, counted, term=term)
-    return total if reduction == "sum" else normalize(total, count(), reduction, term=term)
+    over = count() if reduction == "mean" else None
+    return evaluate(formula, x, *sides, gather="total", weight=weight, over=over, **options)
 
 
 def begin(reduction: Normalizer, count: Tensor, term: str) -> Any:
@@ -75,27 +80,31 @@ def begin(reduction: Normalizer, count: Tensor, term: str) -> Any:
     return count if ahead is None else ahead(count, term=term)
 
 
-def count_of(values: Tensor, weight: Tensor | None) -> Tensor:
+def on_device(count: Count, like: Tensor) -> Tensor:
+    """A count as a tensor on the device of ``like``, which takes no copy from the host."""
+    if isinstance(count, Tensor):
+        return count
+    return torch.full((), count, device=like.device)
+
+
+def count_of(values: Tensor, weight: Tensor | None) -> Count:
     """How much counts: the sum of the weights, or as many as there are ``values``."""
-    if weight is None:
-        return torch.tensor(values.numel(), device=values.device)
-    return widen(weight).sum()
+    return values.numel() if weight is None else widen(weight).sum()
 
 
-def count_positives(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+def count_positives(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Count:
     """How many ``values`` have a weight above 0; at least 1 where the mean divides by it."""
-    count = count_of(values, None if weight is None else weight > 0)
+    if weight is None:
+        return max(values.numel(), 1) if reduction == "mean" else values.numel()
+    count = (weight > 0).sum()
     return count.clamp(min=1) if reduction == "mean" else count
 
 
-def normalize(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:
+def normalize(total: Tensor, count: Count, reduction: Reduction, *, term: str) -> Tensor:
     """``total`` over ``count``, as ``reduction`` says; the mean of nothing is 0, on the graph."""
     if callable(reduction):
-        return reduction(total, count, term=term)
-    if reduction == "sum":
-        return total
-    nothing = count == 0
-    return torch.where(nothing, 0.0, total / torch.where(nothing, 1, count).to(total.dtype))
+        return reduction(total, on_device(count, total), term=term)
+    return total if reduction == "sum" else divided(total, count)
 
 
 def named(reduction: Reduction, name: str) -> Reduction:

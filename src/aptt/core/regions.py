@@ -8,22 +8,21 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.overlap import overlap_sums
-from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_binary,
     check_choice,
     check_classes,
     check_floating,
     check_number,
     check_range,
-    check_shapes,
-    check_vector,
     check_weights,
     kept,
-    without_axis,
 )
-from aptt.core.streaming import streams, widen
+from aptt.core.formula import widen
+from aptt.core.ordinary import is_readable
+from aptt.core.overlap import overlap_sums
+from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.shapes import check_shapes, check_vector, without_axis
 
 __all__ = [
     "Absent",
@@ -62,9 +61,11 @@ class RegionOptions(NamedTuple):
 class Regions(NamedTuple):
     """Sums over the pixels of each pool, ``(C,)`` or ``(N, C)``; and what goes with them."""
 
-    common: Tensor
-    prediction: Tensor
     truth: Tensor
+    false: Tensor
+    missed: Tensor
+    common: Tensor
+    """What is right; exact in its last digits only where a logarithm is to be taken."""
     pixels: Tensor
     weight: Tensor | None
     """The weight of each class, as given."""
@@ -73,44 +74,51 @@ class Regions(NamedTuple):
 
     def misses(self, alpha: float, beta: float) -> Tensor:
         """False positives and false negatives, each at its price."""
-        return alpha * (self.prediction - self.common) + beta * (self.truth - self.common)
+        return self.false * alpha + self.missed * beta
 
     def mean_probability(self) -> Tensor:
         """How much of the pool each class is predicted on."""
-        return self.prediction / torch.where(self.pixels > 0, self.pixels, 1)
+        return (self.common + self.false) / torch.where(self.pixels > 0, self.pixels, 1)
 
 
-def shares(truth: Tensor, weight: Tensor | None, *, background: bool) -> Tensor:
-    """The weight of each class among regions: 0 for a background that is left out."""
-    by = torch.ones_like(truth) if weight is None else weight.to(truth.dtype).expand_as(truth)
+def shares(counted: Tensor, weight: Tensor | None, *, background: bool) -> Tensor:
+    """The weight of each class that counts: 0 for a background that is left out."""
+    share = counted if weight is None else counted * weight
     if background:
-        return by
-    return torch.where(torch.arange(by.shape[-1], device=by.device) == 0, 0, by)
+        return share
+    return torch.where(torch.arange(share.shape[-1], device=share.device) == 0, 0, share)
 
 
 def measured(
-    logits: Tensor, target: Tensor, o: RegionOptions, *, gamma: float | None = None
+    logits: Tensor,
+    target: Tensor,
+    o: RegionOptions,
+    *,
+    gamma: float | None = None,
+    log: bool = False,
 ) -> tuple[Regions, Tensor, Tensor]:
     """The pooled sums; and, in each sample and class, what pixels cost and how much counts there.
 
     Without ``gamma`` (see :mod:`aptt.core.overlap`) there is no cost, and the count stands in.
+    ``log`` is whether a logarithm is to be taken of what is right.
     """
     x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index, hard=bool(gamma))
     weight = None if o.weight is None else check_vector("weight", o.weight, x)
     softmax = o.mode == "multiclass"
-    sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma)
-    sums = sums if sums.device.type == "mps" else sums.double()
+    sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
     sizes = pixels(x, w).to(sums.dtype)
-    count = sums[..., 2] if softmax else sizes
+    count = sums[..., 0] if softmax else sizes
     cost = count if gamma is None else sums[..., 3]
-    pooled = torch.cat((sums[..., :3], sizes.unsqueeze(-1)), dim=-1)
-    if o.pool != "sample":
-        pooled = pooled.sum(0)
-        if callable(o.pool):
-            pooled = o.pool(pooled)
-    common, prediction, truth, size = pooled.unbind(-1)
+    pooled = sums if gamma is None else sums[..., :3]
+    if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
+        pooled = o.pool(torch.cat((pooled, sizes.unsqueeze(-1)), dim=-1).sum(0))
+        pooled, sizes = pooled[..., :-1], pooled[..., -1]
+    elif o.pool == "batch":
+        pooled, sizes = pooled.sum(0), sizes.sum(0)
+    truth, false, missed, *common = pooled.unbind(-1)
+    right = common[0] if common else truth - missed
     dtype = widen(x[:0]).dtype
-    return Regions(common, prediction, truth, size, weight, dtype), cost, count
+    return Regions(truth, false, missed, right, sizes, weight, dtype), cost, count
 
 
 def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> Tensor:
@@ -118,10 +126,10 @@ def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> T
     present = regions.truth > 0
     if o.absent == "penalize":
         loss = torch.where(present, loss, regions.mean_probability())
-    elif o.absent != "smooth":
+    elif o.absent == "zero":
         loss = torch.where(present, loss, 0)
     counted = present if o.absent == "skip" else regions.pixels > 0
-    share = counted * shares(regions.truth, regions.weight, background=o.background)
+    share = shares(counted.to(loss.dtype), regions.weight, background=o.background)
     return reduced(loss, share, regions.dtype, o.reduction, term=term)
 
 
@@ -178,8 +186,8 @@ def aligned(
     keep = None
     if indexed:
         ignored = -100 if ignore_index is None else ignore_index
-        check_classes(t, x.shape[1], ignored)
-        keep = kept(t, ignored)
+        if not check_classes(t, x.shape[1], ignored):
+            keep = kept(t, ignored)
     elif ignore_index is not None:
         if mode == "multiclass":
             raise ValueError(
@@ -188,7 +196,7 @@ def aligned(
             )
         keep = kept(t, ignore_index)
     if keep is not None:
-        if streams(x, ()) and keep.device.type == "cpu" and bool(keep.all()):
+        if is_readable(keep) and bool(keep.all()):
             keep = None  # looking costs less than a copy of the target and a mask
         else:
             t = torch.where(keep, t, 0)

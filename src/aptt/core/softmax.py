@@ -1,47 +1,111 @@
-"""The softmax seen from the right class: its log-odds against all the others together.
+"""The softmax seen from the right class: what speaks against it, and how much.
 
-    margin = z[y] - logsumexp of the other logits
-    nll    = softplus(-margin),    1 - p[y] = sigmoid(-margin)
+    top    the largest logit of the other classes      rest   the sum of exp(z - top) over them
+    gap    top - z[y]                                  lift   exp(gap)
 
-Formed so, both are exact however confident the row is: 1 - p[y] is never a difference of two
-numbers near 1. The class axis is axis 1, as in :mod:`aptt.core.streaming`.
+    odds = rest * lift = (1 - p[y]) / p[y]      nll  = log(1 + odds)
+    miss = 1 - p[y] = odds / (1 + odds)         p[c] = exp(z[c] - top) * lift / (1 + odds),  c != y
+
+Formed so, all of them are exact however confident the row is, and at any logit: nothing is a
+difference of two numbers that are nearly equal. The class axis is axis 1, and is kept.
 """
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from aptt.core.streaming import Work, exp_
+__all__ = [
+    "Against",
+    "against",
+    "exp_of_gaps",
+    "of_class",
+    "on_class_axis",
+    "put_class_",
+    "with_class",
+]
 
-__all__ = ["margin", "on_class_axis", "shifted", "softmax_gradient_"]
+_FAR = 40.0  # a lift of exp(40) leaves nothing of p[y], to float64's last digit
 
 
-def margin(z: Tensor, y: Tensor) -> Tensor:
-    """The margin of class ``y`` in each row; differentiable."""
-    limits = torch.finfo(z.dtype)
+class Against(NamedTuple):
+    """What speaks against the right class, one number a row each."""
+
+    top: Tensor
+    rest: Tensor
+    gap: Tensor
+    lift: Tensor
+    """``exp(gap)``, at most ``exp(40)``."""
+
+    @classmethod
+    def of(cls, top: Tensor, rest: Tensor, mine: Tensor) -> Against:
+        """From the logit of class y."""
+        gap = top - mine
+        return cls(top, rest, gap, gap.clamp(max=_FAR).exp())
+
+    @property
+    def odds(self) -> Tensor:
+        """``(1 - p[y]) / p[y]``, at most ``rest * exp(40)``."""
+        return self.rest * self.lift
+
+    @property
+    def nll(self) -> Tensor:
+        """``-log p[y]``; infinite where class y is masked by -inf."""
+        return self.odds.log1p() + torch.relu(self.gap - _FAR)
+
+    @property
+    def share(self) -> Tensor:
+        """What ``exp(z[c] - top)`` is multiplied by to make it ``p[c]``, c another class than y."""
+        return self.lift / (1 + self.odds)
+
+    @property
+    def miss(self) -> Tensor:
+        """``1 - p[y]``."""
+        return self.rest * self.share
+
+
+def against(z: Tensor, y: Tensor) -> Against:
+    """The statistics of each row; differentiable."""
+    others = with_class(z, y, -torch.inf)
+    top = others.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
+    return Against.of(top, exp_of_gaps(others - top).sum(1, keepdim=True), of_class(z, y))
+
+
+def exp_of_gaps(gap: Tensor) -> Tensor:
+    """``exp(gap)`` of gaps to a largest logit.
+
+    By ``exp2``: as fast where results underflow, where ``exp`` on a CPU takes 60 times as long. The
+    rounding of ``gap / log(2)`` is relative to the gap, and shows only in numbers that are small
+    beside the largest.
+    """
+    return gap.mul(1 / math.log(2)).exp2_()
+
+
+def of_class(z: Tensor, y: Tensor) -> Tensor:
+    """The number at class y of each row."""
+    return z.gather(1, y.unsqueeze(1))
+
+
+def with_class(z: Tensor, y: Tensor, value: Tensor | float) -> Tensor:
+    """A copy of ``z`` with ``value`` at class y of each row."""
+    if torch.compiler.is_compiling():  # which fuses a choice, and not a scatter
+        return _chosen(z, y, value)
+    return z.scatter(1, y.unsqueeze(1), value)
+
+
+def put_class_(z: Tensor, y: Tensor, value: Tensor) -> Tensor:
+    """:func:`with_class` over the memory of ``z``."""
+    if torch.compiler.is_compiling():
+        return _chosen(z, y, value)
+    return z.scatter_(1, y.unsqueeze(1), value)
+
+
+def _chosen(z: Tensor, y: Tensor, value: Tensor | float) -> Tensor:
     classes = on_class_axis(torch.arange(z.shape[1], device=z.device), z)
-    others = z.masked_fill(classes == y.unsqueeze(1), -torch.inf)
-    top = others.detach().amax(1).clamp_min(limits.min)
-    rest = (others - top.unsqueeze(1)).exp().sum(1).clamp_min(limits.tiny)
-    return (z.gather(1, y.unsqueeze(1)).squeeze(1) - top) - rest.log()
-
-
-def shifted(z: Tensor, y: Tensor, work: Work) -> tuple[Tensor, Tensor, Tensor]:
-    """By hand, per row: the largest logit ``top``, ``exp(z - top)`` of ``y`` and of the rest."""
-    top, at = z.amax(1, keepdim=True), y.unsqueeze(1)
-    e = exp_(torch.sub(z, top, out=work("e", z)))
-    mine = e.gather(1, at)
-    rest = e.scatter_(1, at, 0.0).sum(1, keepdim=True)
-    return top, mine, rest
-
-
-def softmax_gradient_(
-    out: Tensor, z: Tensor, y: Tensor, top: Tensor, slope: Tensor, chosen: Tensor
-) -> None:
-    """Write ``slope * exp(z - top)`` into ``out``, and ``chosen`` at the class of each row."""
-    exp_(torch.sub(z, top, out=out)).mul_(slope)
-    out.scatter_(1, y.unsqueeze(1), chosen)
+    return torch.where(classes == y.unsqueeze(1), value, z)
 
 
 def on_class_axis(values: Tensor, z: Tensor) -> Tensor:

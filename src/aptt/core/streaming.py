@@ -1,220 +1,214 @@
-"""Evaluate a loss formula over a prediction: as plain PyTorch, or in two walks over blocks.
+"""The walk: a formula over blocks of the prediction that fit the cache, there and back.
 
-A formula gives one number per element, per row or per sample. Evaluated plainly, autograd keeps
-several tensors of the prediction's size until backward. Walked in blocks that fit the cache, it
-needs none: the forward walk keeps only the results and a few numbers per row, the backward walk
-reads the prediction again and writes the gradient, with the true upstream gradient, rounded once.
+Evaluated whole under autograd, a formula keeps several tensors of the prediction's size until
+backward. A walk keeps none: the walk forward holds the statistics of each block, a few numbers a
+row, and the walk back reads the prediction again and writes the gradient, with the true upstream
+gradient, rounded once.
 
-:func:`evaluate` is the only entry, :func:`streams` the only place that chooses between the two.
+A formula of small predictions (:attr:`Formula.ahead`: boxes, bins, elements) is walked once where
+only its total is asked for. The gradient is taken along, for the upstream gradient that the mean
+will send, and held where hooks on saved tensors and activation checkpointing see it. Backward
+multiplies it if another one arrives.
 
-A block has the prediction's axes, so one set of formulas serves every layout:
-
-    (N,)         elements        a side has shape (N,)
-    (N, C)       rows            a side has shape (N,) or (N, C)
-    (N, C, S)    positions       a side has shape (N, S) or (N, C, S)
-
-Blocks cut N, and S where a single sample is too large. C is never cut.
+Blocks cut N, and S where a single sample is too large; C is never cut. On an accelerator there is
+one block: few launches, and its memory is not the bottleneck.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from aptt.core.memory import fresh_like
+from aptt.core.formula import Call, Kept, Sides, across, weighted
+from aptt.core.memory import fresh_like, keep_pages
+from aptt.core.ordinary import inside_functorch
 
-__all__ = [
-    "Formula",
-    "Gather",
-    "Work",
-    "asks",
-    "batched",
-    "evaluate",
-    "exp_",
-    "inside_functorch",
-    "pays",
-    "streams",
-    "walkable",
-    "widen",
-]
-
-Gather = Literal["values", "total", "samples"]
-"""What to keep of a formula's values: all of them, their sum, or one sum per sample."""
-
-_BLOCK_ELSEWHERE = 2**27  # elements, where large enough makes launches noise
-_LEAST = {"cpu": 2**14}  # below this many elements a walk costs more than it saves
-_LEAST_ELSEWHERE = 2**20
+__all__ = ["Walk", "batched"]
 
 
 @dataclass(frozen=True)
-class Formula:
-    """The mathematics of one loss, on a block.
+class Walk:
+    """One call, and how it is walked: chosen in forward, for backward runs in another thread."""
 
-    ``value(x, *sides, **options)`` is the definition: pure, differentiable PyTorch. The other two
-    are optional, and change the speed, never the result; they run without autograd.
+    call: Call
+    over: float | None
+    """What the total is divided by."""
+    removes: bool
+    """Whether the weight is 0 anywhere: there a value is 0, whatever the formula says."""
+    block: int | None
+    """Elements in a block; None: the whole in one."""
+    watch: Callable[[list[int]], None] | None = None
+    """Told the sizes of the blocks of each walk."""
 
-    ``forward(x, work, *sides, **options) -> (value, kept)`` may reuse scratch memory, and keeps
-    small tensors, a few numbers a row, for ``backward``.
-
-    ``backward(out, x, work, up, kept, *sides, **options)`` writes the gradient with respect to
-    ``x`` into ``out``, given the gradient ``up`` of ``value``: of the same shape, or 0-d. Without
-    it, autograd differentiates ``value`` block by block.
-
-    ``slope(out, x, work, *sides, **options) -> value`` is for values that are one per element or
-    row: it writes d value / d x into ``out``, in place of ``backward``. Where only the total is
-    asked for, the forward walk takes the slopes along, into what becomes the gradient, and is the
-    only one.
-    """
-
-    value: Callable[..., Tensor]
-    forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] | None = None
-    backward: Callable[..., None] | None = None
-    slope: Callable[..., Tensor] | None = None
-    block: int = 2**19  # elements in a block on the CPU: its scratch should fit the cache
-
-    def measure(
-        self, x: Tensor, work: Work, sides: Sequence[Tensor | None], options: dict[str, Any]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The values of a block, by hand where that is written, and what it keeps."""
-        if self.forward is None:
-            return self.value(x, *sides, **options), ()
-        return self.forward(x, work, *sides, **options)
-
-    def differentiate(
-        self,
-        out: Tensor,
-        x: Tensor,
-        work: Work,
-        up: Tensor,
-        kept: Sequence[Tensor],
-        sides: Sequence[Tensor | None],
-        options: dict[str, Any],
-    ) -> None:
-        """Write the gradient of a block, by hand where that is written, into ``out``."""
-        if self.backward is not None:
-            return self.backward(out, x, work, up, kept, *sides, **options)
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            value = self.value(x, *sides, **options)
-        out.copy_(torch.autograd.grad(value, x, up.expand_as(value))[0])
-        return None
-
-
-class Work:
-    """Named scratch buffers, reused from block to block, and on the CPU from call to call.
-
-    Fresh memory costs a page fault for every 4 KiB that is written; reused memory stays in the
-    cache. What the CPU's buffers hold is bounded by a block, or one row, and belongs to one thread.
-    """
-
-    _held = threading.local()
-
-    def __init__(self, device: torch.device, *, keeps: bool = False) -> None:
-        self.keeps = keeps  # whether a backward walk will follow
-        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-        if device.type == "cpu":
-            self._buffers = vars(Work._held).setdefault("buffers", self._buffers)
-
-    def __call__(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A buffer of the shape and device of ``like``, with arbitrary content."""
-        key = (name, dtype or like.dtype)
-        held = self._buffers.get(key)
-        if held is None or held.numel() < like.numel():
-            held = torch.empty(like.numel(), dtype=key[1], device=like.device)
-            if not held.is_inference():
-                self._buffers[key] = held
-        return held[: like.numel()].view(like.shape)
-
-
-def evaluate(
-    formula: Formula,
-    x: Tensor,
-    *sides: Tensor | None,
-    gather: Gather,
-    weight: Tensor | None = None,
-    **options: Any,
-) -> Tensor:
-    """The formula's values over all of ``x``, gathered; differentiable in ``x``.
-
-    ``sides`` are cut with ``x``; ``options`` are passed whole to each block. ``weight`` has the
-    shape of the values: it multiplies them, and where it is 0 or False the element counts as
-    removed, whatever it holds. The result is float32 where ``x`` is a half type, and has the dtype
-    of ``x`` otherwise. A gradient that another tensor than ``x`` asks for is given, by the plain
-    formula.
-    """
-    run = _Run(formula, gather, options)
-    if weight is not None and weight.is_floating_point():
-        weight = weight.to(widen(x[:0]).dtype)
-    if streams(x, (weight, *sides, *options.values())):
-        if weight is not None and _keeps_all(weight):
-            weight = None
+    def __call__(self, x: Tensor, weight: Tensor | None, sides: Sides) -> Tensor:
+        """The values, gathered; differentiable in ``x``."""
         if torch.is_grad_enabled() and x.requires_grad:
-            walked: Tensor = _Walk.apply(run, x, weight, *sides)
+            walked: Tensor = _Walked.apply(self, x, weight, *sides)
             return walked
-        return run.walk(x, weight, sides, None)
-    return run.plain(x, weight, sides)
+        with _by_itself(x):
+            return self._there(x, weight, sides, None)
+
+    # ------------------------------------------------------------------------- there and back
+
+    def _there(
+        self, x: Tensor, weight: Tensor | None, sides: Sides, kept: list[Kept] | None
+    ) -> Tensor:
+        """The values, gathered; into ``kept``, what each block needs on the way back."""
+        blocks, out = self._blocks(x), None
+        for block in blocks:
+            v, keep = self.call.forward(
+                block.of(x), block.maybe(weight), self.removes, block.all(sides)
+            )
+            if kept is not None:
+                kept.append(keep)
+            if len(blocks) == 1:
+                return self._summed(v) if self.call.gather == "total" else v
+            if out is None:
+                out, dtype = _room(self.call.gather, v, block, x), v.dtype
+            if self.call.gather == "values":
+                block.of(out).copy_(v)
+            elif self.call.gather == "samples":
+                out[block.n] += v
+            else:
+                out += v.sum()
+        assert out is not None  # a prediction without elements is not walked
+        return (self._share(out) if self.call.gather == "total" else out).to(dtype)
+
+    def _ahead(self, x: Tensor, weight: Tensor | None, sides: Sides) -> tuple[Tensor, Tensor]:
+        """The total, and its gradient times :meth:`hint`."""
+        blocks, up = self._blocks(x), self.hint()
+        if len(blocks) == 1:
+            v, dx = self._both(blocks[0], x, weight, sides, up)
+            return self._summed(v), dx
+        grad, sums = fresh_like(x), []
+        for block in blocks:
+            v, dx = self._both(block, x, weight, sides, up)
+            sums.append(v.sum())
+            block.of(grad).copy_(dx)
+        return self._share(torch.stack(sums).sum(dtype=_widest(v))).to(v.dtype), grad
+
+    def _both(
+        self, block: _Block, x: Tensor, weight: Tensor | None, sides: Sides, up: float
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted values of a block, and the gradient of ``up`` times them."""
+        here = block.maybe(weight)
+        v, dx = self.call.both(block.of(x), here, self.removes, block.all(sides), up)
+        assert v is not None  # a formula that is taken ahead gives its values
+        if here is not None:
+            v = weighted(v.masked_fill_(here == 0, 0.0) if self.removes else v, here)
+        return v, dx
+
+    def _back(
+        self, x: Tensor, weight: Tensor | None, sides: Sides, kept: tuple[Tensor, ...], up: Tensor
+    ) -> Tensor:
+        """The gradient, given the upstream gradient of what was returned."""
+        blocks, grad = self._blocks(x), None
+        stride = len(kept) // len(blocks)
+        if self.call.gather == "total" and self.over is not None:
+            up = up * self._per_value()
+        for i, block in enumerate(blocks):
+            here = up
+            if self.call.gather != "total":
+                here = block.of(up) if self.call.gather == "values" else up[block.n]
+            keep = kept[i * stride : (i + 1) * stride]
+            _, dx = self.call.both(
+                block.of(x), block.maybe(weight), self.removes, block.all(sides), here, keep
+            )
+            if len(blocks) == 1:
+                return dx.to(x.dtype)
+            grad = fresh_like(x) if grad is None else grad
+            block.of(grad).copy_(dx)
+        assert grad is not None
+        return grad
+
+    # ----------------------------------------------------------------------------- the numbers
+
+    def _summed(self, v: Tensor) -> Tensor:
+        """The values of a single block, as one number."""
+        return v.mean() if v.numel() == self.over else self._share(v.sum())
+
+    def _share(self, total: Tensor) -> Tensor:
+        """The total over what it is divided by; over nothing it is 0."""
+        if self.over is None:
+            return total
+        return total / self.over if self.over else torch.zeros_like(total)
+
+    def _per_value(self) -> float:
+        """What each value adds to what is returned."""
+        return 1.0 if self.over is None else 1 / self.over if self.over else 0.0
+
+    def hint(self) -> float:
+        """The upstream gradient of each value that a training step will send, if it is moderate."""
+        each = self._per_value()
+        return each if 2.0**-60 < each < 2.0**60 else 1.0
+
+    def takes_ahead(self, x: Tensor) -> bool:
+        """Whether one walk is enough. A half type would round the gradient twice."""
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        return self.call.formula.ahead and self.call.gather == "total" and not half
+
+    def scaled(self, grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
+        """A gradient that was taken ahead, for the upstream gradient that came."""
+        factor: Tensor | float = up * (self._per_value() / self.hint())
+        if up.device.type == "cpu":  # looking elsewhere would be a host sync
+            factor = float(factor)
+            if factor == 1:
+                return grad
+        scaled, finite = grad * factor, isinstance(factor, float) and math.isfinite(factor)
+        if weight is not None and self.removes and not finite:
+            scaled.masked_fill_(across(weight == 0, scaled), 0.0)
+        return scaled
+
+    def _blocks(self, x: Tensor) -> list[_Block]:
+        found: list[_Block] = [_WHOLE] if self.block is None else list(_cut(x, self.block))
+        if len(found) > 1:
+            keep_pages()
+        if self.watch is not None:
+            self.watch([block.of(x).numel() for block in found])
+        return found
 
 
-def streams(x: Tensor, others: Iterable[object]) -> bool:
-    """Whether to walk in blocks. Everything else takes the plain formula, with the same result."""
-    return walkable(x, others) and pays(x.numel(), x.device)
+class _Walked(torch.autograd.Function):
+    """A walk as one differentiable step."""
 
+    @staticmethod
+    def forward(
+        ctx: Any, walk: Walk, x: Tensor, weight: Tensor | None, *sides: Tensor | None
+    ) -> Tensor:
+        ctx.walk, ctx.sides = walk, len(sides)
+        with _by_itself(x):
+            ctx.ahead = walk.takes_ahead(x)
+            if ctx.ahead:
+                out, grad = walk._ahead(x, weight, sides)
+                ctx.save_for_backward(x, weight, *sides, grad)
+            else:
+                kept: list[Kept] = []
+                out = walk._there(x, weight, sides, kept)
+                ctx.save_for_backward(x, weight, *sides, *(t for block in kept for t in block))
+        return out
 
-def pays(elements: int, device: torch.device) -> bool:
-    """Whether so many elements are worth a walk."""
-    return elements >= _LEAST.get(device.type, _LEAST_ELSEWHERE)
-
-
-def walkable(x: Tensor, others: Iterable[object]) -> bool:
-    """Whether a walk gives all that is asked for: a gradient by autograd, of ``x`` alone."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type != "meta"
-        and not inside_functorch()
-        and forward_ad.unpack_dual(x).tangent is None
-        and not (torch.is_grad_enabled() and asks(others))
-    )
-
-
-def asks(values: Iterable[object]) -> bool:
-    """Whether a tensor among them, or in a tuple of theirs, asks for a gradient."""
-    return any(
-        asks(v) if isinstance(v, tuple) else isinstance(v, Tensor) and v.requires_grad
-        for v in values
-    )
-
-
-def widen(x: Tensor) -> Tensor:
-    """``x`` in the dtype of the computation: float32 for half types, else unchanged."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def exp_(x: Tensor) -> Tensor:
-    """``x.exp_()``, without the crawl of the CPU's vector exponential where results underflow.
-
-    A block whose results may leave the normal numbers takes ``exp2``: same result within one more
-    rounding of ``x``, same speed at any ``x`` (measured: 0.13 ns an element, against 7 to 16).
-    """
-    if x.device.type == "cpu" and bool(x.amin() < _UNDERFLOW[x.dtype]):
-        return x.mul_(1 / math.log(2)).exp2_()
-    return x.exp_()
-
-
-_UNDERFLOW = {t: math.log(torch.finfo(t).tiny) for t in (torch.float32, torch.float64)}
-
-
-def inside_functorch() -> bool:
-    """Whether a ``torch.func`` transform is running; an isolated look at a private name."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
+        walk: Walk = ctx.walk
+        x, weight, *rest = ctx.saved_tensors
+        sides, kept = rest[: ctx.sides], tuple(rest[ctx.sides :])
+        if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
+            with torch.enable_grad():
+                value = walk.call.plain(x, weight, sides) * walk._per_value()
+            again = torch.is_grad_enabled()
+            (grad,) = torch.autograd.grad(value, x, up, create_graph=again)
+        elif ctx.ahead:
+            grad = walk.scaled(kept[0], up, weight)
+        else:
+            with _by_itself(x):
+                grad = walk._back(x, weight, sides, kept, up)
+        return (None, grad, None, *(None for _ in sides))
 
 
 def batched(up: Tensor) -> bool:
@@ -222,18 +216,13 @@ def batched(up: Tensor) -> bool:
     return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
 
 
-def _keeps_all(weight: Tensor) -> bool:
-    """Whether a mask removes nothing, where looking costs no host sync."""
-    return weight.dtype == torch.bool and weight.device.type == "cpu" and bool(weight.all())
+def _by_itself(x: Tensor) -> AbstractContextManager[object]:
+    """In the precision that the formula chooses, not in autocast's."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def _side(side: Tensor | None, x: Tensor) -> Tensor | None:
-    return side.to(x.dtype) if side is not None and side.is_floating_point() else side
-
-
-def _across(mask: Tensor, x: Tensor) -> Tensor:
-    """A mask of rows or positions, or of elements, against ``x``."""
-    return mask if mask.ndim == x.ndim else mask.unsqueeze(1)
+# --------------------------------------------------------------------------------- the blocks
 
 
 @dataclass(frozen=True)
@@ -244,9 +233,27 @@ class _Block:
     def of(self, t: Tensor) -> Tensor:
         return t[self.n] if self.s is None else t[self.n][..., self.s]
 
+    def maybe(self, t: Tensor | None) -> Tensor | None:
+        return None if t is None else self.of(t)
 
-def _blocks(x: Tensor, block: int) -> Iterator[_Block]:
-    size = block if x.device.type == "cpu" else _BLOCK_ELSEWHERE
+    def all(self, sides: Sides) -> Sides:
+        return [self.maybe(side) for side in sides]
+
+
+class _Whole(_Block):
+    """All of it, without a view."""
+
+    def of(self, t: Tensor) -> Tensor:
+        return t
+
+
+_WHOLE = _Whole(slice(None), None)
+
+
+def _cut(x: Tensor, size: int) -> Iterator[_Block]:
+    if x.numel() <= size:
+        yield _WHOLE
+        return
     samples, row = x.shape[0], x[0].numel()
     if row > size and x.ndim == 3:
         classes, length = x.shape[1:]
@@ -260,207 +267,13 @@ def _blocks(x: Tensor, block: int) -> Iterator[_Block]:
             yield _Block(slice(n, n + step), None)
 
 
-def _by_itself(walk: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Without autograd, and in the precision that the formulas choose, not autocast's."""
-
-    @wraps(walk)
-    def walked(run: _Run, x: Tensor, *args: Any) -> Tensor:
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            return walk(run, x, *args)
-
-    return walked
+def _room(gather: str, v: Tensor, block: _Block, x: Tensor) -> Tensor:
+    """Where the results of blocks go: the values, or sums in the widest float there is."""
+    shape = (x.shape[0], *v.shape[1:])
+    if gather == "values":
+        return v.new_empty(shape if block.s is None else (*shape[:-1], x.shape[-1]))
+    return v.new_zeros(() if gather == "total" else shape, dtype=_widest(v))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A formula, what to keep of its values, and its options: evaluated either way."""
-
-    formula: Formula
-    gather: Gather
-    options: dict[str, Any]
-
-    def plain(self, x: Tensor, weight: Tensor | None, sides: Sequence[Tensor | None]) -> Tensor:
-        """Evaluate whole, under autograd."""
-        x = widen(x)
-        sides = [_side(side, x) for side in sides]
-        if weight is not None:
-            keep = weight != 0
-            removed = ~_across(keep, x)
-            x = x.masked_fill(removed, 0.0)
-            sides = [
-                side.masked_fill(~_across(keep, side), 0.0)
-                if side is not None and side.is_floating_point()
-                else side
-                for side in sides
-            ]
-        value = self.formula.value(x, *sides, **self.options)
-        if weight is not None:
-            value = torch.where(keep, value, 0.0) * weight
-        return value.sum() if self.gather == "total" else value
-
-    @_by_itself
-    def walk(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        sides: Sequence[Tensor | None],
-        kept: list[tuple[Tensor, ...]] | None,
-        grad: Tensor | None = None,
-    ) -> Tensor:
-        """Walk forward; append to ``kept``, if given, what each block keeps for the way back.
-
-        Write the gradient of the total to ``grad``, if given.
-        """
-        work, out, dtype = Work(x.device, keeps=kept is not None), None, x.dtype
-        for block in _blocks(x, self.formula.block):
-            part, cut = _read(block, x, sides, work)
-            here = None if weight is None else block.of(weight)
-            if grad is None:
-                value, keep = self.formula.measure(part, work, cut, self.options)
-            else:
-                value, keep = self._slope(block.of(grad), part, work, cut, here), ()
-            if here is not None:
-                value = torch.where(here != 0, value, 0.0).mul_(here)
-            if kept is not None:
-                kept.append(keep)
-            if out is None:
-                out, dtype = self._room(value, block, x), value.dtype
-            if self.gather == "values":
-                block.of(out).copy_(value)
-            elif self.gather == "samples":
-                out[block.n] += value
-            else:
-                out += value.sum()
-        assert out is not None  # streams() lets no empty prediction in
-        return out.to(dtype)
-
-    def _slope(
-        self,
-        out: Tensor,
-        x: Tensor,
-        work: Work,
-        sides: list[Tensor | None],
-        weight: Tensor | None,
-    ) -> Tensor:
-        """Write the weighted slopes to ``out``; the values, which are not weighted yet."""
-        assert self.formula.slope is not None
-        value: Tensor = self.formula.slope(out, x, work, *sides, **self.options)
-        if weight is not None:
-            weight = _across(weight, out)
-            out.mul_(weight).masked_fill_(weight == 0, 0.0)
-        return value
-
-    def takes_along(self, x: Tensor) -> bool:
-        """Whether the walk forward can take the gradient along: unscaled, so not in a half type."""
-        return (
-            self.formula.slope is not None
-            and self.gather == "total"
-            and x.dtype not in (torch.float16, torch.bfloat16)
-        )
-
-    def _room(self, value: Tensor, block: _Block, x: Tensor) -> Tensor:
-        """Where the results go: the values, or sums kept in the widest float there is."""
-        shape = (x.shape[0], *value.shape[1:])
-        if self.gather == "values":
-            return value.new_empty(shape if block.s is None else (*shape[:-1], x.shape[-1]))
-        widest = value.dtype if x.device.type == "mps" else torch.float64
-        return value.new_zeros(() if self.gather == "total" else shape, dtype=widest)
-
-    @_by_itself
-    def walk_back(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        sides: Sequence[Tensor | None],
-        kept: Sequence[Tensor],
-        up: Tensor,
-    ) -> Tensor:
-        """Walk again and write the gradient, block by block, rounded once."""
-        work, grad, blocks = Work(x.device), fresh_like(x), list(_blocks(x, self.formula.block))
-        stride = len(kept) // len(blocks)
-        for i, block in enumerate(blocks):
-            part, cut = _read(block, x, sides, work)
-            if self.gather == "values":
-                here = block.of(up)
-            else:
-                here = up if self.gather == "total" else up[block.n]
-            goal = block.of(grad)
-            out = goal if goal.dtype == part.dtype else work("out", part)
-            if self.formula.slope is not None:
-                there = None if weight is None else block.of(weight)
-                self._slope(out, part, work, cut, there)
-                out.mul_(here if here.ndim == 0 else _across(here, out))
-                if there is not None:  # once more: 0 times an upstream gradient that is infinite
-                    out.masked_fill_(_across(there, out) == 0, 0.0)
-            else:
-                here, removed = _weighted(here, weight, block)
-                keep = kept[i * stride : (i + 1) * stride]
-                self.formula.differentiate(out, part, work, here, keep, cut, self.options)
-                if removed is not None:
-                    out.masked_fill_(_across(removed, out), 0.0)
-            if out is not goal:
-                goal.copy_(out)
-        return grad
-
-
-def _read(
-    block: _Block, x: Tensor, sides: Sequence[Tensor | None], work: Work
-) -> tuple[Tensor, list[Tensor | None]]:
-    """The block of ``x`` and of each side, in the dtype of the computation."""
-    part = block.of(x)
-    if part.dtype in (torch.float16, torch.bfloat16):
-        part = work("x", part, torch.float32).copy_(part)
-    return part, [None if side is None else _side(block.of(side), part) for side in sides]
-
-
-def _weighted(up: Tensor, weight: Tensor | None, block: _Block) -> tuple[Tensor, Tensor | None]:
-    """The upstream gradient times the weight, and where the gradient is to be 0 all the same."""
-    if weight is None:
-        return up, None
-    here = block.of(weight)
-    keep = here != 0
-    if here.device.type == "cpu" and bool(keep.all()):
-        return (up if here.dtype == torch.bool else up * here), None
-    return up * here, ~keep
-
-
-def _scaled(grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
-    """``grad`` times a number, in place, and 0 where the weight is, whatever the number."""
-    looks = up.device.type == "cpu"  # elsewhere it would be a sync
-    if looks and float(up) == 1:
-        return grad
-    grad.mul_(up)
-    if weight is not None and not (looks and math.isfinite(up)):
-        grad.masked_fill_(_across(weight, grad) == 0, 0.0)
-    return grad
-
-
-class _Walk(torch.autograd.Function):
-    """The two walks, or the one, as one differentiable step."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, run: _Run, x: Tensor, weight: Tensor | None, *sides: Tensor | None
-    ) -> Tensor:
-        kept: list[tuple[Tensor, ...]] = []
-        taken = [fresh_like(x)] if run.takes_along(x) else []
-        out = run.walk(x, weight, sides, kept, *taken)
-        ctx.run, ctx.sides, ctx.taken = run, len(sides), taken
-        ctx.save_for_backward(x, weight, *sides, *(t for block in kept for t in block))
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
-        run: _Run = ctx.run
-        x, weight, *rest = ctx.saved_tensors
-        sides, kept = rest[: ctx.sides], rest[ctx.sides :]
-        if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
-            with torch.enable_grad():
-                value = run.plain(x, weight, sides)
-            again = torch.is_grad_enabled()
-            (grad,) = torch.autograd.grad(value, x, up, create_graph=again)
-        elif ctx.taken:  # given away, so it serves once; a second backward walks again
-            grad = _scaled(ctx.taken.pop(), up, weight)
-        else:
-            grad = run.walk_back(x, weight, sides, kept, up)
-        return (None, grad, None, *(None for _ in sides))
+def _widest(v: Tensor) -> torch.dtype:
+    return v.dtype if v.device.type == "mps" else torch.float64

@@ -1,16 +1,18 @@
-"""Cross-entropy by hand, over the whole vocabulary or over parts of it.
+"""Cross-entropy over the whole vocabulary, or over parts of it.
 
 What a row has to know of its logits is a handful of numbers, :class:`Stats`. They are measured on
 any part of the classes and merged: parts cut from one tensor (a language model's head that is never
 multiplied out), or parts that live on different ranks. The gradient of a part needs the merged
 numbers and that part's logits alone.
 
-    nll    = (top - z[y]) + log(mine + rest),   mine = exp(z[y] - top),  rest: the other classes
-    spread = e / open * sum_c w[c] * ((top - z[c]) + log(mine + rest)),  over the open classes
-    z-loss = z_loss * w[y] * (top + log(mine + rest))**2
+    loss   = (1 - e) w[y] nll + e / open * sum_c w[c] (lse - z[c]) + z_loss w[y] lse**2
 
-``rest`` is kept apart from ``mine`` so that 1 - p[y] is never a difference of two numbers near 1. A
-class masked by -inf is not open, and takes no smoothing. The class axis is axis 1, and is kept.
+with ``nll``, ``miss``, ``top``, ``rest`` and ``gap`` as :mod:`aptt.core.softmax` has them, and
+
+    slack  = sum of w[c] (top - z[c])    mass = sum of w[c]     over the other open classes
+
+so that ``sum_c w[c] (lse - z[c]) = w[y] nll + slack + mass * (lse - top)``. A class masked by -inf
+is not open, and takes no smoothing. The class axis is axis 1, and is kept.
 """
 
 from __future__ import annotations
@@ -20,10 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_number, check_positive
 from aptt.core.reduction import Reduction, check_reduction
-from aptt.core.shapes import check_number, check_positive
-from aptt.core.softmax import on_class_axis
-from aptt.core.streaming import Work, exp_
+from aptt.core.softmax import Against, exp_of_gaps, of_class, on_class_axis, put_class_, with_class
 
 __all__ = [
     "Form",
@@ -33,17 +34,17 @@ __all__ = [
     "finish",
     "measure",
     "merge",
-    "slope_",
+    "slope",
     "times",
-    "uncap_",
+    "uncap",
 ]
 
 
 class Form(NamedTuple):
-    """The numbers that choose the cross-entropy."""
+    """The numbers that choose the cross-entropy; what is None takes no part."""
 
-    smoothing: float = 0.0
-    z_loss: float = 0.0
+    smoothing: float | None = None
+    z_loss: float | None = None
     softcap: float | None = None
 
 
@@ -59,7 +60,7 @@ def checked_form(
     check_number("z_loss", z_loss)
     if softcap is not None:
         check_positive("softcap", softcap)
-    return Form(label_smoothing, z_loss, softcap)
+    return Form(label_smoothing or None, z_loss or None, softcap)
 
 
 class Stats(NamedTuple):
@@ -69,95 +70,91 @@ class Stats(NamedTuple):
     """
 
     top: Tensor
-    """The largest logit."""
-    mine: Tensor
-    """``exp(z[y] - top)``, 0 where class y is in another part."""
+    """The largest logit of the classes other than y."""
     rest: Tensor
-    """The sum of ``exp(z - top)`` over the other classes."""
-    chosen: Tensor
+    """The sum of ``exp(z - top)`` over them."""
+    mine: Tensor
     """``z[y]``, 0 where class y is in another part."""
-    gap: Tensor | None = None
-    """The sum of ``w[c] * (top - z[c])`` over the open classes."""
+    slack: Tensor | None = None
+    """The sum of ``w[c] * (top - z[c])`` over those that are open."""
     mass: Tensor | None = None
     """The sum of ``w[c]`` over them."""
     open: Tensor | None = None
     """How many there are."""
 
+    @property
+    def against(self) -> Against:
+        """What speaks against class y, once all parts are merged."""
+        return Against.of(self.top, self.rest, self.mine)
+
+    def log_sum(self) -> tuple[Tensor, Tensor]:
+        """What to add up to ``lse``: the largest logit of all, and the rest, which is not large."""
+        base = torch.maximum(self.top, self.mine.detach())
+        return base, (self.rest * (self.top - base).exp() + (self.mine - base).exp()).log()
+
 
 def measure(
-    z: Tensor,
-    y: Tensor,
-    work: Work,
-    *,
-    class_weight: Tensor | None,
-    form: Form,
-    start: int | None = None,
+    z: Tensor, y: Tensor, *, class_weight: Tensor | None, form: Form, start: int | None = None
 ) -> Stats:
     """The numbers of the classes ``start, start + 1, ...`` whose (capped) logits are ``z``.
 
     ``y`` are class indices of the whole vocabulary, without the class axis. ``start`` is None where
-    ``z`` is all of it.
+    ``z`` is all of it. Differentiable.
     """
     at, here = _within(y, z, start)
-    top = z.amax(1, keepdim=True)
-    top = top if here is None else top.clamp_min(torch.finfo(z.dtype).min)  # all masked
-    chosen = z.gather(1, at)
-    e = exp_(torch.sub(z, top, out=work("e", z)))
-    mine = e.gather(1, at)
-    if here is None:
-        rest = e.scatter_(1, at, 0.0).sum(1, keepdim=True)
-    else:
-        mine, chosen = torch.where(here, mine, 0.0), torch.where(here, chosen, 0.0)
-        rest = e.scatter_add_(1, at, -mine).sum(1, keepdim=True)
-    if not form.smoothing:
-        return Stats(top, mine, rest, chosen)
-    gap, weights = torch.sub(top, z, out=work("e", z)), _weights(class_weight, z, start)
-    if _has_masked(z):
-        open = (z > -torch.inf).to(z.dtype)
-        gap.nan_to_num_(nan=torch.nan, posinf=0.0)
-        mass = (open if weights is None else open * weights).sum(1, keepdim=True)
-        count = open.sum(1, keepdim=True)
-    else:
-        count = torch.full_like(top, z.shape[1])
-        mass = count if weights is None else weights.sum().expand_as(top)
-    gap = gap if weights is None else gap.mul_(weights)
-    return Stats(top, mine, rest, chosen, gap.sum(1, keepdim=True), mass, count)
+    mine = of_class(z, at)
+    others = with_class(z, at, -torch.inf if here is None else torch.where(here, -torch.inf, mine))
+    mine = mine if here is None else torch.where(here, mine, 0.0)
+    top = others.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
+    gap = others - top
+    if form.smoothing is None:
+        return Stats(top, exp_of_gaps(gap).sum(1, keepdim=True), mine)
+    masked = torch.finfo(z.dtype).min
+    slack = -torch.nn.functional.threshold(gap, masked, 0.0)  # a choice in one operator
+    open = (gap > masked).to(z.dtype)
+    count = open.sum(1, keepdim=True)
+    mass = count
+    if class_weight is not None:
+        weights = _weights(class_weight, z, start)
+        slack, mass = slack * weights, (open * weights).sum(1, keepdim=True)
+    slack = slack.sum(1, keepdim=True)
+    return Stats(top, exp_of_gaps(gap).sum(1, keepdim=True), mine, slack, mass, count)
 
 
 def merge(a: Stats, b: Stats) -> Stats:
     """The numbers of two parts together."""
     top = torch.maximum(a.top, b.top)
-    down_a, down_b = (a.top - top).exp(), (b.top - top).exp()
-    merged = Stats(
-        top,
-        a.mine * down_a + b.mine * down_b,
-        a.rest * down_a + b.rest * down_b,
-        a.chosen + b.chosen,
-    )
-    if a.gap is None or a.mass is None or a.open is None:
+    rest = a.rest * (a.top - top).exp() + b.rest * (b.top - top).exp()
+    merged = Stats(top, rest, a.mine + b.mine)
+    if a.slack is None or a.mass is None or a.open is None:
         return merged
-    if b.gap is None or b.mass is None or b.open is None:
+    if b.slack is None or b.mass is None or b.open is None:
         raise AssertionError("one part was measured for smoothing, the other was not")
-    gap = (a.gap + a.mass * (top - a.top)) + (b.gap + b.mass * (top - b.top))
-    return merged._replace(gap=gap, mass=a.mass + b.mass, open=a.open + b.open)
+    slack = (a.slack + a.mass * (top - a.top)) + (b.slack + b.mass * (top - b.top))
+    return merged._replace(slack=slack, mass=a.mass + b.mass, open=a.open + b.open)
 
 
 def finish(
-    stats: Stats, scale: Tensor | float, *, form: Form, shift: Tensor | float = 0.0
+    stats: Stats, scale: Tensor | None, *, form: Form, shift: Tensor | None = None
 ) -> Tensor:
     """The loss of each row, from the numbers of the whole vocabulary.
 
-    ``scale`` is the weight of each row's class, ``shift`` what was taken off its logits before.
+    ``scale`` is the weight of each row's class, with the class axis; ``shift`` is what was taken
+    off its logits before.
     """
-    top, mine, rest, chosen, *_ = stats
-    log_sum = torch.log1p(rest + (mine - 1))  # of a sum that is at least 1
-    loss = times((1 - form.smoothing) * scale, ((top - chosen) + log_sum).squeeze(1))
-    if stats.gap is not None and stats.mass is not None and stats.open is not None:
-        share = form.smoothing / stats.open.clamp_min(1)
-        loss = loss + (share * (stats.gap + stats.mass * log_sum)).squeeze(1)
-    if form.z_loss:
-        loss = loss + form.z_loss * scale * (shift + top + log_sum).squeeze(1).square()
-    return loss
+    nll = stats.against.nll
+    loss = nll if scale is None else times(scale, nll)
+    if form.smoothing is None and form.z_loss is None:
+        return loss.squeeze(1)
+    base, level = stats.log_sum()
+    if form.smoothing is not None and stats.slack is not None and stats.mass is not None:
+        mine = torch.where(stats.mine > -torch.inf, loss, 0.0)
+        spread = mine + (stats.slack + stats.mass * ((base - stats.top) + level))
+        loss = times(1 - form.smoothing, loss) + _share(stats, form) * spread
+    if form.z_loss is not None:
+        square = (base + level if shift is None else shift + base + level).square()
+        loss = loss + form.z_loss * (square if scale is None else scale * square)
+    return loss.squeeze(1)
 
 
 def times(factor: Tensor | float, nll: Tensor) -> Tensor:
@@ -168,42 +165,47 @@ def times(factor: Tensor | float, nll: Tensor) -> Tensor:
     return factor * (nll if factor else finite)
 
 
-def slope_(
-    out: Tensor,
+def slope(
     z: Tensor,
     y: Tensor,
     stats: Stats,
-    up: Tensor,
-    scale: Tensor | float,
+    up: Tensor | float,
+    scale: Tensor | None,
     *,
     class_weight: Tensor | None,
     form: Form,
-    shift: Tensor | float = 0.0,
+    shift: Tensor | None = None,
     start: int | None = None,
-) -> None:
-    """Write the gradient of ``up * loss`` with respect to the logits ``z`` of a part into ``out``.
+) -> Tensor:
+    """The gradient of ``up * loss`` with respect to the logits ``z`` of a part.
 
-    ``up`` and ``scale`` have the class axis, or are numbers.
+    ``up`` and ``scale`` have the class axis, or ``up`` is one number.
     """
-    # d loss / d z[c] = a * p[c] - b * [c = y] - spread[c], with p[y] - 1 = -rest / total
-    top, mine, rest, *_ = stats
-    (at, here), total = _within(y, z, start), rest + mine
-    a = b = (1 - form.smoothing) * up * scale
-    if form.z_loss:
-        a = a + 2 * form.z_loss * up * scale * (shift + top + total.log())
+    # d loss / d z[c] = every * p[c] - hard * [c = y] - spread[c], of which at y
+    # every * (1 - miss) - hard = (every - hard) * (1 - miss) - hard * miss
+    at, here = _within(y, z, start)
+    share = stats.against.share
+    miss = stats.rest * share
+    hard = up if scale is None else up * scale
+    every: Tensor | float = hard
     spread = None
-    if stats.mass is not None and stats.open is not None:
-        share = up * (form.smoothing / stats.open.clamp_min(1))
-        a = a + share * stats.mass
-        weights = _weights(class_weight, z, start)
-        spread = share if weights is None else share * weights
-        if _has_masked(z):
-            spread = spread * (z > -torch.inf)
-    exp_(torch.sub(z, top, out=out)).mul_(a / total)
-    of_y = ((a - b) * mine - b * rest) / total
-    out.scatter_(1, at, of_y if here is None else torch.where(here, of_y, out.gather(1, at)))
-    if spread is not None:
-        out.sub_(spread)
+    if form.smoothing is not None and stats.mass is not None:
+        each = up * _share(stats, form)
+        mine = (stats.mine > -torch.inf).to(z.dtype)
+        hard = hard * (1 - form.smoothing)
+        every = hard + each * (stats.mass + (mine if scale is None else mine * scale))
+        spread = each if class_weight is None else each * _weights(class_weight, z, start)
+        spread = spread * (z > -torch.inf)
+    if form.z_loss is not None:
+        base, level = stats.log_sum()
+        lse = base + level if shift is None else shift + base + level
+        every = every + (2 * form.z_loss) * (up if scale is None else up * scale) * lse
+    dz = exp_of_gaps(z - stats.top).mul_(every * share)
+    of_y = -(hard * miss)
+    if every is not hard:
+        of_y = of_y + (every - hard) * (1 - miss)
+    dz = put_class_(dz, at, of_y if here is None else torch.where(here, of_y, of_class(dz, at)))
+    return dz if spread is None else dz - spread
 
 
 def cap(x: Tensor, form: Form) -> Tensor:
@@ -219,29 +221,30 @@ def cap(x: Tensor, form: Form) -> Tensor:
     return torch.where(x == -torch.inf, x, form.softcap * bounded)
 
 
-def uncap_(out: Tensor, x: Tensor, form: Form) -> None:
+def uncap(dz: Tensor, x: Tensor, form: Form) -> Tensor:
     """Turn a gradient with respect to ``cap(x)`` into one with respect to ``x``."""
-    if form.softcap is not None:
-        e = (x / form.softcap).abs_().mul_(-2).exp_()
-        out *= 4 * e / (1 + e).square_()
+    if form.softcap is None:
+        return dz
+    e = ((-2 / form.softcap) * x.abs()).exp()
+    return dz * (4 * e / (1 + e).square())
+
+
+def _share(stats: Stats, form: Form) -> Tensor:
+    """What smoothing gives to each open class."""
+    assert stats.open is not None
+    assert form.smoothing is not None
+    return form.smoothing / (stats.open + (stats.mine > -torch.inf)).clamp(min=1)
 
 
 def _within(y: Tensor, z: Tensor, start: int | None) -> tuple[Tensor, Tensor | None]:
     """Where class y is in a part, and whether it is there; None: it is, in each row."""
-    at = y.unsqueeze(1)
     if start is None:
-        return at, None
-    at = at - start
-    return at.clamp(0, z.shape[1] - 1), (at >= 0) & (at < z.shape[1])
+        return y, None
+    at = y - start
+    here = (at >= 0) & (at < z.shape[1])
+    return at.clamp(0, z.shape[1] - 1), here.unsqueeze(1)
 
 
-def _weights(class_weight: Tensor | None, z: Tensor, start: int | None) -> Tensor | None:
-    if class_weight is None:
-        return None
+def _weights(class_weight: Tensor, z: Tensor, start: int | None) -> Tensor:
     start = start or 0
     return on_class_axis(class_weight[start : start + z.shape[1]], z)
-
-
-def _has_masked(z: Tensor) -> bool:
-    """Whether some class may be masked by -inf; on a GPU, asking would stop it."""
-    return z.device.type != "cpu" or not bool(z.amin() > -torch.inf)

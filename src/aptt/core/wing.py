@@ -7,24 +7,28 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["adaptive_wing", "wing"]
+from aptt.core.formula import Formula, Kept
+
+__all__ = ["ADAPTIVE_WING", "WING"]
 
 
-def wing(x: Tensor, t: Tensor, *, width: float, curvature: float) -> Tensor:
+def _wing(x: Tensor, kept: Kept, t: Tensor, *, width: float, curvature: float) -> Tensor:
     """``width * ln(1 + |x - t| / curvature)``, from ``width`` on linear."""
     off = (x - t).abs()
-    bend = width - width * math.log1p(width / curvature)
-    near = width * torch.log1p(off.clamp_max(width) / curvature)
-    return torch.where(off < width, near, off - bend)
+    near = off.clamp(max=width)
+    return width * torch.log1p(near / curvature) + (off - near)
 
 
-def adaptive_wing(
-    x: Tensor, t: Tensor, *, alpha: float, omega: float, epsilon: float, theta: float
+def _adaptive_wing(
+    x: Tensor, kept: Kept, t: Tensor, *, alpha: float, omega: float, epsilon: float, theta: float
 ) -> Tensor:
     """``omega * ln(1 + |(x - t) / epsilon|**(alpha - t))``, from ``theta`` on linear."""
     off, power = (x - t).abs(), alpha - t
-    inside = off < theta
-    near = torch.where(inside, off, theta) / epsilon
-    edge = (theta / epsilon) ** power
+    near = off.clamp(max=theta)
+    edge = (power * math.log(theta / epsilon)).exp()
     slope = omega * power * edge / (1 + edge) / theta
-    return omega * torch.log1p(near**power) + torch.where(inside, 0.0, slope * (off - theta))
+    return omega * torch.log1p((near / epsilon) ** power) + slope * (off - near)
+
+
+WING = Formula(_wing, ahead=True, block=2**17)
+ADAPTIVE_WING = Formula(_adaptive_wing, ahead=True, block=2**17)

@@ -1,5 +1,6 @@
 """Training losses for PyTorch: functions, and modules that hold their options."""
 
+from aptt.core.engine import engine
 from aptt.loss.bbox import (
     BoxIoULoss,
     CIoULoss,
@@ -208,6 +209,7 @@ __all__ = [
     "distillation_terms",
     "distribution_focal_loss",
     "eiou_loss",
+    "engine",
     "expected_value",
     "focal_loss",
     "focal_tversky_loss",

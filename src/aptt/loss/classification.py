@@ -22,31 +22,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import finite, softplus
-from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import (
-    align_classes,
-    align_elements,
+from aptt.core.checks import (
     check_number,
     check_range,
-    check_vector,
     kept,
     taken_classes,
 )
-from aptt.core.softmax import margin, on_class_axis
-from aptt.core.streaming import Formula, Work, widen
-from aptt.core.vocabulary import (
-    Form,
-    Stats,
-    cap,
-    checked_form,
-    finish,
-    measure,
-    slope_,
-    times,
-    uncap_,
-)
+from aptt.core.formula import Formula, Kept, by_row, wide
+from aptt.core.logistic import answer, finite, nll, sign, softplus
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import align_classes, align_elements, check_vector
+from aptt.core.softmax import exp_of_gaps, on_class_axis
+from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, measure, slope, uncap
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -127,7 +115,7 @@ def cross_entropy(
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
     x, y, soft, shape = align_classes(logits, target, class_dim)
-    dtype = widen(x[:0]).dtype
+    dtype = wide(x.dtype)
     class_weight = None if weight is None else check_vector("weight", weight, x)
     adjustment = logit_adjustment
     if adjustment is not None:
@@ -146,7 +134,6 @@ def cross_entropy(
             )
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
         rows = rows if keep is None else torch.where(keep, rows, 0.0)
-
     loss = reduce(
         SHARES if soft else INDICES,
         x,
@@ -169,145 +156,140 @@ def counted(
     *,
     soft: bool,
     dtype: torch.dtype,
-) -> Tensor:
+) -> Count:
     """What the mean divides by: the class weights that took part, by index or by share."""
+    if not soft and class_weight is None:
+        return count_of(y, rows)
     if soft:
         mass = y.to(dtype)
         if class_weight is not None:
             mass = mass * on_class_axis(class_weight, y)
         mass = mass.sum(1)
     else:
-        mass = torch.ones_like(y) if class_weight is None else class_weight[y]
+        assert class_weight is not None
+        mass = class_weight[y]
     return mass.sum() if rows is None else (torch.where(rows != 0, mass, 0) * rows).sum()
 
 
-def _hard(
+def _hard_stats(
     x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
+) -> Kept:
+    z, shift = _logits(x, adjustment, form)
+    stats = measure(z, y, class_weight=class_weight, form=form)
+    return (*(t for t in stats if t is not None), *(() if shift is None else (shift,)))
+
+
+def _known(kept: Kept, adjustment: Tensor | None) -> tuple[Stats, Tensor | None]:
+    """The statistics, and what was taken off the logits before they were measured."""
+    return (Stats(*kept), None) if adjustment is None else (Stats(*kept[:-1]), kept[-1])
+
+
+def _hard_result(
+    x: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
 ) -> Tensor:
-    z, shift = _logits(x, adjustment, form)
-    scale = 1.0 if class_weight is None else class_weight[y]
-    loss = times((1 - form.smoothing) * scale, softplus(-margin(z, y)))
-    if form.smoothing or form.z_loss:
-        loss = loss + _extras(z, shift, *_log_sum(z), scale, class_weight, form)
-    return loss
+    stats, shift = _known(kept, adjustment)
+    return finish(stats, _of_row(class_weight, y), form=form, shift=shift)
 
 
-def _hard_forward(
+def _hard_step(
     x: Tensor,
-    work: Work,
+    up: Tensor | float,
+    kept: Kept,
     y: Tensor,
     *,
     class_weight: Tensor | None,
     adjustment: Tensor | None,
     form: Form,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    z, shift = _logits(x, adjustment, form)
-    stats = measure(z, y, work, class_weight=class_weight, form=form)
-    scale = 1.0 if class_weight is None else class_weight[y]
-    return finish(stats, scale, form=form, shift=shift), tuple(t for t in stats if t is not None)
+) -> tuple[None, Tensor]:
+    z, _ = _logits(x, adjustment, form)
+    stats, shift = _known(kept, adjustment)
+    scale = _of_row(class_weight, y)
+    dz = slope(z, y, stats, by_row(up), scale, class_weight=class_weight, form=form, shift=shift)
+    return None, uncap(dz, x, form)
 
 
-def _hard_backward(
-    out: Tensor,
-    x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
-    y: Tensor,
-    *,
-    class_weight: Tensor | None,
-    adjustment: Tensor | None,
-    form: Form,
-) -> None:
-    z, shift = _logits(x, adjustment, form)
-    up = up.unsqueeze(1) if up.ndim else up
-    scale = 1.0 if class_weight is None else class_weight[y].unsqueeze(1)
-    slope_(out, z, y, Stats(*kept), up, scale, class_weight=class_weight, form=form, shift=shift)
-    uncap_(out, x, form)
+def _of_row(class_weight: Tensor | None, y: Tensor) -> Tensor | None:
+    """The weight of each row's class."""
+    return None if class_weight is None else class_weight[y].unsqueeze(1)
 
 
-def _soft(
+def _soft_stats(
     x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
-) -> Tensor:
+) -> Kept:
     z, shift = _logits(x, adjustment, form)
-    top, log_sum = _log_sum(z)
-    gap = (top - z) + log_sum
-    gap = torch.where((z > -torch.inf) | (t != 0), gap, 0.0)  # a masked class that is not asked for
-    if class_weight is not None:
-        t = t * on_class_axis(class_weight, z)
-    loss = (1 - form.smoothing) * (t * gap).sum(1)
-    if form.smoothing or form.z_loss:
-        loss = loss + _extras(z, shift, top, log_sum, t.sum(1), class_weight, form)
-    return loss
+    top = z.detach().amax(1, keepdim=True)
+    level = exp_of_gaps(z - top).sum(1, keepdim=True).log()
+    return (top, level) if shift is None else (top, level, shift)
 
 
-def _soft_backward(
-    out: Tensor,
+def _soft_result(
     x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
+    kept: Kept,
     t: Tensor,
     *,
     class_weight: Tensor | None,
     adjustment: Tensor | None,
     form: Form,
-) -> None:
-    # d loss / d z[c] = a * p[c] - goal[c]
-    z, shift = _logits(x, adjustment, form)
-    up = up.unsqueeze(1) if up.ndim else up
-    t = t * up if class_weight is None else t * up * on_class_axis(class_weight, z)
-    goal = (1 - form.smoothing) * t
-    if form.smoothing:
-        goal += _spread(z, class_weight, form) * up
-    a = goal.sum(1, keepdim=True)
-    if form.z_loss:
-        a += 2 * form.z_loss * t.sum(1, keepdim=True) * (shift + z.logsumexp(1, keepdim=True))
-    torch.softmax(z, 1, out=out).mul_(a).sub_(goal)
-    uncap_(out, x, form)
-
-
-INDICES = Formula(_hard, _hard_forward, _hard_backward)
-SHARES = Formula(_soft, backward=_soft_backward)
-
-
-def _extras(
-    z: Tensor,
-    shift: Tensor | float,
-    top: Tensor,
-    log_sum: Tensor,
-    scale: Tensor | float,
-    class_weight: Tensor | None,
-    form: Form,
 ) -> Tensor:
-    """What smoothing and the z-loss add to each row."""
-    extra = torch.zeros_like(top).squeeze(1)
-    if form.smoothing:
-        gap = torch.where(z > -torch.inf, (top - z) + log_sum, 0.0)
-        extra = extra + (_spread(z, class_weight, form) * gap).sum(1)
-    if form.z_loss:
-        extra = extra + form.z_loss * scale * (shift + top + log_sum).squeeze(1).square()
-    return extra
+    (z, _), (top, level, *shift) = _logits(x, adjustment, form), kept
+    mass = t if class_weight is None else t * on_class_axis(class_weight, z)
+    goal = mass if form.smoothing is None else _smoothed(mass, z, class_weight, form)
+    gap = (top - z) + level
+    gap = torch.where((z > -torch.inf) | (t != 0), gap, 0.0)  # a masked class that is not asked for
+    loss = (goal * gap).sum(1)
+    if form.z_loss is not None:
+        lse = sum(shift, top + level).squeeze(1)
+        loss = loss + form.z_loss * mass.sum(1) * lse.square()
+    return loss
 
 
-def _spread(z: Tensor, class_weight: Tensor | None, form: Form) -> Tensor:
-    """The mass that smoothing gives to each class; none to those masked by -inf."""
+def _soft_step(
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> tuple[Tensor | None, Tensor]:
+    # d loss / d z[c] = every * p[c] - goal[c]
+    (z, _), (top, level, *shift) = _logits(x, adjustment, form), kept
+    mass = t if class_weight is None else t * on_class_axis(class_weight, z)
+    goal = mass if form.smoothing is None else _smoothed(mass, z, class_weight, form)
+    every = goal.sum(1, keepdim=True)
+    if form.z_loss is not None:
+        lse = sum(shift, top + level)
+        every = every + (2 * form.z_loss) * mass.sum(1, keepdim=True) * lse
+    dz = exp_of_gaps(z - top).mul_(every * (-level).exp()).sub_(goal).mul_(by_row(up))
+    return None, uncap(dz, x, form)
+
+
+INDICES = Formula(_hard_result, _hard_step, _hard_stats, block=2**19)
+SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**19)
+
+
+def _smoothed(mass: Tensor, z: Tensor, class_weight: Tensor | None, form: Form) -> Tensor:
+    """The target with its share spread over the classes; none goes to those masked by -inf."""
+    assert form.smoothing is not None
     open = (z > -torch.inf).to(z.dtype)
-    mass = open * (form.smoothing / open.sum(1, keepdim=True).clamp_min(1))
-    return mass if class_weight is None else mass * on_class_axis(class_weight, z)
+    spread = open * (form.smoothing / open.sum(1, keepdim=True).clamp(min=1))
+    if class_weight is not None:
+        spread = spread * on_class_axis(class_weight, z)
+    return (1 - form.smoothing) * mass + spread
 
 
-def _log_sum(z: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit, and what logsumexp adds to it."""
-    top = z.detach().amax(1, keepdim=True)
-    return top, (z - top).exp().sum(1, keepdim=True).log()
-
-
-def _logits(x: Tensor, adjustment: Tensor | None, form: Form) -> tuple[Tensor, Tensor | float]:
+def _logits(x: Tensor, adjustment: Tensor | None, form: Form) -> tuple[Tensor, Tensor | None]:
     """The logits that count, less a shift per row that lets small adjustments of large ones in."""
     z = cap(x, form)
     if adjustment is None:
-        return z, 0.0
+        return z, None
     shift = z.detach().amax(1, keepdim=True)
     return (z - shift) + on_class_axis(adjustment, z), shift
 
@@ -412,7 +394,7 @@ def binary_cross_entropy(
     if ignore_index is not None:
         keep = kept(t, ignore_index)
         t = torch.where(keep, t, 0)
-        w = keep if w is None else w * keep
+        w = keep if w is None else torch.where(keep, w, 0)
     check_range(t, 0, 1, keep=None if w is None else w != 0)
     loss = reduce(
         _BINARY,
@@ -422,38 +404,53 @@ def binary_cross_entropy(
         count=lambda: count_of(t, w),
         reduction=reduction,
         term="binary_cross_entropy",
-        pos_weight=1.0 if pos_weight is None else pos_weight,
-        smoothing=label_smoothing,
+        pos_weight=pos_weight,
+        smoothing=label_smoothing or None,
     )
     return loss.reshape(logits.shape) if reduction == "none" else loss
 
 
-def _binary(x: Tensor, t: Tensor, *, pos_weight: float | Tensor, smoothing: float) -> Tensor:
-    t = t.to(x.dtype) * (1 - smoothing) + smoothing / 2
-    x = finite(x)  # the part that is not asked for is 0 times it
-    no = softplus(x)
-    return (1 - t) * no + pos_weight * t * softplus(-x)
+def _binary_result(
+    x: Tensor, kept: Kept, t: Tensor, *, pos_weight: Tensor | float | None, smoothing: float | None
+) -> Tensor:
+    yes = _yes(t, x, smoothing)
+    if pos_weight is not None:
+        x = finite(x)  # the part that is not asked for is 0 times it
+        return (1 - yes.to(x.dtype)) * softplus(x) + pos_weight * yes * softplus(-x)
+    if yes.is_floating_point():
+        return nll(x, yes)
+    return softplus(sign(yes.to(x.dtype)) * x)
 
 
-def _binary_backward(
-    out: Tensor,
+def _binary_step(
     x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
+    up: Tensor | float,
+    kept: Kept,
     t: Tensor,
     *,
-    pos_weight: float | Tensor,
-    smoothing: float,
-) -> None:
-    # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
-    yes = work("yes", x).copy_(t).mul_(1 - smoothing).add_(smoothing / 2)
-    no = torch.rsub(yes, 1).mul_(torch.sigmoid(x, out=out))
-    yes.mul_(pos_weight).mul_(torch.neg(x, out=out).sigmoid_())
-    torch.sub(no, yes, out=out).mul_(up)
+    pos_weight: Tensor | float | None,
+    smoothing: float | None,
+) -> tuple[Tensor, Tensor]:
+    yes = _yes(t, x, smoothing)
+    if pos_weight is not None:
+        # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
+        v = _binary_result(x, kept, t, pos_weight=pos_weight, smoothing=smoothing)
+        no = (1 - yes.to(x.dtype)) * torch.sigmoid(x)
+        return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
+    if yes.is_floating_point():
+        said = answer(finite(x), yes)
+        return said.nll, said.error.mul_(up)
+    turn = sign(yes.to(x.dtype))
+    wrong = turn * x
+    return softplus(wrong), turn.mul_(torch.sigmoid(wrong)).mul_(up)
 
 
-_BINARY = Formula(_binary, backward=_binary_backward)
+def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
+    """The share of yes in each answer; an answer that is an integer or a bool stays one."""
+    return t if smoothing is None else t.to(x.dtype) * (1 - smoothing) + smoothing / 2
+
+
+_BINARY = Formula(_binary_result, _binary_step, ahead=True, block=2**17)
 
 
 def _check_binary_options(

@@ -1,0 +1,288 @@
+"""How far a student's softmax is from its teacher's: two KL divergences, and the one between them.
+
+    a    = exp((student - its largest) / T)    q = a / sum a
+    b    = exp((teacher - its largest) / T)    p = b / sum b
+    w    = log(a / b)                          m = beta * p + (1 - beta) * q
+
+    forward_kl    sum p log(p / q) = log(sum a / sum b) - sum p w
+    reverse_kl    sum q log(q / p) = sum q w - log(sum a / sum b)
+    jsd           beta * sum p log(p / m) + (1 - beta) * sum q log(q / m)
+
+A sure row has a and b that are 1 where it is sure, so all that counts of it is in the others: the
+sums are compared by the sum of ``a - b``, where that class is an exact 0, and ``w`` is taken from
+the logits. What is left is the rounding of each exponential: in float32 a KL is exact within 1e-7,
+and the gradient of ``forward_kl`` within some 2e-7 of each probability, also where student and
+teacher are nearly the same and both are small. The class axis is axis 1, and is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aptt.core import vocabulary
+from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.vocabulary import Stats, finish, measure
+
+__all__ = ["CHOSEN", "WHOLE", "Form"]
+
+
+class Form(NamedTuple):
+    """The numbers that choose the loss; what is None takes no part."""
+
+    temperature: float
+    beta: float
+    soft: float
+    """The factor of the divergence, T**2 included."""
+    hard: float | None = None
+    """That of the cross-entropy."""
+
+
+class Divergence(NamedTuple):
+    """One of the three: numbers of each row, the value from them, the gradient times ``scale``."""
+
+    sums: Callable[[Tensor, Tensor, Form], Kept]
+    value: Callable[[Kept, Form], Tensor]
+    slope: Callable[[Tensor, Tensor, Kept, Tensor | float, Form], Tensor]
+
+
+_FAR = 1e4  # the log-ratio of a class that one of the two masks by -inf
+_NOTHING = 80.0  # exp(-80) of a probability is nothing beside it, to float64's last digit
+
+
+def _top(z: Tensor) -> Tensor:
+    return z.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
+
+
+def _soften(z: Tensor, top: Tensor, form: Form) -> Tensor:
+    """``exp((z - top) / T)``, by ``exp2``, which does not crawl where results underflow."""
+    return (z - top).mul_(1 / (math.log(2) * form.temperature)).exp2_()
+
+
+def _log_ratio(
+    x: Tensor, t: Tensor, top: Tensor, peak: Tensor, form: Form, *, masked: float = _FAR
+) -> Tensor:
+    """``w``, exact where the logits are close; ``masked`` where only the teacher masks a class."""
+    ratio = (x - t).sub_(top - peak).mul_(1 / form.temperature)
+    return ratio.nan_to_num_(nan=0.0, posinf=masked, neginf=-_FAR)
+
+
+def _sum(t: Tensor) -> Tensor:
+    return t.sum(1, keepdim=True)
+
+
+def _log_of_sums(e: Tensor, f: Tensor, more: Tensor) -> Tensor:
+    """``log(e / f)`` from ``more = e - f``; at 0, one of the two halves passes the gradient on."""
+    return (more.clamp(min=0) / f).log1p() - (torch.relu(-more) / e).log1p()
+
+
+def _mean(of: Tensor, weight: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """The weighted mean in two steps: as rounded, and that of what is left, times ``total``.
+
+    ``(of - mean) - rest / total`` has all its digits at a class that has nearly all the weight.
+    """
+    mean = (_sum(of * weight) / total).detach()
+    return mean, _sum((of - mean) * weight)
+
+
+# ------------------------------------------------------------------------------ the two KL
+
+
+def _forward_kl_sums(x: Tensor, t: Tensor, form: Form) -> Kept:
+    top, peak = _top(x), _top(t)
+    a, b = _soften(x, top, form), _soften(t, peak, form)
+    dot = _sum(_log_ratio(x, t, top, peak, form) * b)
+    return top, peak, _sum(a), _sum(b), _sum(a - b), dot
+
+
+def _forward_kl(kept: Kept, form: Form) -> Tensor:
+    _, _, e, f, more, dot = kept
+    return _log_of_sums(e, f, more) - dot / f
+
+
+def _forward_kl_slope(
+    x: Tensor, t: Tensor, kept: Kept, scale: Tensor | float, form: Form
+) -> Tensor:
+    # q - p = a / e - b / f = (a - b) / e - b (e - f) / (e f)
+    top, peak, e, f, more, _ = kept
+    a, b = _soften(x, top, form), _soften(t, peak, form)
+    b = torch.ops.aten.threshold_backward(b, x, torch.finfo(x.dtype).min)  # masked: no gradient
+    by = scale / e
+    return a.sub_(b).mul_(by).addcmul_(b, by * more / f, value=-1)
+
+
+def _reverse_kl_sums(x: Tensor, t: Tensor, form: Form) -> Kept:
+    top, peak = _top(x), _top(t)
+    a, b = _soften(x, top, form), _soften(t, peak, form)
+    e = _sum(a)
+    mean, rest = _mean(_log_ratio(x, t, top, peak, form), a, e)
+    return top, peak, e, _sum(b), _sum(a - b), mean, rest
+
+
+def _reverse_kl(kept: Kept, form: Form) -> Tensor:
+    _, _, e, f, more, mean, rest = kept
+    return (mean + rest / e) - _log_of_sums(e, f, more)
+
+
+def _reverse_kl_slope(
+    x: Tensor, t: Tensor, kept: Kept, scale: Tensor | float, form: Form
+) -> Tensor:
+    # q (w - its mean over q); w changes with x, except where it is a number for a masked class
+    top, peak, e, _, _, mean, rest = kept
+    ratio = _log_ratio(x, t, top, peak, form, masked=_FAR - 1)
+    return ratio.sub_(mean).sub_(rest / e).mul_(_soften(x, top, form)).mul_(scale / e)
+
+
+# --------------------------------------------------------------------------------- between
+
+
+def _to_mixture(
+    x: Tensor, t: Tensor, top: Tensor, peak: Tensor, level: Tensor, form: Form
+) -> tuple[Tensor, Tensor]:
+    """``log(p / q)``, and ``log(m / q) = log(1 + beta (p / q - 1))``."""
+    ratio = (level - _log_ratio(x, t, top, peak, form)).clamp(-_NOTHING, _NOTHING)
+    return ratio, (ratio.expm1() * form.beta).log1p()
+
+
+def _jsd_sums(x: Tensor, t: Tensor, form: Form) -> Kept:
+    top, peak = _top(x), _top(t)
+    a, b = _soften(x, top, form), _soften(t, peak, form)
+    e, f = _sum(a), _sum(b)
+    ratio, to_m = _to_mixture(x, t, top, peak, (e / f).log(), form)
+    return top, peak, e, f, _sum((ratio - to_m) * b), *_mean(to_m, a, e)
+
+
+def _jsd(kept: Kept, form: Form) -> Tensor:
+    _, _, e, f, of_p, mean, rest = kept
+    return form.beta * of_p / f - (1 - form.beta) * (mean + rest / e)
+
+
+def _jsd_slope(x: Tensor, t: Tensor, kept: Kept, scale: Tensor | float, form: Form) -> Tensor:
+    # (1 - beta) q (log(q / m) - its mean over q): what rounding did to the level goes with the mean
+    top, peak, e, f, _, mean, rest = kept
+    _, to_m = _to_mixture(x, t, top, peak, (e / f).log(), form)
+    by = (form.beta - 1) * scale / e
+    return to_m.sub_(mean).sub_(rest / e).mul_(_soften(x, top, form)).mul_(by)
+
+
+# -------------------------------------------------------------------------------- the loss
+
+_PLAIN = vocabulary.Form()
+
+
+def _stats(
+    of: Divergence, x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form: Form
+) -> Kept:
+    sums = of.sums(x, t, form)
+    if y is None:
+        return sums
+    return (*sums, *measure(x, y, class_weight=None, form=_PLAIN)[:3])
+
+
+def _soft(kept: Kept, y: Tensor | None) -> Kept:
+    """What the divergence keeps; the last three are the cross-entropy's."""
+    return kept if y is None else kept[:-3]
+
+
+def _result(
+    of: Divergence,
+    x: Tensor,
+    kept: Kept,
+    t: Tensor,
+    y: Tensor | None,
+    _: None = None,
+    *,
+    form: Form,
+) -> Tensor:
+    value = of.value(_soft(kept, y), form)
+    value = value + torch.relu(-value.detach())  # rounding led below 0: the gradient stays
+    loss = (form.soft * value).squeeze(1)
+    if y is None:
+        return loss
+    return loss + (form.hard or 0.0) * finish(Stats(*kept[-3:]), None, form=_PLAIN)
+
+
+def _step(
+    of: Divergence,
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    y: Tensor | None,
+    _: None = None,
+    *,
+    form: Form,
+) -> tuple[None, Tensor]:
+    up = by_row(up)
+    dx = of.slope(x, t, _soft(kept, y), up * (form.soft / form.temperature), form)
+    if y is not None:
+        assert form.hard is not None
+        hard = Stats(*kept[-3:])
+        dx += vocabulary.slope(x, y, hard, up * form.hard, None, class_weight=None, form=_PLAIN)
+    return None, dx
+
+
+_BY_NAME = {
+    "forward_kl": Divergence(_forward_kl_sums, _forward_kl, _forward_kl_slope),
+    "reverse_kl": Divergence(_reverse_kl_sums, _reverse_kl, _reverse_kl_slope),
+    "jsd": Divergence(_jsd_sums, _jsd, _jsd_slope),
+}
+
+WHOLE = {
+    name: Formula(partial(_result, of), partial(_step, of), partial(_stats, of))
+    for name, of in _BY_NAME.items()
+}
+"""The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
+
+
+# ------------------------------------------------------------ a teacher that tells a part
+
+
+def _chosen(
+    of: Divergence,
+    x: Tensor,
+    kept: Kept,
+    t: Tensor,
+    y: Tensor | None,
+    chosen: Tensor,
+    *,
+    form: Form,
+) -> Tensor:
+    """The divergence of the chosen classes, and of the rest as one more, at a temperature of 1."""
+    chosen = chosen.long()
+    z = x.gather(1, chosen) / form.temperature
+    if t.shape[1] < x.shape[1]:
+        z = torch.cat((z, _rest_of_logits(x, chosen, form)), 1)
+        t = torch.cat((t, _rest_of_log_p(t)), 1)
+    of_classes = form._replace(temperature=1.0)
+    value = of.value(of.sums(z, t, of_classes), of_classes)
+    loss = (form.soft * (value + torch.relu(-value.detach()))).squeeze(1)
+    if y is None:
+        return loss
+    hard = measure(x, y, class_weight=None, form=_PLAIN)
+    return loss + (form.hard or 0.0) * finish(hard, None, form=_PLAIN)
+
+
+def _rest_of_logits(x: Tensor, chosen: Tensor, form: Form) -> Tensor:
+    """The logit of all other classes together; -inf where all of them are masked."""
+    left = x.scatter(1, chosen, -torch.inf)
+    top = _top(left)
+    total = _sum(((left - top) / form.temperature).exp())
+    some = total > 0
+    rest = top / form.temperature + torch.where(some, total, 1.0).log()
+    return torch.where(some, rest, -torch.inf)
+
+
+def _rest_of_log_p(t: Tensor) -> Tensor:
+    rest = 1 - _sum(t.exp())
+    some = rest > 0
+    return torch.where(some, torch.where(some, rest, 1.0).log(), -torch.inf)
+
+
+CHOSEN = {name: Formula(partial(_chosen, of)) for name, of in _BY_NAME.items()}
+"""The same, from the teacher's log-probabilities of some classes, and which these are."""

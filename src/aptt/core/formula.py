@@ -1,0 +1,185 @@
+"""What a formula is: pure functions of tensors, from which every way of evaluating it follows.
+
+    stats(x, *sides, **options) -> kept                a few numbers a row; none for elements
+    result(x, kept, *sides, **options) -> v            the values, from them
+    step(x, up, kept, *sides, **options) -> (v, dx)    dx: the gradient of ``up * v``; v may be None
+                                                       where ``kept`` makes the result cheap
+
+``result(x, stats(x))`` under autograd is the definition; ``step`` equals it, only faster: a test
+holds every formula to that. None of them changes an argument, looks at a device or at values, or
+returns a view of an argument. A float among the options may be a 0-d tensor.
+
+The prediction ``x`` has one of three layouts, so one formula serves every shape of input:
+
+    (N,)         elements        v and a side have shape (N,)
+    (N, C)       rows            v has shape (N,), a side (N,) or (N, C)
+    (N, C, S)    positions       v has shape (N, S), a side (N, S) or (N, C, S)
+
+A formula whose values are joint statistics of a sample gives ``(N, ...)`` instead, and is summed
+over the blocks of S. ``up`` has the shape of v, or is one number for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Call",
+    "Formula",
+    "Gather",
+    "Kept",
+    "Sides",
+    "across",
+    "by_row",
+    "weighted",
+    "wide",
+    "widen",
+]
+
+Kept = tuple[Tensor, ...]
+Sides = Sequence[Tensor | None]
+Gather = Literal["values", "total", "samples"]
+"""What to return of the values: all of them, their sum, or one sum per sample."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The mathematics of one loss; the module's docstring says what each function gives."""
+
+    result: Callable[..., Tensor]
+    step: Callable[..., tuple[Tensor | None, Tensor]] | None = None
+    """None: left to autograd, block by block."""
+    stats: Callable[..., Kept] | None = None
+    value: Callable[..., Tensor] | None = None
+    """The definition ``value(x, *sides, **options)``, where it is not ``result(x, stats(x))``."""
+    ahead: bool = False
+    """Whether one pass over a total may take the gradient along, and hold it until backward.
+
+    For formulas of small predictions, without statistics."""
+    block: int = 2**18
+    """Elements in a block on the CPU: its temporaries should fit the cache."""
+
+    def measure(self, x: Tensor, sides: Sides, options: dict[str, Any]) -> Kept:
+        """The statistics, or none."""
+        return () if self.stats is None else self.stats(x, *sides, **options)
+
+    def define(self, x: Tensor, kept: Kept, sides: Sides, options: dict[str, Any]) -> Tensor:
+        """The values by the definition, to be differentiated by autograd."""
+        if self.value is not None:
+            return self.value(x, *sides, **options)
+        return self.result(x, kept, *sides, **options)
+
+    def advance(
+        self, x: Tensor, up: Tensor | float, kept: Kept, sides: Sides, options: dict[str, Any]
+    ) -> tuple[Tensor | None, Tensor]:
+        """What a step gives; by autograd where none is written."""
+        if self.step is not None:
+            return self.step(x, up, kept, *sides, **options)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            v = self.define(x, self.measure(x, sides, options), sides, options)
+        up = up.expand_as(v) if isinstance(up, Tensor) else torch.full_like(v, up)
+        (dx,) = torch.autograd.grad(v, x, up)
+        return v.detach(), dx
+
+
+@dataclass(frozen=True)
+class Call:
+    """A formula with its options, and what to return of its values; evaluated as a whole."""
+
+    formula: Formula
+    gather: Gather
+    options: dict[str, Any]
+
+    def plain(self, x: Tensor, weight: Tensor | None, sides: Sides) -> Tensor:
+        """The definition, for autograd or any transform."""
+        return self.defined(x, weight, sides)[0]
+
+    def defined(self, x: Tensor, weight: Tensor | None, sides: Sides) -> tuple[Tensor, Kept]:
+        """The definition, with the statistics that a step needs."""
+        x, sides = self.read(x, sides)
+        if weight is not None:  # what is removed must not reach a gradient either, not even as NaN
+            removed = weight == 0
+            x = x.masked_fill(across(removed, x), 0.0)
+            sides = [
+                side.masked_fill(across(removed, side), 0.0)
+                if side is not None and side.is_floating_point()
+                else side
+                for side in sides
+            ]
+        kept = self.formula.measure(x, sides, self.options)
+        v = self.formula.define(x, kept, sides, self.options)
+        if weight is not None:
+            v = weighted(v.masked_fill(removed, 0.0), weight)
+        return (v.sum() if self.gather == "total" else v), kept
+
+    def forward(
+        self, x: Tensor, weight: Tensor | None, removes: bool, sides: Sides
+    ) -> tuple[Tensor, Kept]:
+        """The weighted values, without autograd, and what the way back needs."""
+        x, sides = self.read(x, sides)
+        kept = self.formula.measure(x, sides, self.options)
+        v: Tensor = self.formula.result(x, kept, *sides, **self.options)
+        if weight is not None:
+            v = weighted(v.masked_fill(weight == 0, 0.0) if removes else v, weight)
+        return v, kept
+
+    def both(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        removes: bool,
+        sides: Sides,
+        up: Tensor | float,
+        kept: Kept = (),
+    ) -> tuple[Tensor | None, Tensor]:
+        """The values, not weighted, if a step gives them; and the gradient of the weighted ones."""
+        x, sides = self.read(x, sides)
+        if weight is not None and weight.dtype != torch.bool:
+            up = weight * up
+        v, dx = self.formula.advance(x, up, kept, sides, self.options)
+        if weight is not None and removes:
+            dx = dx.masked_fill_(across(weight == 0, dx), 0.0)
+        return v, dx
+
+    def read(self, x: Tensor, sides: Sides) -> tuple[Tensor, Sides]:
+        """Prediction and floating sides, in the dtype of the computation."""
+        x = widen(x)
+        return x, [
+            side.to(x.dtype) if side is not None and side.is_floating_point() else side
+            for side in sides
+        ]
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the computation: float32 for half types, else the same."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def widen(x: Tensor) -> Tensor:
+    """``x`` in the dtype of the computation."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def weighted(v: Tensor, weight: Tensor) -> Tensor:
+    """The values times their weights; a mask has removed what it removes, and weighs nothing."""
+    return v if weight.dtype == torch.bool else v * weight
+
+
+def across(rows: Tensor, x: Tensor) -> Tensor:
+    """Numbers of rows or positions, or of elements, against ``x``."""
+    return rows if rows.ndim == x.ndim else rows.unsqueeze(1)
+
+
+@overload
+def by_row(up: Tensor) -> Tensor: ...
+@overload
+def by_row(up: Tensor | float) -> Tensor | float: ...
+def by_row(up: Tensor | float) -> Tensor | float:
+    """An upstream gradient of rows or positions, against ``x``; one number stays one."""
+    return up.unsqueeze(1) if isinstance(up, Tensor) and up.ndim else up
