@@ -65,6 +65,7 @@ def test_every_case_has_ours_a_compiled_form_and_a_size_that_streams():
     for case in CASES.values():
         assert case.contenders[0].name == "aptt"
         assert any(contender.compiled for contender in case.contenders)
+        assert (case.contenders[1].name == "aptt, compiled") == case.compiles
         assert torch.Size(case.quick).numel() >= 2**15
         assert len({FLOOR, *(c.name for c in case.contenders)}) == 1 + len(case.contenders)
 
@@ -123,6 +124,7 @@ def test_an_unknown_case_is_refused_by_name(capsys):
 
 TIMES = {"median", "quartiles", "ratio", "rounds"}
 ROW = {"name", "against", "status", "value", "gradient_norm", "first_call", "extra_memory"}
+ROW |= {"kernels", "traffic", "held"}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
@@ -134,7 +136,7 @@ def test_the_command_writes_what_the_readme_promises(tmp_path):
     result = json.loads(file.read_text(encoding="utf-8"))
 
     assert set(result) == {"schema", "quick", "rounds", "machine", "warnings", "cases"}
-    assert (result["schema"], result["quick"], result["rounds"]) == (1, True, 2)
+    assert (result["schema"], result["quick"], result["rounds"]) == (2, True, 2)
     machine = result["machine"]
     assert {"cpu", "cores", "system", "python", "load_start", "load_end"} < set(machine)
     assert machine["packages"]["torch"] == torch.__version__
@@ -144,7 +146,7 @@ def test_the_command_writes_what_the_readme_promises(tmp_path):
     assert case["prediction_bytes"] == 2**17
     assert case["threads"] >= 1
     rows = {row["name"]: row for row in case["contenders"]}
-    assert list(rows) == [FLOOR, "aptt", "plain, compiled", "plain"]
+    assert list(rows) == [FLOOR, "aptt", "aptt, compiled", "plain, compiled", "plain"]
     for row in rows.values():
         assert set(row) == ROW | {"upstream_1", "upstream_quarter"}
         assert row["status"] == "ready"
@@ -153,5 +155,11 @@ def test_the_command_writes_what_the_readme_promises(tmp_path):
             assert len(row[name]["rounds"]) == 2
             assert row[name]["median"] > 0
     assert rows["aptt"]["upstream_1"]["ratio"] == 1
+    assert rows["aptt"]["held"] < 0.01
+    assert rows["aptt"]["kernels"] is None
+    for name in ("aptt, compiled", "plain, compiled"):
+        assert rows[name]["kernels"] >= 2  # forward and backward
+        assert 3 < rows[name]["traffic"] < 8  # read twice or more, written once
+    assert case["large_pages"] is False
     for name in rows:
         assert name in done.stdout

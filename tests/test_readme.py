@@ -30,7 +30,7 @@ def test_the_table_names_every_loss(path):
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE)
     named = {(file, name) for file, cell in rows for name in re.findall(r"`(\w+)`", cell)}
     public = {
-        (getattr(aptt.loss, name).__module__.rpartition(".")[2], name) for name in aptt.loss.__all__
+        (getattr(aptt.loss, name).__module__.split(".")[2], name) for name in aptt.loss.__all__
     }
     assert named <= public
     assert {(file, name) for file, name in public if name.lower().endswith("loss")} <= named

@@ -1,12 +1,15 @@
 """Distribution focal loss: a slow formula, the last bin, and where the field's versions fail."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import DistributionFocalLoss, distribution_focal_loss, expected_value
+from aptt.loss.dfl import _FORMULA
 
 
 def _sides(n=60, bins=7, seed=0):
@@ -176,3 +179,53 @@ def test_wrong_calls_are_told_apart(shapes, options, words):
 def test_a_complex_target_is_refused():
     with pytest.raises(TypeError, match=r"target: got torch\.complex64"):
         distribution_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("bins", [1, 2, 16])
+def test_the_step_is_autograd_of_the_definition(bins, same_as_autograd):
+    logits, target = _sides(bins=bins)
+    logits[1] *= 1000
+    same_as_autograd(_FORMULA, logits.flatten(0, 1), target.flatten())
+
+
+@pytest.mark.parametrize("bins", [1, 2, 16])
+@pytest.mark.parametrize("n", [0, 1, 2, 17])
+def test_it_compiles_to_one_graph(n, bins, same_when_compiled):
+    logits, target = _sides(17, bins)
+    logits, target = logits[:n], target[:n]
+    weight = torch.linspace(0, 2, 4, dtype=torch.float64).expand(n, 4)
+    same_when_compiled(distribution_focal_loss, logits, target)
+    same_when_compiled(distribution_focal_loss, logits, target, weight=weight, reduction="none")
+    same_when_compiled(
+        distribution_focal_loss, logits, target + 3, weight=weight, out_of_range="clamp"
+    )
+
+
+def _held(loss_fn, x):
+    """Bytes that are held between forward and backward, besides what the caller holds."""
+    held = {}
+
+    def pack(t):
+        held[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        loss = loss_fn(x)
+    del loss
+    held.pop(x.untyped_storage().data_ptr(), None)
+    return sum(held.values())
+
+
+def test_at_most_one_prediction_is_held_and_none_by_a_checkpoint():
+    logits, target = _sides(1000, 16)
+    x = logits.float().requires_grad_()
+    target = target.float()
+    size = x.numel() * x.element_size()
+
+    def loss_fn(x):
+        return distribution_focal_loss(x, target)
+
+    assert size <= _held(loss_fn, x) <= size + 2 * target.nbytes
+    again = partial(checkpoint, loss_fn, use_reentrant=False)
+    assert _held(again, x) <= 2 * target.nbytes
+    assert torch.equal(_gradient(again, x.detach()), _gradient(loss_fn, x.detach()))

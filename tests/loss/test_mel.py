@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import l1_loss, pad
 
+from aptt.audit.ways import in_blocks, plainly
+from aptt.core.spectral import SPECTRAL
 from aptt.loss import (
     MelLoss,
     MultiResolutionSTFTLoss,
@@ -38,11 +40,11 @@ each_dtype = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True, params=["plain", "by hand"])
-def _way(request, monkeypatch):
-    """Every test goes both ways: plain PyTorch, and the forward and backward written by hand."""
-    least = 0 if request.param == "by hand" else 2**60
-    monkeypatch.setattr("aptt.core.streaming._LEAST", {"cpu": least})
+@pytest.fixture(autouse=True, params=[plainly, in_blocks], ids=["plain", "in blocks"])
+def _way(request):
+    """Every test goes both ways: plain PyTorch, and the gradient by hand, signal by signal."""
+    with request.param():
+        yield
 
 
 def _random(*shape, seed=0):
@@ -636,3 +638,43 @@ def test_lengths_and_dtypes_are_refused_by_name():
             loss(e, s, lengths=torch.tensor([300.0, 3.0]))
         with pytest.raises(TypeError, match="estimate"):
             loss(e.long(), s)
+
+
+# ------------------------------------------------------------------------------ the formula
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@each_loss
+def test_the_step_is_the_gradient_of_the_definition(name, padded, monkeypatch):
+    e, s, up = _random(3, 200), _random(3, 200, seed=1), _random(3, seed=2)
+    e[1] = s[1]
+    seen = {}
+
+    def noted(formula, x, *sides, count, reduction, term, weight=None, **options):
+        seen.update(sides=sides, options=options)
+        return x.sum(1)
+
+    monkeypatch.setattr("aptt.loss.mel.settings.reduce", noted)
+    lengths = torch.tensor([200, 150, 3]) if padded else None
+    LOSSES[name](e, s, lengths=lengths, reduction="none")
+    sides, options = seen["sides"], seen["options"]
+    x = e.clone().requires_grad_()
+    want = SPECTRAL.result(x, (), *sides, **options)
+    (slope,) = torch.autograd.grad(want, x, up)
+    value, dx = SPECTRAL.step(e, up, (), *sides, **options)
+    torch.testing.assert_close(value, want.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(dx, slope, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 17, 150])
+@pytest.mark.parametrize("name", ["mel", "stft, full", "stft, clamped", "several"])
+def test_compiled_is_eager(name, size, padded):
+    e, s = _random(2, size), _random(2, size, seed=1)
+    loss = partial(LOSSES[name], **({"lengths": torch.tensor([size, 1])} if padded else {}))
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    for got, want in zip(
+        _value_and_gradient(compiled, e, s), _value_and_gradient(loss, e, s), strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)

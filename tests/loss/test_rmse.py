@@ -1,9 +1,13 @@
 """RMSE: closed forms, exact zeros, and ranges that squares overflow."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
+from aptt.loss.rmse import _SQUARES
 
 
 def _random(*shape, seed=0):
@@ -90,3 +94,44 @@ def test_wrong_calls_are_told_apart():
         RMSELoss(pool="all")
     with pytest.raises(TypeError, match=r"prediction.*int64"):
         rmse_loss(torch.zeros(4, dtype=torch.long), torch.zeros(4))
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_step_is_the_gradient_of_the_definition(weighted, log):
+    e, t, up = _random(3, 1, 8).abs(), _random(3, 1, 8, seed=1).abs(), _random(3, seed=2)
+    w = _random(3, 1, 8, seed=3).abs() if weighted else None
+    e[1] = t[1]  # no error: whatever comes back is 0, though it be infinite
+    if w is not None:
+        w[0, 0, 2], e[0, 0, 2] = 0, torch.nan
+    x = e.clone().requires_grad_()
+    value = _SQUARES.result(x, _SQUARES.stats(x, t, w, log=log), t, w, log=log)
+    (want,) = torch.autograd.grad(value, x, up)
+    kept = tuple(k.detach() for k in _SQUARES.stats(e, t, w, log=log))
+    up[1] = torch.inf
+    _, got = _SQUARES.step(e, up, kept, t, w, log=log)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("pool", ["batch", "sample", lambda sums: 2 * sums])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (2, 2), (3, 17)])
+@pytest.mark.parametrize("loss", [rmse_loss, rmsle_loss])
+def test_every_way_is_one(loss, shape, weighted, pool):
+    x, t = _random(*shape).abs(), _random(*shape, seed=1).abs()
+    weight = _random(*shape, seed=2).relu() if weighted else None
+    fn = partial(loss, target=t, weight=weight, pool=pool)
+    torch._dynamo.reset()
+    compiled = torch.compile(fn, backend="aot_eager", fullgraph=True)
+    with plainly():
+        want = _value_and_gradient(fn, x)
+    with in_blocks():
+        found = _value_and_gradient(fn, x)
+    for got in (found, _value_and_gradient(compiled, x)):
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_not_a_number_is_not_taken_for_no_error():
+    x = torch.tensor([1.0, torch.nan])
+    assert rmse_loss(x, torch.zeros(2)).isnan()

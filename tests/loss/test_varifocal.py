@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import QualityFocalLoss, VariFocalLoss, quality_focal_loss, varifocal_loss
+from aptt.loss.varifocal import _QUALITY, _VARIFOCAL
 
 
 def _scores(n=200, seed=0, dtype=torch.float64):
@@ -184,3 +185,56 @@ def test_a_confident_mistake_costs_its_logit_and_keeps_its_slope(loss_fn, logit)
 def test_wrong_calls_are_told_apart(target, options, words):
     with pytest.raises(ValueError, match=words):
         varifocal_loss(torch.zeros(3), target, **options)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (1.5, 0.5), (0.0, 0.0), (0.5, 3.0)])
+@pytest.mark.parametrize("marked", [False, True])
+def test_the_varifocal_step_is_autograd_of_the_definition(
+    marked, alpha, gamma, detach, same_as_autograd
+):
+    x, q = _scores()
+    x[:9] = torch.tensor([0.0, -0.0, 300.0, -300.0, 40.0, -40.0, 15.0, -15.0, 1e-3])
+    q[:9] = torch.tensor([0.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.3, 0.7, 0.0])
+    positive = (q > 0) | (torch.arange(200) % 7 == 0) if marked else None
+    same_as_autograd(_VARIFOCAL, x, q, positive, alpha=alpha, gamma=gamma, detach=detach)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 1.5, 2.0, 3.5])
+def test_the_quality_step_is_autograd_of_the_definition(beta, same_as_autograd):
+    x, q = _scores()
+    x[:9] = torch.tensor([0.0, -0.0, 300.0, -300.0, 40.0, -40.0, 15.0, -15.0, 1e-3])
+    q[:9] = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.3, 0.7, 0.25])
+    same_as_autograd(_QUALITY, x, q, beta=beta)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 17])
+def test_they_compile_to_one_graph(n, same_when_compiled):
+    x, q = _scores(n)
+    weight = torch.linspace(0, 2, n, dtype=torch.float64)
+    for options in ({}, {"weight": weight, "normalize": "quality"}, {"reduction": "none"}):
+        same_when_compiled(varifocal_loss, x, q, **options)
+        same_when_compiled(quality_focal_loss, x, q, **options)
+    same_when_compiled(varifocal_loss, x, q, positive=q > 0, gamma=0.5, detach=True)
+
+
+@pytest.mark.parametrize("loss_fn", [varifocal_loss, quality_focal_loss])
+def test_what_is_nearly_right_is_exact_in_float32(loss_fn):
+    # p - q of a confident answer is no difference of numbers near 1
+    x, q = torch.tensor([12.0, 25.0, -12.0, -25.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = x.to(dtype).requires_grad_()
+        value = loss_fn(leaf, q.to(dtype), reduction="none")
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        results.append((value.detach().double(), gradient.double()))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0)
+
+
+def test_a_held_share_still_teaches_the_target():
+    # detach holds p**gamma, not the quality that a positive weighs
+    x = torch.tensor([0.3], dtype=torch.float64)
+    q = torch.tensor([0.6], dtype=torch.float64, requires_grad=True)
+    varifocal_loss(x, q, detach=True).backward()
+    nll = F.softplus(x) - 0.6 * x
+    torch.testing.assert_close(q.grad, nll - 0.6 * x)

@@ -92,6 +92,21 @@ class Entry:
         options = [_joined(option) for option in self.options if len(option) > 4]
         return any(name in mine or name.startswith(tuple(options)) for name in names)
 
+    @property
+    def room(self) -> str:
+        """The file or package of :mod:`aptt.loss` that it is in: ``bbox`` for each box loss."""
+        return self.file.split(".")[2]
+
+    @property
+    def place(self) -> str:
+        """What to import it from: ``aptt.loss.bbox``."""
+        return ".".join(self.file.split(".")[:3])
+
+    @property
+    def room_title(self) -> str:
+        """What that file or package is about."""
+        return read(sys.modules[self.place].__doc__).title
+
     def to_json(self) -> dict[str, Any]:
         """Everything there is to know, for ``--json``."""
         sections = self.family.sections | self.doc.sections

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from aptt.compose.recorder import follow
-from aptt.core.shapes import check_positive
+from aptt.core.checks import check_positive
 
 __all__ = ["Balance", "GradShare", "Uncertainty", "gradients_at", "over_ranks", "square"]
 

@@ -24,20 +24,20 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from aptt.core.boxes import BoxFormat, check_box_format, edges
-from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
-from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_choice,
     check_floating,
     check_indices,
     check_number,
     check_real,
-    check_shapes,
     check_whole,
-    is_readable,
 )
-from aptt.core.streaming import widen
+from aptt.core.formula import widen
+from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
+from aptt.core.module import LossModule
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.shapes import check_shapes
 from aptt.loss.heat import heatmap_loss
 
 __all__ = [

@@ -28,20 +28,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_classes,
     check_floating,
     check_indices,
     check_number,
     check_real,
-    check_shapes,
     check_whole,
-    is_readable,
     kept,
 )
-from aptt.core.streaming import widen
+from aptt.core.formula import widen
+from aptt.core.module import LossModule, per_class
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.shapes import check_shapes
 from aptt.loss.bbox import ciou_loss
 from aptt.loss.classification import binary_cross_entropy
 from aptt.loss.dfl import distribution_focal_loss, expected_value

@@ -11,16 +11,18 @@ decoding, eq. 5.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from aptt.core.bins import cross_entropy, less_target_
+from aptt.core.checks import check_choice, check_floating, check_range, check_real
+from aptt.core.formula import Formula, Kept, by_row, wide, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
-from aptt.core.shapes import check_choice, check_floating, check_range, check_real, check_shapes
-from aptt.core.streaming import Formula, Work, widen
+from aptt.core.shapes import check_shapes
+from aptt.core.softmax import exp_of_gaps
 
 __all__ = ["DistributionFocalLoss", "distribution_focal_loss", "expected_value"]
 
@@ -86,7 +88,7 @@ def distribution_focal_loss(
     if bins == 0:
         raise ValueError(f"logits: got {tuple(logits.shape)}, with no bin")
     x = logits.reshape(target.numel(), bins)
-    y = target.reshape(-1).to(widen(logits[:0]).dtype)
+    y = target.reshape(-1).to(wide(logits.dtype))
     w = weight
     if w is not None:
         check_shapes(target=(target, "*N"), weight=(w, "*N"))
@@ -141,32 +143,17 @@ def expected_value(logits: Tensor) -> Tensor:
     return (p * torch.arange(p.shape[-1], device=p.device, dtype=p.dtype)).sum(-1)
 
 
-def _around(y: Tensor) -> tuple[Tensor, Tensor]:
-    """The bins around each target, and the share of each; beyond the bins there is no index."""
-    low = y.floor()
-    share = y - low
-    return torch.stack((low, y.ceil()), 1).long(), torch.stack((1 - share, share), 1)
+def _result(x: Tensor, kept: Kept, y: Tensor) -> Tensor:
+    return cross_entropy(x.log_softmax(1), y)
 
 
-def _at_both(log_p: Tensor, at: Tensor, share: Tensor) -> Tensor:
-    """The cross-entropy with the two bins, where no share of an impossible bin costs nothing."""
-    found = log_p.gather(1, at)
-    return -(found.masked_fill((share == 0) & (found == -torch.inf), 0.0) * share).sum(1)
+def _step(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
+    # cross-entropy with a distribution: d loss / d x = p - target
+    log_p = x.log_softmax(1)
+    return cross_entropy(log_p, y), less_target_(exp_of_gaps(log_p), y).mul_(by_row(up))
 
 
-def _cross_entropy(x: Tensor, y: Tensor) -> Tensor:
-    return _at_both(x.log_softmax(1), *_around(y))
-
-
-def _slope(out: Tensor, x: Tensor, work: Work, y: Tensor) -> Tensor:
-    at, share = _around(y)
-    log_p = torch.ops.aten._log_softmax.out(x, 1, False, out=work("log_p", x))
-    torch.mul(log_p, 1 / math.log(2), out=out).exp2_()
-    out.scatter_add_(1, at, -share)
-    return _at_both(log_p, at, share)
-
-
-_FORMULA = Formula(_cross_entropy, slope=_slope, block=2**18)
+_FORMULA = Formula(_result, _step, ahead=True, block=2**18)
 
 
 def _check_options(out_of_range: str, normalize: str, reduction: Reduction) -> None:

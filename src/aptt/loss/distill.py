@@ -28,33 +28,31 @@ From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwa
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import softplus
-from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_choice,
     check_classes,
     check_floating,
     check_number,
     check_positive,
     check_range,
+    taken_classes,
+)
+from aptt.core.divergence import CHOSEN, WHOLE, Form
+from aptt.core.formula import widen
+from aptt.core.module import LossModule
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
+from aptt.core.shapes import (
     class_axis,
     indexed_axis,
-    is_readable,
     split_axis,
-    taken_classes,
     without_axis,
 )
-from aptt.core.softmax import margin, shifted, softmax_gradient_
-from aptt.core.streaming import Formula, Work, widen
 
 __all__ = ["DistillationLoss", "distillation_loss", "distillation_terms"]
 
@@ -117,7 +115,7 @@ def distillation_loss(
 
     The gradient goes to ``student_logits``, and to a teacher that asks for it: detach yours, or
     run it under ``no_grad``. Where one model masks a class by -inf that the other gives mass, the
-    KL is infinite by definition; here such a class has the log-probability -1e4.
+    KL is infinite by definition; here the ratio of the two has the logarithm 1e4.
 
     Use when:
         A small model is to imitate a large one. Cached teachers store the k likeliest classes:
@@ -157,7 +155,7 @@ def distillation_loss(
         WHOLE[divergence] if chosen is None else CHOSEN[divergence],
         x,
         t,
-        y if form.hard else None,
+        None if form.hard is None else y,
         chosen,
         weight=weight,
         count=lambda: count_of(x[:, 0], weight),
@@ -222,280 +220,6 @@ def distillation_terms(
     return terms if hard_targets is None else {**terms, "hard": term("hard", 0.0)}
 
 
-class Form(NamedTuple):
-    """The options of the formulas; ``soft`` has the T**2 in it."""
-
-    temperature: float
-    beta: float
-    soft: float
-    hard: float
-
-
-# ---------------------------------------------------------------------------- the definition
-
-_MASKED = -1e4  # the log-probability of a class masked by -inf
-
-
-def _log_softmax(z: Tensor, temperature: float) -> Tensor:
-    top = z.detach().amax(1, keepdim=True).clamp_min(torch.finfo(z.dtype).min)
-    gap = (z - top) / temperature
-    total = gap.exp().sum(1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
-    return torch.where(z > -torch.inf, gap - total.log(), _MASKED)
-
-
-def _forward_kl(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
-    # q - p adds up to 0, and takes with it, to first order, what rounding did to either's sum
-    p, q = lp.exp(), lq.exp()
-    return (p * (lp - lq) + (q - p)).sum(1)
-
-
-def _reverse_kl(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
-    # centred where q is largest: else the gradient, q * (ratio - value), cancels
-    ratio = lq - lp
-    middle = ratio.detach().gather(1, lq.detach().argmax(1, keepdim=True))
-    p, q = lp.exp(), lq.exp()
-    return (q * (ratio - middle) + (p - q)).sum(1) + middle.squeeze(1)
-
-
-def _jsd(lp: Tensor, lq: Tensor, beta: float) -> Tensor:
-    # log(m / p) = log(beta + (1 - beta) q / p), and log(m / q): exact for small and large ratios
-    ratio = lq - lp
-    above = ratio > 0
-    share = torch.full_like(ratio, beta)  # two numbers would be float32
-    change = torch.where(above, share, 1 - share) * torch.where(above, -ratio, ratio).expm1()
-    base = change.log1p()
-    m_by_p = base + torch.where(above, ratio, 0.0)
-    m_by_q = base - torch.where(above, 0.0, ratio)
-    return -(beta * lp.exp() * m_by_p + (1 - beta) * lq.exp() * m_by_q).sum(1)
-
-
-def _never_negative(value: Tensor) -> Tensor:
-    """0 where rounding led below, with the gradient as it is."""
-    return torch.where(value < 0, value - value.detach(), value)
-
-
-Diverge = Callable[[Tensor, Tensor, float], Tensor]
-
-
-def _mixed(
-    diverge: Diverge, lp: Tensor, lq: Tensor, x: Tensor, y: Tensor | None, form: Form
-) -> Tensor:
-    loss = form.soft * _never_negative(diverge(lp, lq, form.beta))
-    return loss if y is None else loss + form.hard * softplus(-margin(x, y))
-
-
-def _whole(
-    diverge: Diverge, x: Tensor, t: Tensor, y: Tensor | None, chosen: None = None, *, form: Form
-) -> Tensor:
-    lp, lq = _log_softmax(t, form.temperature), _log_softmax(x, form.temperature)
-    return _mixed(diverge, lp, lq, x, y, form)
-
-
-def _chosen(
-    diverge: Diverge, x: Tensor, t: Tensor, y: Tensor | None, chosen: Tensor, *, form: Form
-) -> Tensor:
-    chosen = chosen.long()
-    lq, lp = _log_softmax(x, form.temperature), torch.where(t > -torch.inf, t, _MASKED)
-    if t.shape[1] < x.shape[1]:
-        left = lq.scatter(1, chosen, -torch.inf)
-        top = left.detach().amax(1, keepdim=True)
-        tail = top + (left - top).exp().sum(1, keepdim=True).log()
-        rest = 1 - lp.exp().sum(1, keepdim=True)
-        some = rest > 0
-        rest = torch.where(some, torch.where(some, rest, 1.0).log(), _MASKED)
-        lp = torch.cat((lp, rest), 1)
-        lq = torch.cat((lq.gather(1, chosen), tail), 1)
-    else:
-        lq = lq.gather(1, chosen)
-    return _mixed(diverge, lp, lq, x, y, form)
-
-
-# ------------------------------------------------------------- by hand, for a block on the CPU
-
-
-class _Sums(NamedTuple):
-    """What the forward walk keeps of each row."""
-
-    e: Tensor  # sum of exp((student - its largest) / T)
-    f: Tensor  # and of the teacher
-    mean: Tensor  # what the gradient's log-ratio is held against, over q
-
-
-def _soften_(gap: Tensor, temperature: float) -> Tensor:
-    """exp(gap / T) in place, at one speed whether or not it underflows."""
-    return gap.mul_(1 / (math.log(2) * temperature)).exp2_()
-
-
-def _both_(a: Tensor, b: Tensor, form: Form) -> tuple[Tensor, Tensor]:
-    """Soften both in place; their sums."""
-    e, f = _soften_(a, form.temperature), _soften_(b, form.temperature)
-    return e.sum(1, keepdim=True), f.sum(1, keepdim=True)
-
-
-def _forward_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
-    gap = torch.sub(b, a, out=work("gap", a))
-    e, f = _both_(a, b, form)
-    dot = gap.mul_(b).sum(1, keepdim=True)
-    return dot / (f * form.temperature) + (e / f).log(), _Sums(e, f, e)
-
-
-def _forward_kl_slope_(
-    a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form
-) -> None:
-    # (q - p) / T
-    _soften_(a, form.temperature).mul_(scale / sums.e)
-    a.addcmul_(_soften_(b, form.temperature), scale / sums.f, value=-1)
-
-
-def _reverse_kl_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
-    gap, there = _log_ratio(a, b, work("gap", a))
-    e, f = _both_(a, b, form)
-    mean = gap.mul_(a).sum(1, keepdim=True).div_(e)
-    return (mean - there) / form.temperature + (f / e).log(), _Sums(e, f, mean)
-
-
-def _reverse_kl_slope_(
-    a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form
-) -> None:
-    # q (log(q / p) - its mean over q) / T
-    gap, _ = _log_ratio(a, b, b)
-    gap.sub_(sums.mean)
-    _soften_(a, form.temperature).mul_(scale / (sums.e * form.temperature)).mul_(gap)
-
-
-def _log_ratio(a: Tensor, b: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """T * log(q / p) less what it is where q is largest: there a is 0, and b is returned."""
-    there = b.gather(1, a.argmax(1, keepdim=True))
-    return torch.sub(a, torch.sub(b, there, out=out), out=out), there
-
-
-def _jsd_value(a: Tensor, b: Tensor, work: Work, form: Form) -> tuple[Tensor, _Sums]:
-    e, f = _both_(a, b, form)
-    p, q = b.div_(f), a.div_(e)
-    lean = _lean(p, q, work, form)
-    # p / m = 1 + (1 - beta) (p - q) / m, and q / m = 1 - beta (p - q) / m
-    part = torch.mul(lean, 1 - form.beta, out=work("m", a))
-    value = form.beta * _log1p_(part).mul_(p).sum(1, keepdim=True)
-    mean = _log1p_(lean.mul_(-form.beta)).mul_(q).sum(1, keepdim=True)
-    return value.add_(mean, alpha=1 - form.beta), _Sums(e, f, mean)
-
-
-def _jsd_slope_(a: Tensor, b: Tensor, work: Work, scale: Tensor, sums: _Sums, form: Form) -> None:
-    # (1 - beta) q (log(q / m) - its mean over q) / T
-    q = _soften_(a, form.temperature).div_(sums.e)
-    p = _soften_(b, form.temperature).div_(sums.f)
-    log_ratio = _log1p_(_lean(p, q, work, form).mul_(-form.beta))
-    q.mul_(log_ratio.sub_(sums.mean)).mul_(scale * (1 - form.beta))
-
-
-def _lean(p: Tensor, q: Tensor, work: Work, form: Form) -> Tensor:
-    """(p - q) / m, which is 0 where the two agree."""
-    mixture = torch.lerp(q, p, form.beta, out=work("m", p)).clamp_min_(torch.finfo(p.dtype).tiny)
-    return torch.sub(p, q, out=work("gap", p)).div_(mixture)
-
-
-def _log1p_(x: Tensor) -> Tensor:
-    """log(1 + x) in place; a p or q of 0 has an x of -1, which counts nothing."""
-    return x.clamp_min_(torch.finfo(x.dtype).eps - 1).log1p_()
-
-
-class _Hand(NamedTuple):
-    """A divergence by hand, in logits less their largest, which it may overwrite."""
-
-    value: Callable[[Tensor, Tensor, Work, Form], tuple[Tensor, _Sums]]
-    slope_: Callable[[Tensor, Tensor, Work, Tensor, _Sums, Form], None]
-
-
-def _forward(
-    diverge: Diverge,
-    hand: _Hand,
-    x: Tensor,
-    work: Work,
-    t: Tensor,
-    y: Tensor | None,
-    chosen: None = None,
-    *,
-    form: Form,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    if x.device.type != "cpu":
-        return _whole(diverge, x, t, y, form=form), ()
-    top, peak = x.amax(1, keepdim=True), t.amax(1, keepdim=True)
-    a, b = torch.sub(x, top, out=work("a", x)), torch.sub(t, peak, out=work("b", t))
-    value, sums = hand.value(a, b, work, form)
-    by_hand = bool(value.isfinite().all())  # else a class is masked
-    kept: tuple[Tensor, ...] = (torch.tensor(by_hand), top, peak, *sums)
-    loss = form.soft * value.squeeze(1).clamp_min(0) if by_hand else None
-    if y is not None:
-        _, mine, rest = shifted(x, y, work)
-        kept += mine, rest
-        if loss is not None:
-            nll = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
-            loss.add_(nll.squeeze(1), alpha=form.hard)
-    return _whole(diverge, x, t, y, form=form) if loss is None else loss, kept
-
-
-def _backward(
-    diverge: Diverge,
-    hand: _Hand,
-    out: Tensor,
-    x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
-    t: Tensor,
-    y: Tensor | None,
-    chosen: None = None,
-    *,
-    form: Form,
-) -> None:
-    if not kept or not bool(kept[0]):
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            loss = _whole(diverge, x, t, y, form=form)
-        out.copy_(torch.autograd.grad(loss, x, up.expand_as(loss))[0])
-        return
-    _, top, peak, *rows = kept
-    up = up.unsqueeze(1) if up.ndim else up
-    soft = out
-    if y is not None:
-        mine, rest = rows[3:]
-        slope = form.hard * up / (mine + rest)
-        softmax_gradient_(out, x, y, top, slope, -slope * rest)
-        soft = work("a", x)
-    torch.sub(x, top, out=soft)
-    scale = up * (form.soft / form.temperature)
-    hand.slope_(soft, torch.sub(t, peak, out=work("b", t)), work, scale, _Sums(*rows[:3]), form)
-    if y is not None:
-        out.add_(soft)
-
-
-def _formula(diverge: Diverge, hand: _Hand) -> Formula:
-    return Formula(
-        partial(_whole, diverge),
-        partial(_forward, diverge, hand),
-        partial(_backward, diverge, hand),
-        block=2**18,
-    )
-
-
-WHOLE: dict[str, Formula] = {
-    "forward_kl": _formula(_forward_kl, _Hand(_forward_kl_value, _forward_kl_slope_)),
-    "reverse_kl": _formula(_reverse_kl, _Hand(_reverse_kl_value, _reverse_kl_slope_)),
-    "jsd": _formula(_jsd, _Hand(_jsd_value, _jsd_slope_)),
-}
-"""The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
-
-CHOSEN: dict[str, Formula] = {
-    name: Formula(partial(_chosen, diverge))
-    for name, diverge in (
-        ("forward_kl", _forward_kl),
-        ("reverse_kl", _reverse_kl),
-        ("jsd", _jsd),
-    )
-}
-"""The same, from the teacher's log-probabilities of some classes, and which these are."""
-
-
 # ------------------------------------------------------------------------------------ checks
 
 
@@ -523,7 +247,7 @@ def checked_form(
     hard = 1 - alpha if hard_weight is None else hard_weight
     check_number("soft_weight", soft)
     check_number("hard_weight", hard)
-    return Form(temperature, beta, soft * temperature**2, hard)
+    return Form(temperature, beta, soft * temperature**2, hard or None)
 
 
 class _Student(NamedTuple):
@@ -540,7 +264,7 @@ def _student(
     """The logits as rows or positions, with targets that are class indices or nothing."""
     check_floating(student_logits=logits)
     if target is None:
-        if form.hard:
+        if form.hard is not None:
             raise ValueError(
                 f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
                 "alpha=1.0 (or hard_weight=0) for the soft term alone"
@@ -557,7 +281,7 @@ def _student(
         return _Student(x, None, None, axis, shape)
     y = target.reshape(len(x), *x.shape[2:])
     y, keep = taken_classes(y, x.shape[1], ignore_index, name="hard_targets")
-    return _Student(x, y if form.hard else None, keep, axis, shape)
+    return _Student(x, None if form.hard is None else y, keep, axis, shape)
 
 
 def _teacher(

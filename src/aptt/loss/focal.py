@@ -17,22 +17,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import focal, softplus_into
-from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import (
-    align_classes,
-    align_elements,
+from aptt.core.checks import (
     check_binary,
     check_choice,
     check_number,
-    check_shapes,
-    check_vector,
     kept,
     taken_classes,
 )
-from aptt.core.softmax import margin, on_class_axis, shifted, softmax_gradient_
-from aptt.core.streaming import Formula, Work
+from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.logistic import power, sign, softplus
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import (
+    align_classes,
+    align_elements,
+    check_shapes,
+    check_vector,
+)
+from aptt.core.softmax import Against, against, exp_of_gaps, on_class_axis, put_class_
 
 __all__ = ["FocalLoss", "focal_loss"]
 
@@ -106,7 +108,7 @@ def focal_loss(
         if normalize == "positives":
             raise ValueError("normalize: got 'positives' with class indices, wanted 0/1 targets")
 
-    def count() -> Tensor:
+    def count() -> Count:
         if normalize == "positives":
             positives = (y if w is None else y * w).sum()
             return positives.clamp(min=1) if reduction == "mean" else positives
@@ -142,7 +144,7 @@ def _elements(
     if ignore_index is not None:
         keep = kept(y, ignore_index)
         y = torch.where(keep, y, 0)
-        w = keep if w is None else w * keep
+        w = keep if w is None else torch.where(keep, w, 0)
     return _SIGMOID, x, y, w, alpha
 
 
@@ -153,104 +155,87 @@ def _rows(
     weight: Tensor | None,
     ignore_index: int | None,
     class_dim: int | None,
-) -> tuple[Formula, Tensor, Tensor, Tensor, Tensor | None]:
+) -> tuple[Formula, Tensor, Tensor, Tensor | None, Tensor | None]:
     x, y, _, _ = align_classes(logits, target, class_dim)
     ignored = -100 if ignore_index is None else ignore_index
     y, keep = taken_classes(y, x.shape[1], ignored)
     w = keep
     if weight is not None:
         check_shapes(target=(target, "*N"), weight=(weight, "*N"))
-        w = weight.reshape(y.shape) * keep
+        w = weight.reshape(y.shape)
+        w = w if keep is None else torch.where(keep, w, 0)
     if alpha is not None:
         alpha = torch.as_tensor(alpha, device=x.device)
         alpha = check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x)
     return _SOFTMAX, x, y, w, alpha
 
 
-def _slope(miss: Tensor, nll: Tensor, gamma: float) -> Tensor:
-    """Minus d loss / d margin, where ``miss`` is 1 - p."""
-    return miss**gamma * (gamma * (1 - miss) * nll + miss)
-
-
-def _sigmoid(x: Tensor, y: Tensor, *, alpha: Tensor | float | None, gamma: float) -> Tensor:
+def _sigmoid_result(
+    x: Tensor, kept: Kept, y: Tensor, *, alpha: Tensor | float | None, gamma: float
+) -> Tensor:
     y = y.to(x.dtype)
-    loss = focal((2 * y - 1) * x, gamma)
+    wrong = sign(y) * x
+    loss = softplus(wrong) * power(torch.sigmoid(wrong), gamma)
     return loss if alpha is None else loss * (alpha * y + (1 - alpha) * (1 - y))
 
 
-def _missed(x: Tensor, y: Tensor, work: Work) -> tuple[Tensor, Tensor, Tensor]:
-    """By hand: the target as a float, -log p, and 1 - p."""
-    t = y if y.dtype == x.dtype else work("target", x).copy_(y)
-    wrong = torch.mul(t, -2, out=work("miss", x)).add_(1).mul_(x)  # minus the margin; x may be -inf
-    nll = softplus_into(work("nll", x), wrong)
-    return t, nll, wrong.sigmoid_()
-
-
-def _sigmoid_forward(
-    x: Tensor, work: Work, y: Tensor, *, alpha: Tensor | float | None, gamma: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    t, loss, miss = _missed(x, y, work)
-    loss.mul_(miss.pow_(gamma))
-    if alpha is not None:
-        loss.mul_(torch.mul(t, 2 * alpha - 1, out=miss).add_(1 - alpha))
-    return loss, ()
-
-
-def _sigmoid_backward(
-    out: Tensor,
+def _sigmoid_step(
     x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
+    up: Tensor | float,
+    kept: Kept,
     y: Tensor,
     *,
     alpha: Tensor | float | None,
     gamma: float,
-) -> None:
-    t, nll, miss = _missed(x, y, work)
-    nll.addcmul_(nll, miss, value=-1)
-    slope = torch.add(miss, nll, alpha=gamma, out=nll).mul_(miss.pow_(gamma))
-    # times minus the sign of the margin, 1 - 2 t, and alpha or 1 - alpha
-    sign = torch.rsub(t, 1, alpha=2) if alpha is None else torch.sub(1 - alpha, t, out=miss)
-    torch.mul(slope, sign.mul_(up), out=out)
+) -> tuple[Tensor, Tensor]:
+    # along the logit that is wrong, d nll = miss and d miss = miss (1 - miss), so
+    # d (miss**gamma nll) = miss**gamma (miss + gamma (1 - miss) nll)
+    y = y.to(x.dtype)
+    turn = sign(y)
+    wrong = turn * x
+    nll, miss = softplus(wrong), torch.sigmoid(wrong)
+    share = turn if alpha is None else (1 - alpha) * (1 - y) - alpha * y
+    fade = share * power(miss, gamma)
+    slope = torch.addcmul(miss, (1 - miss).mul_(gamma), nll)
+    return nll.mul_(fade).abs_(), slope.mul_(fade).mul_(up)
 
 
-def _softmax(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) -> Tensor:
-    loss = focal(margin(x, y), gamma)
+def _softmax_stats(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) -> Kept:
+    return against(x, y)
+
+
+def _softmax_result(
+    x: Tensor, kept: Kept, y: Tensor, *, alpha: Tensor | None, gamma: float
+) -> Tensor:
+    wrong = Against(*kept)
+    loss = (wrong.nll * power(wrong.miss, gamma)).squeeze(1)
     return loss if alpha is None else loss * alpha[y]
 
 
-def _softmax_forward(
-    x: Tensor, work: Work, y: Tensor, *, alpha: Tensor | None, gamma: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    top, mine, rest = shifted(x, y, work)
-    nll = (top - x.gather(1, y.unsqueeze(1))) + torch.log1p(rest + (mine - 1))
-    loss = nll * (rest / (rest + mine)) ** gamma
-    loss = loss.squeeze(1)
-    return loss if alpha is None else loss * alpha[y], (top, mine, rest, nll)
-
-
-def _softmax_backward(
-    out: Tensor,
+def _softmax_step(
     x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
+    up: Tensor | float,
+    kept: Kept,
     y: Tensor,
     *,
     alpha: Tensor | None,
     gamma: float,
-) -> None:
-    top, mine, rest, nll = kept
-    slope = _slope(rest / (rest + mine), nll, gamma) * (up.unsqueeze(1) if up.ndim else up)
+) -> tuple[None, Tensor]:
+    # as above, along minus the log-odds of the class, whose slope is exp(z[c] - top) / rest
+    # at the other classes and -1 at its own
+    wrong = Against(*kept)
+    miss = wrong.miss
+    slope = torch.addcmul(miss, (1 + wrong.odds).reciprocal().mul_(gamma), wrong.nll)
+    slope = slope * power(miss, gamma) * by_row(up)
     if alpha is not None:
         slope = slope * alpha[y].unsqueeze(1)
-    share = slope / rest.clamp_min(torch.finfo(rest.dtype).tiny)
-    softmax_gradient_(out, x, y, top, share, -slope)
+    # a row without other classes has no rest
+    rest = wrong.rest.clamp(min=torch.finfo(x.dtype).tiny)
+    return None, put_class_(exp_of_gaps(x - wrong.top).mul_(slope / rest), y, -slope)
 
 
-_SIGMOID = Formula(_sigmoid, _sigmoid_forward, _sigmoid_backward, block=2**17)
-_SOFTMAX = Formula(_softmax, _softmax_forward, _softmax_backward)
+_SIGMOID = Formula(_sigmoid_result, _sigmoid_step, ahead=True, block=2**17)
+_SOFTMAX = Formula(_softmax_result, _softmax_step, _softmax_stats, block=2**19)
 
 
 def _check_options(

@@ -19,20 +19,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_choice, check_floating, check_number, check_range
+from aptt.core.formula import Formula, Kept, widen
 from aptt.core.gaussian import gaussian_maps
-from aptt.core.logistic import finite, softplus, softplus_into
+from aptt.core.logistic import power, softplus
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import (
-    check_choice,
-    check_floating,
-    check_number,
-    check_range,
-    check_shapes,
-    is_readable,
-)
-from aptt.core.streaming import Formula, Work, streams, widen
-from aptt.core.wing import adaptive_wing
+from aptt.core.ordinary import is_readable
+from aptt.core.peaks import mean_position, vertices
+from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import check_shapes
+from aptt.core.wing import ADAPTIVE_WING
 
 __all__ = ["HeatmapLoss", "Peaks", "decode_heatmaps", "heatmap_loss", "render_heatmaps"]
 
@@ -121,17 +117,17 @@ def heatmap_loss(
     x, y = prediction.reshape(-1), target.reshape(-1)
     peaks = None if positive is None else positive.reshape(-1)
     w = None if w is None else w.reshape(-1)
-    found = _survey(y, peaks, w) if kind == "focal" else None
-    if kind == "awing":
+    if kind != "mse":
         check_range(y, 0, 1, keep=None if w is None else w != 0)
 
-    def count() -> Tensor:
-        if found is None or normalize == "elements":
+    def count() -> Count:
+        if kind != "focal" or normalize == "elements":
             return count_of(y, w)
+        found = _peaks(y, peaks, w)
         return found.clamp(min=1) if reduction == "mean" else found
 
     sides = (y, peaks) if kind == "focal" else (y,)
-    options = {"alpha": alpha, "beta": beta} if kind == "focal" else {}
+    options = {"alpha": alpha, "beta": beta} if kind == "focal" else _OPTIONS[kind]
     loss = reduce(
         _FORMULAS[kind],
         x,
@@ -156,126 +152,60 @@ def _weights(target: Tensor, visibility: Tensor | None, weight: Tensor | None) -
     return seen if weight is None else torch.where(seen, weight, 0.0)
 
 
-def _square(x: Tensor, y: Tensor) -> Tensor:
+def _peaks(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor:
+    """How many there are, or how much they weigh."""
+    peak = y == 1 if positive is None else positive
+    return (peak if weight is None else torch.where(peak, widen(weight), 0)).sum()
+
+
+def _square_result(x: Tensor, kept: Kept, y: Tensor) -> Tensor:
     return (x - y).square()
 
 
-def _square_forward(x: Tensor, work: Work, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return torch.sub(x, y, out=work("off", x)).square_(), ()
+def _square_step(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
+    off = x - y
+    return off.square(), off.mul_(2 * up)
 
 
-def _square_backward(
-    out: Tensor, x: Tensor, work: Work, up: Tensor, kept: Sequence[Tensor], y: Tensor
-) -> None:
-    torch.sub(x, y, out=out).mul_(2 * up)
+def _focal_result(
+    x: Tensor, kept: Kept, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float
+) -> Tensor:
+    peak, wrong = _wrong(x, y, positive)
+    loss = softplus(wrong) * power(torch.sigmoid(wrong), alpha)
+    return loss * torch.where(peak, 1.0, power(1 - y, beta))
 
 
-def _focal(x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float) -> Tensor:
-    peak = y == 1 if positive is None else positive
-    wrong = finite(torch.where(peak, -x, x))
-    nll = softplus(wrong)
-    miss = torch.exp(-alpha * softplus(-wrong))
-    return nll * miss * (1 - torch.where(peak, 0.0, y)) ** beta
-
-
-def _missed(
-    x: Tensor, y: Tensor, positive: Tensor | None, work: Work, beta: float
-) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-    """By hand: peaks as 0 and 1, -log of the right answer's probability, 1 - it, the penalty."""
-    peak, wrong, far = _peaks(x, y, positive, work), x, y
-    if peak is not None:
-        wrong = torch.mul(peak, -2, out=work("miss", x)).add_(1).mul_(x)  # a sign: x may be -inf
-        far = torch.addcmul(y, y, peak, value=-1, out=work("far", x))
-    wrong = finite(wrong, out=work("miss", x))
-    nll = softplus_into(work("nll", x), wrong)
-    miss = torch.sigmoid(wrong, out=work("miss", x))
-    far = torch.sub(far, 1, out=work("far", x))
-    return peak, nll, miss, _power_(far, beta) if beta in (2, 4) else _power_(far.neg_(), beta)
-
-
-def _peaks(x: Tensor, y: Tensor, positive: Tensor | None, work: Work) -> Tensor | None:
-    """None where a block is seen to have no peak, as most have."""
-    if positive is not None:
-        return work("peak", x).copy_(positive)
-    if y.device.type == "cpu" and bool(y.amax() < 1):
-        return None
-    return torch.eq(y, 1, out=work("peak", x))
-
-
-def _power_(t: Tensor, exponent: float) -> Tensor:
-    """``t ** exponent``, in place; the published exponents are squares of squares."""
-    if exponent in (1, 2, 4):
-        for _ in range(int(exponent) // 2):
-            t.square_()
-        return t
-    return t.pow_(exponent)
-
-
-def _focal_forward(
-    x: Tensor, work: Work, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    _, loss, miss, penalty = _missed(x, y, positive, work, beta)
-    return loss.mul_(_power_(miss, alpha)).mul_(penalty), ()
-
-
-def _focal_backward(
-    out: Tensor,
+def _focal_step(
     x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
+    up: Tensor | float,
+    kept: Kept,
     y: Tensor,
     positive: Tensor | None,
     *,
     alpha: float,
     beta: float,
-) -> None:
-    peak, nll, miss, penalty = _missed(x, y, positive, work, beta)
-    # the slope of miss**alpha * nll along the logit that points to the wrong answer
-    nll.addcmul_(nll, miss, value=-1)
-    torch.add(miss, nll, alpha=alpha, out=nll)
-    torch.mul(nll, _power_(miss, alpha), out=out).mul_(penalty).mul_(up)
-    if peak is not None:
-        out.addcmul_(out, peak, value=-2)
+) -> tuple[Tensor, Tensor]:
+    # along the logit that is wrong, d nll = miss and d miss = miss (1 - miss), so
+    # d (miss**alpha nll) = miss**alpha (miss + alpha (1 - miss) nll)
+    peak, wrong = _wrong(x, y, positive)
+    nll, miss = softplus(wrong), torch.sigmoid(wrong)
+    fade = torch.where(peak, -1.0, power(1 - y, beta)).mul_(power(miss, alpha))
+    slope = torch.addcmul(miss, (1 - miss).mul_(alpha), nll)
+    return nll.mul_(fade).abs_(), slope.mul_(fade).mul_(up)
 
 
-def _survey(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor:
-    """Hold targets to [0, 1] and count the peaks, or weigh them; in one pass where that pays."""
-    if y.device.type != "cpu" or not streams(y, (weight,)):
-        check_range(y, 0, 1, keep=None if weight is None else weight != 0)
-        peak = (y == 1 if positive is None else positive).to(widen(y[:0]).dtype)
-        return (peak if weight is None else peak * widen(weight)).sum()
-    step, total, room = 2**17, 0.0, torch.empty(2**17)
-    for at in range(0, len(y), step):
-        here = slice(at, at + step)
-        part, w = y[here].detach(), None if weight is None else weight[here]
-        low, high = part.aminmax()
-        if not (low >= 0 and high <= 1):
-            check_range(part, 0, 1, keep=None if w is None else w != 0)
-        peak = room[: len(part)]
-        if positive is not None:
-            peak.copy_(positive[here])
-        elif high < 1:
-            continue
-        else:
-            torch.eq(part, 1, out=peak)
-        total += (peak if w is None else peak * widen(w)).sum().item()
-    return torch.tensor(total, dtype=widen(y[:0]).dtype)
-
-
-_SQUARE = Formula(_square, _square_forward, _square_backward, block=2**17)
-_FOCAL = Formula(_focal, _focal_forward, _focal_backward, block=2**17)
-
-
-def _adaptive_wing(x: Tensor, y: Tensor) -> Tensor:
-    return adaptive_wing(x, y, alpha=2.1, omega=14.0, epsilon=1.0, theta=0.5)
+def _wrong(x: Tensor, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where the peaks are; and the logit of the wrong answer, which may be -inf."""
+    peak = y == 1 if positive is None else positive
+    return peak, torch.where(peak, -x, x).clamp(max=torch.finfo(x.dtype).max)
 
 
 _FORMULAS = {
-    "mse": _SQUARE,
-    "focal": _FOCAL,
-    "awing": Formula(_adaptive_wing, block=2**17),
+    "mse": Formula(_square_result, _square_step, ahead=True, block=2**17),
+    "focal": Formula(_focal_result, _focal_step, ahead=True, block=2**17),
+    "awing": ADAPTIVE_WING,
 }
+_OPTIONS = {"mse": {}, "awing": {"alpha": 2.1, "omega": 14.0, "epsilon": 1.0, "theta": 0.5}}
 
 
 def _check_options(
@@ -452,38 +382,11 @@ def decode_heatmaps(
     height, width = heatmaps.shape[2:]
     if height * width == 0:
         raise ValueError(f"heatmaps: got {tuple(heatmaps.shape)}, with no cell in a map")
-    flat = widen(heatmaps).flatten(2)
-    scores, at = flat.max(2)
+    maps = widen(heatmaps)
+    scores, at = maps.flatten(2).max(2)
     if method == "soft-argmax":
-        flat = finite(flat)  # a map that is -inf everywhere has its mean in the middle
-        share = (flat / temperature).softmax(2).unflatten(2, (height, width))
-        columns = torch.arange(width, dtype=flat.dtype, device=flat.device)
-        rows = torch.arange(height, dtype=flat.dtype, device=flat.device)
-        x, y = (share.sum(2) * columns).sum(2), (share.sum(3) * rows).sum(2)
-        return Peaks(torch.stack((x, y), 2), scores)
-    x, y = at % width, at // width
-    points = torch.stack((x, y), 2).to(flat.dtype)
+        return Peaks(mean_position(maps, temperature), scores)
+    points = torch.stack((at % width, at // width), 2).to(maps.dtype)
     if method != "argmax":
-        shape = flat if method == "parabola" else flat.clamp_min(_FAINT[flat.dtype]).log()
-        offsets = (_vertex(shape, at, x, width, 1), _vertex(shape, at, y, height, width))
-        points = points + torch.stack(offsets, 2)
+        points = points + vertices(maps, at, log=method == "gaussian")
     return Peaks(points, scores)
-
-
-def _vertex(flat: Tensor, at: Tensor, along: Tensor, cells: int, step: int) -> Tensor:
-    """How far from the highest cell the parabola's vertex lies: at most half.
-
-    0 at the border, and beside cells that are -inf.
-    """
-    inside = (along > 0) & (along < cells - 1)
-    left, centre, right = (
-        flat.gather(2, torch.where(inside, at + k * step, at).unsqueeze(2)).squeeze(2)
-        for k in (-1, 0, 1)
-    )
-    bend = 2 * centre - left - right
-    curved = inside & (bend > 0) & (bend < torch.inf)
-    lean = torch.where(curved, right - left, 0.0)
-    return lean / (2 * torch.where(curved, bend, 1.0))
-
-
-_FAINT = {t: torch.finfo(t).tiny for t in (torch.float32, torch.float64)}

@@ -23,19 +23,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_choice,
     check_floating,
     check_number,
     check_numbers,
     check_range,
-    check_shapes,
-    is_readable,
 )
-from aptt.core.streaming import Formula
-from aptt.core.wing import adaptive_wing, wing
+from aptt.core.formula import Formula, Kept
+from aptt.core.module import LossModule
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import check_shapes
+from aptt.core.wing import ADAPTIVE_WING, WING
 
 __all__ = [
     "SIGMAS",
@@ -191,6 +191,7 @@ def _check_areas(area: Tensor, weight: Tensor) -> None:
 
 def _oks(
     x: Tensor,
+    kept: Kept,
     t: Tensor,
     seen: Tensor,
     area: Tensor,
@@ -217,7 +218,7 @@ def _oks(
     return least - torch.log1p(further.sum(1) / n)
 
 
-_OKS = Formula(_oks, block=2**17)
+_OKS = Formula(_oks, ahead=True, block=2**17)
 
 
 def _check_options(
@@ -311,7 +312,7 @@ def wing_loss(
     """
     _check_wing(width=width, epsilon=epsilon)
     options = {"width": width, "curvature": epsilon}
-    return _elementwise(_WING, "wing", prediction, target, weight, reduction, options)
+    return _elementwise(WING, "wing", prediction, target, weight, reduction, options)
 
 
 def adaptive_wing_loss(
@@ -374,7 +375,7 @@ def adaptive_wing_loss(
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     check_range(target, 0, 1, keep=None if weight is None else weight != 0)
     return _elementwise(
-        _ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
+        ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
     )
 
 
@@ -401,10 +402,6 @@ def _elementwise(
         **options,
     )  # fmt: skip
     return loss.reshape(target.shape) if reduction == "none" else loss
-
-
-_WING = Formula(wing, block=2**17)
-_ADAPTIVE_WING = Formula(adaptive_wing, block=2**17)
 
 
 def _check_wing(**options: float) -> None:

@@ -20,11 +20,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
-from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
-from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_chunk,
     check_classes,
     check_floating,
@@ -32,8 +30,13 @@ from aptt.core.shapes import (
     check_positive,
     taken_classes,
 )
-from aptt.core.streaming import Formula, Work, walkable, widen
-from aptt.core.vocabulary import Form, cap, checked_form, uncap_
+from aptt.core.engine import obstacle
+from aptt.core.formula import Formula, Kept, widen
+from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Reduction, normalize
+from aptt.core.softmax import exp_of_gaps, of_class
+from aptt.core.vocabulary import Form, cap, checked_form, uncap
 from aptt.loss.classification import INDICES, SHARES, counted
 
 __all__ = ["LinearCrossEntropyLoss", "TokenStats", "linear_cross_entropy", "linear_token_stats"]
@@ -231,41 +234,41 @@ def linear_token_stats(
     return TokenStats(*value.unbind(-1))
 
 
-def _stats(x: Tensor, y: Tensor, *, softcap: float | None) -> Tensor:
+def _stats(x: Tensor, y: Tensor, *, softcap: float | None) -> Kept:
+    """Of each row: the largest logit, lse less it, the mean gap to it, and the target's logit."""
     z = cap(x, Form(softcap=softcap))
     top = z.detach().amax(1, keepdim=True)
-    log_sum = (z - top).exp().sum(1, keepdim=True).log()
-    log_p = (z - top) - log_sum
-    p = log_p.exp()
-    surprise = p * torch.where(p > 0, log_p, 0.0)  # a masked class has none
-    return torch.cat(
-        [log_p.gather(1, y.unsqueeze(1)), top + log_sum, -surprise.sum(1, keepdim=True)], 1
-    )
+    gap = z - top
+    e = exp_of_gaps(gap)
+    total = e.sum(1, keepdim=True)
+    mean = (e * _open(gap)).sum(1, keepdim=True) / total
+    return top, total.log(), mean, of_class(z, y)
 
 
-def _stats_backward(
-    out: Tensor,
-    x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
-    y: Tensor,
-    *,
-    softcap: float | None,
-) -> None:
-    # d log_prob = onehot - p, d lse = p, d entropy = -p * (log p + entropy)
-    form = Form(softcap=softcap)
+def _result(x: Tensor, kept: Kept, y: Tensor, *, softcap: float | None) -> Tensor:
+    top, level, mean, mine = kept
+    return torch.cat(((mine - top) - level, top + level, level - mean), 1)
+
+
+def _step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, *, softcap: float | None
+) -> tuple[None, Tensor]:
+    # d log_prob = onehot - p, d lse = p, d entropy = -p (log p + entropy), log p = gap - level
+    form, (top, level, mean, _) = Form(softcap=softcap), kept
     of_log_prob, of_lse, of_entropy = up.split(1, 1)
-    log_p = torch.log_softmax(cap(x, form), 1)
-    p = log_p.exp()
-    surprise = log_p.mul_(p).nan_to_num_(nan=0.0)
-    torch.mul(p, of_lse - of_log_prob + of_entropy * surprise.sum(1, keepdim=True), out=out)
-    out.sub_(surprise.mul_(of_entropy))
-    out.scatter_add_(1, y.unsqueeze(1), of_log_prob)
-    uncap_(out, x, form)
+    gap = cap(x, form) - top
+    share = torch.addcmul(of_lse - of_log_prob + of_entropy * mean, _open(gap), -of_entropy)
+    dz = share.mul_(exp_of_gaps(gap)).mul_((-level).exp())
+    dz = dz.scatter_add_(1, y.unsqueeze(1), of_log_prob)
+    return None, uncap(dz, x, form)
 
 
-_STATS = HeadFormula("token statistics", Formula(_stats, backward=_stats_backward), columns=3)
+def _open(gap: Tensor) -> Tensor:
+    """Gaps, and 0 for a class masked by -inf."""
+    return threshold(gap, torch.finfo(gap.dtype).min, 0.0)
+
+
+_STATS = HeadFormula("token statistics", Formula(_result, _step, _stats), columns=3)
 
 
 class LinearCrossEntropyLoss(LossModule):
@@ -402,7 +405,7 @@ def _select(
     if rows is None:
         return None, states, y, None
     weights = None if rows.dtype == torch.bool else rows
-    if drop and walkable(states, ()):
+    if drop and not torch.compiler.is_compiling() and obstacle(states) is None:
         chosen = rows.nonzero().squeeze(1)
         if len(chosen) == len(rows):
             return None, states, y, weights

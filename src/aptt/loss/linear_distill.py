@@ -21,12 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_chunk, check_floating, taken_classes
+from aptt.core.divergence import WHOLE, Form
+from aptt.core.engine import obstacle
+from aptt.core.formula import Formula, widen
 from aptt.core.linear import Head, HeadFormula, evaluate_linear
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_chunk, check_floating, indexed_axis, taken_classes
-from aptt.core.streaming import Formula, walkable, widen
-from aptt.loss.distill import WHOLE, Divergence, Form, checked_form
+from aptt.core.shapes import indexed_axis
+from aptt.loss.distill import Divergence, checked_form
 
 __all__ = ["LinearDistillationLoss", "linear_distillation"]
 
@@ -132,9 +135,10 @@ def linear_distillation(
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
     states = hidden.reshape(math.prod(shape), hidden.shape[-1])
     taught = teacher_hidden.reshape(len(states), teacher_hidden.shape[-1])
-    count = torch.tensor(len(states), device=hidden.device) if rows is None else rows.sum()
+    count = len(states) if rows is None else rows.sum()
     chosen = None
-    if rows is not None and drop_ignored and walkable(states, ()):
+    drops = drop_ignored and not torch.compiler.is_compiling() and obstacle(states) is None
+    if rows is not None and drops:
         chosen = rows.nonzero().squeeze(1)
         states, taught, rows = states[chosen], taught[chosen], rows[chosen]
         y = None if y is None else y[chosen]
@@ -196,20 +200,18 @@ def _check_shapes(
     return tuple(hidden.shape[:-1])
 
 
-def _by_numbers(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+def _by_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of a formula that takes its options as plain numbers, which a graph can hold."""
-    if function is None:
-        return None
     return lambda *args, numbers: function(*args, form=Form(*numbers))
 
 
 def _for_head(formula: Formula) -> Formula:
-    value = formula.value
     return replace(
         formula,
-        value=lambda *args, numbers: value(*args, form=Form(*numbers)),
-        forward=_by_numbers(formula.forward),
-        backward=_by_numbers(formula.backward),
+        result=_by_numbers(formula.result),
+        step=formula.step and _by_numbers(formula.step),
+        stats=formula.stats and _by_numbers(formula.stats),
+        value=formula.value and _by_numbers(formula.value),
     )
 
 

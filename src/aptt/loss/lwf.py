@@ -20,17 +20,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, named
-from aptt.core.shapes import (
+from aptt.core.checks import (
     check_floating,
     check_number,
     check_positive,
-    indexed_axis,
     kept,
-    without_axis,
 )
-from aptt.core.streaming import widen
+from aptt.core.formula import widen
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction, check_reduction, named
+from aptt.core.shapes import indexed_axis, without_axis
 from aptt.loss.classification import cross_entropy
 
 __all__ = ["LwFLoss", "lwf_loss", "lwf_terms"]

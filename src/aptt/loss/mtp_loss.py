@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aptt.core.checks import check_choice, check_indices, check_number
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import check_choice, check_indices, check_number, check_shapes
+from aptt.core.shapes import check_shapes
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification import cross_entropy
 from aptt.loss.linear import check_cut, linear_cross_entropy

@@ -10,16 +10,19 @@ From: RMSLE as in the Kaggle competitions that spread it; it is RMSE after ``log
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_choice, check_floating
+from aptt.core.engine import evaluate
+from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, normalize
-from aptt.core.shapes import check_choice, check_floating, check_shapes
-from aptt.core.streaming import Formula, Work, evaluate, widen
+from aptt.core.shapes import check_shapes
+from aptt.core.signals import stretched, wide
 
 __all__ = ["Pool", "RMSELoss", "RMSLELoss", "rmse_loss", "rmsle_loss"]
 
@@ -142,18 +145,23 @@ def _root(
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         w = _samples(weight.to(widen(x[:0]).dtype), each)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
-    counts = x.new_full((len(x),), x.shape[2], dtype=squares.dtype)
-    sums = torch.stack((squares, counts if w is None else w.sum((1, 2)).to(squares.dtype)))
-    if pool != "sample":
-        sums = sums.sum(1)
+    if w is None and not callable(pool):
+        counts: Tensor | float = x.shape[2]
+        counted: Tensor | float = len(x) if x.shape[2] else 0
+    else:
+        counts = x.new_full((len(x),), x.shape[2]) if w is None else w.sum((1, 2))
         if callable(pool):
-            sums = pool(sums)
-    mean = sums[0] / torch.where(sums[1] > 0, sums[1], 1)
-    root = torch.where(mean > 0, torch.where(mean > 0, mean, 1).sqrt(), 0 * mean)
-    root = root.to(widen(x[:0]).dtype)
+            both = torch.stack((squares, counts.to(squares.dtype)))
+            squares, counts = pool(both.sum(1)).unbind(0)
+        counted = (counts > 0).sum()
+        counts = torch.where(counts > 0, counts, 1)
+    mean = squares / (counts or 1 if isinstance(counts, int) else counts)
+    root = mean.sqrt().to(widen(x[:0]).dtype)
+    if not each:
+        root = root.reshape(())
     if reduction == "none":
         return root
-    return normalize(root.sum(), (sums[1] > 0).sum(), reduction, term=term)
+    return normalize(root.sum() if each else root, counted, reduction, term=term)
 
 
 def _samples(t: Tensor, each: bool) -> Tensor:
@@ -166,59 +174,35 @@ def _error(x: Tensor, t: Tensor, *, log: bool) -> Tensor:
     return torch.log1p(x) - torch.log1p(t) if log else x - t
 
 
-def _wide(error: Tensor) -> Tensor:
-    """In a dtype that its square fits, large or small."""
-    return error if error.device.type == "mps" else error.double()
-
-
-def _held_by_singles(slope: Tensor) -> bool:
-    low, high = slope.abs().aminmax()
-    return bool((low > 1e-30) & (high < 1e30))
-
-
-def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
+def _stats(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
     if w is not None:
-        x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0)
-    squares = _wide(_error(x, t, log=log)).square()
-    return (squares if w is None else squares * w).sum((1, 2))
+        x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0.0)
+    d = wide(_error(x, t, log=log))
+    squares = d * d
+    return ((squares if w is None else squares * w).sum((1, 2)),)
 
 
-def _squares_forward(
-    x: Tensor, work: Work, t: Tensor, w: Tensor | None, *, log: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    if log or w is not None or x.device.type != "cpu":
-        return _squares(x, t, w, log=log), ()
-    error = torch.sub(x, t, out=work("error", x))
-    low, high = error.aminmax()
-    if 1e-12 < max(-low.item(), high.item()) < 1e12:  # single precision holds the squares
-        return error.square_().sum((1, 2)).double(), ()
-    return _wide(error).square().sum((1, 2)), ()
+def _result(x: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
+    # at 0 the root that follows has an infinite slope, of which nothing may come back
+    (squares,) = kept
+    return squares.masked_fill(squares == 0, 0.0)
 
 
-def _squares_backward(
-    out: Tensor,
-    x: Tensor,
-    work: Work,
-    up: Tensor,
-    kept: Sequence[Tensor],
-    t: Tensor,
-    w: Tensor | None,
-    *,
-    log: bool,
-) -> None:
-    slope = 2 * up.view(-1, 1, 1)
-    if log or w is not None or x.device.type != "cpu" or not _held_by_singles(slope):
-        error = _wide(_error(x, t, log=log)).mul_(slope)
-        if log:
-            error.div_(1 + x)
-        if w is not None:
-            error = error.mul_(w).masked_fill_(w == 0, 0.0)
-        out.copy_(error)
+def _step(
+    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
+) -> tuple[None, Tensor]:
+    # d sum w e**2 = 2 w e de, where de = dx, or dx / (1 + x) of logarithms
+    slope = torch.where(kept[0] == 0, 0.0, 2 * up).unsqueeze(1)
+    if w is not None:
+        x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0.0)
+    if log:
+        dx = wide(_error(x, t, log=True)) * slope.unsqueeze(1) / (1 + x)
     else:
-        torch.sub(x, t, out=out).mul_(slope.to(x.dtype))
+        dx = stretched(x, t, slope)
+    return None, dx if w is None else dx * w
 
 
-_SQUARES = Formula(_squares, _squares_forward, _squares_backward)
+_SQUARES = Formula(_result, _step, _stats)
 
 
 def _check_options(pool: Pool, reduction: Reduction) -> None:

@@ -19,18 +19,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.logistic import finite, nll, softplus, softplus_into
+from aptt.core.checks import check_choice, check_number, check_range
+from aptt.core.formula import Formula, Kept, wide, widen
+from aptt.core.logistic import answer, finite, power
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import (
-    align_elements,
-    check_choice,
-    check_number,
-    check_range,
-    check_shapes,
-    is_readable,
-)
-from aptt.core.streaming import Formula, Work, widen
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.shapes import align_elements, check_shapes
 
 __all__ = ["QualityFocalLoss", "VariFocalLoss", "quality_focal_loss", "varifocal_loss"]
 
@@ -195,11 +190,11 @@ def _loss(
     check_range(y, 0, 1, keep=None if w is None else w != 0)
     _check_negatives(y, positive, w)
 
-    def count() -> Tensor:
+    def count() -> Count:
         if normalize == "elements":
             return count_of(x, w)
         hits = y if normalize == "quality" else y > 0 if positive is None else positive
-        hits = hits.to(widen(x[:0]).dtype)
+        hits = hits.to(wide(x.dtype))
         if w is not None:
             hits = torch.where(w != 0, hits, 0) * widen(w)
         total = hits.sum()
@@ -222,36 +217,9 @@ def _check_negatives(y: Tensor, positive: Tensor | None, weight: Tensor | None) 
         raise ValueError(f"target: got {y[wrong][0].item()} outside positive, wanted 0")
 
 
-def _varifocal(
-    x: Tensor, y: Tensor, positive: Tensor | None, *, alpha: float, gamma: float, detach: bool
-) -> Tensor:
-    x, y = finite(x), y.to(x.dtype)
-    fade = torch.exp(-gamma * softplus(-x)) if gamma else torch.ones_like(x)
-    fade = alpha * (fade.detach() if detach else fade)
-    return torch.where(y > 0 if positive is None else positive, y, fade) * nll(x, y)
-
-
-def _varifocal_forward(
+def _varifocal_result(
     x: Tensor,
-    work: Work,
-    y: Tensor,
-    positive: Tensor | None,
-    *,
-    alpha: float,
-    gamma: float,
-    detach: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    x = finite(x, out=work("finite", x))
-    q, negative = _qualities(x, work, y, positive)
-    fade = torch.sigmoid(x, out=work("p", x)).pow_(gamma)
-    share = torch.addcmul(q, fade, negative, value=alpha, out=fade)
-    return softplus_into(work("nll", x), x).addcmul_(x, q, value=-1).mul_(share), ()
-
-
-def _varifocal_slope(
-    out: Tensor,
-    x: Tensor,
-    work: Work,
+    kept: Kept,
     y: Tensor,
     positive: Tensor | None,
     *,
@@ -259,74 +227,63 @@ def _varifocal_slope(
     gamma: float,
     detach: bool,
 ) -> Tensor:
-    # share (p - q + negative gamma (1 - p) softplus(x)), where share is q or alpha p**gamma
-    x = finite(x, out=work("finite", x))
-    q, negative = _qualities(x, work, y, positive)
-    p = torch.sigmoid(x, out=work("p", x))
-    share = torch.pow(p, gamma, out=work("share", x))
-    share = torch.addcmul(q, share, negative, value=alpha, out=share)
-    loss = softplus_into(work("nll", x), x)
-    steep = negative.addcmul_(negative, p, value=-1)
-    off = p.sub_(q)
+    q = y.to(x.dtype)
+    said = answer(finite(x), q)
+    fade = alpha * power(said.yes, gamma)
+    fade = fade.detach() if detach else fade
+    return torch.where(q > 0 if positive is None else positive, q, fade) * said.nll
+
+
+def _varifocal_step(
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    y: Tensor,
+    positive: Tensor | None,
+    *,
+    alpha: float,
+    gamma: float,
+    detach: bool,
+) -> tuple[Tensor, Tensor]:
+    # share (p - q + negative gamma (1 - p) nll), where share is q or alpha p**gamma
+    q = y.to(x.dtype)
+    said = answer(finite(x), q)
+    p, slope = said.yes, said.error
+    negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
     if not detach:
-        off.addcmul_(steep, loss, value=gamma)
-    torch.mul(off, share, out=out)
-    return loss.addcmul_(x, q, value=-1).mul_(share)
+        slope.addcmul_((1 - p).mul_(negative).mul_(gamma), said.nll)
+    share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
+    return said.nll.mul_(share), slope.mul_(share).mul_(up)
 
 
-def _qualities(x: Tensor, work: Work, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
-    """By hand: the target as a float, and 1 where not positive."""
-    q = y if y.dtype == x.dtype else work("q", x).copy_(y)
-    negative = work("negative", x)
-    if positive is None:
-        return q, torch.eq(q, 0, out=negative)
-    return q, torch.eq(positive, False, out=negative)
+def _quality_result(x: Tensor, kept: Kept, y: Tensor, *, beta: float) -> Tensor:
+    said = answer(finite(x), y.to(x.dtype))
+    off = said.error
+    return said.nll * (off.square() if beta == 2 else power(off.abs(), beta))
 
 
-def _quality(x: Tensor, y: Tensor, *, beta: float) -> Tensor:
-    y = y.to(x.dtype)
-    if beta == 0:
-        return nll(x, y)
-    off = (1 - y) * torch.sigmoid(x) - y * torch.sigmoid(-x)
-    return off.abs() ** beta * nll(x, y)
-
-
-def _quality_forward(
-    x: Tensor, work: Work, y: Tensor, *, beta: float
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    x = finite(x, out=work("finite", x))
-    q = y if y.dtype == x.dtype else work("q", x).copy_(y)
-    loss = softplus_into(work("nll", x), x).addcmul_(x, q, value=-1)
-    off = torch.sigmoid(x, out=work("p", x)).sub_(q)
-    return loss.mul_(off.abs_().pow_(beta)), ()
-
-
-def _quality_slope(out: Tensor, x: Tensor, work: Work, y: Tensor, *, beta: float) -> Tensor:
+def _quality_step(
+    x: Tensor, up: Tensor | float, kept: Kept, y: Tensor, *, beta: float
+) -> tuple[Tensor, Tensor]:
     # with off = p - q: |off|**beta nll has the slope |off|**(beta - 2) off
     # (off**2 + beta p (1 - p) nll)
-    x = finite(x, out=work("finite", x))
-    q = y if y.dtype == x.dtype else work("q", x).copy_(y)
-    p = torch.sigmoid(x, out=work("p", x))
-    off = torch.sub(p, q, out=work("off", x))
-    cost = softplus_into(work("nll", x), x).addcmul_(x, q, value=-1)
+    said = answer(finite(x), y.to(x.dtype))
+    off, cost, doubt = said.error, said.nll, said.doubt
     if beta == 0:
-        out.copy_(off)
-        return cost
-    square = torch.mul(off, off, out=work("square", x))
-    p.addcmul_(p, p, value=-1)
-    steep = torch.addcmul(square, p, cost, value=beta, out=p)
+        return cost, off.mul_(up)
+    square = off.square()
+    steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(cost)  # p (1 - p) nll
+    steep = steep.mul_(beta).add_(square)
     if beta == 2:
-        torch.mul(steep, off, out=out)
-        return cost.mul_(square)
-    size = torch.abs(off, out=square)
-    torch.mul(steep, off.sign_(), out=out)
-    out.mul_(torch.pow(size, beta - 1, out=p))
-    return cost.mul_(size.pow_(beta))
+        return cost.mul_(square), off.mul_(steep).mul_(up)
+    size = off.abs()
+    return cost.mul_(power(size, beta)), off.sign_().mul_(steep).mul_(power(size, beta - 1)).mul_(
+        up
+    )
 
 
-_BLOCK = 2**18
-_VARIFOCAL = Formula(_varifocal, _varifocal_forward, slope=_varifocal_slope, block=_BLOCK)
-_QUALITY = Formula(_quality, _quality_forward, slope=_quality_slope, block=_BLOCK)
+_VARIFOCAL = Formula(_varifocal_result, _varifocal_step, ahead=True, block=2**17)
+_QUALITY = Formula(_quality_result, _quality_step, ahead=True, block=2**17)
 
 
 def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Reduction) -> None:

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from aptt.core.shapes import check_number, check_positive, is_readable
+from aptt.core.checks import check_number, check_positive
+from aptt.core.ordinary import is_readable
 
 __all__ = ["Group", "check_average", "check_count", "group_of", "size_of", "widest"]
 

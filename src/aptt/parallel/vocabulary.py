@@ -17,10 +17,10 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
+from aptt.core.checks import check_floating, check_indices, taken_classes
+from aptt.core.formula import widen
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_floating, check_indices, taken_classes
-from aptt.core.streaming import Work, widen
 from aptt.core.vocabulary import (
     Form,
     Stats,
@@ -29,8 +29,8 @@ from aptt.core.vocabulary import (
     finish,
     measure,
     merge,
-    slope_,
-    uncap_,
+    slope,
+    uncap,
 )
 from aptt.parallel.ranks import Group, group_of
 
@@ -121,7 +121,8 @@ def vocab_parallel_cross_entropy(
     found = group_of(group)
     start, classes = _place(logits, found)
     y = target.reshape(-1)
-    y, keep = taken_classes(y, classes, ignore_index)
+    y, kept = taken_classes(y, classes, ignore_index)
+    keep = torch.ones_like(y, dtype=torch.bool) if kept is None else kept
     rows = keep.to(widen(logits[:0]).dtype)
     if sample_weight is not None:
         if sample_weight.shape != target.shape:
@@ -196,11 +197,11 @@ class _Spread(torch.autograd.Function):
         start: int,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
-        work, found = Work(x.device), []
+        found = []
         for rows in _blocks(x):
             z = cap(_clean(x, keep, rows), form)
             found.append(
-                measure(z, y[rows], work, class_weight=weight, form=form, start=start)
+                measure(z, y[rows], class_weight=weight, form=form, start=start)
                 if z.shape[1]
                 else _nothing(z, form)
             )
@@ -212,31 +213,28 @@ class _Spread(torch.autograd.Function):
         stats = _merged(own, group)
         ctx.form, ctx.start = form, start
         ctx.save_for_backward(x, y, keep, weight, *(t for t in stats if t is not None))
-        return finish(stats, 1.0 if weight is None else weight[y], form=form)
+        return finish(stats, None if weight is None else weight[y].unsqueeze(1), form=form)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
         x, y, keep, weight, *kept = ctx.saved_tensors
         stats = [*kept, *[None] * (len(Stats._fields) - len(kept))]
-        grad, work, form = torch.empty_like(x), Work(x.device), ctx.form
-        scale = 1.0 if weight is None else weight[y].unsqueeze(1)
+        grad, form = torch.empty_like(x), ctx.form
+        scale = None if weight is None else weight[y].unsqueeze(1)
         for rows in _blocks(x) if x.numel() else []:
             raw = _clean(x, keep, rows)
-            out = work("slope", raw)
-            slope_(
-                out,
+            dz = slope(
                 cap(raw, form),
                 y[rows],
                 Stats._make(None if t is None else t[rows] for t in stats),
                 up[rows].unsqueeze(1),
-                scale if isinstance(scale, float) else scale[rows],
+                None if scale is None else scale[rows],
                 class_weight=weight,
                 form=form,
                 start=ctx.start,
             )
-            uncap_(out, raw, form)
-            grad[rows] = out.masked_fill_(~keep[rows].unsqueeze(1), 0.0)
+            grad[rows] = uncap(dz, raw, form).masked_fill_(~keep[rows].unsqueeze(1), 0.0)
         return grad, None, None, None, None, None, None
 
 
@@ -258,7 +256,7 @@ def _nothing(z: Tensor, form: Form) -> Stats:
     """The numbers of no class at all."""
     none = z.new_zeros(len(z), 1)
     top = torch.full_like(none, torch.finfo(z.dtype).min)
-    return Stats(top, none, none, none, *((none, none, none) if form.smoothing else ()))
+    return Stats(top, none, none, *((none, none, none) if form.smoothing is not None else ()))
 
 
 def _merged(own: Stats, group: dist.ProcessGroup | None) -> Stats:

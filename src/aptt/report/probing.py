@@ -323,7 +323,8 @@ def probe_of(loss: Callable[..., Tensor]) -> Probe | None:
     """The variable of the family that a loss belongs to; None if it is of none."""
     asked = loss.forward if isinstance(loss, nn.Module) else loss
     names = tuple(inspect.signature(asked).parameters)
-    file = (getattr(loss, "__module__", "") or "").rpartition(".")[2]
+    names_of_file = (getattr(loss, "__module__", "") or "").split(".")
+    file = names_of_file[2] if names_of_file[:2] == ["aptt", "loss"] else names_of_file[-1]
     for where, tensors, probe in _TABLE:
         if names[: len(tensors)] != tensors or where not in ("*", file):
             continue

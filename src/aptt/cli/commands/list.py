@@ -22,9 +22,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json([entry.to_json() for entry in entries()]))
         return 0
-    for file, group in groupby(entries(), key=lambda entry: entry.file):
+    for place, group in groupby(entries(), key=lambda entry: entry.place):
         members = list(group)
-        print(f"{file}: {members[0].family.title}")
+        print(f"{place}: {members[0].room_title}")
         width = max(len(entry.names) for entry in members)
         for entry in members:
             print(f"    {entry.names:{width}}  {entry.doc.title}")

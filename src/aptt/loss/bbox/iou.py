@@ -1,0 +1,107 @@
+"""IoU: how much of their union two boxes have in common.
+
+    loss = 1 - I / U             I, U: areas of intersection and union
+    power  1 - (I / U)**power
+
+and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``. Along an axis that
+is turned, that alone has a slope: the enclosing length cw is held.
+
+Axes: predictions and targets ``(..., 4)``, aligned row by row.
+From: power, alpha-IoU of He et al. 2021, arXiv:2110.13675.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from aptt.core.boxes import BoxFormat, Overlap, Slopes
+from aptt.core.reduction import Reduction
+from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms
+
+__all__ = ["BoxIoULoss", "box_iou_loss"]
+
+
+def box_iou_loss(
+    pred_boxes: Tensor,
+    target_boxes: Tensor,
+    *,
+    weight: Tensor | None = None,
+    box_format: BoxFormat = "xyxy",
+    power: float = 1.0,
+    validate: bool = False,
+    normalize: Normalize = "elements",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """IoU loss of aligned boxes.
+
+        loss = 1 - I / U
+
+    Args:
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        target_boxes: the same shape, row by row; for all pairs, expand both first.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
+        box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
+        power: at least 1; IoU and each penalty are raised to it, as alpha-IoU does with 3.
+        validate: look at the values, on any device, and name the first row that is not finite or
+            whose target is inside out.
+        normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
+            least 1), as detectors do that weigh boxes by their quality.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1] for predictions in order, exactly 0 for equal boxes: a
+        scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
+            the row that is at fault.
+
+    The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
+    axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
+
+    Use when:
+        Boxes overlap already. Where they do not, there is no gradient: take another of the family.
+
+    Elsewhere:
+        mmdetection ``IoULoss(mode="linear")``.
+
+    Differs from:
+        torchvision, mmdetection, ultralytics: exact for any size of box, where their epsilons
+            swallow boxes of side 1e-4; points, lines and boxes inside out have finite gradients.
+
+    Example:
+        >>> import torch
+        >>> pred = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+        >>> target = torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        >>> round(box_iou_loss(pred, target).item(), 4)
+        0.6667
+    """
+    return box_loss(
+        _FORMS,
+        "box_iou",
+        pred_boxes,
+        target_boxes,
+        weight=weight,
+        box_format=box_format,
+        power=power,
+        validate=validate,
+        normalize=normalize,
+        reduction=reduction,
+    )
+
+
+def _penalties(o: Overlap) -> tuple[Tensor, ...]:
+    return ()
+
+
+def _slopes(o: Overlap) -> tuple[float, Slopes]:
+    return 0.0, Slopes()
+
+
+_FORMS = forms(_penalties, _slopes)
+
+
+class BoxIoULoss(BoxLoss):
+    """Module form of :func:`box_iou_loss`; same options, same defaults."""
+
+    _function = staticmethod(box_iou_loss)

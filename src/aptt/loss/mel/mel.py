@@ -1,0 +1,252 @@
+"""Distance of mel spectra: what is heard of two signals, at one resolution or several.
+
+    A, B  = |STFT| of estimate and target, to a power, through mel filters
+    loss  = w_log mean |log(A + f) - log(B + f)| + w_lin mean |A - B| + w_sc ||A - B|| / ||B||
+
+Axes: estimate and target ``(..., T)``, one value for each signal of T samples.
+From: Kong et al. 2020 (HiFi-GAN), arXiv:2010.05646, eq. 3; the mel scales, Slaney 1998 (Auditory
+Toolbox) and Young et al. 2006 (HTK).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from aptt.core.mel import Norm, Scale, filterbank
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction
+from aptt.core.transform import Framing
+from aptt.loss.mel.settings import (
+    FloorBy,
+    Log,
+    Over,
+    Sizes,
+    bank,
+    check_ends,
+    check_sizes,
+    mel_settings,
+    spectral,
+)
+
+__all__ = ["MelLoss", "mel_filterbank", "mel_loss"]
+
+
+def mel_filterbank(
+    *,
+    sample_rate: float,
+    n_fft: int,
+    n_mels: int = 80,
+    f_min: float = 0.0,
+    f_max: float | None = None,
+    scale: Scale = "slaney",
+    norm: Norm = "slaney",
+    empty_filters: Literal["refuse", "keep"] = "refuse",
+) -> Tensor:
+    """The mel filters ``(n_mels, n_fft // 2 + 1)`` in float64: triangles, evenly spaced in mel.
+
+        max(0, min((f - l) / (c - l), (h - f) / (h - c)))      l, c, h: neighbours in mel
+
+    Args:
+        sample_rate: of the signal, in Hz.
+        n_fft: the length of the transform.
+        n_mels: how many filters.
+        f_min: where the first one starts, in Hz.
+        f_max: where the last one ends, in Hz; None: half the sample rate.
+        scale: ``"slaney"``, linear below 1000 Hz, or ``"htk"``.
+        norm: ``"slaney"`` gives each filter the area 1, ``"none"`` the height 1.
+        empty_filters: a filter between two frequencies of the transform: ``"refuse"`` or
+            ``"keep"``.
+
+    Returns:
+        What ``librosa.filters.mel`` gives in float64, whose ``htk=True`` is ``scale="htk"``.
+
+    Raises:
+        ValueError: an empty filter, frequencies out of range, an unknown option.
+    """
+    filters = bank(sample_rate, n_mels, f_min, f_max, scale, norm, empty_filters)
+    check_sizes("n_fft", (n_fft,))
+    return filterbank(filters, n_fft)
+
+
+def mel_loss(
+    estimate: Tensor,
+    target: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    sample_rate: float | None = None,
+    preset: str | None = None,
+    n_fft: Sizes | None = None,
+    hop_length: Sizes | None = None,
+    win_length: Sizes | None = None,
+    framing: Framing | None = None,
+    n_mels: Sizes | None = None,
+    f_min: float | None = None,
+    f_max: float | None = None,
+    scale: Scale | None = None,
+    norm: Norm | None = None,
+    empty_filters: Literal["refuse", "keep"] | None = None,
+    power: Literal[1, 2] | None = None,
+    log: Log | None = None,
+    floor: float | None = None,
+    floor_by: FloorBy | None = None,
+    log_weight: float | None = None,
+    linear_weight: float | None = None,
+    convergence_weight: float | None = None,
+    scales: Over | None = None,
+    stereo: Literal["channels", "sum_difference"] = "channels",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Distance of log-mel spectra, at one resolution or several.
+
+        mean |log(M |STFT e| + f) - log(M |STFT s| + f)|      M: the mel filters
+
+    An option that is None is as in the preset, or else as said here.
+
+    Args:
+        estimate: ``(..., T)``, any floating dtype.
+        target: the same shape.
+        lengths: how many of the T samples are signal, ``(N,)`` for ``(N, ..., T)``; the rest is
+            padding, and 0 removes a whole signal.
+        sample_rate: in Hz; this or ``preset``, exactly one.
+        preset: the settings of ``"hifigan"`` (22050 Hz), ``"pwg"`` (24000), ``"audiocraft"``
+            (32000), ``"dac"`` (44100) or ``"auraloss"`` (44100); without the weight that its
+            training gives the term (45 in HiFi-GAN, 15 in DAC).
+        n_fft: the length of the transform, 1024; several for several resolutions.
+        hop_length: samples from frame to frame, a quarter of ``n_fft``.
+        win_length: samples in the periodic Hann window, ``n_fft``.
+        framing: ``"center"`` reflects ``n_fft // 2`` samples on either side; ``"tight"`` half of
+            ``n_fft - hop_length``, as HiFi-GAN; ``"full"`` likewise, with zeros to a full frame.
+        n_mels: mel filters, 80; one number, or one for each resolution.
+        f_min: where the filters start, in Hz, 0.
+        f_max: where they end, half the sample rate.
+        scale: ``"slaney"`` (librosa's) or ``"htk"`` (torchaudio's).
+        norm: ``"slaney"``, filters of equal area, or ``"none"``, of equal height.
+        empty_filters: ``"refuse"`` a filter that no frequency falls into, or ``"keep"`` it.
+        power: of the magnitude, before the filters, 1 or 2.
+        log: ``"log"`` or ``"log10"``.
+        floor: what silence counts as, after the filters, 1e-5.
+        floor_by: ``"add"`` the floor, or ``"clamp"`` to it, with no gradient below.
+        log_weight: of the logarithmic distance, 1.
+        linear_weight: of the distance without a logarithm, 0.
+        convergence_weight: of spectral convergence, 0. It is 0 where the target is silent.
+        scales: ``"mean"`` over the resolutions, or ``"sum"``.
+        stereo: ``"sum_difference"`` compares the sum and the difference of ``(..., 2, T)``.
+        reduction: over the signals: ``"mean"``, ``"sum"``, ``"none"``, or a callable
+            ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0: a scalar, or with ``"none"`` the shape of the signals without T.
+        float32 for half types, and computed in float32.
+
+    Raises:
+        ValueError: shapes that differ, neither or both of ``sample_rate`` and ``preset``, an empty
+            mel filter, an unknown option.
+
+    The gradient goes to ``estimate``, and to targets that ask for it. It is finite everywhere, and
+    0 at exact silence, which has no phase to grow in: add a loss of the waveform.
+
+    Use when:
+        Speech or music is generated: what is heard is compared, and the phase is free.
+
+    Elsewhere:
+        auraloss ``MelSTFTLoss``, audiocraft ``MelSpectrogramL1Loss``, DAC ``MelSpectrogramLoss``,
+        ParallelWaveGAN ``MelSpectrogramLoss``.
+
+    Differs from:
+        All of them: the floor is applied once, after the filters, so there is no NaN; a filter that
+            is empty is refused; a value for each signal.
+        HiFi-GAN, ParallelWaveGAN, auraloss: they also floor the magnitude before the filters, at
+            3e-5, 1e-5 and 1e-4, which only the quietest signals show.
+
+    Example:
+        >>> import torch
+        >>> noise = torch.randn(8000, generator=torch.Generator().manual_seed(0))
+        >>> round(mel_loss(0.5 * noise, noise, sample_rate=16000).item(), 3)
+        0.693
+    """
+    chosen = {
+        "n_fft": n_fft,
+        "hop_length": hop_length,
+        "win_length": win_length,
+        "framing": framing,
+        "n_mels": n_mels,
+        "f_min": f_min,
+        "f_max": f_max,
+        "scale": scale,
+        "norm": norm,
+        "empty_filters": empty_filters,
+        "power": power,
+        "log": log,
+        "floor": floor,
+        "floor_by": floor_by,
+        "log_weight": log_weight,
+        "linear_weight": linear_weight,
+        "convergence_weight": convergence_weight,
+        "scales": scales,
+    }
+    resolutions, distance = mel_settings(sample_rate, preset, chosen)
+    return spectral(estimate, target, lengths, resolutions, distance, stereo, reduction, "mel")
+
+
+class MelLoss(LossModule):
+    """Module form of :func:`mel_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        sample_rate: float | None = None,
+        preset: str | None = None,
+        n_fft: Sizes | None = None,
+        hop_length: Sizes | None = None,
+        win_length: Sizes | None = None,
+        framing: Framing | None = None,
+        n_mels: Sizes | None = None,
+        f_min: float | None = None,
+        f_max: float | None = None,
+        scale: Scale | None = None,
+        norm: Norm | None = None,
+        empty_filters: Literal["refuse", "keep"] | None = None,
+        power: Literal[1, 2] | None = None,
+        log: Log | None = None,
+        floor: float | None = None,
+        floor_by: FloorBy | None = None,
+        log_weight: float | None = None,
+        linear_weight: float | None = None,
+        convergence_weight: float | None = None,
+        scales: Over | None = None,
+        stereo: Literal["channels", "sum_difference"] = "channels",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(
+            sample_rate=sample_rate,
+            preset=preset,
+            n_fft=n_fft,
+            hop_length=hop_length,
+            win_length=win_length,
+            framing=framing,
+            n_mels=n_mels,
+            f_min=f_min,
+            f_max=f_max,
+            scale=scale,
+            norm=norm,
+            empty_filters=empty_filters,
+            power=power,
+            log=log,
+            floor=floor,
+            floor_by=floor_by,
+            log_weight=log_weight,
+            linear_weight=linear_weight,
+            convergence_weight=convergence_weight,
+            scales=scales,
+            stereo=stereo,
+            reduction=reduction,
+        )
+        check_ends(stereo, reduction)
+        ends = ("sample_rate", "preset", "stereo", "reduction")
+        chosen = {k: v for k, v in self.options().items() if k not in ends}
+        mel_settings(sample_rate, preset, chosen)
+
+    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The loss of ``estimate`` against ``target``."""
+        return mel_loss(estimate, target, lengths=lengths, **self.options())

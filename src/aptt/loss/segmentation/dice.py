@@ -1,0 +1,146 @@
+"""Dice loss: the overlap of whole areas, against their sum.
+
+    I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
+
+    Dice    1 - 2 I / (sum p + sum t) = (FP + FN) / (2 I + FP + FN)
+
+averaged over the classes that are present (``absent`` says what becomes of the others). It is
+computed from the errors, without the difference from 1, and so keeps its digits near 0.
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
+From: Dice, Milletari et al. 2016 (V-Net), arXiv:1606.04797, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from aptt.core.module import per_class
+from aptt.core.reduction import Reduction
+from aptt.core.regions import (
+    Absent,
+    Mode,
+    Pool,
+    RegionOptions,
+    average,
+    check_regions,
+    measured,
+)
+from aptt.loss.segmentation.module import RegionLoss
+from aptt.loss.segmentation.ratio import ratio
+
+__all__ = ["DiceLoss", "dice_loss"]
+
+
+def dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Absent = "skip",
+    smooth: float = 0.0,
+    log: bool = False,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Soft Dice loss from logits.
+
+        loss = 1 - 2 I / (sum p + sum t)      I = sum min(p, t)
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
+            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+            without their single channel.
+        mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is averaged with the others.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
+            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
+            mean probability, which has a gradient wherever it is predicted.
+        smooth: pixels added to numerator and denominator.
+        log: minus the logarithm of the ratio, not 1 less it.
+        pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
+            that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over classes (and samples): ``"mean"`` by weight, ``"sum"``, ``"none"`` for
+            ``(C,)`` or ``(N, C)``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1] per class; 0 for a perfect prediction. float32 for half types. With
+        ``log`` it is infinite by definition where nothing overlaps; it ends at ``-log 1e-30``,
+        which is 69.1.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it. The sums of a
+    ratio cannot be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        The regions are small beside the background, or Dice is the metric. Alone it says little
+        about confidence: add cross-entropy. With ``pool="sample"`` every image counts alike.
+
+    Elsewhere:
+        MONAI, segmentation-models-pytorch ``DiceLoss``, kornia ``dice_loss``, nnU-Net
+        ``SoftDiceLoss``; soft F1.
+
+    Differs from:
+        MONAI: per sample and class, absent classes cost 1 there: ``pool="sample",
+            absent="smooth", smooth=...`` with half its smoothing constant.
+        segmentation-models-pytorch: ``absent="zero"``; the same ``smooth``.
+        kornia: ``average="macro"`` is ``pool="sample"``, averaged by sample first; its default
+            ``"micro"`` pools the classes and is ``1 - mean p[target]``.
+        nnU-Net: minus the score, from -1 to 0.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0]]])
+        >>> round(dice_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
+        0.3414
+    """
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+    options = RegionOptions(
+        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+    )
+    regions, _, _ = measured(logits, target, options, log=log)
+    loss = ratio(regions, 0.5, 0.5, smooth, log=log)
+    return average(loss, regions, options, term="dice")
+
+
+class DiceLoss(RegionLoss):
+    """Module form of :func:`dice_loss`; same options, same defaults."""
+
+    _function = staticmethod(dice_loss)
+
+    def __init__(
+        self,
+        mode: Mode = "multiclass",
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        background: bool = True,
+        absent: Absent = "skip",
+        smooth: float = 0.0,
+        log: bool = False,
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+        super().__init__(
+            mode=mode,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            smooth=smooth,
+            log=log,
+            pool=pool,
+            reduction=reduction,
+        )

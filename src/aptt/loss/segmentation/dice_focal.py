@@ -1,0 +1,187 @@
+"""Dice and focal loss of the same logits, in one walk over them.
+
+    I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
+
+    loss = dice_weight (FP + FN) / (2 I + FP + FN) + focal_weight mean (1 - q)**gamma -log q
+
+with q the probability of the right answer; the first term is averaged over classes.
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
+From: Dice, Milletari et al. 2016 (V-Net), arXiv:1606.04797, section 3; focal, Lin et al. 2017,
+arXiv:1708.02002, eq. 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from aptt.core.checks import check_number
+from aptt.core.module import per_class
+from aptt.core.reduction import Reduction
+from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
+from aptt.loss.segmentation.module import RegionLoss
+from aptt.loss.segmentation.ratio import compound
+
+__all__ = ["DiceFocalLoss", "dice_focal_loss", "dice_focal_terms"]
+
+
+def dice_focal_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    dice_weight: float = 1.0,
+    focal_weight: float = 1.0,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Absent = "skip",
+    smooth: float = 0.0,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Dice and focal loss of the same logits, in one walk over them.
+
+        loss = dice_weight * dice + focal_weight * (1 - p)**gamma * -log p
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``; multilabel: 0 and 1, like the logits;
+            binary: 0 and 1, like the logits, with or without their single channel.
+        gamma: how fast easy pixels fade, above 0; at 0 it would be :func:`dice_ce_loss`.
+        dice_weight: what the Dice term is multiplied by.
+        focal_weight: what the focal term is multiplied by: of a softmax, or of each sigmoid.
+        mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
+        weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is in the Dice term; it is in the focal term.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
+            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
+            mean probability, which has a gradient wherever it is predicted.
+        smooth: pixels added to numerator and denominator of Dice.
+        pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
+            that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: ``"mean"``: Dice over classes (and samples), focal over pixels, each by weight;
+            ``"sum"``; or a callable ``(total, count, *, term)``, called for each term, ``"dice"``
+            and ``"focal"``. There is no ``"none"``: the terms have no common shape.
+
+    Returns:
+        The loss, at least 0; 0 for a perfect prediction. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to weights that ask for it.
+
+    Use when:
+        Most pixels are easy, and cross-entropy would be spent on them.
+
+    Elsewhere:
+        MONAI ``DiceFocalLoss``.
+
+    Differs from:
+        MONAI: the focal term is of a softmax in a multiclass problem, and its mean is over pixels,
+            not pixels times classes.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0]]])
+        >>> round(dice_focal_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
+        1.633
+    """
+    check_number("dice_weight", dice_weight)
+    check_number("focal_weight", focal_weight)
+    terms = dice_focal_terms(
+        logits,
+        target,
+        gamma=gamma,
+        mode=mode,
+        weight=weight,
+        pixel_weight=pixel_weight,
+        ignore_index=ignore_index,
+        background=background,
+        absent=absent,
+        smooth=smooth,
+        pool=pool,
+        reduction=reduction,
+    )
+    return dice_weight * terms["dice"] + focal_weight * terms["focal"]
+
+
+def dice_focal_terms(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Absent = "skip",
+    smooth: float = 0.0,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The terms of :func:`dice_focal_loss`, each before its weight.
+
+    Args as there.
+
+    Returns:
+        ``{"dice": ..., "focal": ...}``.
+
+    Example:
+        >>> import torch
+        >>> terms = dice_focal_terms(torch.zeros(1, 2, 3), torch.tensor([[0, 0, 1]]))
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'dice': 0.5143, 'focal': 0.1733}
+    """
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False, gamma=gamma)
+    options = RegionOptions(
+        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+    )
+    return compound(logits, target, options, gamma=gamma, term="focal")
+
+
+class DiceFocalLoss(RegionLoss):
+    """Module form of :func:`dice_focal_loss`; same options, same defaults."""
+
+    _function = staticmethod(dice_focal_loss)
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        dice_weight: float = 1.0,
+        focal_weight: float = 1.0,
+        mode: Mode = "multiclass",
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        background: bool = True,
+        absent: Absent = "skip",
+        smooth: float = 0.0,
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_number("dice_weight", dice_weight)
+        check_number("focal_weight", focal_weight)
+        check_regions(
+            mode, background, absent, pool, reduction, smooth=smooth, none=False, gamma=gamma
+        )
+        super().__init__(
+            gamma=gamma,
+            dice_weight=dice_weight,
+            focal_weight=focal_weight,
+            mode=mode,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            smooth=smooth,
+            pool=pool,
+            reduction=reduction,
+        )

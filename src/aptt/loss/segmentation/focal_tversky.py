@@ -1,0 +1,172 @@
+"""Focal Tversky loss: the Tversky loss of each class to a power.
+
+    I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
+
+    loss = ((alpha FP + beta FN) / (I + alpha FP + beta FN + s))**gamma        s: smooth
+
+averaged over the classes that are present (``absent`` says what becomes of the others).
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
+From: focal Tversky, Abraham and Khan 2018, arXiv:1810.07842, eq. 4; Tversky, Salehi et al. 2017,
+arXiv:1706.05721, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from aptt.core.logistic import power
+from aptt.core.module import per_class
+from aptt.core.reduction import Reduction
+from aptt.core.regions import (
+    Absent,
+    Mode,
+    Pool,
+    RegionOptions,
+    average,
+    check_regions,
+    measured,
+)
+from aptt.loss.segmentation.module import RegionLoss
+from aptt.loss.segmentation.ratio import ratio
+
+__all__ = ["FocalTverskyLoss", "focal_tversky_loss"]
+
+
+def focal_tversky_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    gamma: float = 0.75,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Absent = "skip",
+    smooth: float = 0.0,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Tversky loss of each class to a power.
+
+        loss = (1 - I / (I + alpha FP + beta FN))**gamma
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
+            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+            without their single channel.
+        alpha: what a false positive weighs.
+        beta: what a false negative weighs; above ``alpha`` for recall, below it for precision.
+        gamma: the exponent, above 0: below 1 it sharpens the last errors, above 1 it fades them.
+        mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is averaged with the others.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
+            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
+            mean probability, which has a gradient wherever it is predicted.
+        smooth: pixels added to numerator and denominator.
+        pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
+            that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over classes (and samples): ``"mean"`` by weight, ``"sum"``, ``"none"`` for
+            ``(C,)`` or ``(N, C)``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1] per class; 0 for a perfect prediction. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it. The sums of a
+    ratio cannot be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        Classes that are nearly right should still be pushed (gamma < 1), or left alone (> 1).
+
+    Elsewhere:
+        segmentation-models-pytorch ``TverskyLoss(gamma=...)``.
+
+    Differs from:
+        The paper: its exponent is 1 / gamma.
+        segmentation-models-pytorch: raises the mean over the classes; here each class.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0]]])
+        >>> target = torch.tensor([[[1, 0, 0]]])
+        >>> round(focal_tversky_loss(logits, target, mode="binary").item(), 4)
+        0.4466
+    """
+    check_regions(
+        mode,
+        background,
+        absent,
+        pool,
+        reduction,
+        smooth=smooth,
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+    )
+    options = RegionOptions(
+        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+    )
+    regions, _, _ = measured(logits, target, options)
+    loss = ratio(regions, alpha, beta, smooth)
+    if gamma != 1:
+        some = loss > 0  # at 0 the slope of a power below 1 is infinite
+        loss = torch.where(some, power(torch.where(some, loss, 1), gamma), 0)
+    return average(loss, regions, options, term="focal_tversky")
+
+
+class FocalTverskyLoss(RegionLoss):
+    """Module form of :func:`focal_tversky_loss`; same options, same defaults."""
+
+    _function = staticmethod(focal_tversky_loss)
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        gamma: float = 0.75,
+        mode: Mode = "multiclass",
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        background: bool = True,
+        absent: Absent = "skip",
+        smooth: float = 0.0,
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_regions(
+            mode,
+            background,
+            absent,
+            pool,
+            reduction,
+            smooth=smooth,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+        )
+        super().__init__(
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            mode=mode,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            smooth=smooth,
+            pool=pool,
+            reduction=reduction,
+        )

@@ -1,0 +1,165 @@
+"""Generalised Dice loss: one ratio for all classes, each weighed by its rarity.
+
+    I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
+
+    loss = 1 - 2 sum_c v I / sum_c v (sum p + sum t)
+         = sum_c v (FP + FN) / sum_c v (2 I + FP + FN)        v = 1 / (sum t)**2, of each class
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
+From: Sudre et al. 2017, arXiv:1707.03237, section 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.checks import check_choice
+from aptt.core.module import per_class
+from aptt.core.reduction import Reduction
+from aptt.core.regions import (
+    Mode,
+    Pool,
+    RegionOptions,
+    check_regions,
+    measured,
+    reduced,
+    shares,
+)
+from aptt.loss.segmentation.module import RegionLoss
+from aptt.loss.segmentation.ratio import over
+
+__all__ = ["GeneralizedDiceLoss", "generalized_dice_loss"]
+
+
+_POWERS = {"square": 2, "linear": 1, "uniform": 0}
+Weighting = Literal["square", "linear", "uniform"]
+
+
+def generalized_dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weighting: Weighting = "square",
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Literal["skip", "zero", "penalize"] = "skip",
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Generalised Dice loss from logits: one ratio for all classes, each by its rarity.
+
+        loss = 1 - 2 sum_c v I / sum_c v (sum p + sum t)      v = weight / (sum t)**2
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
+            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+            without their single channel.
+        weighting: by what power of its area a class counts less: ``"square"``, ``"linear"``, or
+            ``"uniform"``, by none.
+        mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
+        weight: ``(C,)``, one more weight per class, inside the ratio; it is not counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is summed with the others.
+        absent: what a class without target pixels is worth: ``"skip"`` and ``"zero"``, nothing;
+            ``"penalize"``, as much as the rarest. Where all are absent: ``"skip"``, it is not
+            counted; ``"zero"``, 0; ``"penalize"``, the mean probability.
+        pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
+            that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over samples: ``"mean"``, ``"sum"``, ``"none"`` for ``()`` or ``(N,)``, or a
+            callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1]; 0 for a perfect prediction. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it. The sums of a
+    ratio cannot be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        Classes differ in area by orders of magnitude. A class of a few pixels then rules the loss:
+        :func:`dice_loss`, which counts every class alike, is steadier.
+
+    Elsewhere:
+        MONAI ``GeneralizedDiceLoss``; ``weighting="uniform"`` with ``pool="sample"`` is kornia's
+        ``dice_loss``, and over hard targets nothing but ``1 - mean p[target]``.
+
+    Differs from:
+        MONAI: ``pool="sample", absent="penalize"`` there, with smoothing; where all classes are
+            absent it gives 0 without a gradient.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[2.0, 2.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> round(generalized_dice_loss(logits, torch.tensor([[0, 0, 1]])).item(), 4)
+        0.213
+    """
+    _check_generalized(weighting, mode, background, absent, pool, reduction)
+    options = RegionOptions(
+        mode, weight, pixel_weight, ignore_index, background, absent, 0.0, pool, reduction
+    )
+    regions, _, _ = measured(logits, target, options)
+    share = shares(torch.ones_like(regions.truth), regions.weight, background=background)
+    present = (regions.truth > 0) & (share > 0)
+    some, truth = present.any(-1), torch.where(present, regions.truth, 1)
+    # relative to the rarest class, so that a power of a large area does not underflow
+    rarest = torch.where(present, regions.truth, torch.inf).amin(-1, keepdim=True).detach()
+    rarest = torch.where(some.unsqueeze(-1), rarest, 1)
+    value = torch.where(present, (rarest / truth) ** _POWERS[weighting], absent == "penalize")
+    miss = regions.misses(0.5, 0.5)
+    found, whole = value * share * miss, value * share * (regions.common + miss)
+    loss = over(found.sum(-1), whole.sum(-1))
+    nothing: Tensor | float = 0.0
+    if absent == "penalize":
+        nothing = over((regions.mean_probability() * share).sum(-1), share.sum(-1))
+    loss = torch.where(some, loss, nothing)
+    counted = some if absent == "skip" else regions.pixels.amax(-1) > 0
+    counted = counted.to(loss.dtype)
+    return reduced(loss, counted, regions.dtype, reduction, term="generalized_dice")
+
+
+def _check_generalized(
+    weighting: str, mode: Mode, background: bool, absent: str, pool: Pool, reduction: Reduction
+) -> None:
+    check_choice("weighting", weighting, tuple(_POWERS))
+    policies = ("skip", "zero", "penalize")
+    check_regions(mode, background, absent, pool, reduction, policies=policies)
+
+
+class GeneralizedDiceLoss(RegionLoss):
+    """Module form of :func:`generalized_dice_loss`; same options, same defaults."""
+
+    _function = staticmethod(generalized_dice_loss)
+
+    def __init__(
+        self,
+        weighting: Weighting = "square",
+        mode: Mode = "multiclass",
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        background: bool = True,
+        absent: Literal["skip", "zero", "penalize"] = "skip",
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_generalized(weighting, mode, background, absent, pool, reduction)
+        super().__init__(
+            weighting=weighting,
+            mode=mode,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            pool=pool,
+            reduction=reduction,
+        )

@@ -1,0 +1,112 @@
+"""IoU (Jaccard) loss: the overlap of whole areas, against their union.
+
+    I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
+
+    IoU     1 - I / (sum p + sum t - I) = (FP + FN) / (I + FP + FN)
+
+averaged over the classes that are present (``absent`` says what becomes of the others). It is
+computed from the errors, without the difference from 1, and so keeps its digits near 0.
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
+From: the intersection with soft targets, Wang et al. 2023, arXiv:2302.05666, eq. 10.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from aptt.core.reduction import Reduction
+from aptt.core.regions import (
+    Absent,
+    Mode,
+    Pool,
+    RegionOptions,
+    average,
+    check_regions,
+    measured,
+)
+from aptt.loss.segmentation.dice import DiceLoss
+from aptt.loss.segmentation.ratio import ratio
+
+__all__ = ["IoULoss", "mask_iou_loss"]
+
+
+def mask_iou_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Absent = "skip",
+    smooth: float = 0.0,
+    log: bool = False,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Soft IoU (Jaccard) loss from logits.
+
+        loss = 1 - I / (sum p + sum t - I)      I = sum min(p, t)
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
+            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+            without their single channel.
+        mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is averaged with the others.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
+            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
+            mean probability, which has a gradient wherever it is predicted.
+        smooth: pixels added to numerator and denominator.
+        log: minus the logarithm of the ratio, not 1 less it.
+        pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
+            that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over classes (and samples): ``"mean"`` by weight, ``"sum"``, ``"none"`` for
+            ``(C,)`` or ``(N, C)``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1] per class; 0 for a perfect prediction. float32 for half types. With
+        ``log`` it is infinite by definition where nothing overlaps; it ends at ``-log 1e-30``,
+        which is 69.1.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it. The sums of a
+    ratio cannot be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        IoU is the metric. It ranks as Dice does, and punishes poor overlap harder.
+
+    Elsewhere:
+        segmentation-models-pytorch ``JaccardLoss``, MONAI ``DiceLoss(jaccard=True)``.
+
+    Differs from:
+        MONAI: ``DiceLoss(jaccard=True)`` adds its smoothing once to ``sum p + sum t - I``, and half
+            of it to I; here ``smooth`` is added to both.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0]]])
+        >>> round(mask_iou_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
+        0.509
+    """
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+    options = RegionOptions(
+        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+    )
+    regions, _, _ = measured(logits, target, options, log=log)
+    loss = ratio(regions, 1.0, 1.0, smooth, log=log)
+    return average(loss, regions, options, term="mask_iou")
+
+
+class IoULoss(DiceLoss):
+    """Module form of :func:`mask_iou_loss`; same options, same defaults."""
+
+    _function = staticmethod(mask_iou_loss)

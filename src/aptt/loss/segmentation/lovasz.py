@@ -1,0 +1,152 @@
+"""Lovasz loss: the IoU loss of hard masks, made convex in the errors.
+
+    loss = sum over k of e[k] (J[k] - J[k - 1])      e: errors, falling; J: IoU loss of the
+                                                     mask that errs in the first k pixels
+
+averaged over the classes that are present (``absent`` says what becomes of the others).
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or 0 and 1 like the logits.
+From: Lovasz, Berman et al. 2018, arXiv:1705.08790, eq. 8, 9 and algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.checks import check_choice
+from aptt.core.formula import widen
+from aptt.core.lovasz import lovasz_sums
+from aptt.core.module import per_class
+from aptt.core.reduction import Reduction
+from aptt.core.regions import Mode, aligned, check_regions, pixels, reduced, shares
+from aptt.core.shapes import check_vector
+from aptt.loss.segmentation.module import RegionLoss
+
+__all__ = ["LovaszLoss", "lovasz_loss"]
+
+
+def lovasz_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Literal["skip", "zero", "penalize"] = "skip",
+    pool: Literal["batch", "sample"] = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Lovasz loss from logits: the IoU loss of hard masks, extended to errors in between.
+
+        loss = sum over k of e[k] (J[k] - J[k - 1])      e: errors, falling; J: IoU loss of the
+                                                         mask that errs in the first k pixels
+        e    = |t - p| (multiclass)      max(0, 1 - (2 t - 1) x) (multilabel, binary)
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``; multilabel: 0 and 1, like the logits;
+            binary: 0 and 1, like the logits, with or without their single channel.
+        mode: ``"multiclass"`` (Lovasz-softmax), ``"multilabel"`` or ``"binary"`` (Lovasz hinge).
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in J; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is averaged with the others.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
+            ``"zero"``, nothing; ``"penalize"``, its largest error, as the definition has it.
+        pool: the pixels that are sorted together: ``"batch"`` or ``"sample"``. Ranks cannot be
+            pooled: sorting is no sum.
+        reduction: over classes (and samples): ``"mean"`` by weight, ``"sum"``, ``"none"`` for
+            ``(C,)`` or ``(N, C)``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0; at most 1 per class of a softmax. 0 for a perfect prediction, of a
+        hinge where each logit is right by 1. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to pixel weights that ask for it. Where errors are equal it
+    is one of several. Micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        IoU is the metric, after training with cross-entropy: fine-tuning with it is what its
+        authors do.
+
+    Elsewhere:
+        The authors' ``lovasz_softmax`` and ``lovasz_hinge``; kornia ``lovasz_softmax_loss``,
+        ``lovasz_hinge_loss``; segmentation-models-pytorch ``LovaszLoss``.
+
+    Differs from:
+        The authors, segmentation-models-pytorch: ``per_image=True`` is ``pool="sample"``, averaged
+            by sample first; their hinge of an empty mask is ``absent="penalize"``.
+        kornia: ``pool="sample", absent="penalize"``; a label that is ignored there makes it
+            negative.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0]]])
+        >>> round(lovasz_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
+        2.5
+    """
+    _check_lovasz(mode, background, absent, pool, reduction)
+    x, t, w = aligned(logits, target, mode, pixel_weight, ignore_index, hard=True)
+    given = None if weight is None else check_vector("weight", weight, x)
+    softmax, batch = mode == "multiclass", pool == "batch"
+    loss = lovasz_sums(x, t, w, softmax=softmax, batch=batch, absent=absent == "penalize")
+    truth, sizes = _foreground(x, t, w), pixels(x, w)
+    if batch:
+        truth, sizes = truth.sum(0), sizes.sum(0)
+    if absent != "penalize":
+        loss = torch.where(truth > 0, loss, 0)
+    counted = (truth if absent == "skip" else sizes) > 0
+    share = shares(counted.to(loss.dtype), given, background=background)
+    return reduced(loss, share, loss.dtype, reduction, term="lovasz")
+
+
+def _foreground(x: Tensor, t: Tensor, w: Tensor | None) -> Tensor:
+    """The weight of each sample's and class's foreground."""
+    if t.ndim == x.ndim:
+        return (t if w is None else torch.where(w == 0, 0, t) * w).sum(2, dtype=widen(x[:0]).dtype)
+    mine = torch.ones_like(t, dtype=widen(x[:0]).dtype) if w is None else w
+    return torch.zeros(x.shape[:2], dtype=mine.dtype, device=x.device).scatter_add(1, t, mine)
+
+
+def _check_lovasz(
+    mode: Mode, background: bool, absent: str, pool: object, reduction: Reduction
+) -> None:
+    check_choice("pool", pool, ("batch", "sample"))
+    policies = ("skip", "zero", "penalize")
+    check_regions(mode, background, absent, "batch", reduction, policies=policies)
+
+
+class LovaszLoss(RegionLoss):
+    """Module form of :func:`lovasz_loss`; same options, same defaults."""
+
+    _function = staticmethod(lovasz_loss)
+
+    def __init__(
+        self,
+        mode: Mode = "multiclass",
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        background: bool = True,
+        absent: Literal["skip", "zero", "penalize"] = "skip",
+        pool: Literal["batch", "sample"] = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        _check_lovasz(mode, background, absent, pool, reduction)
+        super().__init__(
+            mode=mode,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            pool=pool,
+            reduction=reduction,
+        )

@@ -1,0 +1,152 @@
+"""Tversky loss: overlap with a price for each kind of error.
+
+    I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
+
+    Tversky    1 - (I + s) / (I + alpha FP + beta FN + s)        s: smooth
+               = (alpha FP + beta FN) / (I + alpha FP + beta FN + s)
+
+averaged over the classes that are present (``absent`` says what becomes of the others). Dice is
+alpha = beta = 1/2, IoU alpha = beta = 1.
+
+Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
+From: Tversky, Salehi et al. 2017, arXiv:1706.05721, eq. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from aptt.core.module import per_class
+from aptt.core.reduction import Reduction
+from aptt.core.regions import (
+    Absent,
+    Mode,
+    Pool,
+    RegionOptions,
+    average,
+    check_regions,
+    measured,
+)
+from aptt.loss.segmentation.module import RegionLoss
+from aptt.loss.segmentation.ratio import ratio
+
+__all__ = ["TverskyLoss", "tversky_loss"]
+
+
+def tversky_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    mode: Mode = "multiclass",
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    background: bool = True,
+    absent: Absent = "skip",
+    smooth: float = 0.0,
+    log: bool = False,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Tversky loss from logits: Dice with a price for each kind of error.
+
+        loss = 1 - I / (I + alpha FP + beta FN)
+
+    Args:
+        logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
+        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
+            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+            without their single channel.
+        alpha: what a false positive weighs.
+        beta: what a false negative weighs; above ``alpha`` for recall, below it for precision.
+        mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        background: whether class 0 of a softmax is averaged with the others.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
+            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
+            mean probability, which has a gradient wherever it is predicted.
+        smooth: pixels added to numerator and denominator.
+        log: minus the logarithm of the ratio, not 1 less it.
+        pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
+            that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
+        reduction: over classes (and samples): ``"mean"`` by weight, ``"sum"``, ``"none"`` for
+            ``(C,)`` or ``(N, C)``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, in [0, 1] per class; 0 for a perfect prediction. float32 for half types. With
+        ``log`` it is infinite by definition where nothing overlaps; it ends at ``-log 1e-30``,
+        which is 69.1.
+
+    Raises:
+        ValueError: shapes that do not fit, targets out of range (on CPU), an unknown option.
+
+    The gradient goes to ``logits``, and to targets and weights that ask for it. The sums of a
+    ratio cannot be split: micro-batches are exact with ``pool="sample"`` only.
+
+    Use when:
+        Missing a region and inventing one do not cost the same.
+
+    Elsewhere:
+        MONAI, segmentation-models-pytorch ``TverskyLoss``, kornia ``tversky_loss``.
+
+    Differs from:
+        MONAI, kornia, segmentation-models-pytorch: the same alpha and beta. Some papers name them
+            the other way round.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0]]])
+        >>> target = torch.tensor([[[1, 0, 0]]])
+        >>> round(tversky_loss(logits, target, mode="binary", alpha=0.3, beta=0.7).item(), 4)
+        0.2415
+    """
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, alpha=alpha, beta=beta)
+    options = RegionOptions(
+        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+    )
+    regions, _, _ = measured(logits, target, options, log=log)
+    loss = ratio(regions, alpha, beta, smooth, log=log)
+    return average(loss, regions, options, term="tversky")
+
+
+class TverskyLoss(RegionLoss):
+    """Module form of :func:`tversky_loss`; same options, same defaults."""
+
+    _function = staticmethod(tversky_loss)
+
+    def __init__(
+        self,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        mode: Mode = "multiclass",
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        background: bool = True,
+        absent: Absent = "skip",
+        smooth: float = 0.0,
+        log: bool = False,
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_regions(
+            mode, background, absent, pool, reduction, smooth=smooth, alpha=alpha, beta=beta
+        )
+        super().__init__(
+            alpha=alpha,
+            beta=beta,
+            mode=mode,
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            smooth=smooth,
+            log=log,
+            pool=pool,
+            reduction=reduction,
+        )

@@ -1,0 +1,107 @@
+"""What ratios of energies have in common: options, padding, silence, and the reduction."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from aptt.core.checks import check_choice, check_number
+from aptt.core.formula import Formula, widen
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction, check_reduction, reduce
+from aptt.core.signals import (
+    centred,
+    check_signals,
+    count_samples,
+    inner,
+    present,
+    wide,
+)
+
+__all__ = ["DECIBEL", "UNHEARD", "RatioModule", "Silent", "evaluated", "samples"]
+
+DECIBEL = 10 / math.log(10)
+UNHEARD = 1e-30  # of the target's energy: an estimate this quiet is as bad as none
+
+Silent = Literal["level", "skip"]
+
+
+def evaluated(
+    formula: Formula,
+    estimate: Tensor,
+    target: Tensor,
+    *,
+    lengths: Tensor | None,
+    zero_mean: bool,
+    cap: float,
+    silent: Silent,
+    reduction: Reduction,
+    term: str,
+) -> Tensor:
+    """A ratio of each signal, reduced.
+
+    The formula has the layout of rows, one signal each, and is handed ``(x, t, n)``, where n is the
+    number of samples that count, or None for all of them; the options are whether to subtract
+    ``means``, and the ``least`` ratio that the cap allows.
+    """
+    check_options(cap, silent, reduction)
+    check_signals(estimate, target, lengths)
+    shape = estimate.shape[:-1]
+    x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (estimate, target))
+    n = keep = None
+    if lengths is not None or x.shape[1] == 0:
+        n = count_samples(estimate, lengths)
+        keep = n > 0
+    if silent == "skip":
+        heard = _heard(t.to(widen(x[:0]).dtype), n, zero_mean)
+        keep = heard if keep is None else keep & heard
+    value = reduce(
+        formula,
+        x,
+        t,
+        n,
+        weight=keep,
+        count=lambda: len(x) if keep is None else keep.sum(),
+        reduction=reduction,
+        term=term,
+        means=zero_mean,
+        least=10 ** (-cap / 10),
+    )
+    return value.reshape(shape) if reduction == "none" else value
+
+
+def check_options(cap: float, silent: str, reduction: Reduction) -> None:
+    """Refuse options that no ratio has."""
+    check_reduction(reduction)
+    check_number("cap", cap, 1.0, 120.0)
+    check_choice("silent", silent, ("level", "skip"))
+
+
+def samples(like: Tensor, x: Tensor, n: Tensor | None) -> Tensor | float:
+    """How many samples each row has, at least 1."""
+    return x.shape[1] if n is None else n.clamp(min=1).to(like.dtype)
+
+
+@torch.no_grad()
+def _heard(t: Tensor, n: Tensor | None, means: bool) -> Tensor:
+    """Which targets have any energy; one that is not a number has."""
+    t = wide(present(t, n))
+    power = inner(t, t)
+    return (centred(power, t.sum(1), samples(t, t, n)) if means else power) != 0
+
+
+class RatioModule(LossModule):
+    """The module form of a ratio: its options."""
+
+    def __init__(
+        self,
+        zero_mean: bool = False,
+        cap: float = 100.0,
+        silent: Silent = "level",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_options(cap, silent, reduction)
+        super().__init__(zero_mean=zero_mean, cap=cap, silent=silent, reduction=reduction)

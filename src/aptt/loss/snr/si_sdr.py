@@ -1,0 +1,232 @@
+"""Scale-invariant ratios: the level of the estimate does not matter, nor its sign.
+
+    SI-SDR   10 log10 (|r|**2 + t |a s|**2) / (|a s|**2 + t |r|**2)    r = e - a s
+    SI-SNR   SI-SDR of the signals less their means
+
+    a = <e, s> / <s, s>    t = 10**(-cap / 10)
+
+Axes: estimate e and target s ``(..., T)``, one value for each signal of T samples.
+From: SI-SDR, Le Roux et al. 2019, arXiv:1811.02508, eq. 3 and 5, negated; the soft cap as Wisdom et
+al. 2020 (MixIT), arXiv:2006.12701, eq. 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aptt.core.formula import Formula, Kept
+from aptt.core.reduction import Reduction
+from aptt.core.signals import centred, combined, present, products
+from aptt.loss.snr.decibels import DECIBEL, RatioModule, Silent, evaluated, samples
+
+__all__ = ["SISDRLoss", "SISNRLoss", "si_sdr_loss", "si_snr_loss"]
+
+
+def si_sdr_loss(
+    estimate: Tensor,
+    target: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    zero_mean: bool = False,
+    cap: float = 100.0,
+    silent: Silent = "level",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Minus the scale-invariant signal-to-distortion ratio in dB: the level does not matter.
+
+        10 log10 (|r|**2 + t |a s|**2) / (|a s|**2 + t |r|**2)      r = e - a s
+
+    where ``a = <e, s> / <s, s>`` and ``t = 10**(-cap / 10)``.
+
+    Args:
+        estimate: ``(..., T)``, any floating dtype.
+        target: the same shape.
+        lengths: how many of the T samples are signal, ``(N,)`` for ``(N, ..., T)``; the rest is
+            padding, and 0 removes a whole signal.
+        zero_mean: whether to subtract the mean of each signal first.
+        cap: the best that can be reached, in dB, at most 120, and minus it the worst.
+        silent: a target without energy: ``"level"`` takes the level of the estimate instead, in dB
+            of full scale (root mean square 1), at least ``-cap``; ``"skip"`` removes the signal.
+        reduction: over the signals: ``"mean"``, ``"sum"``, ``"none"``, or a callable
+            ``(total, count, *, term)``.
+
+    Returns:
+        The loss in dB, from ``-cap`` to ``cap``, lower is better: a scalar, or with ``"none"`` the
+        shape of the signals without T. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, lengths beyond T (on CPU), an unknown option.
+
+    The gradient goes to ``estimate``, and to targets that ask for it; it is orthogonal to the
+    estimate. Times the estimate's root mean square it is at most
+    ``10**(cap / 20) * 4.35 / sqrt(T)``, for a cap of 30 dB or more. An
+    estimate that is exactly silent costs the most, ``cap``, and has a gradient of 0: it has no
+    direction that could be turned.
+
+    Use when:
+        Separation or enhancement is judged by SI-SDR. The sign of the estimate is as free as its
+        level: -s is perfect. Where the level matters, take ``snr_loss``.
+
+    Elsewhere:
+        torchmetrics ``ScaleInvariantSignalDistortionRatio`` (positive), auraloss ``SISDRLoss``,
+        asteroid ``SingleSrcNegSDR("sisdr")``.
+
+    Differs from:
+        All three: the same value at any level; a silent target has a gradient. auraloss and
+            asteroid subtract means by default.
+        torchmetrics: higher is better there, and a silent estimate scores 0 dB, above a poor one.
+
+    Example:
+        >>> import torch
+        >>> estimate = torch.tensor([2.5, 0.0, 2.0, 8.0])
+        >>> target = torch.tensor([3.0, -0.5, 2.0, 7.0])
+        >>> round(si_sdr_loss(estimate, target).item(), 4)
+        -18.403
+    """
+    return evaluated(
+        _SI_SDR,
+        estimate,
+        target,
+        lengths=lengths,
+        zero_mean=zero_mean,
+        cap=cap,
+        silent=silent,
+        reduction=reduction,
+        term="si_sdr",
+    )
+
+
+def si_snr_loss(
+    estimate: Tensor,
+    target: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    zero_mean: bool = True,
+    cap: float = 100.0,
+    silent: Silent = "level",
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Minus the scale-invariant signal-to-noise ratio in dB: SI-SDR of signals less their means.
+
+        10 log10 (|r|**2 + t |a s|**2) / (|a s|**2 + t |r|**2)      r = e - a s, of mean 0
+
+    Args:
+        estimate: ``(..., T)``, any floating dtype.
+        target: the same shape.
+        lengths: how many of the T samples are signal, ``(N,)`` for ``(N, ..., T)``; the rest is
+            padding, and 0 removes a whole signal.
+        zero_mean: whether to subtract the mean of each signal first.
+        cap: the best that can be reached, in dB, at most 120, and minus it the worst.
+        silent: a target without energy: ``"level"`` takes the level of the estimate instead, in dB
+            of full scale (root mean square 1), at least ``-cap``; ``"skip"`` removes the signal.
+        reduction: over the signals: ``"mean"``, ``"sum"``, ``"none"``, or a callable
+            ``(total, count, *, term)``.
+
+    Returns:
+        The loss in dB, from ``-cap`` to ``cap``, lower is better: a scalar, or with ``"none"`` the
+        shape of the signals without T. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, lengths beyond T (on CPU), an unknown option.
+
+    The gradient goes to ``estimate``, and to targets that ask for it; it is orthogonal to the
+    estimate and sums to 0. Its bound, and silence, are as in ``si_sdr_loss``, of what is left of
+    the signals without their means.
+
+    Use when:
+        A constant offset should not count, as in most papers on speech separation.
+
+    Elsewhere:
+        torchmetrics ``ScaleInvariantSignalNoiseRatio`` (positive), speechbrain ``get_si_snr``.
+
+    Differs from:
+        speechbrain: it takes the target first, and ignores the padding in the mean only in part.
+        audiocraft ``SISNR``: short clips are padded there before the mean is taken.
+
+    Example:
+        >>> import torch
+        >>> estimate = torch.tensor([2.5, 0.0, 2.0, 8.0])
+        >>> target = torch.tensor([3.0, -0.5, 2.0, 7.0])
+        >>> round(si_snr_loss(estimate, target).item(), 4)
+        -15.0918
+    """
+    return evaluated(
+        _SI_SDR,
+        estimate,
+        target,
+        lengths=lengths,
+        zero_mean=zero_mean,
+        cap=cap,
+        silent=silent,
+        reduction=reduction,
+        term="si_snr",
+    )
+
+
+def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+    # With q = <e, s>**2 / |e|**2 |s|**2 and k = t / (1 - t), all of it relative to |e|**2,
+    #     value = D log((1 - q + k) / (q + k))    d value / d q = -D (1 + 2 k) / (product of both)
+    # and q goes along e by 2 q (s / <e, s> - e / |e|**2)
+    x, t = present(x, n), present(t, n)
+    energy, power, cross = products(x, t)
+    size, tiny = samples(energy, x, n), torch.finfo(energy.dtype).tiny
+    if means:
+        of_x, of_t = (v.sum(1, dtype=energy.dtype) for v in (x, t))
+        energy, power = centred(energy, of_x, size), centred(power, of_t, size)
+        cross = torch.where(energy == 0, 0.0, cross - of_x * of_t / size)
+    heard, k = power != 0, least / (1 - least)
+    power = power + tiny
+    back = cross / (energy + tiny)
+    q = cross / power * back
+    if means:
+        q = q - (q - 1).relu().detach()  # above 1 by rounding alone
+    error = torch.where(heard, 1 - q + k, energy / size + least)
+    signal = torch.where(heard, q + k, 1.0)
+    value = DECIBEL * (error / signal).log()
+    on_t = (-2 * DECIBEL * (1 + 2 * k)) / (error * signal) * back / power
+    on_x = torch.where(heard, -on_t * back, 2 * DECIBEL / (error * size))
+    if not means:
+        return value, on_x.detach(), on_t.detach()
+    offset = -(on_x * of_x + on_t * of_t) / size
+    return value, on_x.detach(), on_t.detach(), offset.detach()
+
+
+def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> Tensor:
+    return kept[0].to(x.dtype)
+
+
+def _step(
+    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, n: Tensor | None, **_: object
+) -> tuple[None, Tensor]:
+    slopes = kept[1:]
+    dx = combined(present(x, n), present(t, n), *(slope * up for slope in slopes))
+    return None, dx if n is None else present(dx, n)
+
+
+_SI_SDR = Formula(_result, _step, _stats, block=2**18)
+
+
+class SISDRLoss(RatioModule):
+    """Module form of :func:`si_sdr_loss`; same options, same defaults."""
+
+    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The loss of ``estimate`` against ``target``."""
+        return si_sdr_loss(estimate, target, lengths=lengths, **self.options())
+
+
+class SISNRLoss(RatioModule):
+    """Module form of :func:`si_snr_loss`; same options, same defaults."""
+
+    def __init__(
+        self,
+        zero_mean: bool = True,
+        cap: float = 100.0,
+        silent: Silent = "level",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(zero_mean, cap, silent, reduction)
+
+    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The loss of ``estimate`` against ``target``."""
+        return si_snr_loss(estimate, target, lengths=lengths, **self.options())

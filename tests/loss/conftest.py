@@ -1,0 +1,52 @@
+"""What tests of formulas share: the step against the definition, and compiled against eager."""
+
+import pytest
+import torch
+
+
+def _same_as_autograd(formula, x, *sides, **options):
+    """The step's value and gradient are those of the definition, for any upstream gradient."""
+    x = x.detach().requires_grad_()
+    value = formula.define(x, formula.measure(x, sides, options), sides, options)
+    up = torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(9))
+    (expected,) = torch.autograd.grad(value, x, up)
+    with torch.no_grad():
+        kept = formula.measure(x, sides, options)
+        v, dx = formula.advance(x, up, kept, sides, options)
+        _, half = formula.advance(x, 0.5, kept, sides, options)
+        result = formula.result(x, kept, *sides, **options)
+    torch.testing.assert_close(dx, expected, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(result, value.detach(), rtol=1e-12, atol=1e-14)
+    if v is not None:
+        torch.testing.assert_close(v, value.detach(), rtol=1e-11, atol=1e-13)
+    (expected,) = torch.autograd.grad(
+        formula.define(x, formula.measure(x, sides, options), sides, options).sum(), x
+    )
+    torch.testing.assert_close(half, 0.5 * expected, rtol=1e-11, atol=1e-13)
+
+
+def _same_when_compiled(loss_fn, x, *args, **options):
+    """One graph gives the value and the gradient of the eager call, for a ragged upstream."""
+
+    def both(call):
+        leaf = x.detach().clone().requires_grad_()
+        value = call(leaf, *args, **options)
+        up = torch.linspace(0.5, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+        (gradient,) = torch.autograd.grad(value, leaf, up)
+        return value.detach(), gradient
+
+    torch.compiler.reset()
+    compiled = torch.compile(loss_fn, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(both(compiled), both(loss_fn), rtol=1e-11, atol=1e-13)
+
+
+@pytest.fixture
+def same_as_autograd():
+    """A check of one formula."""
+    return _same_as_autograd
+
+
+@pytest.fixture
+def same_when_compiled():
+    """A check of one call."""
+    return _same_when_compiled
