@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...] [--rounds 7] [--json FILE] [--quick]``."""
+"""``python -m benchmarks [NAME ...] [--rounds 7] [--pages both] [--json FILE] [--quick]``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from benchmarks.table import case_table, machine_line
 __all__ = ["main"]
 
 
+_PAGES = {"both": (False, True), "usual": (False,), "large": (True,)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print. 0, or 1 if something that is here failed, or 130 after Ctrl-C."""
     options = _options(argv)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside a timing
     report: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "quick": options.quick,
         "rounds": options.rounds,
         "machine": {**describe(), "load_start": load(), "load_end": None},
@@ -37,13 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _warn(report)
     try:
         for name in options.names or CASES:
-            result = run(CASES[name], options.rounds, options.quick)
-            report["cases"].append(result)
-            report["machine"]["load_end"] = load()
-            _judge(report)
-            print(f"\n{case_table(result)}", flush=True)
-            if options.json is not None:  # after each case: a run cut short keeps what it has
-                options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            for large_pages in _PAGES[options.pages]:
+                result = run(CASES[name], options.rounds, options.quick, large_pages)
+                report["cases"].append(result)
+                report["machine"]["load_end"] = load()
+                _judge(report)
+                print(f"\n{case_table(result)}", flush=True)
+                if options.json is not None:  # after each: a run cut short keeps what it has
+                    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except KeyboardInterrupt:
         print("interrupted: the case under way is lost, those above are kept", file=sys.stderr)
         return 130
@@ -71,12 +75,19 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="cases to run (default: all)")
     parser.add_argument("--rounds", type=int, help="how often each is timed (7; with --quick 2)")
+    parser.add_argument(
+        "--pages",
+        choices=tuple(_PAGES),
+        help="memory in the system's usual pages, in large ones, or each case in both "
+        "(both; with --quick usual)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything work?")
     options = parser.parse_args(argv)
     for name in options.names:
         if name not in CASES:
             parser.error(f"unknown case {name!r}, wanted one of {', '.join(CASES)}")
+    options.pages = options.pages or ("usual" if options.quick else "both")
     if options.rounds is None:
         options.rounds = 2 if options.quick else 7
     if options.rounds < 1:

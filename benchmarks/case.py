@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -45,6 +45,22 @@ class Case:
     size: tuple[int, ...]
     quick: tuple[int, ...]
     contenders: tuple[Contender, ...]
+    compiles: bool = True  # whether ours enters under torch.compile too
+
+    def with_compiled(self) -> Case:
+        """The case with ours under ``torch.compile``, beside ours and as exact as the others so."""
+        if not self.compiles:
+            return self
+        like = next(c for c in self.contenders if c.compiled)
+        ours = {c.against for c in self.contenders}
+        entered = []
+        for c in self.contenders:
+            entered.append(c)
+            if c.name in ours:
+                entered.append(
+                    replace(like, name=f"{c.name}, compiled", make=c.make, against=c.name)
+                )
+        return replace(self, contenders=tuple(entered))
 
     def contender(self, name: str) -> Contender:
         """The contender of this name."""

@@ -1,7 +1,7 @@
-"""Memory of this process, from the kernel: resident set now, and its high-water mark.
+"""Memory of this process: what a graph holds, and the resident set's high-water mark.
 
-The mark counts whatever was touched: tensors, compiled code's buffers, a library's scratch. Linux
-only; elsewhere the answer is ``None``.
+The mark, which the system keeps, counts whatever was touched: tensors, compiled code's buffers, a
+library's scratch. Linux only; elsewhere the answer is ``None``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["peak_extra"]
+import torch
+from torch import Tensor
+
+__all__ = ["held", "peak_extra"]
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -28,6 +31,24 @@ def peak_extra(call: Callable[[], object]) -> int | None:
         return 1024 * max(_kilobytes("VmHWM") - before, 0)
     except (OSError, AttributeError):
         return None
+
+
+def held(forward: Callable[[], Tensor], *inputs: Tensor) -> int:
+    """How many bytes a forward pass saves for backward, in memory that is not the inputs'."""
+    known = {t.untyped_storage().data_ptr() for t in inputs}
+    found: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        value = forward()
+    size = sum(found.values())
+    del value
+    return size
 
 
 def _kilobytes(name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from benchmarks.case import FLOOR, Case, Contender
 from benchmarks.worker import UPSTREAM, serve
 
 __all__ = ["differs", "run", "summary"]
+
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""Where this is 1, torch asks Linux for large pages for all of its memory on the CPU."""
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fresh interpreter, whatever this one holds
 
@@ -62,9 +66,10 @@ class _Worker:
             self.process.join()
 
 
-def run(case: Case, rounds: int, quick: bool) -> dict[str, Any]:
+def run(case: Case, rounds: int, quick: bool, large_pages: bool = False) -> dict[str, Any]:
     """Measure one case; the result is as ``README.md`` describes it."""
     workers: dict[str, _Worker] = {}
+    os.environ[LARGE_PAGES] = str(int(large_pages))  # read by torch when a process starts
     try:
         for name in (FLOOR, *(contender.name for contender in case.contenders)):
             _say(f"{case.name}: starting {name}")
@@ -82,7 +87,7 @@ def run(case: Case, rounds: int, quick: bool) -> dict[str, Any]:
         for worker in workers.values():
             worker.end()
         _say("")
-    return _result(case, workers, weights)
+    return {**_result(case, workers, weights), "large_pages": large_pages}
 
 
 def _round(workers: Sequence[_Worker], turn: int) -> None:
@@ -151,7 +156,7 @@ def _row(worker: _Worker, ours: _Worker, weight: float | None) -> dict[str, Any]
     row: dict[str, Any] = {"name": worker.name, "against": ours.name, "status": worker.status}
     if not _ready(worker):
         return {**row, "reason": worker.answer}
-    for key in ("value", "gradient_norm", "first_call"):
+    for key in ("value", "gradient_norm", "first_call", "kernels", "traffic", "held"):
         row[key] = worker.answer.get(key)
     for name in UPSTREAM:
         row[name] = summary([r[name] for r in worker.rounds], [r[name] for r in ours.rounds])

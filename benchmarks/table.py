@@ -22,10 +22,14 @@ def case_table(result: dict[str, Any]) -> str:
     """One case, a row for each contender."""
     shape = " x ".join(map(str, result["shape"] or ()))
     size = (result["prediction_bytes"] or 0) / 1e6
+    pages = ", large pages" if result["large_pages"] else ""
     lines = [
-        f"{result['name']}: {shape} {result['dtype']}, {size:.1f} MB, {result['threads']} threads",
-        f"{'':{_WIDTH}}  {'loss.backward()':^25}  {'(loss / 4).backward()':^25}  {'extra':>6}",
-        f"{'':{_WIDTH}}" + 2 * f"  {'ms':>9} {'spread':>7} {'ratio':>7}" + f"  {'memory':>6}",
+        f"{result['name']}: {shape} {result['dtype']}, {size:.1f} MB, {result['threads']} threads"
+        + pages,
+        f"{'':{_WIDTH}}  {'loss.backward()':^25}  {'(loss / 4).backward()':^25}  {'extra':>6}"
+        f" {'':>6} {'first':>6} {'':>7} {'':>7}",
+        f"{'':{_WIDTH}}" + 2 * f"  {'ms':>9} {'spread':>7} {'ratio':>7}" + f"  {'memory':>6}"
+        f" {'held':>6} {'call s':>6} {'kernels':>7} {'traffic':>7}",
     ]
     for row in result["contenders"]:
         name = row["name"]
@@ -35,7 +39,7 @@ def case_table(result: dict[str, Any]) -> str:
         cells = "".join(_times(row[key]) for key in UPSTREAM)
         memory = row["extra_memory"]
         shown = "" if name == FLOOR or memory is None else f"{memory:.2f}"
-        lines.append(f"{name:{_WIDTH}}{cells}  {shown:>6}")
+        lines.append(f"{name:{_WIDTH}}{cells}  {shown:>6}{_costs(row)}".rstrip())
     others = [
         f"{row['name']} (against {row['against']})"
         for row in result["contenders"]
@@ -44,6 +48,16 @@ def case_table(result: dict[str, Any]) -> str:
     if others:
         lines.append(f"ratios to aptt, except {', '.join(others)}")
     return "\n".join(lines)
+
+
+def _costs(row: dict[str, Any]) -> str:
+    """What a graph holds, the first call, and the compiled code."""
+    if row["held"] is None:
+        return ""
+    cells = f" {row['held']:>6.2f} {row['first_call']:>6.1f}"
+    if row["kernels"] is None:
+        return cells
+    return f"{cells} {row['kernels']:>7d} {row['traffic']:>7.1f}"
 
 
 def _times(summary: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import math
 import signal
 import statistics
 import time
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from benchmarks.case import FLOOR, Case
 from benchmarks.cases import CASES
-from benchmarks.memory import peak_extra
+from benchmarks.compiler import Generated, generated
+from benchmarks.memory import held, peak_extra
 
 __all__ = ["UPSTREAM", "answer", "serve"]
 
@@ -64,7 +66,8 @@ class _Subject:
     def _prepare(self, case: Case, name: str) -> None:
         contender = case.contender(name)
         self.loss = contender.make()
-        if contender.compiled:
+        self.compiled = contender.compiled
+        if self.compiled:
             self.loss = torch.compile(self.loss, fullgraph=True, dynamic=False)
 
     def call(self, divisor: int = 1) -> float:
@@ -79,7 +82,9 @@ class _Subject:
 
     def warm_up(self) -> dict[str, Any]:
         """Call twice, the first time compiling; what was computed, to compare with ours."""
-        first, again = self.call(), self.call()
+        with generated() if self.compiled else nullcontext(Generated()) as code:
+            first = self.call()
+        again = self.call()
         self.calls = min(math.ceil(_SECONDS / again), _MOST)
         assert self.x.grad is not None
         norm = torch.linalg.vector_norm(self.x.grad, dtype=torch.float64)
@@ -89,6 +94,9 @@ class _Subject:
             "value": float(value),
             "gradient_norm": float(norm),
             "first_call": first,
+            "kernels": code.kernels,
+            "traffic": None if code.traffic is None else code.traffic / _size(self.x),
+            "held": self.hold() / _size(self.x),
             "prediction_bytes": _size(self.x),
             "shape": list(self.x.shape),
             "dtype": str(self.x.dtype).removeprefix("torch."),
@@ -103,6 +111,10 @@ class _Subject:
             result[name] = statistics.median(self.call(divisor) for _ in range(self.calls))
         self.x.grad = None  # while others run
         return result
+
+    def hold(self) -> int:
+        """Bytes that wait from forward to backward, the input's not counted."""
+        return held(lambda: self.loss(self.x, self.target), self.x, self.target)
 
     def weigh(self) -> float | None:
         """Peak memory of a call beyond the input, gradient included, in predictions."""

@@ -37,7 +37,7 @@ _FAMILIES = (
 )
 
 CASES: dict[str, Case] = {
-    case.name: case
+    case.name: case.with_compiled()
     for module in _FAMILIES
     for case in module.CASES
     if hasattr(aptt.loss, case.uses)

@@ -83,5 +83,6 @@ CASES = (
             Contender("Uncertainty", lambda: _mixed(Uncertainty()), against="Uncertainty"),
             Contender("GradShare", lambda: _mixed(GradShare()), against="GradShare"),
         ),
+        compiles=False,
     ),
 )
