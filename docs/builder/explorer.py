@@ -80,7 +80,7 @@ def grid(entry: Entry) -> dict[str, Any] | None:
     if chosen is None:
         return None
     function, probe = chosen
-    file = entry.file.rpartition(".")[2]
+    file = entry.room
 
     @cache
     def curve(*given: tuple[str, Value]) -> list[list[float]] | None:

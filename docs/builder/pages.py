@@ -199,16 +199,16 @@ def gallery(entries: Sequence[Entry]) -> str:
         _raw('<p class="key"><i></i>value<i class="slope"></i>gradient</p>'),
         "",
     ]
-    for file, group in groupby(entries, key=lambda entry: entry.file):
+    for room, group in groupby(entries, key=lambda entry: entry.room):
         members = list(group)
-        lines += [f"## {_plain(members[0].family.title.partition(':')[0].rstrip('.'))}", ""]
+        lines += [f"## {_plain(members[0].room_title.partition(':')[0].rstrip('.'))}", ""]
         cards = "".join(_card(entry) for entry in members)
         lines += [_raw(f'<div class="gallery">{cards}</div>'), ""]
         lines += [
             ":::{toctree}",
             ":hidden:",
             ":maxdepth: 1",
-            f":caption: {file.rpartition('.')[2]}",
+            f":caption: {room}",
             "",
         ]
         lines += [*(f"{slug(entry)}" for entry in members), ":::", ""]
@@ -279,7 +279,7 @@ def overview(entries: Sequence[Entry], *, linked: bool) -> str:
     for entry in entries:
         names = ", ".join(f"`{n}`" for n in (entry.function, entry.module_form) if n)
         names = f"[{names}](losses/{slug(entry)}.md)" if linked else names
-        lines.append(f"| `{entry.file.rpartition('.')[2]}` | {names} | {_plain(entry.doc.title)} |")
+        lines.append(f"| `{entry.room}` | {names} | {_plain(entry.doc.title)} |")
     return "\n".join(lines)
 
 
