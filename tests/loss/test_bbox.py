@@ -209,9 +209,9 @@ def test_descent_brings_boxes_together(loss_fn):
     target = _boxes(16, seed=1)
     pred = _boxes(16).requires_grad_()
     start = loss_fn(pred, target).item()
-    for _ in range(400):
+    for _ in range(800):
         (g,) = torch.autograd.grad(loss_fn(pred, target, reduction="sum"), pred)
-        pred = (pred - 0.5 * g).detach().requires_grad_()
+        pred = (pred - 0.25 * g).detach().requires_grad_()
     assert loss_fn(pred, target).item() < 0.5 * start
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "wide",
 ]
 
-_ROUNDING = 1e-13  # what is left of the energy of a constant without its mean, in double precision
+_ROUNDING = 1e-12  # what is left of the energy of a constant without its mean, in double precision
 
 
 def check_signals(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> None:

@@ -97,7 +97,7 @@ def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float)
         of_x, of_t = x.sum(1), t.sum(1)
         noise, power = centred(noise, of_x - of_t, size), centred(power, of_t, size)
         energy = centred(inner(x, x), of_x, size)
-        cross = torch.where(energy == 0, 0.0, cross - of_x * of_t / size)
+        cross = torch.where((energy == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
     heard = power != 0
     a = cross / torch.where(heard, power, 1.0)
     along = a * cross

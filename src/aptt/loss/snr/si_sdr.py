@@ -174,7 +174,7 @@ def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float)
     if means:
         of_x, of_t = (v.sum(1, dtype=energy.dtype) for v in (x, t))
         energy, power = centred(energy, of_x, size), centred(power, of_t, size)
-        cross = torch.where(energy == 0, 0.0, cross - of_x * of_t / size)
+        cross = torch.where((energy == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
     heard, k = power != 0, least / (1 - least)
     power = power + tiny
     back = cross / (energy + tiny)
