@@ -930,7 +930,9 @@ def test_walking_in_blocks_changes_nothing():
             with in_blocks(16) as walked:
                 loss = detection_loss(*leaves, targets, labels, **given)
                 loss.backward()
-            assert len(walked.walks) >= 3  # one for each term, and back for those that are not taken along
+            assert (
+                len(walked.walks) >= 3
+            )  # one for each term, and back for those that are not taken along
         else:
             loss = detection_loss(*leaves, targets, labels, **given)
             loss.backward()

@@ -29,7 +29,7 @@ def plainly() -> Iterator[Walked]:
 def whole() -> Iterator[Walked]:
     """Walk in the blocks that a user's call has: one, for what is as small as in a test."""
     walked = Walked()
-    with walking(None, walked.walks.append):
+    with engine("auto"), walking(None, walked.walks.append):
         yield walked
 
 
@@ -37,7 +37,7 @@ def whole() -> Iterator[Walked]:
 def in_blocks(size: int = 16) -> Iterator[Walked]:
     """Walk wherever a walk is possible, in blocks of ``size`` elements."""
     walked = Walked()
-    with walking(size, walked.walks.append):
+    with engine("auto"), walking(size, walked.walks.append):
         yield walked
 
 

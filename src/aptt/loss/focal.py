@@ -207,8 +207,11 @@ def _softmax_stats(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) 
 def _softmax_result(
     x: Tensor, kept: Kept, y: Tensor, *, alpha: Tensor | None, gamma: float
 ) -> Tensor:
-    wrong = Against(*kept)
-    loss = (wrong.nll * power(wrong.miss, gamma)).squeeze(1)
+    wrong, tiny = Against(*kept), torch.finfo(x.dtype).tiny
+    # exact, with the slope of a sigmoid: autograd of the exact form cancels beside a large nll
+    miss = torch.sigmoid(wrong.gap + wrong.rest.clamp(min=tiny).log())
+    miss = miss + (wrong.miss - miss).detach()
+    loss = (wrong.nll * power(miss, gamma)).squeeze(1)
     return loss if alpha is None else loss * alpha[y]
 
 
@@ -229,8 +232,7 @@ def _softmax_step(
     slope = slope * power(miss, gamma) * by_row(up)
     if alpha is not None:
         slope = slope * alpha[y].unsqueeze(1)
-    # a row without other classes has no rest
-    rest = wrong.rest.clamp(min=torch.finfo(x.dtype).tiny)
+    rest = wrong.rest.clamp(min=1)  # it is 1 or more, but for a row without other classes
     return None, put_class_(exp_of_gaps(x - wrong.top).mul_(slope / rest), y, -slope)
 
 

@@ -108,10 +108,9 @@ def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float)
     on_d = 2 * DECIBEL / error
     on_t = 2 * DECIBEL * a * (least / error - 1 / signal)
     if not means:
-        return value, on_d.detach(), (on_t - on_d).detach()
+        return value, on_d.detach(), on_t.detach()
     on_d = torch.where(noise == 0, 0.0, on_d)
-    on_t = on_t - on_d
-    offset = -(on_d * of_x + on_t * of_t) / size
+    offset = -(on_d * (of_x - of_t) + on_t * of_t) / size
     return value, on_d.detach(), on_t.detach(), offset.detach()
 
 
@@ -123,7 +122,8 @@ def _step(
     x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, n: Tensor | None, **_: object
 ) -> tuple[None, Tensor]:
     slopes = kept[1:]
-    dx = combined(present(x, n), present(t, n), *(slope * up for slope in slopes))
+    x, t = wide(present(x, n)), present(t, n)
+    dx = combined(x - wide(t), t, *(slope * up for slope in slopes))
     return None, dx if n is None else present(dx, n)
 
 
