@@ -108,19 +108,16 @@ def centred(energy: Tensor, total: Tensor, size: Tensor | float) -> Tensor:
 def stretched(x: Tensor, t: Tensor, factor: Tensor, centre: Tensor | None = None) -> Tensor:
     """``factor * (x - t - centre)``, one factor and one centre a row, whatever their size.
 
-    Eagerly in single precision, which loses nothing of a difference of close numbers. The factor
-    may leave its range where neither the difference nor the product does, and goes in two parts.
-    Compiled in double precision: of a difference that forward takes as well, the compiler would
-    keep a copy from there.
+    Eagerly and without a centre in single precision, which loses nothing of a difference of close
+    numbers. The factor may leave its range where neither the difference nor the product does, and
+    goes in two parts. Otherwise in double precision: a centre may be large beside what it leaves,
+    and of a difference that forward takes as well a compiler would keep a copy from there.
     """
-    if torch.compiler.is_compiling():
+    if centre is not None or torch.compiler.is_compiling():
         d = wide(x) - wide(t)
         return (d if centre is None else d - by_row(centre)) * by_row(factor)
     half = factor.abs().sqrt()
-    d = x - t
-    if centre is not None:
-        d.sub_(by_row(centre.to(x.dtype)))
-    d.mul_(by_row(half.to(x.dtype)))
+    d = (x - t).mul_(by_row(half.to(x.dtype)))
     return d.mul_(by_row(torch.copysign(half, factor).to(x.dtype)))
 
 
