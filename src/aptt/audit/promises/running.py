@@ -142,8 +142,9 @@ def checkpointed(trial: Trial) -> None:
         value: Any = checkpoint(loss, x, use_reentrant=reentrant)
         value.sum().backward()
         assert x.grad is not None
-        same(value, want, "value, checkpointed")
-        same(x.grad, want_grad, "gradient, checkpointed")
+        # reentrant, forward runs without a graph, where a value need not come with its gradient
+        (same if reentrant else exact)(value, want, "value, checkpointed")
+        exact(x.grad, want_grad, "gradient, checkpointed")
 
 
 @promise(ways=("in blocks",))
