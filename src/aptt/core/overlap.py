@@ -44,7 +44,7 @@ from aptt.core.marks import (
     widest,
 )
 from aptt.core.ordinary import is_readable
-from aptt.core.softmax import Against
+from aptt.core.softmax import Against, fading
 
 __all__ = ["overlap_sums"]
 
@@ -106,8 +106,9 @@ def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept
     if ask.common:
         each.append(weighed(pixels.mine * share, w))
     if ask.gamma is not None:
-        cost = Against.of(pixels.top, pixels.rest, of_class(x, at)).nll
-        each.append(weighed(_faded(cost, miss, ask.gamma), w))
+        wrong = Against.of(pixels.top, pixels.rest, of_class(x, at))
+        cost = wrong.nll
+        each.append(weighed(_faded(cost, fading(wrong), ask.gamma), w))
         kept.append(cost)
     share, *each = in_memory(*each)
     sums = [by_class(w, at, x, ask.dtype), (others * share).sum(2).to(ask.dtype)]

@@ -22,6 +22,7 @@ __all__ = [
     "Against",
     "against",
     "exp_of_gaps",
+    "fading",
     "of_class",
     "on_class_axis",
     "put_class_",
@@ -65,6 +66,18 @@ class Against(NamedTuple):
     def miss(self) -> Tensor:
         """``1 - p[y]``."""
         return self.rest * self.share
+
+
+def fading(wrong: Against) -> Tensor:
+    """``wrong.miss``, to be multiplied by what may be large, such as ``nll``.
+
+    Autograd of the exact form cancels there; of a sigmoid of the log-odds it does not.
+    """
+    if not torch.is_grad_enabled():
+        return wrong.miss
+    some = wrong.rest.clamp(min=torch.finfo(wrong.rest.dtype).tiny)
+    slope = torch.sigmoid(wrong.gap + some.log())
+    return slope + (wrong.miss - slope).detach()
 
 
 def against(z: Tensor, y: Tensor) -> Against:

@@ -34,7 +34,7 @@ from aptt.core.shapes import (
     check_shapes,
     check_vector,
 )
-from aptt.core.softmax import Against, against, exp_of_gaps, on_class_axis, put_class_
+from aptt.core.softmax import Against, against, exp_of_gaps, fading, on_class_axis, put_class_
 
 __all__ = ["FocalLoss", "focal_loss"]
 
@@ -207,11 +207,8 @@ def _softmax_stats(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) 
 def _softmax_result(
     x: Tensor, kept: Kept, y: Tensor, *, alpha: Tensor | None, gamma: float
 ) -> Tensor:
-    wrong, tiny = Against(*kept), torch.finfo(x.dtype).tiny
-    # exact, with the slope of a sigmoid: autograd of the exact form cancels beside a large nll
-    miss = torch.sigmoid(wrong.gap + wrong.rest.clamp(min=tiny).log())
-    miss = miss + (wrong.miss - miss).detach()
-    loss = (wrong.nll * power(miss, gamma)).squeeze(1)
+    wrong = Against(*kept)
+    loss = (wrong.nll * power(fading(wrong), gamma)).squeeze(1)
     return loss if alpha is None else loss * alpha[y]
 
 
