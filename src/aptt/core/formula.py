@@ -143,6 +143,7 @@ class Call:
         if weight is not None and weight.dtype != torch.bool:
             up = weight * up
         v, dx = self.formula.advance(x, up, kept, sides, self.options)
+        assert dx.shape == x.shape, "a step has broadcast: by_row is for rows and positions"
         if weight is not None and removes:
             dx = dx.masked_fill_(across(weight == 0, dx), 0.0)
         return v, dx
