@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aptt.audit import PROMISES, Refused, Scaling, Spec, case
+from aptt.core.formula import Formula, by_row
 from aptt.core.reduction import reduce
-from aptt.core.streaming import Formula
 
 # ------------------------------------------------ a correct loss of a stranger: logistic, focused
 
@@ -151,11 +151,10 @@ def relative_formula(x: Tensor, t: Tensor) -> Tensor:
     return ((x - t) / size.unsqueeze(1)).square().mean(1)
 
 
-def relative_backward(out, x, work, up, kept, t):
+def relative_step(x, up, kept, t):
     size = torch.maximum(x.abs().amax(1), t.abs().amax(1))
     size = torch.where(size > 0, size, 1).unsqueeze(1)
-    up = up.unsqueeze(1) if up.ndim else up
-    torch.mul((x - t) / size / size, up * (2 / x.shape[1]), out=out)
+    return None, (x - t) / size / size * (by_row(up) * (2 / x.shape[1]))
 
 
 def relative_with(formula: Formula) -> Callable[..., Tensor]:
@@ -218,7 +217,7 @@ def extreme_signals():
 
 RELATIVE = Spec(
     name="relative",
-    function=relative_with(Formula(relative_formula, backward=relative_backward)),
+    function=relative_with(Formula(lambda x, kept, t: relative_formula(x, t), relative_step)),
     inputs=signals,
     cases={"rows": case(), "weighted": case(weighted_signals, reduction="sum")},
     features=1,
@@ -365,7 +364,8 @@ def relative_row(about, whose, promise):
     """Plant a formula in the place of the relative error's."""
 
     def plant(formula):
-        spec = replace(RELATIVE, name=formula.__name__, function=relative_with(Formula(formula)))
+        loss = relative_with(Formula(lambda x, kept, t: formula(x, t)))
+        spec = replace(RELATIVE, name=formula.__name__, function=loss)
         BUGS.append(Bug(about, whose, promise, spec))
         return formula
 
@@ -484,9 +484,10 @@ def rounded_early(logits, target, weight, gamma, reduction):
     return RoundedEarly.apply(logits, value, grad) / 1e-4
 
 
-def wrong_backward(out, x, work, up, kept, t):
-    relative_backward(out, x, work, up, kept, t)
-    out[-1] = 0  # the last row of every block
+def wrong_step(x, up, kept, t):
+    v, dx = relative_step(x, up, kept, t)
+    dx[-1] = 0  # the last row of every block
+    return v, dx
 
 
 @planted(
@@ -496,7 +497,7 @@ def wrong_backward(out, x, work, up, kept, t):
     RELATIVE,
 )
 def skips_a_row(prediction, target, *, weight=None, reduction="mean"):
-    formula = Formula(relative_formula, backward=wrong_backward)
+    formula = Formula(lambda x, kept, t: relative_formula(x, t), wrong_step)
     return relative_with(formula)(prediction, target, weight=weight, reduction=reduction)
 
 

@@ -80,11 +80,19 @@ def spectrum(x: Tensor, counts: Tensor | None, r: Resolution, power: int) -> Spe
     else:
         at, shown = _sources(r, size if counts is None else counts.unsqueeze(1), x)
         padded = torch.where(shown, x.gather(1, at.expand(len(x), -1)), 0.0)
-    frames = padded[:, : r.span(size)].unfold(1, r.n_fft, r.hop) * window
-    bins = torch.fft.rfft(frames)
+    bins = torch.fft.rfft(_framed(padded[:, : r.span(size)], r) * window)
     magnitude = _magnitude(bins)
     filtered = magnitude if power == 1 else magnitude.square()
     return Spectrum(bins, magnitude, filtered if filters is None else product(filtered, filters))
+
+
+def _framed(padded: Tensor, r: Resolution) -> Tensor:
+    """``(N, frames, n_fft)``."""
+    if not inside_functorch():
+        return padded.unfold(1, r.n_fft, r.hop)
+    first = torch.arange(0, padded.shape[1] - r.n_fft + 1, r.hop, device=padded.device)
+    at = first.unsqueeze(1) + torch.arange(r.n_fft, device=padded.device)
+    return padded[:, at]  # vmap has no rule for the adjoint of unfold
 
 
 def _magnitude(bins: Tensor) -> Tensor:
