@@ -130,17 +130,24 @@ def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> T
         loss = torch.where(present, loss, 0)
     counted = present if o.absent == "skip" else regions.pixels > 0
     share = shares(counted.to(loss.dtype), regions.weight, background=o.background)
-    return reduced(loss, share, regions.dtype, o.reduction, term=term)
+    return reduced(loss, share, regions.dtype, o.reduction, o.pool, term=term)
 
 
 def reduced(
-    loss: Tensor, share: Tensor, dtype: torch.dtype, reduction: Reduction, *, term: str
+    loss: Tensor,
+    share: Tensor,
+    dtype: torch.dtype,
+    reduction: Reduction,
+    pool: Pool,
+    *,
+    term: str,
 ) -> Tensor:
     """Losses times their shares, reduced over them."""
     loss = (loss * share).to(dtype)
     if reduction == "none":
         return loss
-    return normalize(loss.sum(), share.sum(), reduction, term=term)
+    total, count = loss.sum(), share.sum()
+    return normalize(total, count, reduction, term=term, kind="ratios", splits=pool == "sample")
 
 
 def aligned(

@@ -291,7 +291,7 @@ def detection_terms(
     both_double = class_logits.dtype == boxes.dtype == torch.float64
     dtype = torch.float64 if both_double else torch.float32
     return {
-        name: normalize(total.to(dtype), count, reduction, term=name)
+        name: normalize(total.to(dtype), count, reduction, term=name, kind="positives")
         for name, total in totals.items()
     }
 

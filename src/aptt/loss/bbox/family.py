@@ -238,6 +238,7 @@ def paired_loss(
         ),
         reduction=reduction,
         term=term,
+        kind="values" if normalize == "elements" else "positives",
         **options,
     )
     return loss.reshape(pred_boxes.shape[:-1]) if reduction == "none" else loss

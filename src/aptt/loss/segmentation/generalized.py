@@ -125,7 +125,7 @@ def generalized_dice_loss(
     loss = torch.where(some, loss, nothing)
     counted = some if absent == "skip" else regions.pixels.amax(-1) > 0
     counted = counted.to(loss.dtype)
-    return reduced(loss, counted, regions.dtype, reduction, term="generalized_dice")
+    return reduced(loss, counted, regions.dtype, reduction, pool, term="generalized_dice")
 
 
 def _check_generalized(

@@ -106,7 +106,7 @@ def lovasz_loss(
         loss = torch.where(truth > 0, loss, 0)
     counted = (truth if absent == "skip" else sizes) > 0
     share = shares(counted.to(loss.dtype), given, background=background)
-    return reduced(loss, share, loss.dtype, reduction, term="lovasz")
+    return reduced(loss, share, loss.dtype, reduction, pool, term="lovasz")
 
 
 def _foreground(x: Tensor, t: Tensor, w: Tensor | None) -> Tensor:
