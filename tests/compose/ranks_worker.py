@@ -5,9 +5,16 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aptt.compose import CombinedLoss, GradShare, Ramp, Uncertainty, over_ranks
+from aptt.compose import DWA, CombinedLoss, GradNorm, GradShare, Ramp, Uncertainty, over_ranks
 
-BALANCERS = {"none": lambda: None, "uncertainty": Uncertainty, "gradshare": GradShare}
+BALANCERS = {
+    "none": lambda: None,
+    "uncertainty": Uncertainty,
+    "gradshare": GradShare,
+    "gradnorm": GradNorm,
+    "gradnorm at a parameter": GradNorm,
+    "dwa": DWA,
+}
 
 
 def train(balance, rank, ranks, absent=None):
@@ -23,17 +30,20 @@ def train(balance, rank, ranks, absent=None):
     )
     optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], 0.1)
     wrapped = DistributedDataParallel(model) if ranks > 1 else model
+    place = (lambda out: model[2].weight) if "parameter" in balance else lambda out: out
     size = 8 // ranks
     rows = slice(rank * size, (rank + 1) * size)
     for step in range(6):
         out = wrapped(x[step, rows])
         goal = y[step, rows]
         missing = step == absent and rank == 1
-        total = loss(out=out, y=goal, y1=None if missing else goal, at=out)
+        total = loss(out=out, y=goal, y1=None if missing else goal, at=place(out))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         loss.step()
+        if balance == "dwa" and step % 2:
+            loss.balance.end_epoch()
     return {
         "model": [p.detach() for p in model.parameters()],
         "grad": [p.grad for p in model.parameters()],
@@ -82,7 +92,7 @@ def work(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     result = {name: train(name, rank, 2) for name in BALANCERS}
     result |= {
-        f"{name} absent": train(name, rank, 2, absent=3) for name in ("uncertainty", "gradshare")
+        f"{name} absent": train(name, rank, 2, absent=3) for name in BALANCERS if name != "none"
     }
     result["wrapped"] = wrapped(rank)
     torch.save(result, f"{folder}/rank{rank}.pt")

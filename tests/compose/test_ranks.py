@@ -34,7 +34,7 @@ def test_the_gradient_is_that_of_one_process(ranks, balance):
     assert alone["grad"][0].abs().max() > 0
 
 
-@pytest.mark.parametrize("balance", ["uncertainty", "gradshare"])
+@pytest.mark.parametrize("balance", ["uncertainty", "gradshare", "gradnorm", "dwa"])
 def test_balancers_are_identical_bit_by_bit(ranks, balance):
     for case in (balance, f"{balance} absent"):
         one, two = (rank[case]["balance"] for rank in ranks)

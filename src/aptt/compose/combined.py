@@ -38,7 +38,8 @@ class CombinedLoss(Total):
         inputs: for each name what it is called with: ``("pred_box", "target_box")``, or with
             keywords ``{"input": "pred_box", "target": "target_box"}``. None: every term gets all
             that the sum is called with.
-        balance: :class:`Uncertainty`, :class:`GradShare` or None.
+        balance: :class:`Uncertainty`, :class:`GradShare`, :class:`GradNorm`, :class:`DWA` or
+            None.
         on_nonfinite: ``"record"`` counts what is not finite and waits for nothing. ``"raise"``
             looks at each step's values, which waits for the device, and raises
             :class:`NonFiniteError` with the names of the term and of the argument. ``"dump"``
@@ -100,7 +101,7 @@ class CombinedLoss(Total):
         Where the terms' inputs have names, they come by keyword, or in mappings by position, such
         as what a model returns; a mapping may hold more than is wanted, a keyword may not. A term
         is absent from a batch if an input that it takes by position is None. ``at`` is the tensor
-        that :class:`GradShare` compares gradients at.
+        that :class:`GradShare` and :class:`GradNorm` compare gradients at.
         """
         calls = self._calls(inputs, named)
         if self.on_nonfinite == "record":

@@ -295,7 +295,8 @@ class WeightedSum(Total):
 
     Args:
         weights: a number or a schedule for each term; these are the terms there are.
-        balance: :class:`Uncertainty`, :class:`GradShare` or None.
+        balance: :class:`Uncertainty`, :class:`GradShare`, :class:`GradNorm`, :class:`DWA` or
+            None.
         on_nonfinite: ``"record"`` counts what is not finite and waits for nothing; ``"raise"``
             looks at each step's values, which waits for the device.
 
@@ -326,8 +327,8 @@ class WeightedSum(Total):
     def forward(self, values: Mapping[str, Tensor | None], *, at: At | None = None) -> Tensor:
         """The total of ``values``, one for each term; None for one that this batch does not have.
 
-        ``at`` is the tensor that :class:`GradShare` compares gradients at. If any value is None,
-        the total is attached to it as well, by a gradient of zeros.
+        ``at`` is the tensor that :class:`GradShare` and :class:`GradNorm` compare gradients at. If
+        any value is None, the total is attached to it as well, by a gradient of zeros.
         """
         return self._total(self._parts(values), at)
 
