@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, overload
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ class LossModule(nn.Module):
     """
 
     reduction: Any  # of those that have the option
+    terms_function: ClassVar[Callable[..., dict[str, Tensor]] | None] = None
+    """The function that gives the terms of a loss of several, by name."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -33,6 +36,22 @@ class LossModule(nn.Module):
     def options(self) -> dict[str, Any]:
         """The options, by name, as they are now."""
         return {name: getattr(self, name) for name in self._names}
+
+    def terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The terms that this loss adds up, by name, each before its weight.
+
+        Takes what the loss is called with, and gives what the function of the terms does under
+        these options, such as :func:`aptt.loss.dice_ce_terms` for ``DiceCELoss``.
+
+        Raises:
+            TypeError: a loss of one term.
+        """
+        function = type(self).terms_function
+        if function is None:
+            raise TypeError(f"terms: {type(self).__name__} has one term, itself")
+        taken = inspect.signature(function).parameters
+        options = {name: value for name, value in self.options().items() if name in taken}
+        return function(*args, **options, **kwargs)
 
     def extra_repr(self) -> str:
         """The options as they were passed, by keyword."""

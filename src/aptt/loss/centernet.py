@@ -251,6 +251,8 @@ def _check_weights(hm_weight: float, wh_weight: float, reg_weight: float) -> Non
 class CenterNetLoss(LossModule):
     """Module form of :func:`centernet_loss`; same options, same defaults."""
 
+    terms_function = staticmethod(centernet_terms)
+
     def __init__(
         self,
         hm_weight: float = 1.0,

@@ -624,6 +624,8 @@ def _of_class(class_weight: Tensor, logits: Tensor) -> Tensor:
 class DetectionLoss(LossModule):
     """Module form of :func:`detection_loss`; same options, same defaults."""
 
+    terms_function = staticmethod(detection_terms)
+
     def __init__(
         self,
         assigner: Callable[..., Assignment] = _TASK_ALIGNED,

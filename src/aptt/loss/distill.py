@@ -344,6 +344,8 @@ _MASS = "teacher_logits, the sum of exp of what should be log-probabilities"
 class DistillationLoss(LossModule):
     """Module form of :func:`distillation_loss`; same options, same defaults."""
 
+    terms_function = staticmethod(distillation_terms)
+
     def __init__(
         self,
         temperature: float = 4.0,

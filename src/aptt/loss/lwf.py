@@ -259,6 +259,8 @@ def _check_options(temperature: float, lambda_old: float, reduction: Reduction) 
 class LwFLoss(LossModule):
     """Module form of :func:`lwf_loss`; same options, same defaults."""
 
+    terms_function = staticmethod(lwf_terms)
+
     def __init__(
         self,
         temperature: float = 2.0,

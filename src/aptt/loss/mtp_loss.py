@@ -31,6 +31,7 @@ __all__ = [
     "LinearMTPLoss",
     "MTPLoss",
     "linear_multi_token_loss",
+    "linear_multi_token_terms",
     "multi_token_loss",
     "multi_token_terms",
 ]
@@ -265,6 +266,69 @@ def linear_multi_token_loss(
         >>> round(loss.item(), 4)
         2.5473
     """
+    terms = linear_multi_token_terms(
+        hidden_list,
+        weight,
+        target,
+        bias=bias,
+        mtp_depth=mtp_depth,
+        denominator=denominator,
+        labels=labels,
+        document_ids=document_ids,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        softcap=softcap,
+        scale=scale,
+        chunk=chunk,
+        drop_ignored=drop_ignored,
+        reduction=reduction,
+    )
+    return _combined(terms, mtp_lambda, step)
+
+
+def linear_multi_token_terms(
+    hidden_list: Sequence[Tensor],
+    weight: Tensor | Callable[[Tensor], Tensor],
+    target: Tensor,
+    *,
+    bias: Tensor | None = None,
+    mtp_depth: int | None = None,
+    denominator: Literal["tokens", "valid"] = "tokens",
+    labels: Literal["aligned", "raw"] = "aligned",
+    document_ids: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    chunk: int | None = None,
+    drop_ignored: bool = True,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The terms of :func:`linear_multi_token_loss` by name, without lambda.
+
+        L_k = -1 / T * sum over i of log P_k[i, t_(i + k + 1)]
+
+    Args are those of :func:`linear_multi_token_loss`.
+
+    Returns:
+        ``{"main": L_0, "depth_1": L_1, ...}``.
+
+    Use when:
+        Each depth's loss is to be logged.
+
+    Example:
+        >>> import torch
+        >>> hidden, weight = [torch.zeros(1, 4, 2), torch.zeros(1, 3, 2)], torch.ones(8, 2)
+        >>> terms = linear_multi_token_terms(hidden, weight, torch.tensor([[1, 2, 3, 4]]))
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'main': 2.0794, 'depth_1': 1.5596}
+    """
     _check_options(mtp_depth, 0.0, denominator, labels, reduction)
 
     def loss(hidden: Tensor, goal: _Goal, reduction: Reduction) -> Tensor:
@@ -287,7 +351,7 @@ def linear_multi_token_loss(
 
     heads = _heads("hidden_list", hidden_list, target, mtp_depth, labels)
     goals = _Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
-    return _combined(_terms(heads, goals, loss, denominator, reduction), mtp_lambda, step)
+    return _terms(heads, goals, loss, denominator, reduction)
 
 
 def _combined(terms: dict[str, Tensor], mtp_lambda: Lambda, step: float | None) -> Tensor:
@@ -441,6 +505,8 @@ class MTPLoss(LossModule):
         [3.4195, 2.9882]
     """
 
+    terms_function = staticmethod(multi_token_terms)
+
     def __init__(
         self,
         mtp_depth: int | None = None,
@@ -491,6 +557,8 @@ class MTPLoss(LossModule):
 
 class LinearMTPLoss(LossModule):
     """Module form of :func:`linear_multi_token_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(linear_multi_token_terms)
 
     def __init__(
         self,

@@ -151,6 +151,7 @@ class DiceCELoss(RegionLoss):
     """Module form of :func:`dice_ce_loss`; same options, same defaults."""
 
     _function = staticmethod(dice_ce_loss)
+    terms_function = staticmethod(dice_ce_terms)
 
     def __init__(
         self,

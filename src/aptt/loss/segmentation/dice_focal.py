@@ -152,6 +152,7 @@ class DiceFocalLoss(RegionLoss):
     """Module form of :func:`dice_focal_loss`; same options, same defaults."""
 
     _function = staticmethod(dice_focal_loss)
+    terms_function = staticmethod(dice_focal_terms)
 
     def __init__(
         self,
