@@ -87,6 +87,24 @@ def wrapped(rank):
     }
 
 
+def skipping(rank):
+    """Four steps, of which the second has a NaN on rank 1 alone; SGD with momentum."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(nn.Linear(2, 1))
+    loss = CombinedLoss({"mse": nn.MSELoss()}, on_nonfinite="skip")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    weights, left_out = [], []
+    for step in range(4):
+        x = torch.ones(4, 2) * (torch.nan if step == 1 and rank == 1 else 1.0)
+        optimizer.zero_grad()
+        total = loss(model(x), torch.zeros(4, 1))
+        total.backward()
+        optimizer.step()
+        left_out.append(loss.skipped)
+        weights.append(model.module.weight.detach().clone())
+    return {"weights": torch.stack(weights), "skipped": left_out, "log": loss.log()["skipped"]}
+
+
 def work(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -95,5 +113,6 @@ def work(rank, folder):
         f"{name} absent": train(name, rank, 2, absent=3) for name in BALANCERS if name != "none"
     }
     result["wrapped"] = wrapped(rank)
+    result["skipping"] = skipping(rank)
     torch.save(result, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()

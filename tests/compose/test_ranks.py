@@ -57,3 +57,14 @@ def test_a_nan_on_one_rank_stays_in_its_account_when_all_is_wrapped(ranks):
     assert zero["nonfinite"].tolist() == [0, 0]
     assert one["nonfinite"].tolist() == [1, 1]
     assert one["first_bad"].tolist() == [3, 3]
+
+
+def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(ranks):
+    zero, one = (rank["skipping"] for rank in ranks)
+    assert torch.equal(zero["weights"], one["weights"])
+    assert zero["skipped"] == one["skipped"] == [False, True, False, False]
+    assert zero["log"] == one["log"] == 1
+    first, second, third, _ = zero["weights"]
+    assert torch.equal(first, second)
+    assert (third != second).all()
+    assert zero["weights"].isfinite().all()

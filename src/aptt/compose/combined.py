@@ -19,6 +19,7 @@ from aptt.compose.names import check_known, check_mapping, unknown
 from aptt.compose.options import Function, plain_options
 from aptt.compose.schedule import Weight
 from aptt.compose.weighted import NonFiniteError, Total, as_is
+from aptt.core.checks import check_choice
 
 __all__ = ["CombinedLoss"]
 
@@ -44,7 +45,11 @@ class CombinedLoss(Total):
             looks at each step's values, which waits for the device, and raises
             :class:`NonFiniteError` with the names of the term and of the argument. ``"dump"``
             first writes the term's inputs to a file in ``dump_to``, and says in the error how to
-            have the same value from it elsewhere.
+            have the same value from it elsewhere. ``"skip"`` leaves out, on all ranks alike, a
+            training step whose total is not finite on any of them: the total is 0 without a
+            graph, ``skipped`` is True until the next call, and ``log`` counts it. An optimizer
+            whose gradients were set to None does nothing then; with ``GradScaler``, or where
+            micro-batches accumulate, look at ``skipped`` before the optimizer's step.
         dump_to: the folder for such files.
 
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
@@ -80,13 +85,10 @@ class CombinedLoss(Total):
         inputs: Mapping[str, Inputs] | None = None,
         *,
         balance: Balance | None = None,
-        on_nonfinite: Literal["record", "raise", "dump"] = "record",
+        on_nonfinite: Literal["record", "raise", "dump", "skip"] = "record",
         dump_to: str | Path = ".",
     ) -> None:
-        if on_nonfinite not in ("record", "raise", "dump"):
-            raise ValueError(
-                f"on_nonfinite: got {on_nonfinite!r}, wanted 'record', 'raise' or 'dump'"
-            )
+        check_choice("on_nonfinite", on_nonfinite, ("record", "raise", "dump", "skip"))
         check_mapping("terms", terms)
         weights = check_mapping("weights", {} if weights is None else weights)
         check_known("term", weights, terms)
@@ -104,7 +106,7 @@ class CombinedLoss(Total):
         that :class:`GradShare` and :class:`GradNorm` compare gradients at.
         """
         calls = self._calls(inputs, named)
-        if self.on_nonfinite == "record":
+        if self.on_nonfinite in ("record", "skip"):
             return self._total(self._parts(calls), at)
         return self._watched(calls, at)
 

@@ -9,6 +9,7 @@ shares). The account is of the values as they came, before any weight.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -16,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aptt.compose.balance import At, Balance, Parts
+from aptt.compose.balance import At, Balance, Parts, over_ranks
 from aptt.compose.gradients import GradReport, grad_report
 from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
+from aptt.core.checks import check_choice
 
 __all__ = ["NonFiniteError", "Total", "WeightedSum", "as_is"]
 
@@ -50,6 +52,9 @@ class Total(nn.Module):
 
     t: Tensor
     weight: Tensor
+    skips: Tensor
+    skipped: bool
+    """Whether the last call left its step out; see ``on_nonfinite="skip"``."""
 
     def __init__(
         self, weights: Mapping[str, Weight], balance: Balance | None, on_nonfinite: str
@@ -63,11 +68,13 @@ class Total(nn.Module):
                 f"balance: got {balance!r}, wanted a Balance such as GradShare(), or None"
             )
         self.on_nonfinite = on_nonfinite
+        self.skipped = False
         self.balance = balance
         self._now = 0
         with torch.device(_real()):
             self.record = Recorder(self.names)
             self.register_buffer("t", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("skips", torch.zeros((), dtype=torch.int64))
             self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
             if balance is not None:
                 balance.bind(self.names)
@@ -97,9 +104,24 @@ class Total(nn.Module):
         if values.device.type != "meta":
             if self.training:
                 self.record.add(values, weights, extra, present)
+            if self.on_nonfinite == "skip":
+                return self._left_out(total)
             if self.on_nonfinite != "record":
                 self._refuse_nonfinite(values, weights, total)
         return total
+
+    def _left_out(self, total: Tensor) -> Tensor:
+        """The total; 0 without a graph where it is not finite on any rank. Waits for the device."""
+        if not (self.training and torch.is_grad_enabled()):
+            return total
+        if torch.compiler.is_compiling():
+            torch._dynamo.graph_break()
+        bad = over_ranks((~total.detach().isfinite()).to(torch.float32))
+        self.skipped = bool(bad > 0)
+        if not self.skipped:
+            return total
+        self.skips += 1
+        return torch.zeros_like(total, requires_grad=True)
 
     def _stacked(self, parts: Parts) -> Tensor:
         dtype, device = torch.float32, None
@@ -209,7 +231,8 @@ class Total(nn.Module):
 
         For each term: ``name`` (its mean since the last log, over finite values), ``name/weight``
         and ``name/weighted`` (means as well), ``name/nonfinite`` and ``name/zeros`` (how often so
-        far). And ``total``. A mean of nothing is NaN. ``pool`` adds up the ranks, as
+        far). And ``total``; ``skipped``, how many steps were, with ``on_nonfinite="skip"``. A mean
+        of nothing is NaN. ``pool`` adds up the ranks, as
         ``over_ranks`` does; without it the numbers are this rank's.
         """
         read = self._read(fresh=True, pool=pool)
@@ -219,6 +242,8 @@ class Total(nn.Module):
             for key in ("weight", "weighted", "nonfinite", "zeros"):
                 flat[f"{prefix}{name}/{key}"] = float(term[key])
         flat[f"{prefix}total"] = read["total"]
+        if self.on_nonfinite == "skip":
+            flat[f"{prefix}skipped"] = float(self.skips)
         return flat
 
     def report(self) -> dict[str, dict[str, Any]]:
@@ -272,16 +297,40 @@ class Total(nn.Module):
         if names is None:
             missing_keys.append(prefix + "names")
         elif (saved := bytes(names.tolist()).decode().split("\n")) != list(self.names):
-            error_msgs.append(
-                f"the state is of the terms {', '.join(saved)}, this is a sum of "
-                f"{', '.join(self.names)}; they must be the same, in the same order"
-            )
-            return  # with the step that it has
+            if not set(saved) & set(self.names):
+                error_msgs.append(
+                    f"the state is of the terms {', '.join(saved)}, this is a sum of "
+                    f"{', '.join(self.names)}: none in common"
+                )
+                return  # with the step that it has
+            gone = [name for name in saved if name not in self.names]
+            fresh = [name for name in self.names if name not in saved]
+            unexpected_keys += [f"{prefix}term {name!r}" for name in gone]  # with strict=True
+            missing_keys += [f"{prefix}term {name!r}" for name in fresh]
+            if gone or fresh:
+                warnings.warn(
+                    f"the state is of the terms {', '.join(saved)}, this is a sum of "
+                    f"{', '.join(self.names)}: those in common are loaded, with strict=False",
+                    stacklevel=2,
+                )
+            self._align(state_dict, prefix, saved)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self._now = int(self.t)
         self._weigh()
+
+    def _align(self, state_dict: dict[str, Any], prefix: str, saved: list[str]) -> None:
+        """Turn a state of other terms into one of these: what is not in it stays as it is here."""
+        common = [name for name in self.names if name in saved]
+        new, old = ([of.index(name) for name in common] for of in (self.names, saved))
+        for kind, part in (("record", self.record), ("balance", self.balance)):
+            for key, own in {} if part is None else part.state_dict().items():
+                key, own = f"{prefix}{kind}.{key}", own.clone()
+                found = state_dict.get(key)
+                if own.ndim and isinstance(found, Tensor) and found.shape[-1:] == (len(saved),):
+                    own[..., new] = found[..., old].to(own)
+                    state_dict[key] = own
 
     def _formula(self) -> str:
         text = " + ".join(f"{_written(weight)}*{name}" for name, weight in self.weights.items())
@@ -298,7 +347,8 @@ class WeightedSum(Total):
         balance: :class:`Uncertainty`, :class:`GradShare`, :class:`GradNorm`, :class:`DWA` or
             None.
         on_nonfinite: ``"record"`` counts what is not finite and waits for nothing; ``"raise"``
-            looks at each step's values, which waits for the device.
+            looks at each step's values, which waits for the device; ``"skip"`` leaves a step out,
+            as in :class:`aptt.compose.CombinedLoss`.
 
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
     say how the terms do. All of its state is in ``state_dict()``. In ``eval()`` nothing is counted
@@ -318,10 +368,9 @@ class WeightedSum(Total):
         weights: Mapping[str, Weight],
         *,
         balance: Balance | None = None,
-        on_nonfinite: Literal["record", "raise"] = "record",
+        on_nonfinite: Literal["record", "raise", "skip"] = "record",
     ) -> None:
-        if on_nonfinite not in ("record", "raise"):
-            raise ValueError(f"on_nonfinite: got {on_nonfinite!r}, wanted 'record' or 'raise'")
+        check_choice("on_nonfinite", on_nonfinite, ("record", "raise", "skip"))
         super().__init__(weights, balance, on_nonfinite)
 
     def forward(self, values: Mapping[str, Tensor | None], *, at: At | None = None) -> Tensor:
