@@ -367,3 +367,41 @@ class TestDWA:
         mix({"a": None, "b": two * torch.nan})
         mix.balance.end_epoch()
         assert mix.balance.last.tolist() == [2, 2]
+
+
+class TestAccumulating:
+    def test_means_of_equal_micro_batches_are_the_whole(self):
+        x = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        found = []
+        for cuts, means in (([12], False), ([4, 4, 4], True)):
+            mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare(decay=0.5)).double()
+            for _ in range(2):
+                with mix.accumulating(len(cuts), means=means):
+                    for part in x.split(cuts):
+                        at = part.clone().requires_grad_()
+                        mix({"a": at.square().mean(), "b": at.abs().mean()}, at=at)
+            found.append(mix.balance.mean)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=0)
+
+    def test_a_step_that_is_not_whole_is_said(self):
+        mix = WeightedSum({"a": 1.0}, balance=Uncertainty())
+        value = {"a": torch.ones((), requires_grad=True)}
+
+        def step(calls):
+            with mix.accumulating(2):
+                for _ in range(calls):
+                    mix(value)
+
+        step(4)
+        with pytest.raises(ValueError, match="the last step had 1, wanted 2 calls a step"):
+            step(3)
+        assert mix.balance.accumulates is None
+        with pytest.raises(ValueError, match="micro_batches: got 0"), mix.accumulating(0):
+            pass
+
+    def test_the_totals_of_a_step_add_up_to_that_of_the_whole(self):
+        whole, split = (WeightedSum({"a": 2.0}, balance=Uncertainty(start=0.5)) for _ in range(2))
+        shares = [torch.tensor(v, requires_grad=True) for v in (0.25, 0.5)]
+        with split.accumulating(2):
+            totals = [split({"a": share}) for share in shares]
+        torch.testing.assert_close(sum(totals), whole({"a": shares[0] + shares[1]}))

@@ -68,3 +68,17 @@ def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(ranks):
     assert torch.equal(first, second)
     assert (third != second).all()
     assert zero["weights"].isfinite().all()
+
+
+@pytest.mark.parametrize("balance", list(ranks_worker.BALANCERS))
+@pytest.mark.parametrize("cut", [cut for cut in ranks_worker.CUTS if cut != (1, 1)])
+def test_what_is_learnt_does_not_depend_on_the_split(ranks, balance, cut):
+    whole = ranks_worker.accumulated(balance, 0, (1, 1))
+    if cut[0] == 1:
+        found = [ranks_worker.accumulated(balance, 0, cut)]
+    else:
+        found = [rank["accumulated"][balance, cut] for rank in ranks]
+    for one in found:
+        torch.testing.assert_close(one, whole, rtol=1e-9, atol=1e-12)
+    changed = [p.abs().max() for p in whole["balance"].values()]
+    assert not changed or max(changed) > 0

@@ -31,12 +31,12 @@ from aptt.compose.recorder import follow
 from aptt.core.checks import check_positive
 
 __all__ = [
+    "Accumulated",
     "Balance",
     "GradShare",
     "Uncertainty",
     "gradients_at",
     "mean_over_ranks",
-    "norms_at",
     "over_ranks",
     "present",
     "square",
@@ -63,14 +63,14 @@ def _alone() -> bool:
 class Balance(nn.Module, ABC):
     """What a balancer is; a subclass makes its state in ``bind`` and answers in ``forward``."""
 
-    _PATIENCE = (
-        1000  # calls, more than anybody accumulates, in which an optimizer moves a parameter
-    )
+    _PATIENCE = 1000  # calls, more than anybody accumulates, until an optimizer moves a parameter
 
     def __init__(self, pool: Callable[[Tensor], Tensor] | None = over_ranks) -> None:
         super().__init__()
         self.pool = pool
         self.names: tuple[str, ...] = ()
+        self.accumulates: Accumulated | None = None
+        """What came of the step at hand, inside ``criterion.accumulating``."""
         self._steps = 0
 
     def bind(self, names: tuple[str, ...]) -> None:
@@ -93,6 +93,36 @@ class Balance(nn.Module, ABC):
         """The terms that have no weight yet, because no gradient of theirs could be used."""
         return []
 
+    def _whole(self, values: Tensor, here: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+        """Values and presence of the whole step, with its last micro-batch; None before that."""
+        if self.accumulates is None:
+            return values, here
+        here = torch.ones_like(values) if here is None else here
+        found = self.accumulates.add("values", torch.where(here > 0, values, 0), here)
+        return None if found is None else (found[0] * self.accumulates.share, found[1].clamp(max=1))
+
+    def _norms(self, parts: Parts, at: At, like: Tensor) -> Tensor | None:
+        """The norm of each term's gradient at ``at``, of the whole batch over all ranks; 0: none.
+
+        Ranks average their gradients. Of features each rank and micro-batch has its own rows, so
+        the squares add up; a parameter is the same for all, so its gradients do. None before the
+        last micro-batch.
+        """
+        squares, shared = _slopes_at(self.names, parts, at, like)
+        if self.accumulates is not None:
+            found = self.accumulates.add("slopes", squares, shared)
+            if found is None:
+                return None
+            squares, shared = (
+                found[0] * self.accumulates.share**2,
+                found[1] * self.accumulates.share,
+            )
+        sums = torch.cat([squares, torch.ones_like(squares[:1])])
+        if self.pool is not None:
+            sums = self.pool(sums)
+            shared = self.pool(shared) if shared.numel() else shared
+        return (sums[:-1] + shared.square().sum(1)).sqrt() / sums[-1]
+
     def _watch(self, learnt: Tensor) -> None:
         """Say, once, if no optimizer has moved a parameter in all this time."""
         if self._steps == 0:  # here, not before: a state may have been loaded
@@ -108,6 +138,26 @@ class Balance(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balance:
         super()._apply(lambda t: follow(fn, t), recurse)
         return self
+
+
+class Accumulated:
+    """Sums over the micro-batches of one step of an optimizer."""
+
+    def __init__(self, micro_batches: int, means: bool) -> None:
+        self.micro_batches = micro_batches
+        self.share = 1 / micro_batches if means else 1.0
+        """What a value of one micro-batch is of the whole."""
+        self.held: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
+
+    def add(self, what: str, *sums: Tensor) -> tuple[Tensor, ...] | None:
+        """The sums, once the last micro-batch is in."""
+        before, held = self.held.pop(what, (0, ()))
+        if before:
+            sums = tuple(a + b for a, b in zip(held, sums, strict=True))
+        if before + 1 == self.micro_batches:
+            return sums
+        self.held[what] = (before + 1, sums)
+        return None
 
 
 class Uncertainty(Balance):
@@ -160,7 +210,7 @@ class Uncertainty(Balance):
         parts: Parts,
         weights: Tensor,
         at: At | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Half of ``weight * exp(-s)`` each; the rest of the formula is added to the total."""
         low, high = self.bounds
         raw = self.s.detach()
@@ -168,8 +218,14 @@ class Uncertainty(Balance):
         precision = torch.exp(-s)
         here = present(parts, values)
         seen = values.detach().to(s.dtype)
+        learns = self.training and torch.is_grad_enabled()
+        if learns:
+            whole = self._whole(seen, here)
+            if whole is None:
+                return weights * (0.5 * precision), None
+            seen, here = whole
         extra = (weights * (0.5 * s) if here is None else weights * (0.5 * s) * here).sum()
-        if self.training and torch.is_grad_enabled():
+        if learns:
             slope = self._slope(raw, precision, weights, seen, here)
             extra = extra + ((self.s - raw) * slope).sum()  # adds 0, and the gradient
             if not torch.compiler.is_compiling():
@@ -253,21 +309,34 @@ class GradShare(Balance):
         weights: Tensor,
         at: At | None,
     ) -> tuple[Tensor, None]:
-        """Shares over mean norms; in training the means take this step in first."""
-        if self.training and torch.is_grad_enabled():
-            if at is None:
-                raise ValueError("at: got None, GradShare wants the tensor that all terms share")
+        """Shares over mean norms; in training the means take this step in first.
+
+        Where micro-batches accumulate, last: all of a step are weighed alike.
+        """
+        learns, after = self.training and torch.is_grad_enabled(), self.accumulates is not None
+        if learns and at is None:
+            raise ValueError("at: got None, GradShare wants the tensor that all terms share")
+        if learns and not after:
             self._take_in(parts, at)
+        counted = self._counted(parts, weights)
+        if learns and after:
+            self._take_in(parts, at)
+        return counted, None
+
+    def _counted(self, parts: Parts, weights: Tensor) -> Tensor:
         here = present(parts, weights)
         share = weights if here is None else weights * here
         share = share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
         norm = self.mean / self.trust.clamp(min=torch.finfo(self.trust.dtype).tiny)
         known = (self.trust > 0) & (self.mean > 0)
         counted = torch.where(known, self.scale * share / norm.clamp(min=self.floor), 0.0)
-        return counted.to(weights.dtype), None
+        return counted.to(weights.dtype)
 
-    def _take_in(self, parts: Parts, at: At) -> None:
-        norms = norms_at(self.names, parts, at, self.pool, self.mean)
+    def _take_in(self, parts: Parts, at: At | None) -> None:
+        assert at is not None
+        norms = self._norms(parts, at, self.mean)
+        if norms is None:
+            return
         took = norms.isfinite() & (norms > 0)
         keep = torch.where(took, self.decay, 1.0)
         self.mean.copy_(self.mean * keep + torch.where(took, norms, 0) * (1 - keep))
@@ -282,18 +351,8 @@ class GradShare(Balance):
         return f"decay={self.decay}, scale={self.scale}, floor={self.floor}"
 
 
-def norms_at(
-    names: Sequence[str],
-    parts: Parts,
-    at: At,
-    pool: Callable[[Tensor], Tensor] | None,
-    like: Tensor,
-) -> Tensor:
-    """The norm of each term's gradient at ``at``, of the whole batch over all ranks; 0: no term.
-
-    Ranks average their gradients. Of a tensor of features each rank has its own rows, so the
-    squares add up; a parameter is the same on all ranks, so its gradients are averaged first.
-    """
+def _slopes_at(names: Sequence[str], parts: Parts, at: At, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each term: the squared norm of its gradient at features; its gradient at parameters."""
     places = [at] if isinstance(at, Tensor) else list(at)
     squares, shared = [], []
     for name, value in zip(names, parts, strict=True):
@@ -303,19 +362,16 @@ def norms_at(
             if all(part is None for part in gradients):
                 raise ValueError(f"at: term {name!r} does not depend on it")
         pairs = list(zip(gradients, places, strict=True))
-        squares.append(square([g for g, place in pairs if not place.is_leaf], like))
+        squares.append(
+            square([g for g, place in pairs if not isinstance(place, nn.Parameter)], like)
+        )
         flat = [
             (torch.zeros_like(place) if g is None else g).reshape(-1).to(like.dtype)
             for g, place in pairs
-            if place.is_leaf
+            if isinstance(place, nn.Parameter)
         ]
         shared.append(torch.cat(flat) if flat else like.new_zeros(0))
-    sums, of_shared = torch.stack([*squares, torch.ones_like(squares[0])]), torch.stack(shared)
-    if pool is not None:
-        sums = pool(sums)
-        of_shared = pool(of_shared) if of_shared.numel() else of_shared
-    ranks = sums[-1]
-    return (sums[:-1] + of_shared.square().sum(1)).sqrt() / ranks
+    return torch.stack(squares), torch.stack(shared)
 
 
 def mean_over_ranks(

@@ -61,9 +61,11 @@ class DWA(Balance):
         share = len(self.names) * (ratio / self.temperature).softmax(0)
         if self.training and torch.is_grad_enabled():
             seen = values.detach().to(self.sums)
-            seen, here = mean_over_ranks(seen, present(parts, seen), self.pool)
-            counts = seen.isfinite() if here is None else seen.isfinite() & (here > 0)
-            self.sums += torch.stack((torch.where(counts, seen, 0), counts.to(seen.dtype)))
+            whole = self._whole(seen, present(parts, seen))
+            if whole is not None:
+                seen, here = mean_over_ranks(*whole, self.pool)
+                counts = seen.isfinite() if here is None else seen.isfinite() & (here > 0)
+                self.sums += torch.stack((torch.where(counts, seen, 0), counts.to(seen.dtype)))
         return weights * share.to(weights.dtype), None
 
     def end_epoch(self) -> None:

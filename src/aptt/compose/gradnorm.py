@@ -23,7 +23,6 @@ from aptt.compose.balance import (
     Balance,
     Parts,
     mean_over_ranks,
-    norms_at,
     over_ranks,
     present,
 )
@@ -78,17 +77,21 @@ class GradNorm(Balance):
                 raise ValueError("at: got None, GradNorm wants the tensor that all terms share")
             with torch.no_grad():  # what an optimizer has done to them
                 self.w.clamp_(min=_LEAST).mul_(len(self.names) / self.w.sum())
-            slope = self._slope(values.detach(), parts, weights, at).to(self.w.dtype)
-            extra = ((self.w - self.w.detach()) * slope).sum()
+            slope = self._slope(values.detach(), parts, weights, at)
+            if slope is not None:
+                extra = ((self.w - self.w.detach()) * slope.to(self.w.dtype)).sum()
             if not torch.compiler.is_compiling():
                 self._watch(self.w)
         return weights * self.w.detach().to(weights.dtype), extra
 
-    def _slope(self, values: Tensor, parts: Parts, weights: Tensor, at: At) -> Tensor:
+    def _slope(self, values: Tensor, parts: Parts, weights: Tensor, at: At) -> Tensor | None:
         """Of ``L_grad`` by ``w``; 0 for a term that is not there, or not finite."""
-        norms = norms_at(self.names, parts, at, self.pool, self.start) * weights.to(self.start)
-        values = values.to(self.start)
-        values, here = mean_over_ranks(values, present(parts, values), self.pool)
+        norms, values = self._norms(parts, at, self.start), values.to(self.start)
+        whole = self._whole(values, present(parts, values))
+        if norms is None or whole is None:
+            return None
+        norms = norms * weights.to(self.start)
+        values, here = mean_over_ranks(*whole, self.pool)
         known = values.isfinite() & norms.isfinite() & (values > 0)
         if here is not None:
             known = known & (here > 0)

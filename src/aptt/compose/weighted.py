@@ -17,12 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aptt.compose.balance import At, Balance, Parts, over_ranks
+from aptt.compose.balance import Accumulated, At, Balance, Parts, over_ranks
 from aptt.compose.gradients import GradReport, grad_report
 from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
-from aptt.core.checks import check_choice
+from aptt.core.checks import check_choice, check_whole
 
 __all__ = ["NonFiniteError", "Total", "WeightedSum", "as_is"]
 
@@ -223,6 +223,42 @@ class Total(nn.Module):
             self.weight.copy_(filled)
         else:
             self.weight = filled
+
+    @contextmanager
+    def accumulating(self, micro_batches: int, *, means: bool = False) -> Iterator[None]:
+        """What balancers learn is that of a step, of which each so many calls in here are one.
+
+        Without it they learn at each call. Values are shares of the step, which add up, as
+        :func:`aptt.parallel.count_ahead` gives them; with ``means`` each is the mean of its
+        micro-batch, and the totals are divided by ``micro_batches`` for ``backward``.
+
+            with criterion.accumulating(len(micro_batches)):
+                for batch in micro_batches:
+                    criterion(**batch, reduction...).backward()
+
+        Each rank may have its own number of micro-batches, at least 1. All micro-batches of a step
+        have the weights that were learnt before it.
+
+        Raises:
+            ValueError: no whole number of at least 1; a step that is not whole at the end.
+        """
+        check_whole("micro_batches", micro_batches, 1)
+        balances = [m for m in self.modules() if isinstance(m, Balance)]
+        for balance in balances:
+            balance.accumulates = Accumulated(micro_batches, means)
+        left: dict[str, Any] = {}
+        try:
+            yield
+            for balance in balances:
+                left |= {} if balance.accumulates is None else balance.accumulates.held
+        finally:
+            for balance in balances:
+                balance.accumulates = None
+        if left:
+            came = max(count for count, _ in left.values())
+            raise ValueError(
+                f"micro_batches: the last step had {came}, wanted {micro_batches} calls a step"
+            )
 
     # --------------------------------------------------------------------------- the account
 
