@@ -12,6 +12,7 @@ from aptt.loss import (
     FocalLoss,
     MTPLoss,
     RMSELoss,
+    binary_cross_entropy,
     cross_entropy,
     dice_ce_loss,
     dice_loss,
@@ -150,6 +151,13 @@ def test_one_number_for_heads_that_count_differently_is_refused():
     with pytest.raises(ValueError, match="'main' and 'depth_1', which count 12 and 10"):
         multi_token_loss(heads, target, denominator="valid", reduction=count_mean(100))
     multi_token_loss(heads, target, denominator="tokens", reduction=count_mean(100))
+
+
+def test_a_count_that_asks_for_a_gradient_is_read_without_one():
+    weight = torch.rand(4, requires_grad=True)
+    x, t = torch.zeros(4), torch.ones(4)
+    loss = binary_cross_entropy(x, t, weight=weight, reduction=count_mean(4))
+    torch.testing.assert_close(loss, weight.sum() * torch.tensor(2.0).log() / 4)
 
 
 @pytest.mark.parametrize("items", [0, 2, torch.tensor(2)])

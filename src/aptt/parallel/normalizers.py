@@ -195,7 +195,7 @@ class CountMean:
                 raise ValueError(f"num_items: got counts of {named}, wanted one of {term!r}")
             items = items[term]
         if is_readable(count) and (not isinstance(items, Tensor) or is_readable(items)):
-            self._check(float(count), float(items), term)
+            self._check(float(count.detach()), float(items), term)
         if not isinstance(items, Tensor):  # exact, where float32 would round a large count
             wide = torch.float32 if total.device.type == "mps" else torch.float64
             items = torch.full((), items, dtype=wide, device=total.device)
