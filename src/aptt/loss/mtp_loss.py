@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptt.core.checks import check_choice, check_indices, check_number
+from aptt.core.checks import check_choice, check_indices, check_number, check_whole
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
@@ -49,6 +49,7 @@ def multi_token_loss(
     labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    right_context: int = 0,
     step: float | None = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
@@ -74,6 +75,9 @@ def multi_token_loss(
         document_ids: ``(..., T)``, the document of each input token, where several are packed into
             a sequence. A position does not predict a token of another document.
         sample_weight: ``(..., T)``, a weight for each target; multiplies and is counted.
+        right_context: how many targets follow those of the heads' positions, where a sequence is
+            cut into shards: D, and one more with ``"raw"`` labels or ``document_ids``. Targets,
+            documents and weights are that much longer, and each head has all T positions.
         step: where the schedule is; needed if ``mtp_lambda`` is one.
         weight: ``(V,)`` class weights. With the next four, as in :func:`cross_entropy`, for every
             head.
@@ -122,6 +126,7 @@ def multi_token_loss(
         labels=labels,
         document_ids=document_ids,
         sample_weight=sample_weight,
+        right_context=right_context,
         weight=weight,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -141,6 +146,7 @@ def multi_token_terms(
     labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    right_context: int = 0,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
@@ -183,7 +189,9 @@ def multi_token_terms(
             reduction=reduction,
         )
 
-    heads = _heads("logits_list", logits_list, target, mtp_depth, labels)
+    heads = _heads(
+        "logits_list", logits_list, target, mtp_depth, labels, right_context, document_ids
+    )
     goals = _Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
     return _terms(heads, goals, loss, denominator, reduction)
 
@@ -200,6 +208,7 @@ def linear_multi_token_loss(
     labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    right_context: int = 0,
     step: float | None = None,
     class_weight: Tensor | None = None,
     ignore_index: int = -100,
@@ -229,6 +238,7 @@ def linear_multi_token_loss(
         labels: ``"aligned"`` or ``"raw"``.
         document_ids: ``(..., T)``, the document of each input token.
         sample_weight: ``(..., T)``, a weight for each target.
+        right_context: how many targets follow those of the hidden states, in a shard of a sequence.
         step: where the schedule is.
         class_weight: ``(V,)``. With the rest, as in :func:`linear_cross_entropy`, at every depth.
         ignore_index: the target that is not to be predicted, at any depth.
@@ -276,6 +286,7 @@ def linear_multi_token_loss(
         labels=labels,
         document_ids=document_ids,
         sample_weight=sample_weight,
+        right_context=right_context,
         class_weight=class_weight,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
@@ -300,6 +311,7 @@ def linear_multi_token_terms(
     labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    right_context: int = 0,
     class_weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
@@ -349,7 +361,9 @@ def linear_multi_token_terms(
             reduction=reduction,
         )
 
-    heads = _heads("hidden_list", hidden_list, target, mtp_depth, labels)
+    heads = _heads(
+        "hidden_list", hidden_list, target, mtp_depth, labels, right_context, document_ids
+    )
     goals = _Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
     return _terms(heads, goals, loss, denominator, reduction)
 
@@ -428,8 +442,26 @@ def _terms(
     return terms
 
 
+def _further(right_context: int, depth: int, labels: str, documents: Tensor | None) -> int:
+    """How many targets there are behind those of the heads' positions."""
+    check_whole("right_context", right_context, 0)
+    wanted = depth + (labels == "raw" or documents is not None)
+    if right_context not in (0, wanted):
+        reach = f"{wanted}, as far as {depth} depths and {labels!r} labels reach"
+        if documents is not None:
+            reach += " with the document of the last"
+        raise ValueError(f"right_context: got {right_context}, wanted {reach}, or 0 for a whole")
+    return right_context
+
+
 def _heads(
-    name: str, heads: Sequence[Tensor], target: Tensor, depth: int | None, labels: str
+    name: str,
+    heads: Sequence[Tensor],
+    target: Tensor,
+    depth: int | None,
+    labels: str,
+    right_context: int,
+    documents: Tensor | None,
 ) -> Sequence[Tensor]:
     """What each head gives, once it is sure that their lengths leave no doubt about the shift."""
     if isinstance(heads, Tensor) or not all(isinstance(t, Tensor) for t in heads):
@@ -443,15 +475,16 @@ def _heads(
     check_indices(target=target)
     if target.ndim == 0:
         raise ValueError("target: got a number, wanted a sequence of tokens, (..., T)")
-    length, last = target.shape[-1], heads[0].shape[-1:]
+    further = _further(right_context, len(heads) - 1, labels, documents)
+    length, last = max(target.shape[-1] - further, 0), heads[0].shape[-1:]
     for k, head in enumerate(heads):
         if head.shape[-1:] != last:
             raise ValueError(
                 f"{name}[{k}]: got {head.shape[-1] if head.ndim else 0} numbers a position, wanted "
                 f"{last[0]} as the main head has"
             )
-        lengths = {length, max(length - k, 0)}
-        if labels == "raw":
+        lengths = {length} if further else {length, max(length - k, 0)}
+        if labels == "raw" and not further:
             lengths.add(max(length - k - 1, 0))
         fits = head.ndim == target.ndim + 1 and head.shape[:-2] == target.shape[:-1]
         if not fits or head.shape[-2] not in lengths:
@@ -542,6 +575,7 @@ class MTPLoss(LossModule):
         *,
         document_ids: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        right_context: int = 0,
         step: float | None = None,
     ) -> Tensor:
         """The loss of the heads' logits against ``target``."""
@@ -550,6 +584,7 @@ class MTPLoss(LossModule):
             target,
             document_ids=document_ids,
             sample_weight=sample_weight,
+            right_context=right_context,
             step=step,
             **self.options(),
         )
@@ -604,6 +639,7 @@ class LinearMTPLoss(LossModule):
         bias: Tensor | None = None,
         document_ids: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        right_context: int = 0,
         step: float | None = None,
     ) -> Tensor:
         """The loss of each depth's hidden states under the shared head."""
@@ -614,6 +650,7 @@ class LinearMTPLoss(LossModule):
             bias=bias,
             document_ids=document_ids,
             sample_weight=sample_weight,
+            right_context=right_context,
             step=step,
             **self.options(),
         )
