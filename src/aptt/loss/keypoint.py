@@ -18,7 +18,7 @@ et al., "YOLO-Pose", CVPR workshops 2022, arXiv:2204.06806, eq. 4 and 5; wing, F
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -386,7 +386,7 @@ def _elementwise(
     target: Tensor,
     weight: Tensor | None,
     reduction: Reduction,
-    options: dict[str, float],
+    options: dict[str, Any],
 ) -> Tensor:
     check_reduction(reduction)
     check_floating(prediction=prediction)
