@@ -25,7 +25,8 @@ from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification import cross_entropy
-from aptt.loss.linear import check_cut, linear_cross_entropy
+from aptt.loss.linear import linear_cross_entropy
+from aptt.loss.linear.tokens import check_cut
 
 __all__ = [
     "LinearMTPLoss",

@@ -144,10 +144,10 @@ class ByTokens:
             return
         product = torch.empty_like(out) if again else out
         self.into_float32(a, b, product)
-        if lift is not None:
-            product.div_(lift)
         if again:
-            out += product
+            out.addcdiv_(product, lift) if lift is not None else out.add_(product)
+        elif lift is not None:
+            out.div_(lift)
 
     def _straight(self, grads: Gradients) -> bool:
         """Whether the gradient of the logits is rounded as it is made.
@@ -173,8 +173,8 @@ class ByTokens:
             most = torch.linalg.vector_norm(z, torch.inf)
             lift = (15 - torch.frexp(most).exponent).clamp(max=100).exp2()
         for block in slices(len(z), max(self.block // z.shape[1], 1)):
-            some = z[block] if lift is None else z[block] * lift
-            narrow[block] = some.to(self.factor)
+            some = torch.empty_like(narrow[block])
+            narrow[block] = torch.mul(z[block], 1.0 if lift is None else lift, out=some)
         return narrow, lift
 
     def _weight(self, head: Head, factor: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
