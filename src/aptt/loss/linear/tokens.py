@@ -124,7 +124,7 @@ def select(
         if len(chosen) == len(rows):
             return None, states, y, weights
         weights = None if weights is None else weights[chosen]
-        return chosen, states.indexselect(0, chosen), y[chosen], weights
+        return chosen, states.index_select(0, chosen), y[chosen], weights
     keep = (rows != 0).unsqueeze(1)
     y = torch.where(keep, y, 0.0) if y.is_floating_point() else y
     return None, torch.where(keep, states, 0.0), y, rows.to(widen(states[:0]).dtype)
