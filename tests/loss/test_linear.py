@@ -567,6 +567,30 @@ def test_what_is_of_another_kind_is_said_by_name():
         linear_cross_entropy(hidden, torch.zeros(V, D), torch.zeros(3))
     with pytest.raises(ValueError, match="callable head, which adds its own"):
         linear_cross_entropy(hidden, nn.Linear(D, V), target, bias=torch.zeros(V))
+    with pytest.raises(TypeError, match=r"weight: got Embedding, .* pass its weight"):
+        linear_cross_entropy(hidden, nn.Embedding(V, D), target)
+
+
+@pytest.mark.parametrize("loss", [linear_cross_entropy, linear_token_stats])
+@pytest.mark.parametrize(
+    ("lead", "target", "hint"),
+    [
+        ((4, 5), (4, 4), "; the lengths differ by one"),
+        ((5,), (6,), "; the lengths differ by one"),
+        ((4, 5), (5, 4), "; these are the same axes in another order: transpose"),
+        ((2, 3, 4), (4, 3, 2), "; these are the same axes in another order: transpose"),
+        ((4, 5), (3, 4), ""),
+        ((4, 5), (4, 7), ""),
+        ((4, 5), (20,), ""),
+        ((4,), (), ""),
+    ],
+)
+def test_the_hint_is_the_one_that_fits(lead, target, hint, loss):
+    with pytest.raises(ValueError, match="target: got shape") as error:
+        loss(torch.zeros(*lead, D), torch.zeros(V, D), torch.zeros(target, dtype=torch.long))
+    wanted, _, said = str(error.value).partition(f"wanted {lead}")
+    assert wanted
+    assert said.startswith(hint) if hint else not said
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
