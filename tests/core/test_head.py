@@ -52,7 +52,8 @@ def accelerator(monkeypatch):
     """The sizes and the ways of an accelerator, with blocks that a test has several of."""
     for module in (sizes, run):
         monkeypatch.setattr(module, "on_accelerator", lambda t: True)
-    monkeypatch.setattr(sizes, "_LARGE", 2**13)
+    monkeypatch.setattr(sizes, "_LARGE_BLOCK", 2**13)
+    monkeypatch.setattr(sizes, "_LARGE_PART", 2**12)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ Wants = Sequence[bool]
 
 
 _BLOCK, _PART = 2**18, 2**22  # on a CPU
-_LARGE = 2**24  # either of them on an accelerator
+_LARGE_BLOCK, _LARGE_PART = 2**25, 2**24  # on an accelerator: 128 and 64 MiB of float32
 
 
 def on_accelerator(t: Tensor) -> bool:
@@ -53,7 +53,7 @@ def on_accelerator(t: Tensor) -> bool:
 
 
 def chunk_of(hidden: Tensor) -> int:
-    """Tokens in a chunk.
+    """Tokens in a chunk; on an accelerator D, at most 4096.
 
     On a CPU their logits take nearly a quarter of the memory of the weight. Each chunk reads the
     weight once more, and reads and writes its gradient: fewer tokens feel it (measured at D = 1024:
@@ -65,12 +65,12 @@ def chunk_of(hidden: Tensor) -> int:
 
 def block_of(t: Tensor) -> int:
     """Logits that are computed with at once: they fit the cache, or outlast a kernel's launch."""
-    return _LARGE if on_accelerator(t) else _BLOCK
+    return _LARGE_BLOCK if on_accelerator(t) else _BLOCK
 
 
 def part_of(t: Tensor) -> int:
     """Numbers in a part of the weight, or of the logits that are cut by vocabulary."""
-    return _LARGE if on_accelerator(t) else _PART
+    return _LARGE_PART if on_accelerator(t) else _PART
 
 
 def slices(n: int, step: int) -> Iterator[slice]:
