@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.core.engine import _here
 from aptt.core.linear import head as sizes
-from aptt.core.linear import products, run
+from aptt.core.linear import by_tokens, products, run
 from aptt.core.linear.in_place import settle
 from aptt.core.linear.products import product_in_float32
 from aptt.core.vocabulary import Form
@@ -212,6 +212,29 @@ def test_float16_neither_overflows_nor_vanishes(weight, accelerator, into_float3
     assert far(ours[1].grad, theirs[1].grad) < 2 * step(torch.float16)
 
 
+def test_a_gradient_of_nearly_nothing_is_finite(accelerator, into_float32):
+    ours, target = problem(torch.float16)
+    ours = leaves(ours[:2])
+    rows = torch.full((N,), 1e-37)
+    linear_cross_entropy(*ours, target, sample_weight=rows, reduction="sum").backward()
+    assert all(t.grad.isfinite().all() for t in ours)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_short_way_is_taken_where_it_knows_what_is_asked_for(name, accelerator, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        by_tokens, "settle", lambda *args, **options: calls.append(1) or settle(*args, **options)
+    )
+    (hidden, weight, _), target = problem(torch.float32)
+    linear_cross_entropy(hidden.requires_grad_(), weight, target, **OPTIONS[name]).backward()
+    assert bool(calls) == (name in ("plain", "z-loss", "weighted", "scaled"))
+    calls.clear()
+    soft = torch.rand(N, V, generator=torch.Generator().manual_seed(0)).softmax(1)
+    linear_cross_entropy(hidden, weight, soft).backward()
+    assert not calls
+
+
 def test_autocast_narrows_the_head_part_by_part(accelerator, into_float32):
     tensors, target = problem(torch.float32)
     ours = leaves(tensors)
@@ -225,6 +248,7 @@ def test_autocast_narrows_the_head_part_by_part(accelerator, into_float32):
     for mine, right in zip(ours, theirs, strict=True):
         assert mine.grad.dtype == torch.float32
         assert far(mine.grad, right.grad) < step(torch.bfloat16)
+    assert far(ours[2].grad, theirs[2].grad) < 1e-6  # summed before it is rounded
 
 
 def test_a_teacher_wider_than_the_student_is_not_rounded(accelerator, into_float32):
