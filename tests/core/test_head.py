@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.core.engine import _here
-from aptt.core.linear import head as sizes
 from aptt.core.linear import by_tokens, products, run
+from aptt.core.linear import head as sizes
 from aptt.core.linear.in_place import settle
 from aptt.core.linear.products import product_in_float32
 from aptt.core.vocabulary import Form

@@ -29,7 +29,7 @@ class HeadFormula:
     columns: int | None = None
     """How many values a row has; None: one, without an axis."""
     cross_entropy: bool = False
-    """Whether it is the cross-entropy; that of class indices has ways of its own."""
+    """Whether it is that of class indices, which has ways of its own."""
 
     def __post_init__(self) -> None:
         KNOWN[self.name] = self
@@ -62,14 +62,14 @@ class Run:
         """The cut by vocabulary, where it applies."""
         rounded = self.product == torch.bfloat16 and self._into_float32(head) is None
         options = self.options
-        if not (rounded and self._of_indices(sides) and options["adjustment"] is None):
+        if not (rounded and self.formula.cross_entropy and options["adjustment"] is None):
             return None
         (target,) = sides
         assert target is not None
         weights = options["class_weight"]
         return ByVocabulary(target, options["form"], weights, self.scale, self.chunk, self.product)
 
-    def by_tokens(self, head: Head, sides: Sides) -> ByTokens:
+    def by_tokens(self, head: Head) -> ByTokens:
         """The cut by tokens."""
         large, into_float32 = on_accelerator(head.hidden), self._into_float32(head)
         block, formula = block_of(head.hidden), self.formula.formula
@@ -82,17 +82,11 @@ class Run:
             factor=self.wide if into_float32 is None else self.product,
             dtype=self.wide,
             into_float32=into_float32,
-            in_place=large and self._of_indices(sides) and settles(self.options),
+            in_place=large and self.formula.cross_entropy and settles(self.options),
         )
 
     def _into_float32(self, head: Head) -> Product | None:
         return product_of(self.product, head.hidden.device)
-
-    def _of_indices(self, sides: Sides) -> bool:
-        """Whether this is the cross-entropy of class indices."""
-        return self.formula.cross_entropy and all(
-            t is not None and not t.is_floating_point() for t in sides
-        )
 
     def values(self, head: Head, teacher: Head | None, sides: Sides) -> Tensor:
         """The values alone."""
@@ -100,7 +94,7 @@ class Run:
             if cut := self.by_vocabulary(head, sides):
                 return cut.values(cut.count(head))
             values = self.room(head)
-            self.by_tokens(head, sides)(head, teacher, sides, values)
+            self.by_tokens(head)(head, teacher, sides, values)
             return values
 
     def gradients(
@@ -117,7 +111,7 @@ class Run:
             if cut := self.by_vocabulary(head, sides):
                 stats = Stats(*kept) if kept else cut.count(head)
                 return cut.differentiate(head, stats, up, wants)
-            return self.by_tokens(head, sides)(head, teacher, sides, self.room(head), up, wants)
+            return self.by_tokens(head)(head, teacher, sides, self.room(head), up, wants)
 
     def shape(self, head: Head) -> tuple[int, ...]:
         """That of the values."""

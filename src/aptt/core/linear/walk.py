@@ -43,9 +43,7 @@ class _Walk(torch.autograd.Function):
                 values, up = run.room(head), None
                 if run.gather == "total":
                     up = run.upstream(head, weight)
-                ctx.ahead = (
-                    run.by_tokens(head, sides)(head, teacher, sides, values, up, wants) or None
-                )
+                ctx.ahead = run.by_tokens(head)(head, teacher, sides, values, up, wants) or None
         ctx.inputs = len(tensors)
         ctx.save_for_backward(*tensors, *kept)
         return run.gathered(values, weight)
