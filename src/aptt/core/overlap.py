@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core import pixels
 from aptt.core.chances import apart, of_sigmoid, of_softmax
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept
@@ -73,7 +74,7 @@ def overlap_sums(
     Above 0, ``gamma`` wants hard targets.
     """
     if t.ndim < x.ndim:
-        formula = _INDICES
+        formula = _COMPARED if torch.compiler.is_compiling() else _INDICES
     elif softmax or not (gamma or _is_hard(t)):
         formula = _SHARES
     else:
@@ -96,6 +97,62 @@ def _is_hard(t: Tensor) -> bool:
 
 
 def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
+    """The sums; and of a faded cost what the gradient needs, two numbers a pixel."""
+    at, gone, by = y.unsqueeze(1), pixels.removed(w) if ask.removes else None, _weights(w, x, ask)
+    x, p = pixels.seen(x, gone)
+    right = p.gather(1, at) if ask.common else None
+    top = p.amax(1, keepdim=True) if ask.gamma is not None else None
+    others = pixels.put(p, at, p.new_zeros(()))
+    miss = others.sum(1, keepdim=True)
+    false = pixels.times(others, by).sum(2)
+    each, kept = [miss], []
+    if right is not None:
+        each.append(right)
+    if top is not None:
+        assert ask.gamma is not None
+        cost = pixels.nll(x, at, top, miss)
+        if gone is not None:
+            cost = cost.masked_fill(gone, 0.0)
+        each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
+        kept = [miss, cost] if ask.gamma else []
+    of_class = pixels.by_class(others, at)
+    if w is not None and w.is_floating_point():
+        truth = of_class(w)
+    else:
+        truth = pixels.counts(y, w, x)
+    sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
+    return (torch.stack([values.to(ask.dtype) for values in sums], -1), *kept)
+
+
+def _sums(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
+    return kept[0]
+
+
+def _indices_step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
+) -> tuple[None, Tensor]:
+    at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
+    _, p = pixels.seen(x, pixels.removed(w) if ask.removes else None)
+    own = missed.expand_as(x).gather(1, at)
+    if ask.gamma is not None:  # p[y] may be too small to hold what the cost pulls at
+        lift = cost.expand_as(x).gather(1, at)
+        lift = lift * _lift(*kept[1:], ask.gamma) if ask.gamma else lift
+        own = own * p.gather(1, at) + lift
+        p = pixels.put(p, at, p.new_ones(()))
+    if by is None:
+        prices = false.expand_as(p).contiguous()
+    else:
+        prices, own = false * by, own * by
+    return None, pixels.pull(p, at, pixels.put(prices, at, -own))
+
+
+_INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
+
+
+# --------------------------------------------------------------------- the same, for a compiler
+
+
+def _compared_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
     """The sums, and what the gradient needs: three numbers a pixel, or four."""
     at = mark(y, w, x)
     x = cleared(x, w, at) if ask.removes else x
@@ -116,11 +173,7 @@ def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept
     return (torch.stack(sums, -1), *kept)
 
 
-def _indices_result(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
-    return kept[0]
-
-
-def _indices_step(
+def _compared_step(
     x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
 ) -> tuple[None, Tensor]:
     at = mark(y, w, x)
@@ -133,7 +186,7 @@ def _indices_step(
     return None, pull(x, at, pixels, w, false=false, missed=missed, lift=lift)
 
 
-_INDICES = Formula(_indices_result, _indices_step, _indices_stats, block=2**19)
+_COMPARED = Formula(_sums, _compared_step, _compared_stats, block=2**19)
 
 
 # ----------------------------------------------------------------- labels of 0 and 1, of a sigmoid
@@ -227,6 +280,13 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, ask: _Ask) -> tuple[Tensor, T
     """Logits and target in one dtype, finite where the weight is 0."""
     t = t.to(x.dtype)
     return (cleared(x, w), cleared(t, w)) if ask.removes else (x, t)
+
+
+def _weights(w: Tensor | None, x: Tensor, ask: _Ask) -> Tensor | None:
+    """By what to multiply; a mask that has removed what it removes weighs nothing."""
+    if w is None or (w.dtype == torch.bool and ask.removes):
+        return None
+    return w.to(x.dtype)
 
 
 def _totals(values: list[Tensor], w: Tensor | None, ask: _Ask) -> Tensor:

@@ -201,11 +201,10 @@ def aligned(
         else:
             t = torch.where(keep, t, 0)
     t = t.long() if indexed else t
-    dtype = widen(x[:0]).dtype
-    w = None if keep is None else keep.to(dtype)
+    w = keep
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
-        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(dtype)
+        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
         extra = extra if indexed else extra.unsqueeze(1)
         w = extra if keep is None else torch.where(keep, extra, 0)
         check_weights(pixel_weight=w)
