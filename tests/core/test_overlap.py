@@ -1,13 +1,28 @@
 """The sums of a region loss against their definition, and their gradient against autograd."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import overlap
 from aptt.core.overlap import overlap_sums
 
-WAYS = [pytest.param(plainly, id="plain"), pytest.param(in_blocks, id="in blocks")]
+@contextmanager
+def _together():
+    """The form for an accelerator, on the CPU, in the single block that it has there."""
+    with pytest.MonkeyPatch.context() as patch, whole() as walked:
+        patch.setattr(overlap, "at_once", lambda x: True)
+        patch.setattr(overlap, "removes", lambda x, t, w: w is not None)  # nobody looks there
+        yield walked
+
+
+WAYS = [
+    pytest.param(plainly, id="plain"),
+    pytest.param(in_blocks, id="in blocks"),
+    pytest.param(_together, id="in one block"),
+]
 KINDS = ["indices", "labels", "shares", "classes"]
 EXTRAS = [
     pytest.param({}, id="three"),
@@ -37,7 +52,7 @@ def _hot(y, classes):
 
 
 def _softmax(kind):
-    return kind in ("indices", "classes")
+    return kind in ("indices", "together", "classes")
 
 
 def _possible(kind, extra):
@@ -91,11 +106,15 @@ def test_sums_and_gradient_by_their_definition(kind, extra, weighted, way):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize(("kind", "extra"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [*CASES, *(pytest.param("together", *e.values, id=f"together, {e.id}") for e in EXTRAS)],
+)
 def test_the_step_is_autograd_of_the_definition(kind, extra, weighted):
-    x, t, w = _inputs(kind)
+    x, t, w = _inputs("indices" if kind == "together" else kind)
     formula = {
         "indices": overlap._INDICES,
+        "together": overlap._TOGETHER,
         "labels": overlap._LABELS,
         "shares": overlap._SHARES,
         "classes": overlap._SHARES,

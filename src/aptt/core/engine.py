@@ -27,6 +27,7 @@ __all__ = [
     "Decision",
     "against_step",
     "asks",
+    "at_once",
     "divided",
     "engine",
     "evaluate",
@@ -186,6 +187,15 @@ def evaluate(
     block = _here.block or (formula.block if on_cpu else None)
     value = Walk(call, number, removes, block, _here.watch)(x, weight, sides)
     return divided(value, over) if isinstance(over, Tensor) else value
+
+
+def at_once(x: Tensor) -> bool:
+    """Whether a walk takes all of ``x`` in one block: eagerly, on an accelerator.
+
+    Few launches count there, where on a CPU it is what fits the cache. A formula may have a form
+    for each; its author asks here which one to evaluate.
+    """
+    return x.device.type != "cpu" and not torch.compiler.is_compiling()
 
 
 def divided(total: Tensor, over: Tensor | float | None) -> Tensor:

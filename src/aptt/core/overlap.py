@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aptt.core import pixels
 from aptt.core.chances import apart, of_sigmoid, of_softmax
-from aptt.core.engine import evaluate
+from aptt.core.engine import at_once, evaluate
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import nll, power, sign, softplus
 from aptt.core.marks import (
@@ -74,7 +74,7 @@ def overlap_sums(
     Above 0, ``gamma`` wants hard targets.
     """
     if t.ndim < x.ndim:
-        formula = _COMPARED if torch.compiler.is_compiling() else _INDICES
+        formula = _TOGETHER if at_once(x) else _INDICES
     elif softmax or not (gamma or _is_hard(t)):
         formula = _SHARES
     else:
@@ -97,62 +97,6 @@ def _is_hard(t: Tensor) -> bool:
 
 
 def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
-    """The sums; and of a faded cost what the gradient needs, two numbers a pixel."""
-    at, gone, by = y.unsqueeze(1), pixels.removed(w) if ask.removes else None, _weights(w, x, ask)
-    x, p = pixels.seen(x, gone)
-    right = p.gather(1, at) if ask.common else None
-    top = p.amax(1, keepdim=True) if ask.gamma is not None else None
-    others = pixels.put(p, at, p.new_zeros(()))
-    miss = others.sum(1, keepdim=True)
-    false = pixels.times(others, by).sum(2)
-    each, kept = [miss], []
-    if right is not None:
-        each.append(right)
-    if top is not None:
-        assert ask.gamma is not None
-        cost = pixels.nll(x, at, top, miss)
-        if gone is not None:
-            cost = cost.masked_fill(gone, 0.0)
-        each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
-        kept = [miss, cost] if ask.gamma else []
-    of_class = pixels.by_class(others, at)
-    if w is not None and w.is_floating_point():
-        truth = of_class(w)
-    else:
-        truth = pixels.counts(y, w, x)
-    sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
-    return (torch.stack([values.to(ask.dtype) for values in sums], -1), *kept)
-
-
-def _sums(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
-    return kept[0]
-
-
-def _indices_step(
-    x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
-) -> tuple[None, Tensor]:
-    at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
-    _, p = pixels.seen(x, pixels.removed(w) if ask.removes else None)
-    own = missed.expand_as(x).gather(1, at)
-    if ask.gamma is not None:  # p[y] may be too small to hold what the cost pulls at
-        lift = cost.expand_as(x).gather(1, at)
-        lift = lift * _lift(*kept[1:], ask.gamma) if ask.gamma else lift
-        own = own * p.gather(1, at) + lift
-        p = pixels.put(p, at, p.new_ones(()))
-    if by is None:
-        prices = false.expand_as(p).contiguous()
-    else:
-        prices, own = false * by, own * by
-    return None, pixels.pull(p, at, pixels.put(prices, at, -own))
-
-
-_INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
-
-
-# --------------------------------------------------------------------- the same, for a compiler
-
-
-def _compared_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
     """The sums, and what the gradient needs: three numbers a pixel, or four."""
     at = mark(y, w, x)
     x = cleared(x, w, at) if ask.removes else x
@@ -173,7 +117,11 @@ def _compared_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kep
     return (torch.stack(sums, -1), *kept)
 
 
-def _compared_step(
+def _sums(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
+    return kept[0]
+
+
+def _indices_step(
     x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
 ) -> tuple[None, Tensor]:
     at = mark(y, w, x)
@@ -186,7 +134,53 @@ def _compared_step(
     return None, pull(x, at, pixels, w, false=false, missed=missed, lift=lift)
 
 
-_COMPARED = Formula(_sums, _compared_step, _compared_stats, block=2**19)
+_INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
+
+
+# ----------------------------------------------------------- the same, all of them in one block
+
+
+def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
+    """The sums; and of a faded cost what the gradient needs, two numbers a pixel."""
+    at, gone, by = y.unsqueeze(1), pixels.removed(w) if ask.removes else None, _weights(w, x, ask)
+    x, p = pixels.seen(x, gone)
+    right = p.gather(1, at) if ask.common else None
+    nll = None if ask.gamma is None else pixels.nll(x, at, p)
+    others = pixels.put(p, at, 0.0)
+    miss, false = others.sum(1, keepdim=True), pixels.times(others, by).sum(2)
+    each, kept = [miss], []
+    if right is not None:
+        each.append(right)
+    if nll is not None and ask.gamma is not None:
+        cost = pixels.left(nll(miss), gone)
+        each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
+        kept = [miss, cost] if ask.gamma else []
+    of_class = pixels.by_class(others, at)
+    counted = w is None or w.dtype == torch.bool
+    truth = pixels.counts(y, w, x).to(ask.dtype) if counted else of_class(w)
+    sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
+    return (torch.stack(sums, -1).to(ask.dtype), *kept)
+
+
+def _together_step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
+) -> tuple[None, Tensor]:
+    at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
+    _, p = pixels.seen(x, pixels.removed(w) if ask.removes else None)
+    own = missed.expand_as(x).gather(1, at)
+    if ask.gamma is not None:  # p[y] may be too small to hold what the cost pulls at
+        lift = cost.expand_as(x).gather(1, at)
+        lift = lift * _lift(*kept[1:], ask.gamma) if ask.gamma else lift
+        own = torch.addcmul(lift, own, p.gather(1, at))
+        p = pixels.put(p, at, 1.0)
+    if by is None:
+        prices = false.expand_as(p).contiguous()
+    else:
+        prices, own = false * by, own * by
+    return None, pixels.pull(p, at, pixels.put(prices, at, -own))
+
+
+_TOGETHER = Formula(_sums, _together_step, _together_stats)
 
 
 # ----------------------------------------------------------------- labels of 0 and 1, of a sigmoid

@@ -1,11 +1,12 @@
-"""The softmax of each pixel seen from its class, by torch's own operators: eagerly.
+"""The softmax of each pixel seen from its class, by torch's own operators: all in one block.
 
     right = p[y]        others = p, and 0 at y        miss = 1 - p[y] = sum of others
 
 Neither right nor miss is a difference, so both keep their digits however confident a pixel is. A
 class is reached by gather and scatter. What each pixel has for its class is summed by writing it
 there, in a blank as large as ``p``: no sum depends on an order in which pixels arrive.
-:mod:`aptt.core.marks` is the form of the same that a compiler fuses.
+Few launches do it, which an accelerator wants; :mod:`aptt.core.marks` is the same for blocks on a
+CPU, and for a compiler.
 
 Axes: ``z`` is ``(N, C, S)``; ``at``, the class of each pixel, and weights ``(N, 1, S)``.
 """
@@ -70,17 +71,19 @@ def seen(z: Tensor, gone: Tensor | None) -> tuple[Tensor, Tensor]:
     return z, left(z.softmax(1), gone)
 
 
-def put(p: Tensor, at: Tensor, value: Tensor) -> Tensor:
+def put(p: Tensor, at: Tensor, value: Tensor | float) -> Tensor:
     """``p`` with ``value`` at its class, in the memory of ``p`` where nothing forbids it."""
-    value = value.expand_as(at)
+    if isinstance(value, Tensor):
+        value = value.expand_as(at)
     return p.scatter(1, at, value) if _recorded() else p.scatter_(1, at, value)
 
 
-def nll(z: Tensor, at: Tensor, top: Tensor, miss: Tensor) -> Tensor:
-    """``-log p[y]``, exact for a sure pixel and a hopeless one; ``top`` is the largest of p."""
-    # p[y] = exp(-gap) top, and where y is the largest p[y] = 1 - miss
-    gap = z.amax(1, keepdim=True) - z.gather(1, at)
-    return gap - torch.log1p(-torch.where(gap > 0, 1 - top, miss))
+def nll(z: Tensor, at: Tensor, p: Tensor) -> Callable[[Tensor], Tensor]:
+    """``-log p[y]`` given ``miss``, exact for a sure pixel and for a hopeless one."""
+    # p[y] = exp(-gap) p[top], and where y is the top p[y] = 1 - miss
+    high, where = z.max(1, keepdim=True)
+    gap, top = high - z.gather(1, at), p.gather(1, where)
+    return lambda miss: gap - torch.log1p(torch.where(gap > 0, top - 1, -miss))
 
 
 def fading(miss: Tensor, nll: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ def pull(p: Tensor, at: Tensor, prices: Tensor) -> Tensor:
     # d / d z[c] = p[c] (prices[c] - sum of prices p), as softmax's backward has it. Near p[y] = 1
     # that is a difference there; but all of them sum to 0.
     dx = torch._softmax_backward_data(prices, p, 1, p.dtype)
-    dx = put(dx, at, dx.new_zeros(()))
+    dx = put(dx, at, 0.0)
     return put(dx, at, -dx.sum(1, keepdim=True))
 
 
