@@ -189,13 +189,18 @@ def evaluate(
     return divided(value, over) if isinstance(over, Tensor) else value
 
 
-def at_once(x: Tensor) -> bool:
-    """Whether a walk takes all of ``x`` in one block: eagerly, on an accelerator.
+_FEW = 2**15  # elements: on a CPU a launch, some 3 us, costs as much as 2000 exponentials
 
-    Few launches count there, where on a CPU it is what fits the cache. A formula may have a form
-    for each; its author asks here which one to evaluate.
+
+def at_once(x: Tensor) -> bool:
+    """Whether launches cost more than the elements of ``x``: in one block, eagerly.
+
+    On an accelerator they do, and on a CPU where ``x`` is small. A formula may have a form for this
+    case, and one for blocks and for a compiler; its author asks here which one to evaluate.
     """
-    return x.device.type != "cpu" and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or _here.block is not None:
+        return False
+    return x.device.type != "cpu" or x.numel() <= _FEW
 
 
 def divided(total: Tensor, over: Tensor | float | None) -> Tensor:

@@ -56,8 +56,6 @@ class _Ask(NamedTuple):
     common: bool
     removes: bool
     """Whether something may be infinite or NaN where a weight is 0."""
-    dtype: torch.dtype
-    """Of the sums: the widest float that the device has."""
 
 
 def overlap_sums(
@@ -81,7 +79,7 @@ def overlap_sums(
         formula = _LABELS
     if w is not None and w.ndim < x.ndim:
         w = w.unsqueeze(1)
-    ask = _Ask(softmax, gamma, common, removes(x, t, w), widest(x))
+    ask = _Ask(softmax, gamma, common, removes(x, t, w))
     return evaluate(formula, x, t, w, gather="samples", ask=ask)
 
 
@@ -112,9 +110,8 @@ def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept
         each.append(weighed(_faded(cost, fading(wrong), ask.gamma), w))
         kept.append(cost)
     share, *each = in_memory(*each)
-    sums = [by_class(w, at, x, ask.dtype), (others * share).sum(2).to(ask.dtype)]
-    sums += [by_class(values, at, x, ask.dtype) for values in each]
-    return (torch.stack(sums, -1), *kept)
+    truth, *each = (by_class(values, at, x, widest(x)) for values in (w, *each))
+    return (torch.stack((truth, (others * share).sum(2), *each), -1).to(x.dtype), *kept)
 
 
 def _sums(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
@@ -141,36 +138,36 @@ _INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
 
 
 def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
-    """The sums; and of a faded cost what the gradient needs, two numbers a pixel."""
-    at, gone, by = y.unsqueeze(1), pixels.removed(w) if ask.removes else None, _weights(w, x, ask)
+    """The sums, and what the gradient needs: what is removed, two numbers a pixel if it fades."""
+    at, by, gone = y.unsqueeze(1), _weights(w, x, ask), _removed(w, ask)
     x, p = pixels.seen(x, gone)
     right = p.gather(1, at) if ask.common else None
     nll = None if ask.gamma is None else pixels.nll(x, at, p)
     others = pixels.put(p, at, 0.0)
     miss, false = others.sum(1, keepdim=True), pixels.times(others, by).sum(2)
-    each, kept = [miss], []
+    each, kept = [miss], [] if gone is None else [gone]
     if right is not None:
         each.append(right)
     if nll is not None and ask.gamma is not None:
         cost = pixels.left(nll(miss), gone)
         each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
-        kept = [miss, cost] if ask.gamma else []
+        kept += [miss, cost] if ask.gamma else []
     of_class = pixels.by_class(others, at)
     counted = w is None or w.dtype == torch.bool
-    truth = pixels.counts(y, w, x).to(ask.dtype) if counted else of_class(w)
+    truth = pixels.counts(y, w, x) if counted else of_class(w)
     sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
-    return (torch.stack(sums, -1).to(ask.dtype), *kept)
+    return (torch.stack(sums, -1), *kept)
 
 
 def _together_step(
     x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
 ) -> tuple[None, Tensor]:
     at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
-    _, p = pixels.seen(x, pixels.removed(w) if ask.removes else None)
+    _, p = pixels.seen(x, kept[1] if ask.removes else None)
     own = missed.expand_as(x).gather(1, at)
     if ask.gamma is not None:  # p[y] may be too small to hold what the cost pulls at
         lift = cost.expand_as(x).gather(1, at)
-        lift = lift * _lift(*kept[1:], ask.gamma) if ask.gamma else lift
+        lift = lift * _lift(*kept[-2:], ask.gamma) if ask.gamma else lift
         own = torch.addcmul(lift, own, p.gather(1, at))
         p = pixels.put(p, at, 1.0)
     if by is None:
@@ -276,6 +273,13 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, ask: _Ask) -> tuple[Tensor, T
     return (cleared(x, w), cleared(t, w)) if ask.removes else (x, t)
 
 
+def _removed(w: Tensor | None, ask: _Ask) -> Tensor | None:
+    """Where something may be infinite or NaN that does not count."""
+    if w is None or not ask.removes:
+        return None
+    return ~w if w.dtype == torch.bool else w == 0
+
+
 def _weights(w: Tensor | None, x: Tensor, ask: _Ask) -> Tensor | None:
     """By what to multiply; a mask that has removed what it removes weighs nothing."""
     if w is None or (w.dtype == torch.bool and ask.removes):
@@ -285,7 +289,7 @@ def _weights(w: Tensor | None, x: Tensor, ask: _Ask) -> Tensor | None:
 
 def _totals(values: list[Tensor], w: Tensor | None, ask: _Ask) -> Tensor:
     """Each of them summed over the pixels."""
-    return torch.stack([weighed(each, w).sum(2) for each in values], -1).to(ask.dtype)
+    return torch.stack([weighed(each, w).sum(2) for each in values], -1)
 
 
 def _prices(up: Tensor, x: Tensor, ask: _Ask) -> tuple[Tensor, Tensor, Tensor]:

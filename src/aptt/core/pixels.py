@@ -28,7 +28,6 @@ __all__ = [
     "nll",
     "pull",
     "put",
-    "removed",
     "seen",
     "times",
 ]
@@ -40,13 +39,6 @@ def _recorded() -> bool:
 
 
 # ----------------------------------------------------------------------------------- the weights
-
-
-def removed(w: Tensor | None) -> Tensor | None:
-    """Where the weight is 0."""
-    if w is None:
-        return None
-    return ~w if w.dtype == torch.bool else w == 0
 
 
 def left(z: Tensor, gone: Tensor | None) -> Tensor:

@@ -33,11 +33,14 @@ __all__ = [
     "aligned",
     "average",
     "check_regions",
+    "mean",
     "measured",
     "pixels",
     "reduced",
     "shares",
 ]
+
+_LEAST = 1e-30  # below any sum of weights, and so much above 0 that a loss divided by it is finite
 
 Mode = Literal["multiclass", "multilabel", "binary"]
 Absent = Literal["skip", "zero", "smooth", "penalize"]
@@ -64,21 +67,24 @@ class Regions(NamedTuple):
     truth: Tensor
     false: Tensor
     missed: Tensor
-    common: Tensor
-    """What is right; exact in its last digits only where a logarithm is to be taken."""
-    pixels: Tensor
+    right: Tensor | None
+    """What truth and prediction have in common, exact in its last digits, for a logarithm."""
+    sizes: Callable[[], Tensor]
+    """How many pixels there are: few ask."""
     weight: Tensor | None
     """The weight of each class, as given."""
     dtype: torch.dtype
-    """That of the result; the sums are in the widest float there is."""
+    """That of the result."""
 
-    def misses(self, alpha: float, beta: float) -> Tensor:
-        """False positives and false negatives, each at its price."""
-        return self.false * alpha + self.missed * beta
+    @property
+    def common(self) -> Tensor:
+        """What truth and prediction have in common."""
+        return self.truth - self.missed if self.right is None else self.right
 
     def mean_probability(self) -> Tensor:
         """How much of the pool each class is predicted on."""
-        return (self.common + self.false) / torch.where(self.pixels > 0, self.pixels, 1)
+        sizes = self.sizes()
+        return (self.common + self.false) / torch.where(sizes > 0, sizes, 1)
 
 
 def shares(counted: Tensor, weight: Tensor | None, *, background: bool) -> Tensor:
@@ -106,19 +112,29 @@ def measured(
     weight = None if o.weight is None else check_vector("weight", o.weight, x)
     softmax = o.mode == "multiclass"
     sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
-    sizes = pixels(x, w).to(sums.dtype)
-    count = sums[..., 0] if softmax else sizes
-    cost = count if gamma is None else sums[..., 3]
-    pooled = sums if gamma is None else sums[..., :3]
+    if o.pool == "batch":
+        sums = sums.sum(0)
+
+    def sizes() -> Tensor:
+        each = pixels(x, w).to(sums.dtype)
+        return each.sum(0) if sums.ndim == 2 else each
+
+    parts = sums.unbind(-1)
+    count = parts[0] if softmax or gamma is None else sizes()
+    cost = count if gamma is None else parts[3]
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
-        pooled = o.pool(torch.cat((pooled, sizes.unsqueeze(-1)), dim=-1).sum(0))
-        pooled, sizes = pooled[..., :-1], pooled[..., -1]
-    elif o.pool == "batch":
-        pooled, sizes = pooled.sum(0), sizes.sum(0)
-    truth, false, missed, *common = pooled.unbind(-1)
-    right = common[0] if common else truth - missed
-    dtype = widen(x[:0]).dtype
-    return Regions(truth, false, missed, right, sizes, weight, dtype), cost, count
+        *parts, whole = o.pool(torch.stack((*parts[: 3 + log], sizes()), -1).sum(0)).unbind(-1)
+    truth, false, missed, *right = parts[: 3 + log]
+    regions = Regions(
+        truth,
+        false,
+        missed,
+        right[0] if log else None,
+        (lambda: whole) if callable(o.pool) else sizes,
+        weight,
+        sums.dtype,
+    )
+    return regions, cost, count
 
 
 def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> Tensor:
@@ -128,8 +144,8 @@ def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> T
         loss = torch.where(present, loss, regions.mean_probability())
     elif o.absent == "zero":
         loss = torch.where(present, loss, 0)
-    counted = present if o.absent == "skip" else regions.pixels > 0
-    share = shares(counted.to(loss.dtype), regions.weight, background=o.background)
+    counted = present if o.absent == "skip" else regions.sizes() > 0
+    share = shares(counted, regions.weight, background=o.background)
     return reduced(loss, share, regions.dtype, o.reduction, term=term)
 
 
@@ -138,9 +154,14 @@ def reduced(
 ) -> Tensor:
     """Losses times their shares, reduced over them."""
     loss = (loss * share).to(dtype)
-    if reduction == "none":
-        return loss
-    return normalize(loss.sum(), share.sum(), reduction, term=term)
+    return loss if reduction == "none" else mean(loss.sum(), share.sum(), reduction, term=term)
+
+
+def mean(total: Tensor, count: Tensor, reduction: Reduction, *, term: str) -> Tensor:
+    """``total`` over ``count``, as ``reduction`` says; the total of nothing is 0."""
+    if reduction != "mean":
+        return normalize(total, count.to(total.dtype), reduction, term=term)
+    return total / count.clamp(min=_LEAST if count.is_floating_point() else 1)
 
 
 def aligned(
@@ -199,7 +220,7 @@ def aligned(
         if is_readable(keep) and bool(keep.all()):
             keep = None  # looking costs less than a copy of the target and a mask
         else:
-            t = torch.where(keep, t, 0)
+            t = t * keep if indexed else torch.where(keep, t, 0)
     t = t.long() if indexed else t
     w = keep
     if pixel_weight is not None:

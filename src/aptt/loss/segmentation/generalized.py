@@ -30,7 +30,7 @@ from aptt.core.regions import (
     shares,
 )
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import over
+from aptt.loss.segmentation.ratio import errors, over
 
 __all__ = ["GeneralizedDiceLoss", "generalized_dice_loss"]
 
@@ -116,14 +116,14 @@ def generalized_dice_loss(
     rarest = torch.where(present, regions.truth, torch.inf).amin(-1, keepdim=True).detach()
     rarest = torch.where(some.unsqueeze(-1), rarest, 1)
     value = torch.where(present, (rarest / truth) ** _POWERS[weighting], absent == "penalize")
-    miss = regions.misses(0.5, 0.5)
+    miss = errors(regions.false, regions.missed, 0.5, 0.5)
     found, whole = value * share * miss, value * share * (regions.common + miss)
     loss = over(found.sum(-1), whole.sum(-1))
     nothing: Tensor | float = 0.0
     if absent == "penalize":
         nothing = over((regions.mean_probability() * share).sum(-1), share.sum(-1))
     loss = torch.where(some, loss, nothing)
-    counted = some if absent == "skip" else regions.pixels.amax(-1) > 0
+    counted = some if absent == "skip" else regions.sizes().amax(-1) > 0
     counted = counted.to(loss.dtype)
     return reduced(loss, counted, regions.dtype, reduction, term="generalized_dice")
 
