@@ -142,14 +142,13 @@ def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kep
     at, by, gone = y.unsqueeze(1), _weights(w, x, ask), _removed(w, ask)
     x, p = pixels.seen(x, gone)
     right = p.gather(1, at) if ask.common else None
-    nll = None if ask.gamma is None else pixels.nll(x, at, p)
     others = pixels.put(p, at, 0.0)
     miss, false = others.sum(1, keepdim=True), pixels.times(others, by).sum(2)
     each, kept = [miss], [] if gone is None else [gone]
     if right is not None:
         each.append(right)
-    if nll is not None and ask.gamma is not None:
-        cost = pixels.left(nll(miss), gone)
+    if ask.gamma is not None:
+        cost = pixels.left(pixels.nll(x, at, miss), gone)
         each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
         kept += [miss, cost] if ask.gamma else []
     of_class = pixels.by_class(others, at)
@@ -165,16 +164,18 @@ def _together_step(
     at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
     _, p = pixels.seen(x, kept[1] if ask.removes else None)
     own = missed.expand_as(x).gather(1, at)
-    if ask.gamma is not None:  # p[y] may be too small to hold what the cost pulls at
+    if ask.gamma is None:
+        own = -own
+    else:  # p[y] may be too small to hold what the cost pulls at
         lift = cost.expand_as(x).gather(1, at)
         lift = lift * _lift(*kept[-2:], ask.gamma) if ask.gamma else lift
         own = torch.addcmul(lift, own, p.gather(1, at))
-        p = pixels.put(p, at, 1.0)
+        p = pixels.put(p, at, -1.0)
     if by is None:
         prices = false.expand_as(p).contiguous()
     else:
         prices, own = false * by, own * by
-    return None, pixels.pull(p, at, pixels.put(prices, at, -own))
+    return None, pixels.pull(p, at, pixels.put(prices, at, own))
 
 
 _TOGETHER = Formula(_sums, _together_step, _together_stats)

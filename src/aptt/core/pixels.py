@@ -65,17 +65,13 @@ def seen(z: Tensor, gone: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def put(p: Tensor, at: Tensor, value: Tensor | float) -> Tensor:
     """``p`` with ``value`` at its class, in the memory of ``p`` where nothing forbids it."""
-    if isinstance(value, Tensor):
-        value = value.expand_as(at)
     return p.scatter(1, at, value) if _recorded() else p.scatter_(1, at, value)
 
 
-def nll(z: Tensor, at: Tensor, p: Tensor) -> Callable[[Tensor], Tensor]:
-    """``-log p[y]`` given ``miss``, exact for a sure pixel and for a hopeless one."""
-    # p[y] = exp(-gap) p[top], and where y is the top p[y] = 1 - miss
-    high, where = z.max(1, keepdim=True)
-    gap, top = high - z.gather(1, at), p.gather(1, where)
-    return lambda miss: gap - torch.log1p(torch.where(gap > 0, top - 1, -miss))
+def nll(z: Tensor, at: Tensor, miss: Tensor) -> Tensor:
+    """``-log p[y]``: by ``miss`` for a likely class, else from the logits, exact either way."""
+    log = z.log_softmax(1).gather(1, at)
+    return -torch.where(log > -0.5, torch.log1p(-miss.clamp(max=0.5)), log)
 
 
 def fading(miss: Tensor, nll: Tensor) -> Tensor:
@@ -109,6 +105,6 @@ def by_class(like: Tensor, at: Tensor) -> Callable[[Tensor], Tensor]:
 
 def counts(y: Tensor, w: Tensor | None, like: Tensor) -> Tensor:
     """How many pixels ``(N, S)`` each class has, ``(N, C)``: in integers, in any order."""
-    ones = y.new_ones(()).expand_as(y) if w is None else w.squeeze(1).long()
+    ones = torch.ones_like(y) if w is None else w.squeeze(1).long()
     nothing = y.new_zeros(like.shape[:2])
     return (nothing.scatter_add if _recorded() else nothing.scatter_add_)(1, y, ones)

@@ -18,6 +18,7 @@ from aptt.core.checks import (
     check_weights,
     kept,
 )
+from aptt.core.engine import asks
 from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
 from aptt.core.overlap import overlap_sums
@@ -120,6 +121,8 @@ def measured(
         return each.sum(0) if sums.ndim == 2 else each
 
     parts = sums.unbind(-1)
+    if not asks((t, w)):
+        parts = (parts[0].detach(), *parts[1:])
     count = parts[0] if softmax or gamma is None else sizes()
     cost = count if gamma is None else parts[3]
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
@@ -203,7 +206,7 @@ def aligned(
             "softmax is always 1; wanted mode='binary'"
         )
     # a pixel axis for (N, C) too
-    x, t = logits.unsqueeze(-1).flatten(2), target.unsqueeze(-1).flatten(1 if indexed else 2)
+    x, t = _flat(logits, 2), _flat(target, 1 if indexed else 2)
     keep = None
     if indexed:
         ignored = -100 if ignore_index is None else ignore_index
@@ -234,6 +237,11 @@ def aligned(
     elif not indexed:
         check_range(t, 0, 1, keep=None if w is None else w != 0)
     return x, t, w
+
+
+def _flat(a: Tensor, axis: int) -> Tensor:
+    """All axes from ``axis`` on as one; one of length 1 if there are none."""
+    return a.flatten(axis) if a.ndim > axis else a.unsqueeze(-1)
 
 
 def pixels(x: Tensor, w: Tensor | None) -> Tensor:

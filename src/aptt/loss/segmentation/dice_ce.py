@@ -21,7 +21,7 @@ from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import compound
+from aptt.loss.segmentation.ratio import compound, scaled
 
 __all__ = ["DiceCELoss", "dice_ce_loss", "dice_ce_terms"]
 
@@ -110,7 +110,7 @@ def dice_ce_loss(
         pool=pool,
         reduction=reduction,
     )
-    return dice_weight * terms["dice"] + ce_weight * terms["cross_entropy"]
+    return scaled(terms["dice"], dice_weight) + scaled(terms["cross_entropy"], ce_weight)
 
 
 def dice_ce_terms(

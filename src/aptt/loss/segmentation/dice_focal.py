@@ -22,7 +22,7 @@ from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import compound
+from aptt.loss.segmentation.ratio import compound, scaled
 
 __all__ = ["DiceFocalLoss", "dice_focal_loss", "dice_focal_terms"]
 
@@ -110,7 +110,7 @@ def dice_focal_loss(
         pool=pool,
         reduction=reduction,
     )
-    return dice_weight * terms["dice"] + focal_weight * terms["focal"]
+    return scaled(terms["dice"], dice_weight) + scaled(terms["focal"], focal_weight)
 
 
 def dice_focal_terms(

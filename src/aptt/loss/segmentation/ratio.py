@@ -17,7 +17,7 @@ from aptt.core.marks import widest
 from aptt.core.regions import RegionOptions, Regions, average, mean, measured
 from aptt.core.streaming import batched
 
-__all__ = ["compound", "errors", "over", "ratio"]
+__all__ = ["compound", "errors", "over", "ratio", "scaled"]
 
 _LEAST = 1e-30  # the ratio that a logarithm ends at: the most that float32 leaves a gradient to
 
@@ -80,13 +80,15 @@ class _Tversky(torch.autograd.Function):
             again = torch.is_grad_enabled()
             with torch.enable_grad():
                 value = _tversky(*sums, *ctx.options)
-            return *torch.autograd.grad(value, sums, up, create_graph=again), None, None, None
+            asked = sums if ctx.needs_input_grad[0] else sums[1:]
+            slopes = torch.autograd.grad(value, asked, up, create_graph=again)
+            return *[None] * (3 - len(slopes)), *slopes, None, None, None
         # of miss / (found + miss): found / whole**2 by miss, and -miss / whole**2 by found
         alpha, beta, _ = ctx.options
         up = up / whole
         by_found, by_miss = up * loss, (up * found).div_(whole)
         return (
-            -by_found,
+            -by_found if ctx.needs_input_grad[0] else None,
             by_miss * alpha,
             torch.add(by_found, by_miss, alpha=beta),
             None,
@@ -98,6 +100,11 @@ class _Tversky(torch.autograd.Function):
 def over(part: Tensor, whole: Tensor) -> Tensor:
     """The part of the whole; of nothing it is 0."""
     return part / whole.clamp(min=torch.finfo(whole.dtype).tiny)
+
+
+def scaled(term: Tensor, weight: float) -> Tensor:
+    """The term times its weight; most are 1."""
+    return term if weight == 1 and not isinstance(weight, Tensor) else weight * term
 
 
 def compound(
