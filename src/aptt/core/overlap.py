@@ -139,7 +139,8 @@ _INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
 
 def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
     """The sums, and what the gradient needs: what is removed, two numbers a pixel if it fades."""
-    at, by, gone = y.unsqueeze(1), _weights(w, x, ask), _removed(w, ask)
+    at, by = y.unsqueeze(1), _weights(w, x, ask)
+    gone = pixels.removed(w) if ask.removes else None
     x, p = pixels.seen(x, gone)
     right = p.gather(1, at) if ask.common else None
     others = pixels.put(p, at, 0.0)
@@ -272,13 +273,6 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, ask: _Ask) -> tuple[Tensor, T
     """Logits and target in one dtype, finite where the weight is 0."""
     t = t.to(x.dtype)
     return (cleared(x, w), cleared(t, w)) if ask.removes else (x, t)
-
-
-def _removed(w: Tensor | None, ask: _Ask) -> Tensor | None:
-    """Where something may be infinite or NaN that does not count."""
-    if w is None or not ask.removes:
-        return None
-    return ~w if w.dtype == torch.bool else w == 0
 
 
 def _weights(w: Tensor | None, x: Tensor, ask: _Ask) -> Tensor | None:

@@ -28,6 +28,7 @@ __all__ = [
     "nll",
     "pull",
     "put",
+    "removed",
     "seen",
     "times",
 ]
@@ -39,6 +40,13 @@ def _recorded() -> bool:
 
 
 # ----------------------------------------------------------------------------------- the weights
+
+
+def removed(w: Tensor | None) -> Tensor | None:
+    """Where the weight is 0."""
+    if w is None:
+        return None
+    return ~w if w.dtype == torch.bool else w == 0
 
 
 def left(z: Tensor, gone: Tensor | None) -> Tensor:
@@ -105,6 +113,6 @@ def by_class(like: Tensor, at: Tensor) -> Callable[[Tensor], Tensor]:
 
 def counts(y: Tensor, w: Tensor | None, like: Tensor) -> Tensor:
     """How many pixels ``(N, S)`` each class has, ``(N, C)``: in integers, in any order."""
-    ones = torch.ones_like(y) if w is None else w.squeeze(1).long()
+    ones = torch.ones_like(y) if w is None else w.reshape(y.shape).long()
     nothing = y.new_zeros(like.shape[:2])
     return (nothing.scatter_add if _recorded() else nothing.scatter_add_)(1, y, ones)
