@@ -88,7 +88,9 @@ def _is_hard(t: Tensor) -> bool:
     if not t.is_floating_point():
         return True
     parts = t.reshape(-1).split(2**17) if is_readable(t) else ()  # that stay in the cache
-    return bool(parts) and all(bool((part - part * part).sum() == 0) for part in parts)
+    return bool(parts) and all(
+        bool(torch.addcmul(part, part, part, value=-1).sum() == 0) for part in parts
+    )
 
 
 # ------------------------------------------------------------------- class indices, of a softmax
@@ -204,9 +206,8 @@ def _labels_step(
     # d p / d x = p (1 - p), by the smaller of the two. The cost adds lift (1 - q), the way it errs.
     x, t = _dense(x, t, w, ask)
     by_false, by_missed, by_cost = _prices(up, x, ask)
-    less = torch.sigmoid(x.abs().neg_())
-    dx = (t * -(by_false + by_missed)).add_(by_false)
-    dx = dx.mul_(torch.addcmul(less, less, less, value=-1))
+    price = torch.addcmul(by_false, t, by_false + by_missed, value=-1)
+    dx = torch.ops.aten.sigmoid_backward(price, x.abs().neg_().sigmoid_())
     if ask.gamma is not None:
         way = sign(t)
         wrong = way * x
