@@ -9,6 +9,7 @@ from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import lovasz
 from aptt.core.lovasz import lovasz_sums
 
+
 @contextmanager
 def _at_once():
     """The form for an accelerator, on the CPU."""

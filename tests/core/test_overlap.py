@@ -9,6 +9,7 @@ from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import overlap
 from aptt.core.overlap import overlap_sums
 
+
 @contextmanager
 def _together():
     """The form for an accelerator, on the CPU, in the single block that it has there."""
@@ -247,9 +248,7 @@ def test_a_tiny_overlap_keeps_its_digits_in_float32(way):
         y = torch.zeros(1, 30, dtype=torch.long)
         z = torch.stack((x[:, 0], -x[:, 0] / 60), 1)
         ours = overlap_sums(z, y, None, softmax=True, common=True)[0, 0, 3]
-    torch.testing.assert_close(
-        common, 30 * torch.full((1, 2), -60.0).sigmoid(), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(common, 30 * torch.full((1, 2), -60.0).sigmoid(), rtol=1e-5, atol=0)
     exact = 30 * torch.tensor(-61.0).sigmoid()
     torch.testing.assert_close(ours, exact, rtol=1e-5, atol=0)
 

@@ -45,7 +45,7 @@ from aptt.core.marks import (
     widest,
 )
 from aptt.core.ordinary import is_readable
-from aptt.core.softmax import Against, fading
+from aptt.core.softmax import Against, fading, on_class_axis
 
 __all__ = ["overlap_sums"]
 
@@ -71,6 +71,8 @@ def overlap_sums(
 
     Above 0, ``gamma`` wants hard targets.
     """
+    if softmax and t.ndim == x.ndim and not t.requires_grad and _is_hard(t):
+        t = _indices(t)
     if t.ndim < x.ndim:
         formula = _TOGETHER if at_once(x) else _INDICES
     elif softmax or not (gamma or _is_hard(t)):
@@ -91,6 +93,13 @@ def _is_hard(t: Tensor) -> bool:
     return bool(parts) and all(
         bool(torch.addcmul(part, part, part, value=-1).sum() == 0) for part in parts
     )
+
+
+def _indices(t: Tensor) -> Tensor:
+    """The classes of a hard target, for they take less; itself where a pixel has none or several."""
+    if bool((t.sum(1) != 1).any()):
+        return t
+    return (t * on_class_axis(torch.arange(t.shape[1], dtype=t.dtype), t)).sum(1).long()
 
 
 # ------------------------------------------------------------------- class indices, of a softmax
@@ -214,7 +223,7 @@ def _labels_step(
         miss = torch.sigmoid(wrong)
         lift = _lift(miss, softplus(wrong), ask.gamma) * by_cost if ask.gamma else by_cost
         dx = dx.addcmul_(way.mul_(miss), lift)
-    return None, weighed(dx, w)
+    return None, dx if w is None else dx.mul_(w.to(dx.dtype))
 
 
 _LABELS = Formula(_labels_result, _labels_step)
@@ -261,7 +270,7 @@ def _shares_step(
             asked = t * by_cost
             others = asked.sum(1, keepdim=True) - asked
             dx = dx.addcmul_(yes, others).addcmul_(asked, no, value=-1)
-    return None, weighed(dx, w)
+    return None, dx if w is None else dx.mul_(w.to(dx.dtype))
 
 
 _SHARES = Formula(_shares_result, _shares_step)
@@ -285,6 +294,7 @@ def _weights(w: Tensor | None, x: Tensor, ask: _Ask) -> Tensor | None:
 
 def _totals(values: list[Tensor], w: Tensor | None, ask: _Ask) -> Tensor:
     """Each of them summed over the pixels."""
+    w = None if w is None else w.to(values[-1].dtype)
     return torch.stack([weighed(each, w).sum(2) for each in values], -1)
 
 

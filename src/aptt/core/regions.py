@@ -24,6 +24,7 @@ from aptt.core.ordinary import is_readable
 from aptt.core.overlap import overlap_sums
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes, check_vector, without_axis
+from aptt.core.softmax import on_class_axis
 
 __all__ = [
     "Absent",
@@ -33,7 +34,9 @@ __all__ = [
     "Regions",
     "aligned",
     "average",
+    "check_class_weight",
     "check_regions",
+    "class_weight",
     "mean",
     "measured",
     "pixels",
@@ -110,7 +113,7 @@ def measured(
     ``log`` is whether a logarithm is to be taken of what is right.
     """
     x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index, hard=bool(gamma))
-    weight = None if o.weight is None else check_vector("weight", o.weight, x)
+    weight = class_weight(o.weight, x)
     softmax = o.mode == "multiclass"
     sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
     if o.pool == "batch":
@@ -188,11 +191,14 @@ def aligned(
             logits = logits.squeeze(1)
         check_shapes(logits=(logits, "N *S"), target=(target, "N *S"))
         logits, target = logits.unsqueeze(1), target.unsqueeze(1)
+    if mode == "multiclass" and target.shape == logits.shape and not target.is_floating_point():
+        target = _one_hot(target, pixel_weight, ignore_index, hard=hard)
     indexed = mode == "multiclass" and not target.is_floating_point()
     if hard and mode == "multiclass" and not indexed:
         raise ValueError(
-            f"target: got {target.dtype} with mode='multiclass', wanted class indices; soft "
-            "targets are for dice_loss and dice_ce_loss"
+            f"target: got {target.dtype} with mode='multiclass', wanted class indices, or a "
+            "one-hot mask of an integer dtype or bool, such as target.long(); soft targets are for "
+            "dice_loss and dice_ce_loss"
         )
     if mode == "multiclass" and not indexed and target.shape == without_axis(logits, 1):
         raise TypeError(
@@ -239,6 +245,27 @@ def aligned(
     return x, t, w
 
 
+def _one_hot(
+    mask: Tensor, pixel_weight: Tensor | None, ignore_index: int | None, *, hard: bool
+) -> Tensor:
+    """A mask of 0 and 1 for each class: as class indices where they are hard, or as floats."""
+    if ignore_index is not None:
+        raise ValueError(
+            f"ignore_index: got {ignore_index} with a one-hot target, of which no single value is "
+            "a pixel; wanted None, and pixel_weight=0 where pixels are to be removed"
+        )
+    check_range(mask, 0, 1, keep=None)
+    if not hard:
+        return mask.float()
+    if is_readable(mask):
+        wrong = mask.sum(1) != 1
+        if pixel_weight is not None and pixel_weight.shape == wrong.shape:
+            wrong &= pixel_weight != 0
+        if wrong.any():
+            raise ValueError("target: got a pixel of no class or of several, wanted one 1 in each")
+    return (mask * on_class_axis(torch.arange(mask.shape[1], device=mask.device), mask)).sum(1)
+
+
 def _flat(a: Tensor, axis: int) -> Tensor:
     """All axes from ``axis`` on as one; one of length 1 if there are none."""
     return a.flatten(axis) if a.ndim > axis else a.unsqueeze(-1)
@@ -249,6 +276,27 @@ def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     if w is None:
         return torch.full(x.shape[:2], x.shape[2], device=x.device)
     return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
+
+
+def class_weight(weight: Tensor | None, x: Tensor) -> Tensor | None:
+    """One weight per class of ``x``, at least 0."""
+    if weight is None:
+        return None
+    vector = check_vector("weight", weight, x)
+    check_weights(weight=vector)
+    return vector
+
+
+def check_class_weight(weight: Tensor | None, mode: str) -> None:
+    """Refuse what can be no weight of classes, before there are any logits."""
+    if weight is None:
+        return
+    check_weights(weight=weight)
+    if mode == "binary" and weight.numel() != 1:
+        raise ValueError(
+            f"weight: got {weight.numel()} numbers with mode='binary', which has one class, wanted "
+            "1; for a weight of foreground against background there is pixel_weight"
+        )
 
 
 def check_regions(

@@ -59,8 +59,8 @@ def generalized_dice_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
-            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+        target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
+            of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
         weighting: by what power of its area a class counts less: ``"square"``, ``"linear"``, or
             ``"uniform"``, by none.
@@ -91,8 +91,10 @@ def generalized_dice_loss(
         :func:`dice_loss`, which counts every class alike, is steadier.
 
     Elsewhere:
-        MONAI ``GeneralizedDiceLoss``; ``weighting="uniform"`` with ``pool="sample"`` is kornia's
-        ``dice_loss``, and over hard targets nothing but ``1 - mean p[target]``.
+        MONAI ``GeneralizedDiceLoss``. With ``weighting="uniform", pool="sample",
+        absent="penalize"`` it is kornia's ``dice_loss`` as it is by default, and for class indices
+        nothing but ``1 - mean p[target]``; with another ``absent`` it is not, for there absent
+        classes are pooled with the others.
 
     Differs from:
         MONAI: ``pool="sample", absent="penalize"`` there, with smoothing; where all classes are

@@ -22,8 +22,7 @@ from aptt.core.lovasz import lovasz_sums
 from aptt.core.module import per_class
 from aptt.core.pixels import counts
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Mode, aligned, check_regions, pixels, reduced, shares
-from aptt.core.shapes import check_vector
+from aptt.core.regions import Mode, aligned, check_regions, class_weight, pixels, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
 
 __all__ = ["LovaszLoss", "lovasz_loss"]
@@ -50,8 +49,9 @@ def lovasz_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``; multilabel: 0 and 1, like the logits;
-            binary: 0 and 1, like the logits, with or without their single channel.
+        target: multiclass: class indices ``(N, ...)``, or their one-hot mask like the logits, of
+            an integer dtype or bool; multilabel: 0 and 1, like the logits; binary: 0 and 1, like
+            the logits, with or without their single channel.
         mode: ``"multiclass"`` (Lovasz-softmax), ``"multilabel"`` or ``"binary"`` (Lovasz hinge).
         weight: ``(C,)``, one weight per class; multiplies and is counted.
         pixel_weight: ``(N, ...)``, the part of each pixel in J; 0 removes it.
@@ -96,7 +96,7 @@ def lovasz_loss(
     """
     _check_lovasz(mode, background, absent, pool, reduction)
     x, t, w = aligned(logits, target, mode, pixel_weight, ignore_index, hard=True)
-    given = None if weight is None else check_vector("weight", weight, x)
+    given = class_weight(weight, x)
     softmax, batch = mode == "multiclass", pool == "batch"
     loss = lovasz_sums(x, t, w, softmax=softmax, batch=batch, absent=absent == "penalize")
     present = (_foreground(x, t, w) > 0).any(0) if batch else _foreground(x, t, w) > 0
