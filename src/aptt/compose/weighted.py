@@ -21,6 +21,7 @@ from aptt.compose.gradients import GradReport, grad_report
 from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
+from aptt.core.ordinary import apart, real_device
 
 __all__ = ["NonFiniteError", "Total", "WeightedSum", "as_is"]
 
@@ -65,7 +66,7 @@ class Total(nn.Module):
         self.on_nonfinite = on_nonfinite
         self.balance = balance
         self._now = 0
-        with torch.device(_real()):
+        with apart(real_device()):
             self.record = Recorder(self.names)
             self.register_buffer("t", torch.zeros((), dtype=torch.int64))
             self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
@@ -379,12 +380,6 @@ def as_is(total: Total) -> Iterator[None]:
     finally:
         for module in learning:
             module.training = True
-
-
-def _real() -> torch.device:
-    """Where an account can be kept: the default device, unless that is ``"meta"``."""
-    default = torch.get_default_device()
-    return torch.device("cpu") if default.type == "meta" else default
 
 
 def _encoded(names: Sequence[str]) -> Tensor:

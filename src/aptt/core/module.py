@@ -8,6 +8,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from aptt.core.ordinary import apart, real_device
+
 __all__ = ["LossModule", "per_class"]
 
 
@@ -26,7 +28,8 @@ class LossModule(nn.Module):
         self._names = tuple(options)
         for name, value in options.items():
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                self.register_buffer(name, value)
+                self.register_buffer(name, None)  # what empties a model's buffers finds nothing
+                setattr(self, name, value)
             else:  # what is learned stays a parameter
                 setattr(self, name, value)
 
@@ -44,10 +47,16 @@ def per_class(values: Tensor | Sequence[float]) -> Tensor: ...
 @overload
 def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None: ...
 def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None:
-    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it."""
+    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it.
+
+    A list keeps its values where a model is made without any (on ``"meta"``), and has float32 at
+    least where the default is a half type.
+    """
     if values is None or isinstance(values, Tensor):
         return values
-    return torch.tensor(list(values), dtype=torch.get_default_dtype())
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    with apart(real_device()):
+        return torch.tensor(list(values), dtype=dtype)
 
 
 def _written(value: Any) -> str:

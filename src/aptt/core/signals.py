@@ -56,7 +56,7 @@ def count_samples(estimate: Tensor, lengths: Tensor | None) -> Tensor:
     """How many samples each of the signals has, as one row of all signals."""
     shape = estimate.shape[:-1]
     if lengths is None:
-        return torch.full((math.prod(shape),), estimate.shape[-1], device=estimate.device)
+        return estimate.new_full((math.prod(shape),), estimate.shape[-1], dtype=torch.int64)
     each = lengths.long().reshape(shape[:1] + (1,) * (len(shape) - 1))
     return each.expand(shape).reshape(-1)
 

@@ -415,8 +415,8 @@ def _binary_result(
 ) -> Tensor:
     yes = _yes(t, x, smoothing)
     if pos_weight is not None:
-        x = finite(x)  # the part that is not asked for is 0 times it
-        return (1 - yes.to(x.dtype)) * softplus(x) + pos_weight * yes * softplus(-x)
+        x, yes = finite(x), yes.to(x.dtype)  # the part that is not asked for is 0 times it
+        return (1 - yes) * softplus(x) + pos_weight * yes * softplus(-x)
     if yes.is_floating_point():
         return nll(x, yes)
     return softplus(sign(yes.to(x.dtype)) * x)
@@ -435,7 +435,8 @@ def _binary_step(
     if pos_weight is not None:
         # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
         v = _binary_result(x, kept, t, pos_weight=pos_weight, smoothing=smoothing)
-        no = (1 - yes.to(x.dtype)) * torch.sigmoid(x)
+        yes = yes.to(x.dtype)
+        no = (1 - yes) * torch.sigmoid(x)
         return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
     if yes.is_floating_point():
         said = answer(finite(x), yes)

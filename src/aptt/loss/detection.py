@@ -519,7 +519,7 @@ def _stacked(
         if of_labels.numel():
             check_indices(target_labels=of_labels)
     if not labels:
-        none = torch.zeros(0, 0, dtype=torch.long, device=logits.device)
+        none = logits.new_zeros(0, 0, dtype=torch.long)
         return logits.new_zeros(0, 0, 4), none, none.bool()
     there = [torch.ones_like(each, dtype=torch.bool) for each in labels]
     return (

@@ -114,7 +114,7 @@ def _foreground(x: Tensor, t: Tensor, w: Tensor | None) -> Tensor:
     if t.ndim == x.ndim:
         return (t if w is None else torch.where(w == 0, 0, t) * w).sum(2, dtype=widen(x[:0]).dtype)
     mine = torch.ones_like(t, dtype=widen(x[:0]).dtype) if w is None else w
-    return torch.zeros(x.shape[:2], dtype=mine.dtype, device=x.device).scatter_add(1, t, mine)
+    return mine.new_zeros(x.shape[:2]).scatter_add(1, t, mine)
 
 
 def _check_lovasz(
