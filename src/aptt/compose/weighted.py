@@ -72,7 +72,7 @@ class Total(nn.Module):
             self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
             if balance is not None:
                 balance.bind(self.names)
-        self._weigh()
+            self._weigh()
 
     # ------------------------------------------------------------------------------ the sum
 

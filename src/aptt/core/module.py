@@ -28,8 +28,8 @@ class LossModule(nn.Module):
         self._names = tuple(options)
         for name, value in options.items():
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                self.register_buffer(name, None)  # what empties a model's buffers finds nothing
-                setattr(self, name, value)
+                self.register_buffer(name, None)
+                self._buffers[name] = value  # out of reach of what empties a model's buffers
             else:  # what is learned stays a parameter
                 setattr(self, name, value)
 

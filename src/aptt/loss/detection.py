@@ -34,6 +34,7 @@ from aptt.core.checks import (
     check_indices,
     check_number,
     check_real,
+    check_tensors,
     check_whole,
     kept,
 )
@@ -615,6 +616,7 @@ def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
 
 
 def _of_class(class_weight: Tensor, logits: Tensor) -> Tensor:
+    check_tensors(class_logits=logits, class_weight=class_weight)
     if class_weight.shape != logits.shape[2:]:
         got = tuple(class_weight.shape)
         raise ValueError(f"class_weight: got shape {got}, wanted ({logits.shape[2]},)")

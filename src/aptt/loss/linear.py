@@ -28,6 +28,7 @@ from aptt.core.checks import (
     check_floating,
     check_indices,
     check_positive,
+    check_tensors,
     taken_classes,
 )
 from aptt.core.engine import obstacle
@@ -35,6 +36,7 @@ from aptt.core.formula import Formula, Kept, widen
 from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
+from aptt.core.shapes import check_sample_weight
 from aptt.core.softmax import exp_of_gaps, of_class
 from aptt.core.vocabulary import Form, cap, checked_form, uncap
 from aptt.loss.classification import INDICES, SHARES, counted
@@ -130,11 +132,7 @@ def linear_cross_entropy(
     elif ignore_index != -100:
         raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     if sample_weight is not None:
-        if sample_weight.shape != shape:
-            raise ValueError(
-                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted that of the "
-                f"tokens, {shape}"
-            )
+        check_sample_weight(sample_weight, shape, hidden=hidden)
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
     chosen, states, y, rows = _select(tokens.states, y, rows, drop=drop_ignored)
@@ -346,6 +344,9 @@ def _tokens(
     chunk: int | None,
 ) -> _Tokens:
     """The tokens one after the other, and every shape held to the others."""
+    head = {"weight": weight} if isinstance(weight, Tensor) else {}
+    offset = {} if bias is None else {"bias": bias}
+    check_tensors(hidden=hidden, target=target, **head, **offset)
     check_floating(hidden=hidden)
     check_cut(scale, chunk)
     if hidden.ndim == 0:
@@ -468,6 +469,7 @@ def _per_class(
 ) -> Tensor | None:
     if values is None:
         return None
+    check_tensors(hidden=like, **{name: values})
     if values.ndim != 1 or (classes is not None and len(values) != classes):
         raise ValueError(
             f"{name}: got shape {tuple(values.shape)}, wanted ({classes or 'V'},), one a class"

@@ -29,7 +29,7 @@ from aptt.core.checks import (
 from aptt.core.formula import widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named
-from aptt.core.shapes import indexed_axis, without_axis
+from aptt.core.shapes import check_sample_weight, indexed_axis, without_axis
 from aptt.loss.classification import cross_entropy
 
 __all__ = ["LwFLoss", "lwf_loss", "lwf_terms"]
@@ -156,10 +156,8 @@ def lwf_terms(
     head, pairs = _pairs(_wide(new_logits), _wide(old_logits), task, old_classes)
     check_floating(new_logits=head)
     axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
-    if sample_weight is not None and sample_weight.shape != targets.shape:
-        raise ValueError(
-            f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {tuple(targets.shape)}"
-        )
+    if sample_weight is not None:
+        check_sample_weight(sample_weight, tuple(targets.shape), targets=targets)
     terms = {
         "new": cross_entropy(
             head,
