@@ -23,9 +23,12 @@ def test_each_tensor_is_held_to_the_device_of_the_prediction(spec):
         assert others
         for name in others:
             given = {**inputs, **options}
-            with pytest.raises(ValueError, match=r"on meta, wanted it on cpu") as caught:
+            with pytest.raises(ValueError, match="got a tensor on") as caught:
                 spec.function(**{**given, name: _gone(given[name])})
-            assert str(caught.value).startswith(f"{name}: "), (trial.label, str(caught.value))
+            said = str(caught.value)
+            assert said.startswith(f"{name}: got a tensor on meta, wanted it on cpu") or (
+                name == "class_logits" and said.startswith("boxes: got a tensor on cpu")
+            ), (trial.label, said)  # of two predictions, the first is where the rest should be
 
 
 @pytest.mark.parametrize("spec", ROWS)

@@ -80,8 +80,9 @@ class TaskAlignedAssigner:
     there is none, the one point that is closest to its centre. Of the candidates that overlap the
     target, the ``topk`` with the largest t are chosen; one that is chosen by several targets goes
     to that with which it has the largest IoU. Ties go to the prediction, or the target, that comes
-    first. All images at once, no host sync; t is compared by its logarithm, so that it does not
-    underflow in early training.
+    first. There is no host sync. The pairs of target and prediction take some 50 bytes each: of one
+    image at a time, or on an accelerator of several if they have no more than 4 million together. t
+    is compared by its logarithm, so that it does not underflow in early training.
 
     Args:
         topk: how many predictions a target is given at most; all candidates if there are fewer.
@@ -134,11 +135,27 @@ class TaskAlignedAssigner:
         if not boxes.shape[1]:
             none = boxes.new_zeros(boxes.shape[:2])
             return Assignment(none.long(), none)
-        goals, may = goals.to(boxes.dtype), mask.unsqueeze(-1)
+        points, goals = points.expand(len(boxes), -1, -1), goals.to(boxes.dtype)
+        may = torch.ones_like(boxes[..., 0], dtype=torch.bool)
         if anchor_mask is not None:
-            may = may & (anchor_mask != 0).unsqueeze(1)
-        near = _candidates(points, goals, may)
+            may = anchor_mask != 0
+        step = _images_at_once(goals, boxes)
+        parts = (t.split(step) for t in (logits, boxes, points, goals, labels, mask, may))
+        found = [self._assign(*some) for some in zip(*parts, strict=True)]
+        return Assignment(*(torch.cat(each) for each in zip(*found, strict=True)))
 
+    def _assign(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        points: Tensor,
+        goals: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        may: Tensor,
+    ) -> Assignment:
+        """The assignment of some images, of which every pair of target and prediction is held."""
+        near = _candidates(points, goals, mask.unsqueeze(-1) & may.unsqueeze(1))
         iou = _pairwise_iou(goals, boxes)
         t = torch.zeros_like(iou)
         if self.alpha:
@@ -166,7 +183,13 @@ class TaskAlignedAssigner:
 
 
 _BACKGROUND, _IGNORED = -1, -2
+_PAIRS_AT_ONCE = 2**22  # on an accelerator, where each image by itself would cost its launches
 _TASK_ALIGNED = TaskAlignedAssigner()
+
+
+def _images_at_once(goals: Tensor, boxes: Tensor) -> int:
+    on_cpu = boxes.device.type == "cpu"
+    return 1 if on_cpu else max(_PAIRS_AT_ONCE // (goals.shape[1] * boxes.shape[1]), 1)
 
 
 def _candidates(points: Tensor, goals: Tensor, may: Tensor) -> Tensor:
