@@ -16,12 +16,14 @@ from torch.utils._pytree import tree_leaves
 from aptt.audit.ways import in_blocks
 from aptt.loss import (
     CIoULoss,
+    CrossEntropyLoss,
     DetectionLoss,
     FocalLoss,
     GIoULoss,
     TaskAlignedAssigner,
     box_iou_loss,
     ciou_loss,
+    cross_entropy,
     detection,
     detection_loss,
     detection_terms,
@@ -773,6 +775,48 @@ def test_terms_take_the_options_of_the_module_alone(option):
     logits, boxes, points, targets, labels = scene(2)
     with pytest.raises(TypeError, match=next(iter(option))):
         DetectionLoss().terms(logits, boxes, targets, labels, anchors=points, **option)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"class_loss": "focal"},
+            TypeError,
+            r"class_loss: got 'focal', wanted a loss of yes-or-no",
+        ),
+        ({"box_loss": GIoULoss}, TypeError, r"box_loss: got <class .*GIoULoss\(\)"),
+        ({"assigner": "task"}, TypeError, r"assigner: got 'task', wanted a TaskAlignedAssigner"),
+        ({"strides": 8.0}, TypeError, r"strides: got 8.0, wanted a tensor with one for each"),
+        (
+            {"class_weight": [1.0, 2.0]},
+            ValueError,
+            r"class_weight: got shape \(2,\), wanted \(3,\)",
+        ),
+        ({"class_loss": cross_entropy}, ValueError, r"class_loss: cross_entropy .* yes-or-no"),
+        ({"class_loss": FocalLoss()}, ValueError, r"class_loss: FocalLoss .* hard_targets=True"),
+        ({"class_loss": CrossEntropyLoss()}, TypeError, r"class_loss: CrossEntropyLoss .* weight"),
+        ({"class_loss": torch.nn.BCELoss()}, TypeError, r"class_loss: BCELoss raised TypeError"),
+    ],
+)
+def test_a_part_that_does_not_serve_is_named(options, error, said):
+    logits, boxes, points, targets, labels = scene()
+    with pytest.raises(error, match=said):
+        detection_loss(logits, boxes, targets, labels, **{"anchors": points, **options})
+
+
+@pytest.mark.parametrize("name", ["class_loss", "box_loss", "assigner"])
+def test_the_module_refuses_what_cannot_be_called(name):
+    with pytest.raises(TypeError, match=f"{name}: got 'focal', wanted"):
+        DetectionLoss(**{name: "focal"})
+
+
+def test_class_weights_may_be_a_list():
+    logits, boxes, points, targets, labels = scene()
+    given, weight = (logits, boxes, targets, labels), [0.1, 1.0, 2.5]
+    want = detection_loss(*given, anchors=points, class_weight=torch.tensor(weight).double())
+    got = detection_loss(*given, anchors=points, class_weight=weight)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
 
 
 def test_an_assigner_of_ones_own_gives_constants():

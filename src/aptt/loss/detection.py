@@ -238,7 +238,7 @@ def detection_terms(
     assigner: Callable[..., Assignment] = _TASK_ALIGNED,
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | Sequence[float] | None = None,
     hard_targets: bool = False,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -258,6 +258,7 @@ def detection_terms(
         {'class': 1.3863, 'box': 0.5532}
     """
     check_reduction(reduction, none=False)
+    _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
     dense = boxes.ndim == 4
     check_floating(class_logits=class_logits, boxes=boxes)
     shape = "B A 4 bins" if dense else "B A 4"
@@ -336,7 +337,7 @@ def detection_loss(
     assigner: Callable[..., Assignment] = _TASK_ALIGNED,
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | Sequence[float] | None = None,
     hard_targets: bool = False,
     class_gain: float = 0.5,
     box_gain: float = 7.5,
@@ -370,8 +371,8 @@ def detection_loss(
             module the options are taken, but for its reduction. ``focal_loss`` wants
             ``hard_targets`` or matches without scores.
         box_loss: the same, ``(boxes, target_boxes, *, weight, reduction)`` on corners.
-        class_weight: ``(C,)``; multiplies the class values of a class, and all that its targets
-            count for.
+        class_weight: ``(C,)``, or a list; multiplies the class values of a class, and all that its
+            targets count for.
         hard_targets: give every positive the target score 1, and so all of them the same weight.
         class_gain: factor of the class term.
         box_gain: factor of the box term.
@@ -437,15 +438,38 @@ def detection_loss(
     return loss + dfl_gain * terms["dfl"] if "dfl" in terms else loss
 
 
+_WANTED = {
+    "class_loss": "a loss of yes-or-no questions with soft targets, such as binary_cross_entropy, "
+    "quality_focal_loss or QualityFocalLoss(); with hard_targets=True, or matches without scores, "
+    "focal_loss too",
+    "box_loss": "a loss of boxes as corners, such as ciou_loss or GIoULoss()",
+    "assigner": "a TaskAlignedAssigner, or a function of the same arguments",
+}
+
+
+def _check_parts(**parts: object) -> None:
+    """Refuse what cannot be called, and a class that has not been."""
+    for name, part in parts.items():
+        if isinstance(part, type) or not callable(part):
+            raise TypeError(f"{name}: got {part!r}, wanted {_WANTED[name]}")
+
+
 def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The sum of a term's values; the weights may differ by class."""
-    if isinstance(loss, nn.Module):
-        total = _summing(name, loss)(x, target, weight=weight)
-    else:
-        total = loss(x, target, weight=weight, reduction="sum")
+    module = isinstance(loss, nn.Module)
+    summed = _summing(name, loss) if module else loss
+    try:
+        total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}))
+    except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
+        said = f"{name}: {_called(loss)} raised {type(error).__name__}: {error}"
+        raise type(error)(f"{said}; wanted {_WANTED[name]}") from error
     if total.shape != ():
         raise ValueError(f"{name}: returned shape {tuple(total.shape)}, wanted a sum")
     return total
+
+
+def _called(loss: TermLoss) -> str:
+    return getattr(loss, "__name__", None) or type(loss).__name__
 
 
 def _summing(name: str, loss: nn.Module) -> nn.Module:
@@ -585,6 +609,11 @@ def _check_rows(logits: Tensor, **rows: Tensor | None) -> None:
     for name, tensor in rows.items():
         if tensor is None:
             continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name}: got {tensor!r}, wanted a tensor with one for each prediction, on "
+                f"{logits.device}"
+            )
         shape = "A 2" if name == "anchors" else "A"
         alike = name in ("anchors", "strides") and tensor.ndim == len(shape.split())
         wanted = shape if alike else f"B {shape}"
@@ -638,7 +667,10 @@ def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
     check_number("dfl_gain", dfl_gain)
 
 
-def _of_class(class_weight: Tensor, logits: Tensor) -> Tensor:
+def _of_class(class_weight: Tensor | Sequence[float], logits: Tensor) -> Tensor:
+    if not isinstance(class_weight, Tensor):
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        class_weight = torch.tensor(class_weight, dtype=dtype, device=logits.device)
     check_tensors(class_logits=logits, class_weight=class_weight)
     if class_weight.shape != logits.shape[2:]:
         got = tuple(class_weight.shape)
@@ -663,6 +695,7 @@ class DetectionLoss(LossModule):
     ) -> None:
         check_reduction(reduction, none=False)
         _check_gains(class_gain, box_gain, dfl_gain)
+        _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
         if isinstance(class_loss, nn.Module):
             class_loss = _summing("class_loss", class_loss)
         if isinstance(box_loss, nn.Module):
