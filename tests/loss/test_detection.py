@@ -783,7 +783,7 @@ def test_terms_take_the_options_of_the_module_alone(option):
         (
             {"class_loss": "focal"},
             TypeError,
-            r"class_loss: got 'focal', wanted a loss of yes-or-no",
+            r"class_loss: got .focal., wanted a loss of yes",
         ),
         ({"box_loss": GIoULoss}, TypeError, r"box_loss: got <class .*GIoULoss\(\)"),
         ({"assigner": "task"}, TypeError, r"assigner: got 'task', wanted a TaskAlignedAssigner"),
@@ -791,11 +791,11 @@ def test_terms_take_the_options_of_the_module_alone(option):
         (
             {"class_weight": [1.0, 2.0]},
             ValueError,
-            r"class_weight: got shape \(2,\), wanted \(3,\)",
+            r"class_weight: got shape \(2,\), wanted",
         ),
         ({"class_loss": cross_entropy}, ValueError, r"class_loss: cross_entropy .* yes-or-no"),
         ({"class_loss": FocalLoss()}, ValueError, r"class_loss: FocalLoss .* hard_targets=True"),
-        ({"class_loss": CrossEntropyLoss()}, TypeError, r"class_loss: CrossEntropyLoss .* weight"),
+        ({"class_loss": CrossEntropyLoss()}, TypeError, r"class_loss: CrossEntropyLoss .*'weight'"),
         ({"class_loss": torch.nn.BCELoss()}, TypeError, r"class_loss: BCELoss raised TypeError"),
     ],
 )
