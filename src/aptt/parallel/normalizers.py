@@ -175,7 +175,7 @@ class CountMean:
 
 
 def _added(items: float | Tensor) -> float | Tensor:
-    """A count as one number: those of the GPUs that one process drives, ``(n_gpu, 1)``, together."""
+    """A count as one number: of the GPUs that one process drives, ``(n_gpu, 1)``, their sum."""
     if isinstance(items, Tensor) and items.ndim == 2 and items.shape[1] == 1:
         return items.sum()
     return items

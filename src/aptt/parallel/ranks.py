@@ -52,9 +52,7 @@ def check_count(name: str, count: float | Tensor) -> None:
     """Hold a count to one number of at least 0. One that lies on a device is not waited for."""
     if isinstance(count, Tensor):
         if count.ndim:
-            raise ValueError(
-                f"{name}: got shape {tuple(count.shape)}, wanted one number, of shape ()"
-            )
+            raise ValueError(f"{name}: got shape {tuple(count.shape)}, wanted one number")
         if not is_readable(count):
             return
         count = count.item()
