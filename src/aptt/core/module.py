@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aptt.core.ordinary import apart, real_device
 
-__all__ = ["LossModule", "per_class"]
+__all__ = ["LossModule", "per_class", "reduced"]
 
 
 class LossModule(nn.Module):
@@ -40,6 +40,25 @@ class LossModule(nn.Module):
     def extra_repr(self) -> str:
         """The options as they were passed, by keyword."""
         return ", ".join(f"{name}={_written(value)}" for name, value in self.options().items())
+
+    def __repr__(self) -> str:
+        """The call that makes it, the losses that it holds in it."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def reduced(name: str, loss: nn.Module, reduction: str) -> nn.Module:
+    """A module as it is, but that it reduces so; it shares its tensors with the one passed.
+
+    Raises:
+        TypeError: it has no ``reduction``; ``name`` is the argument that it was.
+    """
+    if not hasattr(loss, "reduction"):
+        raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
+    if loss.reduction == reduction:
+        return loss
+    copied = object.__new__(type(loss))  # copy.copy would break a compiled graph
+    copied.__dict__.update(loss.__dict__, reduction=reduction)
+    return copied
 
 
 @overload

@@ -39,7 +39,7 @@ from aptt.core.checks import (
     kept,
 )
 from aptt.core.formula import widen
-from aptt.core.module import LossModule, per_class
+from aptt.core.module import LossModule, per_class, reduced
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
@@ -457,7 +457,7 @@ def _check_parts(**parts: object) -> None:
 def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The sum of a term's values; the weights may differ by class."""
     module = isinstance(loss, nn.Module)
-    summed = _summing(name, loss) if module else loss
+    summed = reduced(name, loss, "sum") if module else loss
     try:
         total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}))
     except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
@@ -470,17 +470,6 @@ def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor)
 
 def _called(loss: TermLoss) -> str:
     return getattr(loss, "__name__", None) or type(loss).__name__
-
-
-def _summing(name: str, loss: nn.Module) -> nn.Module:
-    """A module as it is, but that it sums; it shares its tensors with the one that was passed."""
-    if not hasattr(loss, "reduction"):
-        raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
-    if loss.reduction == "sum":
-        return loss
-    summing = object.__new__(type(loss))  # copy.copy would break a compiled graph
-    summing.__dict__.update(loss.__dict__, reduction="sum")
-    return summing
 
 
 def _decoded(boxes: Tensor, anchors: Tensor | None, strides: Tensor | None) -> Tensor:
@@ -697,9 +686,9 @@ class DetectionLoss(LossModule):
         _check_gains(class_gain, box_gain, dfl_gain)
         _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
         if isinstance(class_loss, nn.Module):
-            class_loss = _summing("class_loss", class_loss)
+            class_loss = reduced("class_loss", class_loss, "sum")
         if isinstance(box_loss, nn.Module):
-            box_loss = _summing("box_loss", box_loss)
+            box_loss = reduced("box_loss", box_loss, "sum")
         super().__init__(
             assigner=assigner,
             class_loss=class_loss,
@@ -752,7 +741,3 @@ class DetectionLoss(LossModule):
         gains = ("class_gain", "box_gain", "dfl_gain")
         tensors |= {k: v for k, v in options.items() if k not in gains}
         return detection_terms(*predictions_and_targets, **tensors)
-
-    def __repr__(self) -> str:
-        """The call that makes it, the losses that it holds in it."""
-        return f"{type(self).__name__}({self.extra_repr()})"
