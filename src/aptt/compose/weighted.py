@@ -66,6 +66,7 @@ class Total(nn.Module):
         self.on_nonfinite = on_nonfinite
         self.balance = balance
         self._now = 0
+        self._off: tuple[bool, ...] = ()
         with apart(real_device()):
             self.record = Recorder(self.names)
             self.register_buffer("t", torch.zeros((), dtype=torch.int64))
@@ -76,30 +77,34 @@ class Total(nn.Module):
 
     # ------------------------------------------------------------------------------ the sum
 
-    def _total(self, parts: Parts, at: At | None) -> Tensor:
-        values = self._stacked(parts)
+    def _total(self, parts: Parts, at: At | None, left: Sequence[Tensor] = ()) -> Tensor:
+        """The sum, attached by a gradient of zeros to ``left``, what terms left out depend on."""
+        values = summed = self._stacked(parts)
         weights = self.weight.to(values.device, values.dtype, copy=True)  # the recorder keeps it
         whole = all(part is not None for part in parts)
         present = None if whole else tuple(part is not None for part in parts)
+        if any(self._off):  # neither their values nor their gradients, which may be NaN
+            parts = [None if off else part for off, part in zip(self._off, parts, strict=True)]
+            summed = self._stacked(parts)
         if self.training and torch.is_grad_enabled():
-            if at is None and not any(part is not None for part in parts):
+            if at is None and not any(part is not None for part in parts) and not any(self._off):
                 raise ValueError("every term is None: pass at=, which the total can be attached to")
             for index, part in enumerate(parts):
                 if part is not None and not part.requires_grad:
                     self.record.no_gradient(index)
         extra = None
         if self.balance is not None:
-            weights, extra = self.balance(values, parts, weights, at)
-        total = torch.dot(values, weights.to(values.dtype))
+            weights, extra = self.balance(summed, parts, weights, at)
+        total = torch.dot(summed, weights.to(summed.dtype))
         if extra is not None:
             total = total + extra
-        if not whole:
-            total = total + _nothing_of(at)
+        if any(part is None for part in parts):
+            total = total + _nothing_of(at) + _nothing_of(left)
         if values.device.type != "meta":
             if self.training:
                 self.record.add(values, weights, extra, present)
             if self.on_nonfinite != "record":
-                self._refuse_nonfinite(values, weights, total)
+                self._refuse_nonfinite(summed, weights, total)
         return total
 
     def _stacked(self, parts: Parts) -> Tensor:
@@ -153,6 +158,7 @@ class Total(nn.Module):
         raise NonFiniteError(f"{said} {when}", bad if what == "term" else {}, step)
 
     def _grad_report(self, parts: Parts, at: At) -> GradReport:
+        parts = [None if off else part for off, part in zip(self._off, parts, strict=True)]
         values = self._stacked(parts)
         weights = self.weight.to(values.dtype)
         if self.balance is not None:
@@ -195,6 +201,7 @@ class Total(nn.Module):
                 f"weight of {name!r}: got {min(now)} at step {self._now}, "
                 f"{type(self.balance).__name__} wants at least 0"
             )
+        self._off = tuple(weight == 0 for weight in now)
         device = self.weight.device
         wide = torch.float32 if device.type == "mps" else torch.float64
         filled = torch.tensor(now, dtype=wide, device=device)
@@ -302,7 +309,8 @@ class WeightedSum(Total):
 
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
     say how the terms do. All of its state is in ``state_dict()``. In ``eval()`` nothing is counted
-    and no balancer learns.
+    and no balancer learns. Of a term of weight 0 neither value nor gradient reaches the total, be
+    they NaN; the account has the value.
 
     Example:
         >>> import torch
@@ -327,8 +335,8 @@ class WeightedSum(Total):
     def forward(self, values: Mapping[str, Tensor | None], *, at: At | None = None) -> Tensor:
         """The total of ``values``, one for each term; None for one that this batch does not have.
 
-        ``at`` is the tensor that :class:`GradShare` compares gradients at. If any value is None,
-        the total is attached to it as well, by a gradient of zeros.
+        ``at`` is the tensor that :class:`GradShare` compares gradients at. If any value is None, or
+        a weight is 0, the total is attached to it as well, by a gradient of zeros.
         """
         return self._total(self._parts(values), at)
 
