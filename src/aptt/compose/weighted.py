@@ -170,7 +170,7 @@ class Total(nn.Module):
         """Say which of the terms a balancer gives no weight, for want of a gradient."""
         unheard = [] if self.balance is None else self.balance.unheard()
         for name in names:
-            if name in unheard:
+            if name in unheard and not self._off[self.names.index(name)]:
                 self.record.say(
                     f"term {name!r} has the weight 0: {type(self.balance).__name__} has not had a "
                     "gradient of it in training that is finite and above 0",
