@@ -1,5 +1,7 @@
 """Counting beforehand: what a loss is asked, and what it keeps of it."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -94,6 +96,42 @@ def test_weights_of_a_spread_vocabulary_are_a_tensor_that_nothing_trains(weight,
 def test_what_is_no_count_is_said_by_name(made, error, said):
     with pytest.raises(error, match=said):
         made()
+
+
+@pytest.mark.parametrize("averages", [True, False])
+def test_the_count_of_a_trainer_with_several_gpus_gives_the_mean(averages):
+    """As transformers' ``Trainer`` drives GPUs by DataParallel: two of them, three micro-batches.
+
+    It counts all micro-batches and hands over that number once for each GPU. By default the loss
+    is multiplied by their number afterwards; without ``average_tokens_across_devices`` the counts
+    are divided by it instead. The outputs are gathered before the loss.
+    """
+    gpus, micro = 2, 3
+    logits = torch.linspace(-2, 2, micro * 8 * 5).view(micro, 8, 5).double().requires_grad_()
+    target = torch.arange(micro * 8).remainder(5).view(micro, 8)
+    target[1, 2:] = -100
+    valid = target.ne(-100).sum()
+    items = valid if averages else valid // gpus
+    items = items.unsqueeze(0).expand(gpus, -1) / 1
+    assert items.shape == (gpus, 1)
+    loss_fn = CrossEntropyLoss(reduction=count_mean(items))
+    losses = [
+        loss_fn(x, y) * (gpus if averages else 1) for x, y in zip(logits, target, strict=True)
+    ]
+    (got,) = torch.autograd.grad(sum(losses), logits)
+    whole = CrossEntropyLoss()(logits.flatten(0, 1), target.flatten())
+    (want,) = torch.autograd.grad(whole, logits)
+    torch.testing.assert_close(sum(losses), whole)
+    torch.testing.assert_close(got, want)
+
+
+def test_counts_of_several_gpus_in_a_mapping_and_as_a_call():
+    shared = count_mean({"cross_entropy": torch.tensor([[3.0], [3.0]])})
+    loss = CrossEntropyLoss(reduction=shared)(torch.zeros(2, 4), torch.tensor([1, 2]))
+    assert loss.item() == pytest.approx(2 * math.log(4) / 6)
+    assert repr(count_mean(torch.tensor([[3.0], [3.0]]))) == "count_mean(6.0)"
+    with pytest.raises(ValueError, match=r"num_items: got shape \(1, 2\), wanted one number"):
+        count_mean(torch.ones(1, 2))
 
 
 def test_a_loss_that_counts_twice_is_said():

@@ -202,7 +202,8 @@ class Uncertainty(Balance):
     def bind(self, names: tuple[str, ...]) -> None:
         """One ``s`` per term."""
         super().bind(names)
-        self.s = nn.Parameter(torch.full((len(names),), self.start))
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self.s = nn.Parameter(torch.full((len(names),), self.start, dtype=dtype))
 
     def forward(
         self,

@@ -5,7 +5,7 @@ total = sum over terms of weight * term(its inputs)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,9 @@ class CombinedLoss(Total):
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
     say how the terms do. All of its state, and that of the terms, is in ``state_dict()``. In
     ``eval()`` nothing is counted and no balancer learns.
+
+    A term is not computed while its weight is 0. The account says so: its calls stand still, its
+    weight is 0 and its value NaN. Its inputs get a gradient of zeros, for data parallel.
 
     Example:
         >>> import torch
@@ -107,8 +110,11 @@ class CombinedLoss(Total):
         """
         calls = self._calls(inputs, named)
         if self.on_nonfinite in ("record", "skip"):
-            return self._total(self._parts(calls), at)
-        return self._watched(calls, at)
+            return self._summed(calls, at)
+        try:
+            return self._summed(calls, at)
+        except NonFiniteError as error:
+            raise self._explained(error, calls) from None
 
     def grad_report(self, *inputs: Any, at: At, **named: Any) -> GradReport:
         """Each term's share of the gradient at ``at``, and their cosines, for these inputs.
@@ -180,22 +186,21 @@ class CombinedLoss(Total):
         check_known("input", named, sorted(known))
         return given
 
+    def _summed(self, calls: Sequence[dump.Call], at: At | None) -> Tensor:
+        out = [call for off, call in zip(self._off, calls, strict=True) if off]
+        left = [t for t in _tensors(out) if t.requires_grad and t.is_floating_point()]
+        return self._total(self._parts(calls), at, left)
+
     def _parts(self, calls: Sequence[dump.Call]) -> Parts:
         return [
-            None if self._absent(call) else term(*call[0], **call[1])
-            for term, call in zip(self.terms.values(), calls, strict=True)
+            None if off or self._absent(call) else term(*call[0], **call[1])
+            for term, call, off in zip(self.terms.values(), calls, self._off, strict=True)
         ]
 
     def _absent(self, call: dump.Call) -> bool:
         return self.inputs is not None and any(value is None for value in call[0])
 
     # ------------------------------------------------------------------ what is not finite
-
-    def _watched(self, calls: Sequence[dump.Call], at: At | None) -> Tensor:
-        try:
-            return self._total(self._parts(calls), at)
-        except NonFiniteError as error:
-            raise self._explained(error, calls) from None
 
     def _explained(self, error: NonFiniteError, calls: Sequence[dump.Call]) -> NonFiniteError:
         lines = [str(error)]
@@ -226,6 +231,17 @@ class CombinedLoss(Total):
             text = f"{name} = {term!r}({', '.join(wanted)})"
             lines.append(text.replace("\n", "\n  "))
         return "\n".join([f"{type(self).__name__}(", *(f"  {line}" for line in lines), ")"])
+
+
+def _tensors(held: Any) -> Iterator[Tensor]:
+    """The tensors of nested sequences and mappings."""
+    if isinstance(held, Tensor):
+        yield held
+    elif isinstance(held, list | tuple):
+        for each in held:
+            yield from _tensors(each)
+    elif isinstance(held, Mapping):
+        yield from _tensors(list(held.values()))
 
 
 def _module(name: str, term: Any) -> nn.Module:

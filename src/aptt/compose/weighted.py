@@ -23,6 +23,7 @@ from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
 from aptt.core.checks import check_choice, check_whole
+from aptt.core.ordinary import apart, real_device
 
 __all__ = ["NonFiniteError", "Total", "WeightedSum", "as_is"]
 
@@ -71,43 +72,48 @@ class Total(nn.Module):
         self.skipped = False
         self.balance = balance
         self._now = 0
-        with torch.device(_real()):
+        self._off: tuple[bool, ...] = ()
+        with apart(real_device()):
             self.record = Recorder(self.names)
             self.register_buffer("t", torch.zeros((), dtype=torch.int64))
             self.register_buffer("skips", torch.zeros((), dtype=torch.int64))
             self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
             if balance is not None:
                 balance.bind(self.names)
-        self._weigh()
+            self._weigh()
 
     # ------------------------------------------------------------------------------ the sum
 
-    def _total(self, parts: Parts, at: At | None) -> Tensor:
-        values = self._stacked(parts)
+    def _total(self, parts: Parts, at: At | None, left: Sequence[Tensor] = ()) -> Tensor:
+        """The sum, attached by a gradient of zeros to ``left``, what terms left out depend on."""
+        values = summed = self._stacked(parts)
         weights = self.weight.to(values.device, values.dtype, copy=True)  # the recorder keeps it
         whole = all(part is not None for part in parts)
         present = None if whole else tuple(part is not None for part in parts)
+        if any(self._off):  # neither their values nor their gradients, which may be NaN
+            parts = [None if off else part for off, part in zip(self._off, parts, strict=True)]
+            summed = self._stacked(parts)
         if self.training and torch.is_grad_enabled():
-            if at is None and not any(part is not None for part in parts):
+            if at is None and not any(part is not None for part in parts) and not any(self._off):
                 raise ValueError("every term is None: pass at=, which the total can be attached to")
             for index, part in enumerate(parts):
                 if part is not None and not part.requires_grad:
                     self.record.no_gradient(index)
         extra = None
         if self.balance is not None:
-            weights, extra = self.balance(values, parts, weights, at)
-        total = torch.dot(values, weights.to(values.dtype))
+            weights, extra = self.balance(summed, parts, weights, at)
+        total = torch.dot(summed, weights.to(summed.dtype))
         if extra is not None:
             total = total + extra
-        if not whole:
-            total = total + _nothing_of(at)
+        if any(part is None for part in parts):
+            total = total + _nothing_of(at) + _nothing_of(left)
         if values.device.type != "meta":
             if self.training:
                 self.record.add(values, weights, extra, present)
             if self.on_nonfinite == "skip":
                 return self._left_out(total)
             if self.on_nonfinite != "record":
-                self._refuse_nonfinite(values, weights, total)
+                self._refuse_nonfinite(summed, weights, total)
         return total
 
     def _left_out(self, total: Tensor) -> Tensor:
@@ -174,6 +180,7 @@ class Total(nn.Module):
         raise NonFiniteError(f"{said} {when}", bad if what == "term" else {}, step)
 
     def _grad_report(self, parts: Parts, at: At) -> GradReport:
+        parts = [None if off else part for off, part in zip(self._off, parts, strict=True)]
         values = self._stacked(parts)
         weights = self.weight.to(values.dtype)
         if self.balance is not None:
@@ -185,7 +192,7 @@ class Total(nn.Module):
         """Say which of the terms a balancer gives no weight, for want of a gradient."""
         unheard = [] if self.balance is None else self.balance.unheard()
         for name in names:
-            if name in unheard:
+            if name in unheard and not self._off[self.names.index(name)]:
                 self.record.say(
                     f"term {name!r} has the weight 0: {type(self.balance).__name__} has not had a "
                     "gradient of it in training that is finite and above 0",
@@ -216,6 +223,7 @@ class Total(nn.Module):
                 f"weight of {name!r}: got {min(now)} at step {self._now}, "
                 f"{type(self.balance).__name__} wants at least 0"
             )
+        self._off = tuple(weight == 0 for weight in now)
         device = self.weight.device
         wide = torch.float32 if device.type == "mps" else torch.float64
         filled = torch.tensor(now, dtype=wide, device=device)
@@ -388,7 +396,8 @@ class WeightedSum(Total):
 
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
     say how the terms do. All of its state is in ``state_dict()``. In ``eval()`` nothing is counted
-    and no balancer learns.
+    and no balancer learns. Of a term of weight 0 neither value nor gradient reaches the total, be
+    they NaN; the account has the value.
 
     Example:
         >>> import torch
@@ -413,7 +422,8 @@ class WeightedSum(Total):
         """The total of ``values``, one for each term; None for one that this batch does not have.
 
         ``at`` is the tensor that :class:`GradShare` and :class:`GradNorm` compare gradients at. If
-        any value is None, the total is attached to it as well, by a gradient of zeros.
+        any value is None, or a weight is 0, the total is attached to it as well, by a gradient of
+        zeros.
         """
         return self._total(self._parts(values), at)
 
@@ -465,12 +475,6 @@ def as_is(total: Total) -> Iterator[None]:
     finally:
         for module in learning:
             module.training = True
-
-
-def _real() -> torch.device:
-    """Where an account can be kept: the default device, unless that is ``"meta"``."""
-    default = torch.get_default_device()
-    return torch.device("cpu") if default.type == "meta" else default
 
 
 def _encoded(names: Sequence[str]) -> Tensor:

@@ -241,7 +241,7 @@ def _steps_by_class(
     """The same, class by class; where nothing of a class is ``absent``, it may have no steps."""
     samples, classes = x.shape[:2]
     dtype = widen(x[:0]).dtype
-    steps = torch.empty(x.shape, dtype=dtype, device=x.device)
+    steps = x.new_empty(x.shape, dtype=dtype)
     level = _levels(x, t) if softmax else None
     for some in [slice(None)] if batch else [slice(n, n + 1) for n in range(samples)]:
         for c in range(classes):
@@ -321,7 +321,7 @@ def _falling(e: Tensor) -> tuple[Tensor, Tensor]:
     if e.device.type != "cpu":
         return e.sort(descending=True, stable=True)
     bits = {torch.float32: torch.int32, torch.float64: torch.int64}[e.dtype]
-    largest = torch.full((), torch.inf, dtype=e.dtype).view(bits)
+    largest = e.new_full((), torch.inf).view(bits)
     keys, order = torch.sub(largest, e.contiguous().view(bits)).sort(stable=True)
     return torch.sub(largest, keys).view(e.dtype), order
 

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LossModule", "per_class"]
+from aptt.core.ordinary import apart, real_device
+
+__all__ = ["LossModule", "per_class", "reduced"]
 
 
 class LossModule(nn.Module):
@@ -29,7 +31,8 @@ class LossModule(nn.Module):
         self._names = tuple(options)
         for name, value in options.items():
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                self.register_buffer(name, value)
+                self.register_buffer(name, None)
+                self._buffers[name] = value  # out of reach of what empties a model's buffers
             else:  # what is learned stays a parameter
                 setattr(self, name, value)
 
@@ -57,16 +60,41 @@ class LossModule(nn.Module):
         """The options as they were passed, by keyword."""
         return ", ".join(f"{name}={_written(value)}" for name, value in self.options().items())
 
+    def __repr__(self) -> str:
+        """The call that makes it, the losses that it holds in it."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def reduced(name: str, loss: nn.Module, reduction: str) -> nn.Module:
+    """A module as it is, but that it reduces so; it shares its tensors with the one passed.
+
+    Raises:
+        TypeError: it has no ``reduction``; ``name`` is the argument that it was.
+    """
+    if not hasattr(loss, "reduction"):
+        raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
+    if loss.reduction == reduction:
+        return loss
+    copied = object.__new__(type(loss))  # copy.copy would break a compiled graph
+    copied.__dict__.update(loss.__dict__, reduction=reduction)
+    return copied
+
 
 @overload
 def per_class(values: Tensor | Sequence[float]) -> Tensor: ...
 @overload
 def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None: ...
 def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None:
-    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it."""
+    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it.
+
+    A list keeps its values where a model is made without any (on ``"meta"``), and has float32 at
+    least where the default is a half type.
+    """
     if values is None or isinstance(values, Tensor):
         return values
-    return torch.tensor(list(values), dtype=torch.get_default_dtype())
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    with apart(real_device()):
+        return torch.tensor(list(values), dtype=dtype)
 
 
 def _written(value: Any) -> str:

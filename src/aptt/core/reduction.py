@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.engine import divided, evaluate
-from aptt.core.formula import Formula, widen
+from aptt.core.formula import Formula, wide, widen
 
 __all__ = [
     "Count",
@@ -98,7 +98,8 @@ def on_device(count: Count, like: Tensor) -> Tensor:
     """A count as a tensor on the device of ``like``, which takes no copy from the host."""
     if isinstance(count, Tensor):
         return count
-    return torch.full((), count, device=like.device)
+    whole = isinstance(count, int)
+    return like.new_full((), count, dtype=torch.int64 if whole else wide(like.dtype))
 
 
 def count_of(values: Tensor, weight: Tensor | None) -> Count:

@@ -292,7 +292,7 @@ def _flat(a: Tensor, axis: int) -> Tensor:
 def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     """How many pixels, by weight, each sample and class has."""
     if w is None:
-        return torch.full(x.shape[:2], x.shape[2], device=x.device)
+        return x.new_full(x.shape[:2], x.shape[2], dtype=torch.int64)
     return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "align_classes",
     "align_elements",
     "check_pairs",
+    "check_sample_weight",
     "check_shapes",
     "check_vector",
     "class_axis",
@@ -38,6 +39,7 @@ class Aligned(NamedTuple):
 
 def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Aligned:
     """Find the class axis from the shapes (or take ``class_dim``) and bring it second, as views."""
+    check_tensors(logits=logits, target=target)
     check_floating(logits=logits)
     axes = range(logits.ndim)
     if class_dim is not None:
@@ -101,6 +103,7 @@ def indexed_axis(
     logits: Tensor, target: Tensor, class_dim: int | None, *, names: tuple[str, str]
 ) -> int:
     """The class axis that class indices lack, where ``names`` are what a message calls the two."""
+    check_tensors(**{names[0]: logits, names[1]: target})
     if target.dtype not in INDEX_DTYPES:
         raise TypeError(f"{names[1]}: got {target.dtype}, wanted class indices")
     if class_dim is not None or logits.ndim < 3:
@@ -183,6 +186,7 @@ def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
 
 def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
     """Hold an option to one number per class of ``x`` ``(N, C, ...)``, and give it its dtype."""
+    check_tensors(logits=x, **{name: vector})
     check_floating(**{name: vector})
     if vector.shape != x.shape[1:2]:
         raise ValueError(
@@ -201,6 +205,15 @@ def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
             f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
             "target_boxes[matched_targets], or for all pairs expand both to one shape"
         ) from None
+
+
+def check_sample_weight(weight: Tensor, shape: tuple[int, ...], **of: Tensor) -> None:
+    """Hold ``sample_weight`` to one number for each position ``of`` a named tensor."""
+    check_tensors(**of, sample_weight=weight)
+    if weight.shape != shape:
+        raise ValueError(
+            f"sample_weight: got shape {_shape(weight)}, wanted {shape}, one for each position"
+        )
 
 
 def without_axis(t: Tensor, axis: int) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from aptt.core.formula import Formula, Kept, by_row, wide
 from aptt.core.logistic import answer, finite, nll, sign, softplus
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_classes, align_elements, check_vector
+from aptt.core.shapes import align_classes, align_elements, check_sample_weight, check_vector
 from aptt.core.softmax import exp_of_gaps, on_class_axis
 from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, measure, slope, uncap
 from aptt.loss.focal import FocalLoss
@@ -128,10 +128,7 @@ def cross_entropy(
         y, keep = taken_classes(y, x.shape[1], ignore_index)
     rows = keep
     if sample_weight is not None:
-        if sample_weight.shape != shape:
-            raise ValueError(
-                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
-            )
+        check_sample_weight(sample_weight, shape, logits=logits)
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
         rows = rows if keep is None else torch.where(keep, rows, 0.0)
     loss = reduce(
@@ -415,8 +412,8 @@ def _binary_result(
 ) -> Tensor:
     yes = _yes(t, x, smoothing)
     if pos_weight is not None:
-        x = finite(x)  # the part that is not asked for is 0 times it
-        return (1 - yes.to(x.dtype)) * softplus(x) + pos_weight * yes * softplus(-x)
+        x, yes = finite(x), yes.to(x.dtype)  # the part that is not asked for is 0 times it
+        return (1 - yes) * softplus(x) + pos_weight * yes * softplus(-x)
     if yes.is_floating_point():
         return nll(x, yes)
     return softplus(sign(yes.to(x.dtype)) * x)
@@ -435,7 +432,8 @@ def _binary_step(
     if pos_weight is not None:
         # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
         v = _binary_result(x, kept, t, pos_weight=pos_weight, smoothing=smoothing)
-        no = (1 - yes.to(x.dtype)) * torch.sigmoid(x)
+        yes = yes.to(x.dtype)
+        no = (1 - yes) * torch.sigmoid(x)
         return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
     if yes.is_floating_point():
         said = answer(finite(x), yes)

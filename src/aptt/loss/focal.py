@@ -24,7 +24,7 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.formula import Formula, Kept, by_row, wide
 from aptt.core.logistic import power, sign, softplus
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
@@ -166,7 +166,8 @@ def _rows(
         w = weight.reshape(y.shape)
         w = w if keep is None else torch.where(keep, w, 0)
     if alpha is not None:
-        alpha = torch.as_tensor(alpha, device=x.device)
+        if not isinstance(alpha, Tensor):
+            alpha = x.new_full((), alpha, dtype=wide(x.dtype))
         alpha = check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x)
     return _SOFTMAX, x, y, w, alpha
 

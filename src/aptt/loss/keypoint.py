@@ -29,6 +29,7 @@ from aptt.core.checks import (
     check_number,
     check_numbers,
     check_range,
+    check_tensors,
 )
 from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
@@ -161,6 +162,8 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
     points = pred.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
     wide = torch.promote_types(pred.dtype, torch.float32)
+    if isinstance(values, Tensor):
+        check_tensors(pred=pred, sigmas=values)
     try:
         made = torch.as_tensor(values, dtype=wide, device=pred.device)
     except (TypeError, ValueError) as error:

@@ -71,7 +71,9 @@ def count_mean(
 
     Args:
         num_items: how much all micro-batches, on all ranks, count together: one number for every
-            term, or a number for each term by its name. :func:`count_ahead` finds it.
+            term, or a number for each term by its name. :func:`count_ahead` finds it. Hugging
+            Face's ``Trainer`` hands over ``(n_gpu, 1)`` where one process drives several GPUs; it
+            multiplies the loss by ``n_gpu``, or has divided the counts by it, so they are added up.
         grad_average: what the gradients are divided by after they have been added up over ranks:
             the number of ranks with DDP or FSDP. 1 for one process, where they are summed, or where
             the framework multiplies for you (as Hugging Face's ``Trainer`` does).
@@ -171,9 +173,9 @@ class CountMean:
         check_choice("kind", self.kind, tuple(_KINDS))
         if isinstance(self.num_items, Mapping):
             for term, items in self.num_items.items():
-                check_count(f"num_items of {term!r}", items)
+                check_count(f"num_items of {term!r}", _added(items))
         else:
-            check_count("num_items", self.num_items)
+            check_count("num_items", _added(self.num_items))
 
     def hear(self, kind: Kind, *, term: str, splits: bool = True) -> None:
         """Refuse one number for another kind of count than it was made for."""
@@ -194,6 +196,7 @@ class CountMean:
                 named = ", ".join(map(repr, items)) or "nothing"
                 raise ValueError(f"num_items: got counts of {named}, wanted one of {term!r}")
             items = items[term]
+        items = _added(items)
         if is_readable(count) and (not isinstance(items, Tensor) or is_readable(items)):
             self._check(float(count.detach()), float(items), term)
         if not isinstance(items, Tensor):  # exact, where float32 would round a large count
@@ -230,7 +233,8 @@ class CountMean:
         """As the call that makes it."""
         average = None if self.grad_average == 1 else self.grad_average
         kind = None if self.kind == "values" else self.kind
-        items = self.num_items.item() if isinstance(self.num_items, Tensor) else self.num_items
+        items = self.num_items if isinstance(self.num_items, Mapping) else _added(self.num_items)
+        items = items.item() if isinstance(items, Tensor) else items
         return _call("count_mean", items, grad_average=average, kind=kind)
 
 
@@ -239,6 +243,17 @@ _KINDS: dict[Kind, str] = {
     "positives": "positives",
     "ratios": "ratios, one for each sample or class",
 }
+
+
+def _added(items: float | Tensor) -> float | Tensor:
+    """A count as one number.
+
+    Where one process drives several GPUs, the Trainer gives ``(n_gpu, 1)``: a share of the count
+    for each, or the count as often as there are GPUs, by which it multiplies the loss afterwards.
+    """
+    if isinstance(items, Tensor) and items.ndim == 2 and items.shape[1] == 1:
+        return items.sum()
+    return items
 
 
 def _over(total: Tensor, count: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from aptt.core.formula import widen
 from aptt.core.linear import HeadFormula
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
+from aptt.core.shapes import check_sample_weight
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification import INDICES, SHARES, counted
 from aptt.loss.linear.tokens import (
@@ -126,11 +127,7 @@ def linear_cross_entropy(
     elif ignore_index != -100:
         raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     if sample_weight is not None:
-        if sample_weight.shape != shape:
-            raise ValueError(
-                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted that of the "
-                f"tokens, {shape}"
-            )
+        check_sample_weight(sample_weight, shape, hidden=hidden)
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
     chosen, states, y, rows = select(tokens.states, y, rows, drop=drop_ignored)

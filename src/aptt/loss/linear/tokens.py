@@ -15,6 +15,7 @@ from aptt.core.checks import (
     check_floating,
     check_indices,
     check_positive,
+    check_tensors,
 )
 from aptt.core.engine import obstacle
 from aptt.core.formula import widen
@@ -50,6 +51,9 @@ def tokens_of(
     chunk: int | None,
 ) -> Tokens:
     """The tokens one after the other, and every shape held to the others."""
+    head = {"weight": weight} if isinstance(weight, Tensor) else {}
+    offset = {} if bias is None else {"bias": bias}
+    check_tensors(hidden=hidden, target=target, **head, **offset)
     check_floating(hidden=hidden)
     check_cut(scale, chunk)
     if hidden.ndim == 0:
@@ -184,6 +188,7 @@ def check_per_class(
     """One number a class, in the dtype of the computation."""
     if values is None:
         return None
+    check_tensors(hidden=like, **{name: values})
     if values.ndim != 1 or (classes is not None and len(values) != classes):
         raise ValueError(
             f"{name}: got shape {tuple(values.shape)}, wanted ({classes or 'V'},), one a class"

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptt.core.checks import check_choice, check_indices, check_number, check_whole
+from aptt.core.checks import (
+    check_choice,
+    check_indices,
+    check_number,
+    check_tensors,
+    check_whole,
+)
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
 
@@ -124,6 +130,7 @@ def check_heads(
     if not heads or (depth is not None and len(heads) != depth + 1):
         wanted = "at least the main head" if depth is None else f"mtp_depth + 1 = {depth + 1}"
         raise ValueError(f"{name}: got {len(heads)} heads, wanted {wanted}")
+    check_tensors(**{f"{name}[{k}]": head for k, head in enumerate(heads)}, target=target)
     check_indices(target=target)
     if target.ndim == 0:
         raise ValueError("target: got a number, wanted a sequence of tokens, (..., T)")
