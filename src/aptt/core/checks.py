@@ -1,11 +1,19 @@
 """Checks of options and values: errors that say what came and what was wanted.
 
 Values are looked at in eager mode on the CPU alone, where that costs no host sync.
+
+The rule for weights, of classes, elements, boxes and samples, and for what multiplies like them
+(``pos_weight``, ``alpha``): finite, and at least 0, of any size. A share is in [0, 1] besides:
+the sigmoid focal loss weighs negatives by ``1 - alpha``. What is ignored may weigh anything.
+:func:`check_weights` holds numbers, lists, arrays and tensors to it, in functions and in modules.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +22,10 @@ from aptt.core.ordinary import is_readable
 
 __all__ = [
     "INDEX_DTYPES",
+    "Array",
+    "Numbers",
+    "as_factor",
+    "as_tensor",
     "check_binary",
     "check_boxes",
     "check_choice",
@@ -34,6 +46,53 @@ __all__ = [
 ]
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class Array(Protocol):
+    """What NumPy computes with."""
+
+    def __array__(self) -> Any:
+        """Its numbers."""
+
+
+Numbers: TypeAlias = Tensor | Sequence[float] | Array
+"""What serves as a tensor of numbers; :func:`as_tensor` makes one of it."""
+
+
+def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
+    """A tensor as it is; a list or an array as one, on the device of ``like``.
+
+    Floats have the precision in which ``like`` is computed with.
+    """
+    if isinstance(values, Tensor):
+        return values
+    device, dtype = (None, None) if like is None else (like.device, like.dtype)
+    dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+    try:
+        made = torch.tensor(values, device=device)
+        if made.is_floating_point() and made.dtype != dtype:
+            made = torch.tensor(values, device=device, dtype=dtype)  # with all digits of the list
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: got {type(values).__name__}, wanted a tensor, or a list or an array of "
+            f"numbers ({error})"
+        ) from None
+    return made
+
+
+def as_factor(
+    name: str, value: float | Numbers, like: Tensor | None = None, *, high: float = math.inf
+) -> float | Tensor:
+    """A weight as a number, or as a tensor where there is one per class; held to the rule."""
+    if isinstance(value, Real):
+        check_number(name, value := float(value), 0.0, high)
+        return value
+    if isinstance(value, str):
+        raise TypeError(f"{name}: got {value!r}, wanted a number, or numbers, one per class")
+    made = as_tensor(name, value, like)
+    check_numbers(**{name: made})
+    check_weights(high=high, **{name: made})
+    return made
 
 
 def check_tensors(**tensors: object) -> None:
@@ -135,16 +194,20 @@ def check_range(
         )
 
 
-def check_weights(**weights: Tensor) -> None:
-    """Refuse weights below 0 and those that are not finite; in eager mode on CPU."""
+def check_weights(*, high: float = math.inf, **weights: Tensor) -> None:
+    """Hold weights to the rule at the top of this file: finite, and at least 0; or to a share.
+
+    One look, in eager mode on CPU.
+    """
     for name, t in weights.items():
-        if not is_readable(t):
+        if t.dtype == torch.bool or not is_readable(t):
             continue
-        wrong = ~((t >= 0) & (t < math.inf))
-        if bool(wrong.any()):
-            raise ValueError(
-                f"{name}: got {t[wrong][0].item()}, wanted finite numbers of at least 0"
-            )
+        least, most = (v.item() for v in t.detach().aminmax())  # both NaN where one number is
+        if least >= 0 and most <= high and most != math.inf:
+            continue
+        wrong = ~((t >= 0) & (t <= high) & (t != math.inf))
+        wanted = "finite numbers of at least 0" if high == math.inf else f"from 0 to {high:g}"
+        raise ValueError(f"{name}: got {t[wrong][0].item()}, wanted {wanted}")
 
 
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:
@@ -203,13 +266,14 @@ def kept(target: Tensor, ignore_index: float) -> Tensor:
 
 
 def taken_classes(
-    target: Tensor, classes: int | None, ignore_index: int, *, name: str = "target"
+    target: Tensor, classes: int | None, ignore_index: int | None, *, name: str = "target"
 ) -> tuple[Tensor, Tensor | None]:
     """Class indices as int64, 0 where they are ignored; and where they are not, None: nowhere.
 
     Without a number of ``classes`` their range is left to the caller.
     """
-    if classes is not None and check_classes(target, classes, ignore_index, name=name):
+    seen = classes is not None and check_classes(target, classes, ignore_index, name=name)
+    if seen or ignore_index is None:
         return target.long(), None
     keep = kept(target, ignore_index)
     return torch.where(keep, target, 0).long(), keep

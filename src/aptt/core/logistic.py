@@ -21,19 +21,35 @@ __all__ = [
     "Answer",
     "answer",
     "finite",
+    "held",
     "nll",
     "power",
     "sign",
     "softplus",
+    "times",
 ]
 
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
+_CERTAIN = 800.0  # and sigmoid(x) is 0 or 1, to float64's last exponent
 
 
 def finite(x: Tensor) -> Tensor:
     """``x``, with the largest number for infinity: 0 times it is 0 then."""
     largest = torch.finfo(x.dtype).max
     return x.clamp(-largest, largest)
+
+
+def held(x: Tensor) -> Tensor:
+    """``x`` as far as its sigmoid changes, whose slope is 0 from there on.
+
+    Autograd would multiply that 0 by what else is infinite there.
+    """
+    return x.clamp(-_CERTAIN, _CERTAIN)
+
+
+def times(share: Tensor, cost: Tensor) -> Tensor:
+    """``share * cost``, and 0 where the share is 0, though the cost be infinite; NaN stays NaN."""
+    return share * torch.where(share == 0, finite(cost), cost)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -83,15 +99,18 @@ class Answer(NamedTuple):
 
 
 def answer(x: Tensor, t: Tensor) -> Answer:
-    """Of finite logits, with one exponential and one logarithm; differentiable."""
+    """Of any logits, with one exponential and one logarithm; differentiable."""
     # softplus(x) = max(x, 0) - log(1 - doubt), and softplus(-x) = max(-x, 0) - log(1 - doubt)
     likely = x.clamp(0, 1).ceil_()
     turn, left = sign(likely), likely - t
-    doubt = (turn * x).sigmoid_()
-    cost = (left * x).sub_(torch.log1p(-doubt))
+    if torch.is_grad_enabled():
+        doubt, cost = (turn * held(x)).sigmoid_(), times(left, x)
+    else:  # the same: where x is NaN, so is what is left
+        doubt, cost = (turn * x).sigmoid_(), (left * x).masked_fill_(left == 0, 0.0)
+    cost = cost.sub_(torch.log1p(-doubt))
     return Answer(likely, left, doubt, cost, turn * doubt)
 
 
 def nll(x: Tensor, t: Tensor) -> Tensor:
     """The cross-entropy against a target from 0 to 1."""
-    return answer(finite(x), t).nll
+    return answer(x, t).nll

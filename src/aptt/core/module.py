@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+
+from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
 
 __all__ = ["LossModule", "per_class"]
 
@@ -40,14 +41,28 @@ class LossModule(nn.Module):
 
 
 @overload
-def per_class(values: Tensor | Sequence[float]) -> Tensor: ...
+def per_class(values: Numbers, name: str = ..., *, signed: bool = ...) -> Tensor: ...
 @overload
-def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None: ...
-def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None:
-    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it."""
-    if values is None or isinstance(values, Tensor):
-        return values
-    return torch.tensor(list(values), dtype=torch.get_default_dtype())
+def per_class(values: Numbers | None, name: str = ..., *, signed: bool = ...) -> Tensor | None: ...
+def per_class(
+    values: Numbers | None, name: str = "weight", *, signed: bool = False
+) -> Tensor | None:
+    """Numbers per class, as a tensor; a list serves, as a configuration file would hold it.
+
+    Those that are not ``signed`` are weights.
+    """
+    if values is None:
+        return None
+    made = as_tensor(name, values)
+    if made.ndim == 0:
+        raise TypeError(f"{name}: got {values!r}, wanted numbers, one per class")
+    check_numbers(**{name: made})
+    if not signed:
+        check_weights(**{name: made})
+    floating = made.is_floating_point() or isinstance(values, Tensor)
+    return (
+        made if floating else made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
+    )
 
 
 def _written(value: Any) -> str:

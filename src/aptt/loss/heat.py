@@ -22,7 +22,7 @@ from torch import Tensor
 from aptt.core.checks import check_choice, check_floating, check_number, check_range
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.gaussian import gaussian_maps
-from aptt.core.logistic import power, softplus
+from aptt.core.logistic import finite, held, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.peaks import mean_position, vertices
@@ -171,8 +171,8 @@ def _focal_result(
     x: Tensor, kept: Kept, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float
 ) -> Tensor:
     peak, wrong = _wrong(x, y, positive)
-    loss = softplus(wrong) * power(torch.sigmoid(wrong), alpha)
-    return loss * torch.where(peak, 1.0, power(1 - y, beta))
+    loss = softplus(wrong) * power(torch.sigmoid(held(wrong)), alpha)
+    return times(torch.where(peak, 1.0, power(1 - y, beta)), loss)
 
 
 def _focal_step(
@@ -190,14 +190,14 @@ def _focal_step(
     peak, wrong = _wrong(x, y, positive)
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
     fade = torch.where(peak, -1.0, power(1 - y, beta)).mul_(power(miss, alpha))
-    slope = torch.addcmul(miss, (1 - miss).mul_(alpha), nll)
-    return nll.mul_(fade).abs_(), slope.mul_(fade).mul_(up)
+    slope = torch.addcmul(miss, (1 - miss).mul_(alpha), finite(nll)).mul_(fade).mul_(up)
+    return (nll.mul_(fade) if positive is None else times(fade, nll)).abs_(), slope
 
 
 def _wrong(x: Tensor, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Where the peaks are; and the logit of the wrong answer, which may be -inf."""
+    """Where the peaks are; and the logit of the wrong answer, which may be infinite."""
     peak = y == 1 if positive is None else positive
-    return peak, torch.where(peak, -x, x).clamp(max=torch.finfo(x.dtype).max)
+    return peak, torch.where(peak, -x, x)
 
 
 _FORMULAS = {

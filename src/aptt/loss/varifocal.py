@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aptt.core.checks import check_choice, check_number, check_range
 from aptt.core.formula import Formula, Kept, wide, widen
-from aptt.core.logistic import answer, finite, power
+from aptt.core.logistic import answer, finite, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
@@ -228,10 +228,10 @@ def _varifocal_result(
     detach: bool,
 ) -> Tensor:
     q = y.to(x.dtype)
-    said = answer(finite(x), q)
+    said = answer(x, q)
     fade = alpha * power(said.yes, gamma)
     fade = fade.detach() if detach else fade
-    return torch.where(q > 0 if positive is None else positive, q, fade) * said.nll
+    return times(torch.where(q > 0 if positive is None else positive, q, fade), said.nll)
 
 
 def _varifocal_step(
@@ -247,17 +247,17 @@ def _varifocal_step(
 ) -> tuple[Tensor, Tensor]:
     # share (p - q + negative gamma (1 - p) nll), where share is q or alpha p**gamma
     q = y.to(x.dtype)
-    said = answer(finite(x), q)
+    said = answer(x, q)
     p, slope = said.yes, said.error
     negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
     if not detach:
-        slope.addcmul_((1 - p).mul_(negative).mul_(gamma), said.nll)
+        slope.addcmul_((1 - p).mul_(negative).mul_(gamma), finite(said.nll))
     share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
-    return said.nll.mul_(share), slope.mul_(share).mul_(up)
+    return times(share, said.nll), slope.mul_(share).mul_(up)
 
 
 def _quality_result(x: Tensor, kept: Kept, y: Tensor, *, beta: float) -> Tensor:
-    said = answer(finite(x), y.to(x.dtype))
+    said = answer(x, y.to(x.dtype))
     off = said.error
     return said.nll * (off.square() if beta == 2 else power(off.abs(), beta))
 
@@ -267,12 +267,12 @@ def _quality_step(
 ) -> tuple[Tensor, Tensor]:
     # with off = p - q: |off|**beta nll has the slope |off|**(beta - 2) off
     # (off**2 + beta p (1 - p) nll)
-    said = answer(finite(x), y.to(x.dtype))
+    said = answer(x, y.to(x.dtype))
     off, cost, doubt = said.error, said.nll, said.doubt
     if beta == 0:
         return cost, off.mul_(up)
     square = off.square()
-    steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(cost)  # p (1 - p) nll
+    steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(finite(cost))  # p (1 - p) nll
     steep = steep.mul_(beta).add_(square)
     if beta == 2:
         return cost.mul_(square), off.mul_(steep).mul_(up)

@@ -125,8 +125,8 @@ def _raised(measure: Tensor, power: float | None) -> Tensor:
     """A power of at least 1; flat at 0, and where rounding leads below it."""
     if power is None:
         return measure
-    some = measure > 0
-    return torch.where(some, raised(torch.where(some, measure, 1), power), 0)
+    none = measure <= 0  # of NaN, neither this nor its opposite holds
+    return torch.where(none, 0, raised(torch.where(none, 1, measure), power))
 
 
 class Distance(NamedTuple):

@@ -108,9 +108,9 @@ def probiou_loss(
 def _result(x: Tensor, kept: Kept, t: Tensor, *, distance: str, angle: float | None) -> Tensor:
     loss = bhattacharyya(x, t)
     if distance == "hellinger":
-        some = loss > 0  # the root has no slope at 0
-        loss = torch.where(some, -torch.expm1(-torch.where(some, loss, 1)), 1).sqrt()
-        loss = torch.where(some, loss, 0)
+        none = loss <= 0  # where the root has no slope; a NaN stays one
+        loss = torch.where(none, 1, -torch.expm1(-torch.where(none, 1, loss))).sqrt()
+        loss = torch.where(none, 0, loss)
     return loss if angle is None else loss + angle * slant(x, t)
 
 
