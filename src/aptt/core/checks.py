@@ -25,6 +25,7 @@ __all__ = [
     "Array",
     "Numbers",
     "as_factor",
+    "as_floats",
     "as_tensor",
     "check_binary",
     "check_boxes",
@@ -78,6 +79,15 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
             f"numbers ({error})"
         ) from None
     return made
+
+
+def as_floats(name: str, values: object, like: Tensor) -> Tensor:
+    """Real numbers of a floating dtype; whole ones, as COCO has them, in that of ``like``."""
+    made = as_tensor(name, values, like)
+    check_numbers(**{name: made})
+    if made.is_floating_point():
+        return made
+    return made.to(torch.promote_types(like.dtype, torch.float32))
 
 
 def as_factor(
@@ -134,7 +144,9 @@ def check_indices(**tensors: Tensor) -> None:
             raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype")
 
 
-def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
+def check_number(
+    name: str, value: float, low: float = 0.0, high: float = math.inf, *, wanted: str = ""
+) -> None:
     """Hold an option to a closed range, and to finite numbers."""
     try:
         if low <= value <= high and value != math.inf:
@@ -142,8 +154,8 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
         error: type[Exception] = ValueError
     except TypeError:
         error = TypeError
-    wanted = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
-    raise error(f"{name}: got {value!r}, wanted a number {wanted}")
+    limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
+    raise error(f"{name}: got {value!r}, wanted {wanted or 'a number ' + limits}")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -94,15 +94,19 @@ def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | Non
     return Aligned(x, y, soft, without_axis(logits, axis))
 
 
-def check_several(name: str, logits: Tensor, axis: int) -> None:
+_YES_OR_NO = (
+    "a logit that answers yes or no has targets 0 and 1 of its own shape: binary_cross_entropy, or "
+    "the sigmoid form of focal_loss"
+)
+
+
+def check_several(name: str, logits: Tensor, axis: int, *, cure: str = _YES_OR_NO) -> None:
     """Refuse an axis of classes without two of them: the softmax of one logit is always 1."""
     classes = logits.shape[axis]
     if classes < 2:
         raise ValueError(
             f"{name}: got {_shape(logits)}, with {classes or 'no'} class on axis {axis}; "
-            "wanted 2 or more, for the softmax of a single logit is always 1. A logit that answers "
-            "yes or no has targets 0 and 1 of its own shape: binary_cross_entropy, or the sigmoid "
-            "form of focal_loss"
+            f"wanted 2 or more, for the softmax of a single logit is always 1; {cure}"
         )
 
 

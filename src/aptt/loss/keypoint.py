@@ -17,18 +17,21 @@ et al., "YOLO-Pose", CVPR workshops 2022, arXiv:2204.06806, eq. 4 and 5; wing, F
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_floats,
+    as_tensor,
     check_choice,
     check_floating,
     check_number,
-    check_numbers,
     check_range,
+    check_real,
 )
 from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
@@ -64,14 +67,14 @@ SIGMAS: dict[str, tuple[float, ...]] = {
 
 def keypoint_loss(
     pred: Tensor,
-    target: Tensor,
-    visibility: Tensor,
-    area: Tensor,
+    target: Numbers,
+    visibility: Numbers,
+    area: Numbers,
     *,
-    sigmas: str | float | Tensor | Sequence[float] = "coco",
+    sigmas: str | float | Numbers = "coco",
     mode: Mode = "oks",
     area_scale: float = 1.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Object keypoint similarity as a loss, one value per instance.
@@ -81,7 +84,8 @@ def keypoint_loss(
 
     Args:
         pred: ``(*N, K, D)``, any floating dtype, in any unit.
-        target: the same shape. What hidden points hold is of no account, NaN included.
+        target: the same shape, of any real dtype. What hidden points hold is of no account, NaN
+            included.
         visibility: ``(*N, K)``: 2 visible, 1 labelled though occluded, both count alike; 0 not
             labelled, or less for known to be absent: neither has a place to learn.
         area: ``(*N)``, of each instance, above 0, in the square of the points' unit. COCO means
@@ -127,7 +131,10 @@ def keypoint_loss(
         0.1967
     """
     _check_options(sigmas, mode, area_scale, reduction)
-    check_floating(pred=pred, target=target, area=area)
+    check_floating(pred=pred)
+    target, area = as_floats("target", target, pred), as_floats("area", area, pred)
+    visibility = as_tensor("visibility", visibility, pred)
+    check_real(visibility=visibility)
     check_shapes(pred=(pred, "*N K D"), target=(target, "*N K D"))
     check_shapes(pred=(pred, "*N K D"), visibility=(visibility, "*N K"))
     check_shapes(visibility=(visibility, "*N K"), area=(area, "*N"))
@@ -136,6 +143,7 @@ def keypoint_loss(
     seen = (visibility > 0).reshape(instances, points)
     w = counts = seen.any(1)
     if weight is not None:
+        weight = as_tensor("weight", weight, pred)
         check_shapes(area=(area, "*N"), weight=(weight, "*N"))
         w = torch.where(counts, weight.reshape(-1), 0)
     _check_areas(area.reshape(-1), w)
@@ -156,7 +164,7 @@ def keypoint_loss(
     return loss.reshape(area.shape) if reduction == "none" else loss
 
 
-def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Tensor:
+def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
     """One number per point, in the dtype of the computation."""
     points = pred.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
@@ -222,7 +230,7 @@ _OKS = Formula(_oks, ahead=True, block=2**17)
 
 
 def _check_options(
-    sigmas: str | float | Tensor | Sequence[float],
+    sigmas: str | float | Numbers,
     mode: str,
     area_scale: float,
     reduction: Reduction,
@@ -232,7 +240,7 @@ def _check_options(
     check_number("area_scale", area_scale, torch.finfo(torch.float32).tiny)
     if isinstance(sigmas, str):
         check_choice("sigmas", sigmas, tuple(SIGMAS), also="numbers, one per point")
-    elif isinstance(sigmas, float | int):
+    elif isinstance(sigmas, Real):
         check_number("sigmas", sigmas, torch.finfo(torch.float32).tiny)
 
 
@@ -241,24 +249,26 @@ class KeypointLoss(LossModule):
 
     def __init__(
         self,
-        sigmas: str | float | Tensor | Sequence[float] = "coco",
+        sigmas: str | float | Numbers = "coco",
         mode: Mode = "oks",
         area_scale: float = 1.0,
         reduction: Reduction = "mean",
     ) -> None:
-        if not isinstance(sigmas, str | float | int | Tensor):
-            sigmas = tuple(sigmas)
+        if isinstance(sigmas, Real):
+            sigmas = float(sigmas)
+        elif not isinstance(sigmas, str | Tensor):
+            sigmas = tuple(as_tensor("sigmas", sigmas).tolist())
         _check_options(sigmas, mode, area_scale, reduction)
         super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
 
     def forward(
         self,
         pred: Tensor,
-        target: Tensor,
-        visibility: Tensor,
-        area: Tensor,
+        target: Numbers,
+        visibility: Numbers,
+        area: Numbers,
         *,
-        weight: Tensor | None = None,
+        weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of points ``pred`` against ``target``."""
         return keypoint_loss(pred, target, visibility, area, weight=weight, **self.options())
@@ -266,11 +276,11 @@ class KeypointLoss(LossModule):
 
 def wing_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     width: float = 10.0,
     epsilon: float = 2.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Wing loss: a logarithm near the target, so that small errors keep counting.
@@ -317,13 +327,13 @@ def wing_loss(
 
 def adaptive_wing_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     alpha: float = 2.1,
     omega: float = 14.0,
     epsilon: float = 1.0,
     theta: float = 0.5,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Adaptive wing loss: sharp where the target is 1, smooth where it is 0.
@@ -371,8 +381,10 @@ def adaptive_wing_loss(
     _check_wing(omega=omega, epsilon=epsilon, theta=theta)
     check_number("alpha", alpha, 2.0)
     options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
-    check_numbers(target=target)
+    target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
+    if weight is not None:
+        weight = as_tensor("weight", weight, prediction)
     check_range(target, 0, 1, keep=None if weight is None else weight != 0)
     return _elementwise(
         ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
@@ -383,17 +395,18 @@ def _elementwise(
     formula: Formula,
     term: str,
     prediction: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    target: Numbers,
+    weight: Numbers | None,
     reduction: Reduction,
     options: dict[str, float],
 ) -> Tensor:
     check_reduction(reduction)
     check_floating(prediction=prediction)
-    check_numbers(target=target)
+    target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     w = None
     if weight is not None:
+        weight = as_tensor("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         w = weight.reshape(-1)
     x, t = prediction.reshape(-1), target.reshape(-1)
@@ -401,7 +414,7 @@ def _elementwise(
         formula, x, t, weight=w, count=lambda: count_of(x, w), reduction=reduction, term=term,
         **options,
     )  # fmt: skip
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    return loss.reshape(prediction.shape) if reduction == "none" else loss
 
 
 def _check_wing(**options: float) -> None:
@@ -420,7 +433,7 @@ class WingLoss(LossModule):
         super().__init__(width=width, epsilon=epsilon, reduction=reduction)
 
     def forward(
-        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return wing_loss(prediction, target, weight=weight, **self.options())
@@ -445,7 +458,7 @@ class AdaptiveWingLoss(LossModule):
         )
 
     def forward(
-        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return adaptive_wing_loss(prediction, target, weight=weight, **self.options())

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number, check_range
+from aptt.core.checks import Numbers, as_tensor, check_choice, check_number, check_range
 from aptt.core.formula import Formula, Kept, wide, widen
 from aptt.core.logistic import answer, finite, power, times
 from aptt.core.module import LossModule
@@ -34,13 +34,13 @@ Normalize = Literal["elements", "positives", "quality"]
 
 def varifocal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    positive: Tensor | None = None,
+    positive: Numbers | None = None,
     alpha: float = 0.75,
     gamma: float = 2.0,
     detach: bool = False,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -66,8 +66,8 @@ def varifocal_loss(
         shape of the target. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ, qualities beyond 0 to 1 or outside ``positive`` (on CPU), an
-            unknown option.
+        ValueError: shapes that differ, qualities beyond 0 to 1 or outside ``positive``, weights
+            that are negative or infinite (all on CPU), an unknown option.
 
     The gradient goes to ``logits``, and to targets and weights that ask for it.
 
@@ -91,6 +91,7 @@ def varifocal_loss(
     """
     _check_varifocal(alpha, gamma, normalize, reduction)
     if positive is not None:
+        positive = as_tensor("positive", positive, logits)
         check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))
         if positive.dtype != torch.bool:
             raise TypeError(f"positive: got {positive.dtype}, wanted torch.bool")
@@ -113,10 +114,10 @@ def varifocal_loss(
 
 def quality_focal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     beta: float = 2.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -139,7 +140,8 @@ def quality_focal_loss(
         target. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ, qualities beyond 0 to 1 (on CPU), an unknown option.
+        ValueError: shapes that differ, qualities beyond 0 to 1, weights that are negative or
+            infinite (both on CPU), an unknown option.
 
     The gradient goes to ``logits``, and to targets and weights that ask for it.
 
@@ -178,8 +180,8 @@ def _loss(
     formula: Formula,
     term: str,
     logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    target: Numbers,
+    weight: Numbers | None,
     positive: Tensor | None,
     normalize: Normalize,
     reduction: Reduction,
@@ -203,7 +205,7 @@ def _loss(
     loss = reduce(
         formula, x, y, *sides, weight=w, count=count, reduction=reduction, term=term, **options
     )
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    return loss.reshape(logits.shape) if reduction == "none" else loss
 
 
 def _check_negatives(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> None:
@@ -295,8 +297,8 @@ def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Redu
 
 def _check_quality(beta: float, normalize: str, reduction: Reduction) -> None:
     check_reduction(reduction)
-    if beta != 0 and not beta >= 1:
-        raise ValueError(f"beta: got {beta}, wanted 0 or a number of at least 1")
+    if beta != 0:
+        check_number("beta", beta, 1.0, wanted="0, or a number of at least 1, and finite")
     check_choice("normalize", normalize, ("elements", "positives", "quality"))
 
 
@@ -319,10 +321,10 @@ class VariFocalLoss(LossModule):
     def forward(
         self,
         logits: Tensor,
-        target: Tensor,
+        target: Numbers,
         *,
-        positive: Tensor | None = None,
-        weight: Tensor | None = None,
+        positive: Numbers | None = None,
+        weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``logits`` against the qualities ``target``."""
         return varifocal_loss(logits, target, positive=positive, weight=weight, **self.options())
@@ -340,6 +342,6 @@ class QualityFocalLoss(LossModule):
         _check_quality(beta, normalize, reduction)
         super().__init__(beta=beta, normalize=normalize, reduction=reduction)
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against the qualities ``target``."""
         return quality_focal_loss(logits, target, weight=weight, **self.options())

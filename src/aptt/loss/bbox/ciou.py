@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes, both, each, once
+from aptt.core.checks import Numbers
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import (
@@ -43,9 +44,9 @@ _NOTHING = 1e-30  # the product of two sides, relative to the enclosing box
 
 def ciou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     gate: bool = False,

@@ -17,6 +17,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes
+from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms
 
@@ -25,9 +26,9 @@ __all__ = ["DIoULoss", "diou_loss"]
 
 def diou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     validate: bool = False,

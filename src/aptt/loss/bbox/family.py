@@ -26,6 +26,8 @@ from aptt.core.boxes import (
     pull_back,
 )
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_boxes,
     check_choice,
     check_floating,
@@ -171,9 +173,9 @@ def box_loss(
     formulas: Forms,
     term: str,
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None,
+    weight: Numbers | None,
     box_format: BoxFormat,
     power: float,
     validate: bool,
@@ -205,10 +207,10 @@ def paired_loss(
     formula: Formula,
     term: str,
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
     numbers: int,
-    weight: Tensor | None,
+    weight: Numbers | None,
     validate: bool,
     ordered: bool,
     normalize: Normalize,
@@ -217,11 +219,13 @@ def paired_loss(
 ) -> Tensor:
     """The loss of boxes of so many numbers against their targets, row by row."""
     check_floating(pred_boxes=pred_boxes)
+    target_boxes = as_tensor("target_boxes", target_boxes, pred_boxes)
     check_numbers(target_boxes=target_boxes)
     check_pairs(pred_boxes, target_boxes, numbers)
     x = pred_boxes.reshape(-1, numbers)
     t = target_boxes.reshape(-1, numbers).to(widen(pred_boxes[:0]).dtype)
     if weight is not None:
+        weight = as_tensor("weight", weight, pred_boxes)
         check_shapes(pred_boxes=(pred_boxes, f"*N {numbers}"), weight=(weight, "*N"))
         weight = weight.reshape(-1)
     if validate:
@@ -277,7 +281,7 @@ class BoxLoss(LossModule):
         )
 
     def forward(
-        self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
+        self, pred_boxes: Tensor, target_boxes: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
         return self._function(pred_boxes, target_boxes, weight=weight, **self.options())

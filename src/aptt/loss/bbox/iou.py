@@ -15,6 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes
+from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms
 
@@ -23,9 +24,9 @@ __all__ = ["BoxIoULoss", "box_iou_loss"]
 
 def box_iou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     validate: bool = False,

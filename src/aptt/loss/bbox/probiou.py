@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number
+from aptt.core.checks import Numbers, check_choice, check_number
 from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
@@ -26,9 +26,9 @@ __all__ = ["ProbIoULoss", "probiou_loss"]
 
 def probiou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     distance: Literal["hellinger", "bhattacharyya"] = "hellinger",
     angle: float = 0.0,
     validate: bool = False,
@@ -144,7 +144,7 @@ class ProbIoULoss(LossModule):
         )
 
     def forward(
-        self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
+        self, pred_boxes: Tensor, target_boxes: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
         return probiou_loss(pred_boxes, target_boxes, weight=weight, **self.options())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, each
+from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms, slowed
 
@@ -28,9 +29,9 @@ __all__ = ["SIoULoss", "siou_loss"]
 
 def siou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     validate: bool = False,
