@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import is_readable
+from aptt.core.ordinary import is_readable, ordinary
 
 __all__ = [
     "INDEX_DTYPES",
@@ -214,7 +214,10 @@ def check_weights(*, high: float = math.inf, **weights: Tensor) -> None:
     for name, t in weights.items():
         if t.dtype == torch.bool or not is_readable(t):
             continue
-        least, most = (v.item() for v in t.detach().aminmax())  # both NaN where one number is
+        ends = t.detach().aminmax()  # both NaN where one number is
+        if not all(map(ordinary, ends)):  # a mode is on that makes tensors without values
+            continue
+        least, most = (v.item() for v in ends)
         if least >= 0 and most <= high and most != math.inf:
             continue
         wrong = ~((t >= 0) & (t <= high) & (t != math.inf))

@@ -257,7 +257,8 @@ class KeypointLoss(LossModule):
         if isinstance(sigmas, Real):
             sigmas = float(sigmas)
         elif not isinstance(sigmas, str | Tensor):
-            sigmas = tuple(as_tensor("sigmas", sigmas).tolist())
+            as_tensor("sigmas", sigmas)  # numbers, whose digits a tensor would cut
+            sigmas = tuple(map(float, sigmas))
         _check_options(sigmas, mode, area_scale, reduction)
         super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
 
