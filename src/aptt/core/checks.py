@@ -33,6 +33,7 @@ __all__ = [
     "check_chunk",
     "check_classes",
     "check_floating",
+    "check_index",
     "check_indices",
     "check_number",
     "check_numbers",
@@ -175,6 +176,13 @@ def check_whole(name: str, value: int, low: int = 1) -> None:
         raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
 
 
+def check_index(**options: int | None) -> None:
+    """Hold options such as ``ignore_index`` and ``class_dim`` to whole numbers, or None."""
+    for name, value in options.items():
+        if value is not None and not isinstance(value, int) and not hasattr(value, "__index__"):
+            raise TypeError(f"{name}: got {value!r}, wanted a whole number or None")
+
+
 def check_chunk(chunk: int | None) -> None:
     """Hold the size of a chunk to a whole number of tokens, or to None."""
     if chunk is not None and (type(chunk) is not int or chunk < 1):  # True is no number
@@ -231,10 +239,13 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
     size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
+    sizes = "sizes of at least 0"
+    if ordered:
+        sizes += ": two corners; box_format='xywh' or 'cxcywh' if it is one point and a size"
     for name, boxes, fault, wrong in (
         ("pred_boxes", x, "finite numbers", ~x.isfinite().all(1)),
         ("target_boxes", t, "finite numbers", ~t.isfinite().all(1)),
-        ("target_boxes", t, "sizes of at least 0", (size < 0).any(1)),
+        ("target_boxes", t, sizes, (size < 0).any(1)),
     ):
         if weight is not None:
             wrong = wrong & (weight != 0)

@@ -22,6 +22,7 @@ __all__ = [
     "answer",
     "finite",
     "held",
+    "infinite_",
     "nll",
     "power",
     "sign",
@@ -49,7 +50,17 @@ def held(x: Tensor) -> Tensor:
 
 def times(share: Tensor, cost: Tensor) -> Tensor:
     """``share * cost``, and 0 where the share is 0, though the cost be infinite; NaN stays NaN."""
-    return share * torch.where(share == 0, finite(cost), cost)
+    if torch.is_grad_enabled():
+        return share * torch.where(share == 0, finite(cost), cost)
+    return infinite_(share * finite(cost))  # in a tenth of the time that a choice takes
+
+
+def infinite_(v: Tensor) -> Tensor:
+    """Infinity where a share of the largest number stands for it; over the memory of ``v``.
+
+    All that is less than the largest number times 2**-60 is exactly itself.
+    """
+    return v.mul_(2.0**60).mul_(2.0**-60)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -84,6 +95,7 @@ class Answer(NamedTuple):
     doubt: Tensor
     """The chance of the other answer, at most 1/2."""
     nll: Tensor
+    """Without autograd the largest number stands for infinity, and :func:`infinite_` undoes it."""
     away: Tensor
     """What leads from the likelier answer to p."""
 
@@ -105,12 +117,14 @@ def answer(x: Tensor, t: Tensor) -> Answer:
     turn, left = sign(likely), likely - t
     if torch.is_grad_enabled():
         doubt, cost = (turn * held(x)).sigmoid_(), times(left, x)
-    else:  # the same: where x is NaN, so is what is left
-        doubt, cost = (turn * x).sigmoid_(), (left * x).masked_fill_(left == 0, 0.0)
+    else:
+        x = finite(x)
+        doubt, cost = (turn * x).sigmoid_(), left * x
     cost = cost.sub_(torch.log1p(-doubt))
     return Answer(likely, left, doubt, cost, turn * doubt)
 
 
 def nll(x: Tensor, t: Tensor) -> Tensor:
     """The cross-entropy against a target from 0 to 1."""
-    return answer(x, t).nll
+    cost = answer(x, t).nll
+    return cost if torch.is_grad_enabled() else infinite_(cost)

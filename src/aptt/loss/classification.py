@@ -24,13 +24,14 @@ from aptt.core.checks import (
     Numbers,
     as_factor,
     as_tensor,
+    check_index,
     check_number,
     check_range,
     kept,
     taken_classes,
 )
 from aptt.core.formula import Formula, Kept, by_row, wide
-from aptt.core.logistic import answer, nll, sign, softplus, times
+from aptt.core.logistic import answer, infinite_, nll, sign, softplus, times
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import align_classes, align_elements, check_vector, one_or_each
@@ -119,6 +120,7 @@ def cross_entropy(
         0.1672
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
     x, y, soft, shape = align_classes(logits, target, class_dim)
     dtype = wide(x.dtype)
     class_weight = None if weight is None else check_vector("weight", weight, x)
@@ -325,6 +327,7 @@ class CrossEntropyLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(label_smoothing, z_loss, softcap, reduction)
+        check_index(ignore_index=ignore_index, class_dim=class_dim)
         super().__init__(
             weight=per_class(weight),
             ignore_index=ignore_index,
@@ -395,7 +398,7 @@ def binary_cross_entropy(
         >>> round(binary_cross_entropy(logits, torch.tensor([1, 1, 0])).item(), 4)
         0.3157
     """
-    _check_binary_options(label_smoothing, reduction)
+    _check_binary_options(label_smoothing, class_dim, reduction)
     if pos_weight is not None:
         pos_weight = one_or_each("pos_weight", pos_weight, logits)
     classes = isinstance(pos_weight, Tensor) and pos_weight.ndim > 0
@@ -451,7 +454,7 @@ def _binary_step(
         return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
     if yes.is_floating_point():
         said = answer(x, yes)
-        return said.nll, said.error.mul_(up)
+        return infinite_(said.nll), said.error.mul_(up)
     turn = sign(yes.to(x.dtype))
     wrong = turn * x
     return softplus(wrong), turn.mul_(torch.sigmoid(wrong)).mul_(up)
@@ -465,8 +468,11 @@ def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
 _BINARY = Formula(_binary_result, _binary_step, ahead=True, block=2**17)
 
 
-def _check_binary_options(label_smoothing: float, reduction: Reduction) -> None:
+def _check_binary_options(
+    label_smoothing: float, class_dim: int | None, reduction: Reduction
+) -> None:
     check_reduction(reduction)
+    check_index(class_dim=class_dim)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
 
 
@@ -481,7 +487,7 @@ class BinaryCrossEntropyLoss(LossModule):
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_binary_options(label_smoothing, reduction)
+        _check_binary_options(label_smoothing, class_dim, reduction)
         if pos_weight is not None:
             pos_weight = as_factor("pos_weight", pos_weight)
         super().__init__(

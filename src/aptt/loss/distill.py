@@ -39,6 +39,7 @@ from aptt.core.checks import (
     check_choice,
     check_classes,
     check_floating,
+    check_index,
     check_number,
     check_positive,
     check_range,
@@ -148,6 +149,7 @@ def distillation_loss(
         0.5445
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
     x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
     weight = keep
     if sample_weight is not None:
@@ -391,6 +393,7 @@ class DistillationLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        check_index(ignore_index=ignore_index, class_dim=class_dim)
         super().__init__(
             temperature=temperature,
             alpha=alpha,

@@ -22,6 +22,7 @@ from aptt.core.checks import (
     as_tensor,
     check_binary,
     check_choice,
+    check_index,
     check_number,
     kept,
     taken_classes,
@@ -108,7 +109,7 @@ def focal_loss(
         >>> round(focal_loss(logits, torch.tensor([1, 0, 0])).item(), 4)
         0.1002
     """
-    _check_options(alpha, gamma, normalize, reduction)
+    _check_options(alpha, gamma, ignore_index, class_dim, normalize, reduction)
     target = as_tensor("target", target, logits)
     if target.shape == logits.shape:
         formula, x, y, w, alpha = _elements(logits, target, alpha, weight, ignore_index, class_dim)
@@ -263,8 +264,16 @@ _SIGMOID = Formula(_sigmoid_result, _sigmoid_step, ahead=True, block=2**17)
 _SOFTMAX = Formula(_softmax_result, _softmax_step, _softmax_stats, block=2**19)
 
 
-def _check_options(alpha: object, gamma: float, normalize: str, reduction: Reduction) -> None:
+def _check_options(
+    alpha: object,
+    gamma: float,
+    ignore_index: int | None,
+    class_dim: int | None,
+    normalize: str,
+    reduction: Reduction,
+) -> None:
     check_reduction(reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
     if isinstance(alpha, str):
         check_choice("alpha", alpha, ("auto",), also="numbers of at least 0, or None")
     check_number("gamma", gamma)
@@ -283,7 +292,7 @@ class FocalLoss(LossModule):
         normalize: Literal["elements", "positives"] = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(alpha, gamma, normalize, reduction)
+        _check_options(alpha, gamma, ignore_index, class_dim, normalize, reduction)
         if alpha is not None and not isinstance(alpha, str):
             alpha = as_factor("alpha", alpha)
         super().__init__(

@@ -173,12 +173,8 @@ def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
         made = torch.as_tensor(values, dtype=wide, device=pred.device)
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
-    if (
-        is_readable(pred)
-        and is_readable(made)
-        and not bool(((made > 0) & (made < torch.inf)).all())
-    ):
-        raise ValueError(f"sigmas: got {made.tolist()}, wanted positive numbers")
+    if is_readable(pred):
+        _check_sigmas(made)
     if made.ndim == 0:
         return made.expand(points)
     if made.shape != (points,):
@@ -186,6 +182,11 @@ def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
         named += "" if isinstance(sigmas, str) else f"shape {tuple(made.shape)}"
         raise ValueError(f"{named}, wanted one for each of the {points} points of pred")
     return made
+
+
+def _check_sigmas(sigmas: Tensor) -> None:
+    if is_readable(sigmas) and not bool(((sigmas > 0) & (sigmas < torch.inf)).all()):
+        raise ValueError(f"sigmas: got {sigmas.tolist()}, wanted positive numbers")
 
 
 def _check_areas(area: Tensor, weight: Tensor) -> None:
@@ -257,8 +258,10 @@ class KeypointLoss(LossModule):
         if isinstance(sigmas, Real):
             sigmas = float(sigmas)
         elif not isinstance(sigmas, str | Tensor):
-            as_tensor("sigmas", sigmas)  # numbers, whose digits a tensor would cut
-            sigmas = tuple(map(float, sigmas))
+            _check_sigmas(as_tensor("sigmas", sigmas))
+            sigmas = tuple(map(float, sigmas))  # all digits, which a buffer would cut
+        elif isinstance(sigmas, Tensor):
+            _check_sigmas(sigmas)
         _check_options(sigmas, mode, area_scale, reduction)
         super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
 

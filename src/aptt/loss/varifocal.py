@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_number, check_range
 from aptt.core.formula import Formula, Kept, wide, widen
-from aptt.core.logistic import answer, finite, power, times
+from aptt.core.logistic import answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
@@ -253,15 +253,15 @@ def _varifocal_step(
     p, slope = said.yes, said.error
     negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
     if not detach:
-        slope.addcmul_((1 - p).mul_(negative).mul_(gamma), finite(said.nll))
+        slope.addcmul_((1 - p).mul_(negative).mul_(gamma), said.nll)
     share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
-    return times(share, said.nll), slope.mul_(share).mul_(up)
+    return infinite_(said.nll.mul_(share)), slope.mul_(share).mul_(up)
 
 
 def _quality_result(x: Tensor, kept: Kept, y: Tensor, *, beta: float) -> Tensor:
     said = answer(x, y.to(x.dtype))
     off = said.error
-    return said.nll * (off.square() if beta == 2 else power(off.abs(), beta))
+    return times(off.square() if beta == 2 else power(off.abs(), beta), said.nll)
 
 
 def _quality_step(
@@ -272,16 +272,15 @@ def _quality_step(
     said = answer(x, y.to(x.dtype))
     off, cost, doubt = said.error, said.nll, said.doubt
     if beta == 0:
-        return cost, off.mul_(up)
+        return infinite_(cost), off.mul_(up)
     square = off.square()
-    steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(finite(cost))  # p (1 - p) nll
+    steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(cost)  # p (1 - p) nll
     steep = steep.mul_(beta).add_(square)
     if beta == 2:
-        return cost.mul_(square), off.mul_(steep).mul_(up)
+        return infinite_(cost.mul_(square)), off.mul_(steep).mul_(up)
     size = off.abs()
-    return cost.mul_(power(size, beta)), off.sign_().mul_(steep).mul_(power(size, beta - 1)).mul_(
-        up
-    )
+    slope = off.sign_().mul_(steep).mul_(power(size, beta - 1)).mul_(up)
+    return infinite_(cost.mul_(power(size, beta))), slope
 
 
 _VARIFOCAL = Formula(_varifocal_result, _varifocal_step, ahead=True, block=2**17)

@@ -8,6 +8,7 @@ and, for a prediction turned inside out, how far: ``sum flip``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +38,7 @@ from aptt.core.checks import (
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.logistic import power as raised
 from aptt.core.module import LossModule
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import (
     check_pairs,
@@ -187,6 +189,7 @@ def box_loss(
     check_options(box_format, power, normalize, reduction)
     if power != 1:
         options["power"] = power
+    most = {"box_iou": 1, "ciou": 3, "siou": 3, "eiou": 4}.get(term, 2)  # of boxes in order
     return paired_loss(
         formulas.plain if power == 1 else formulas.powered,
         term,
@@ -196,6 +199,7 @@ def box_loss(
         weight=weight,
         validate=validate,
         ordered=box_format == "xyxy",
+        most=most,
         normalize=normalize,
         reduction=reduction,
         box_format=box_format,
@@ -215,9 +219,14 @@ def paired_loss(
     ordered: bool,
     normalize: Normalize,
     reduction: Reduction,
+    most: float = math.inf,
     **options: Any,
 ) -> Tensor:
-    """The loss of boxes of so many numbers against their targets, row by row."""
+    """The loss of boxes of so many numbers against their targets, row by row.
+
+    A value above the ``most`` that predictions in order can cost has the boxes looked at: what is
+    inside out may be read in another format than it has.
+    """
     check_floating(pred_boxes=pred_boxes)
     target_boxes = as_tensor("target_boxes", target_boxes, pred_boxes)
     check_numbers(target_boxes=target_boxes)
@@ -244,7 +253,12 @@ def paired_loss(
         term=term,
         **options,
     )
-    return loss.reshape(pred_boxes.shape[:-1]) if reduction == "none" else loss
+    if reduction == "none":
+        return loss.reshape(pred_boxes.shape[:-1])
+    looked = weight is None and reduction in ("mean", "sum") and is_readable(loss)
+    if looked and loss.item() > most * (1 if reduction == "mean" else len(x)):
+        check_boxes(x, t, None, ordered=ordered)
+    return loss
 
 
 def check_options(

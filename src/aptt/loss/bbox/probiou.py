@@ -62,8 +62,8 @@ def probiou_loss(
         ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 5, an unknown option, with ``validate``
-            the row that is at fault.
+        ValueError: shapes that differ or do not end in 5, an unknown option, weights that are
+            negative or infinite (on CPU), with ``validate`` the row that is at fault.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it; it is 0 at
     equal boxes. Times the pair's longest length, gap included, it is bounded: by 2000, and for the
