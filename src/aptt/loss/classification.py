@@ -24,6 +24,7 @@ from aptt.core.checks import (
     Numbers,
     as_factor,
     as_tensor,
+    check_floating,
     check_index,
     check_number,
     check_range,
@@ -399,6 +400,7 @@ def binary_cross_entropy(
         0.3157
     """
     _check_binary_options(label_smoothing, class_dim, reduction)
+    check_floating(logits=logits)
     if pos_weight is not None:
         pos_weight = one_or_each("pos_weight", pos_weight, logits)
     classes = isinstance(pos_weight, Tensor) and pos_weight.ndim > 0

@@ -150,6 +150,7 @@ def distillation_loss(
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
     check_index(ignore_index=ignore_index, class_dim=class_dim)
+    check_floating(student_logits=student_logits)
     x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
     weight = keep
     if sample_weight is not None:
@@ -285,7 +286,6 @@ def _student(
     class_dim: int | None,
 ) -> _Student:
     """The logits as rows or positions, with targets that are class indices or nothing."""
-    check_floating(student_logits=logits)
     if target is not None:
         target = as_tensor("hard_targets", target, logits)
     else:

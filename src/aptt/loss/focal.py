@@ -22,6 +22,7 @@ from aptt.core.checks import (
     as_tensor,
     check_binary,
     check_choice,
+    check_floating,
     check_index,
     check_number,
     kept,
@@ -110,6 +111,7 @@ def focal_loss(
         0.1002
     """
     _check_options(alpha, gamma, ignore_index, class_dim, normalize, reduction)
+    check_floating(logits=logits)
     target = as_tensor("target", target, logits)
     if target.shape == logits.shape:
         formula, x, y, w, alpha = _elements(logits, target, alpha, weight, ignore_index, class_dim)

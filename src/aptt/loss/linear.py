@@ -28,6 +28,7 @@ from aptt.core.checks import (
     check_floating,
     check_indices,
     check_positive,
+    check_weights,
     taken_classes,
 )
 from aptt.core.engine import obstacle
@@ -294,12 +295,12 @@ class LinearCrossEntropyLoss(LossModule):
         checked_form(label_smoothing, z_loss, softcap, reduction)
         check_cut(scale, chunk)
         super().__init__(
-            class_weight=per_class(class_weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
-            logit_adjustment=per_class(logit_adjustment),
+            logit_adjustment=per_class(logit_adjustment, "logit_adjustment", signed=True),
             scale=scale,
             chunk=chunk,
             drop_ignored=drop_ignored,
@@ -405,6 +406,7 @@ def _select(
     if rows is None:
         return None, states, y, None
     weights = None if rows.dtype == torch.bool else rows
+    check_weights(sample_weight=rows)
     if drop and not torch.compiler.is_compiling() and obstacle(states) is None:
         chosen = rows.nonzero().squeeze(1)
         if len(chosen) == len(rows):
@@ -472,6 +474,8 @@ def _per_class(
         raise ValueError(
             f"{name}: got shape {tuple(values.shape)}, wanted ({classes or 'V'},), one a class"
         )
+    if name == "class_weight":
+        check_weights(**{name: values})
     return values.to(widen(like[:0]).dtype)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_chunk, check_floating, taken_classes
+from aptt.core.checks import check_chunk, check_floating, check_weights, taken_classes
 from aptt.core.divergence import WHOLE, Form
 from aptt.core.engine import obstacle
 from aptt.core.formula import Formula, widen
@@ -133,6 +133,7 @@ def linear_distillation(
             )
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
+        check_weights(sample_weight=rows)
     states = hidden.reshape(math.prod(shape), hidden.shape[-1])
     taught = teacher_hidden.reshape(len(states), teacher_hidden.shape[-1])
     count = len(states) if rows is None else rows.sum()

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_floating
+from aptt.core.checks import check_choice, check_floating, check_weights
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
@@ -143,6 +143,7 @@ def _root(
     x, t, w = _samples(prediction, each), _samples(target, each), None
     if weight is not None:
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
+        check_weights(weight=weight)
         w = _samples(weight.to(widen(x[:0]).dtype), each)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
     if w is None and not callable(pool):

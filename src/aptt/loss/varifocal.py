@@ -19,7 +19,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, check_choice, check_number, check_range
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_number,
+    check_range,
+)
 from aptt.core.formula import Formula, Kept, wide, widen
 from aptt.core.logistic import answer, infinite_, power, times
 from aptt.core.module import LossModule
@@ -90,6 +97,7 @@ def varifocal_loss(
         0.2369
     """
     _check_varifocal(alpha, gamma, normalize, reduction)
+    check_floating(logits=logits)
     if positive is not None:
         positive = as_tensor("positive", positive, logits)
         check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))

@@ -78,7 +78,7 @@ def ciou_loss(
     Raises:
         ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
             negative or infinite (on CPU); a row that is at fault, with ``validate``, or where the
-            loss is more than boxes in order can cost (on CPU): they may have another format.
+            loss is above 2 (on CPU): the boxes may have another format.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
     axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.

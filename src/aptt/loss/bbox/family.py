@@ -189,7 +189,6 @@ def box_loss(
     check_options(box_format, power, normalize, reduction)
     if power != 1:
         options["power"] = power
-    most = {"box_iou": 1, "ciou": 3, "siou": 3, "eiou": 4}.get(term, 2)  # of boxes in order
     return paired_loss(
         formulas.plain if power == 1 else formulas.powered,
         term,
@@ -199,7 +198,7 @@ def box_loss(
         weight=weight,
         validate=validate,
         ordered=box_format == "xyxy",
-        most=most,
+        most=1 if term == "box_iou" else 2,
         normalize=normalize,
         reduction=reduction,
         box_format=box_format,
@@ -224,8 +223,8 @@ def paired_loss(
 ) -> Tensor:
     """The loss of boxes of so many numbers against their targets, row by row.
 
-    A value above the ``most`` that predictions in order can cost has the boxes looked at: what is
-    inside out may be read in another format than it has.
+    A value above the ``most`` that boxes in order cost, but for a few, has them looked at: those
+    that are inside out may have another format than they are read in.
     """
     check_floating(pred_boxes=pred_boxes)
     target_boxes = as_tensor("target_boxes", target_boxes, pred_boxes)
