@@ -160,7 +160,7 @@ def test_half_weights_are_counted_in_single_precision():
 
 @pytest.mark.parametrize("reduction", ["average", "", None, 1, "Mean"])
 def test_an_unknown_reduction_is_refused_with_those_that_are_known(reduction):
-    with pytest.raises(ValueError, match=r"reduction: got .*, wanted 'mean', 'sum', 'none' or a callable"):
+    with pytest.raises(ValueError, match=r"reduction: got .*, wanted 'mean', 'sum', 'none' or"):
         check_reduction(reduction)
 
 
