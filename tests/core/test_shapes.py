@@ -299,9 +299,9 @@ def test_what_is_no_tensor_is_named():
         check_shapes(logits=(torch.zeros(2), "N"), weight=([1.0, 1.0], "N"))
     with _raises("x: got float, wanted a tensor", TypeError):
         check_floating(x=1.0)
-    with _raises("weight: got list, wanted a tensor", TypeError):
-        check_vector("weight", [1.0, 1.0], torch.zeros(3, 2))
-    with _raises("weight: got torch.complex64, wanted a floating dtype", TypeError):
+    with _raises("weight: got str, wanted a tensor, or a list or an array of numbers", TypeError):
+        check_vector("weight", "balanced", torch.zeros(3, 2))
+    with _raises("weight: got torch.complex64, wanted real numbers", TypeError):
         check_vector("weight", torch.ones(2, dtype=torch.complex64), torch.zeros(3, 2))
 
 

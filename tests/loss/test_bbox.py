@@ -331,7 +331,9 @@ def test_sizes_taken_for_corners_never_gain():
     # torchvision, mmdetection, ultralytics: -0.067 for an xywh box read as xyxy
     pred, target = _one(50.0, 50.0, 20.0, 10.0), _one(48.0, 52.0, 22.0, 9.0)
     for loss_fn in FAMILY:
-        assert loss_fn(pred, target) > 1
+        assert loss_fn(pred, target, reduction="none") > 1
+        with pytest.raises(ValueError, match=r"target_boxes: row 0 .*box_format='xywh'"):
+            loss_fn(pred, target)
 
 
 def test_half_types_lose_what_their_coordinates_lose_and_no_more():

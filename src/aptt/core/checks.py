@@ -1,25 +1,39 @@
 """Checks of options and values: errors that say what came and what was wanted.
 
 Values are looked at in eager mode on the CPU alone, where that costs no host sync.
+
+The rule for weights, of classes, elements, boxes and samples, and for what multiplies like them
+(``pos_weight``, ``alpha``): finite, and at least 0, of any size. A share is in [0, 1] besides:
+the sigmoid focal loss weighs negatives by ``1 - alpha``. What is ignored may weigh anything.
+:func:`check_weights` holds numbers, lists, arrays and tensors to it, in functions and in modules.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import is_readable
+from aptt.core.ordinary import is_readable, ordinary
 
 __all__ = [
     "INDEX_DTYPES",
+    "Array",
+    "Numbers",
+    "as_factor",
+    "as_floats",
+    "as_tensor",
     "check_binary",
     "check_boxes",
     "check_choice",
     "check_chunk",
     "check_classes",
     "check_floating",
+    "check_index",
     "check_indices",
     "check_number",
     "check_numbers",
@@ -34,6 +48,62 @@ __all__ = [
 ]
 
 INDEX_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class Array(Protocol):
+    """What NumPy computes with."""
+
+    def __array__(self) -> Any:
+        """Its numbers."""
+
+
+Numbers: TypeAlias = Tensor | Sequence[float] | Array
+"""What serves as a tensor of numbers; :func:`as_tensor` makes one of it."""
+
+
+def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
+    """A tensor as it is; a list or an array as one, on the device of ``like``.
+
+    Floats have the precision in which ``like`` is computed with.
+    """
+    if isinstance(values, Tensor):
+        return values
+    device, dtype = (None, None) if like is None else (like.device, like.dtype)
+    dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+    try:
+        made = torch.tensor(values, device=device)
+        if made.is_floating_point() and made.dtype != dtype:
+            made = torch.tensor(values, device=device, dtype=dtype)  # with all digits of the list
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: got {type(values).__name__}, wanted a tensor, or a list or an array of "
+            f"numbers ({error})"
+        ) from None
+    return made
+
+
+def as_floats(name: str, values: object, like: Tensor) -> Tensor:
+    """Real numbers of a floating dtype; whole ones, as COCO has them, in that of ``like``."""
+    made = as_tensor(name, values, like)
+    check_numbers(**{name: made})
+    if made.is_floating_point():
+        return made
+    return made.to(torch.promote_types(like.dtype, torch.float32))
+
+
+def as_factor(
+    name: str, value: float | Numbers, like: Tensor | None = None, *, high: float = math.inf
+) -> float | Tensor:
+    """A weight as a number, or as a tensor where there is one per class; held to the rule."""
+    if isinstance(value, Real):
+        check_number(name, value := float(value), 0.0, high)
+        return value
+    if isinstance(value, str):
+        raise TypeError(f"{name}: got {value!r}, wanted a number, or numbers, one per class")
+    made = as_tensor(name, value, like)
+    check_numbers(**{name: made})
+    check_weights(high=high, **{name: made})
+    return made
 
 
 def check_tensors(**tensors: object) -> None:
@@ -86,7 +156,9 @@ def check_indices(**tensors: Tensor) -> None:
             raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype")
 
 
-def check_number(name: str, value: float, low: float = 0.0, high: float = math.inf) -> None:
+def check_number(
+    name: str, value: float, low: float = 0.0, high: float = math.inf, *, wanted: str = ""
+) -> None:
     """Hold an option to a closed range, and to finite numbers."""
     try:
         if low <= value <= high and value != math.inf:
@@ -94,8 +166,8 @@ def check_number(name: str, value: float, low: float = 0.0, high: float = math.i
         error: type[Exception] = ValueError
     except TypeError:
         error = TypeError
-    wanted = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
-    raise error(f"{name}: got {value!r}, wanted a number {wanted}")
+    limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
+    raise error(f"{name}: got {value!r}, wanted {wanted or 'a number ' + limits}")
 
 
 def check_positive(name: str, value: float) -> None:
@@ -113,6 +185,13 @@ def check_whole(name: str, value: int, low: int = 1) -> None:
     """Hold an option to whole numbers; True is none."""
     if type(value) is not int or value < low:
         raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
+
+
+def check_index(**options: int | None) -> None:
+    """Hold options such as ``ignore_index`` and ``class_dim`` to whole numbers, or None."""
+    for name, value in options.items():
+        if value is not None and not isinstance(value, int) and not hasattr(value, "__index__"):
+            raise TypeError(f"{name}: got {value!r}, wanted a whole number or None")
 
 
 def check_chunk(chunk: int | None) -> None:
@@ -146,16 +225,23 @@ def check_range(
         )
 
 
-def check_weights(**weights: Tensor) -> None:
-    """Refuse weights below 0 and those that are not finite; in eager mode on CPU."""
+def check_weights(*, high: float = math.inf, **weights: Tensor) -> None:
+    """Hold weights to the rule at the top of this file: finite, and at least 0; or to a share.
+
+    One look, in eager mode on CPU.
+    """
     for name, t in weights.items():
-        if not is_readable(t):
+        if t.dtype == torch.bool or not is_readable(t):
             continue
-        wrong = ~((t >= 0) & (t < math.inf))
-        if bool(wrong.any()):
-            raise ValueError(
-                f"{name}: got {t[wrong][0].item()}, wanted finite numbers of at least 0"
-            )
+        ends = t.detach().aminmax()  # both NaN where one number is
+        if not all(map(ordinary, ends)):  # a mode is on that makes tensors without values
+            continue
+        least, most = (v.item() for v in ends)
+        if least >= 0 and most <= high and most != math.inf:
+            continue
+        wrong = ~((t >= 0) & (t <= high) & (t != math.inf))
+        wanted = "finite numbers of at least 0" if high == math.inf else f"from 0 to {high:g}"
+        raise ValueError(f"{name}: got {t[wrong][0].item()}, wanted {wanted}")
 
 
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:
@@ -164,10 +250,13 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
     size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
+    sizes = "sizes of at least 0"
+    if ordered:
+        sizes += ": two corners; box_format='xywh' or 'cxcywh' if it is one point and a size"
     for name, boxes, fault, wrong in (
         ("pred_boxes", x, "finite numbers", ~x.isfinite().all(1)),
         ("target_boxes", t, "finite numbers", ~t.isfinite().all(1)),
-        ("target_boxes", t, "sizes of at least 0", (size < 0).any(1)),
+        ("target_boxes", t, sizes, (size < 0).any(1)),
     ):
         if weight is not None:
             wrong = wrong & (weight != 0)
@@ -214,13 +303,14 @@ def kept(target: Tensor, ignore_index: float) -> Tensor:
 
 
 def taken_classes(
-    target: Tensor, classes: int | None, ignore_index: int, *, name: str = "target"
+    target: Tensor, classes: int | None, ignore_index: int | None, *, name: str = "target"
 ) -> tuple[Tensor, Tensor | None]:
     """Class indices as int64, 0 where they are ignored; and where they are not, None: nowhere.
 
     Without a number of ``classes`` their range is left to the caller.
     """
-    if classes is not None and check_classes(target, classes, ignore_index, name=name):
+    seen = classes is not None and check_classes(target, classes, ignore_index, name=name)
+    if seen or ignore_index is None:
         return target.long(), None
     keep = kept(target, ignore_index)
     return torch.where(keep, target, 0).long(), keep

@@ -273,15 +273,15 @@ def _rest_of_logits(x: Tensor, chosen: Tensor, form: Form) -> Tensor:
     left = x.scatter(1, chosen, -torch.inf)
     top = _top(left)
     total = _sum(((left - top) / form.temperature).exp())
-    some = total > 0
-    rest = top / form.temperature + torch.where(some, total, 1.0).log()
-    return torch.where(some, rest, -torch.inf)
+    none = total <= 0  # a NaN stays one
+    rest = top / form.temperature + torch.where(none, 1.0, total).log()
+    return torch.where(none, -torch.inf, rest)
 
 
 def _rest_of_log_p(t: Tensor) -> Tensor:
     rest = 1 - _sum(t.exp())
-    some = rest > 0
-    return torch.where(some, torch.where(some, rest, 1.0).log(), -torch.inf)
+    none = rest <= 0
+    return torch.where(none, -torch.inf, torch.where(none, 1.0, rest).log())
 
 
 CHOSEN = {name: Formula(partial(_chosen, of)) for name, of in _BY_NAME.items()}

@@ -21,19 +21,46 @@ __all__ = [
     "Answer",
     "answer",
     "finite",
+    "held",
+    "infinite_",
     "nll",
     "power",
     "sign",
     "softplus",
+    "times",
 ]
 
 _LINEAR = 40  # softplus(x) is x from here on, to float64's last digit
+_CERTAIN = 800.0  # and sigmoid(x) is 0 or 1, to float64's last exponent
 
 
 def finite(x: Tensor) -> Tensor:
     """``x``, with the largest number for infinity: 0 times it is 0 then."""
     largest = torch.finfo(x.dtype).max
     return x.clamp(-largest, largest)
+
+
+def held(x: Tensor) -> Tensor:
+    """``x`` as far as its sigmoid changes, whose slope is 0 from there on.
+
+    Autograd would multiply that 0 by what else is infinite there.
+    """
+    return x.clamp(-_CERTAIN, _CERTAIN)
+
+
+def times(share: Tensor, cost: Tensor) -> Tensor:
+    """``share * cost``, and 0 where the share is 0, though the cost be infinite; NaN stays NaN."""
+    if torch.is_grad_enabled():
+        return share * torch.where(share == 0, finite(cost), cost)
+    return infinite_(share * finite(cost))  # in a tenth of the time that a choice takes
+
+
+def infinite_(v: Tensor) -> Tensor:
+    """Infinity where a share of the largest number stands for it; over the memory of ``v``.
+
+    All that is less than the largest number times 2**-60 is exactly itself.
+    """
+    return v.mul_(2.0**60).mul_(2.0**-60)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -68,6 +95,7 @@ class Answer(NamedTuple):
     doubt: Tensor
     """The chance of the other answer, at most 1/2."""
     nll: Tensor
+    """Without autograd the largest number stands for infinity, and :func:`infinite_` undoes it."""
     away: Tensor
     """What leads from the likelier answer to p."""
 
@@ -83,15 +111,20 @@ class Answer(NamedTuple):
 
 
 def answer(x: Tensor, t: Tensor) -> Answer:
-    """Of finite logits, with one exponential and one logarithm; differentiable."""
+    """Of any logits, with one exponential and one logarithm; differentiable."""
     # softplus(x) = max(x, 0) - log(1 - doubt), and softplus(-x) = max(-x, 0) - log(1 - doubt)
     likely = x.clamp(0, 1).ceil_()
     turn, left = sign(likely), likely - t
-    doubt = (turn * x).sigmoid_()
-    cost = (left * x).sub_(torch.log1p(-doubt))
+    if torch.is_grad_enabled():
+        doubt, cost = (turn * held(x)).sigmoid_(), times(left, x)
+    else:
+        x = finite(x)
+        doubt, cost = (turn * x).sigmoid_(), left * x
+    cost = cost.sub_(torch.log1p(-doubt))
     return Answer(likely, left, doubt, cost, turn * doubt)
 
 
 def nll(x: Tensor, t: Tensor) -> Tensor:
     """The cross-entropy against a target from 0 to 1."""
-    return answer(finite(x), t).nll
+    cost = answer(x, t).nll
+    return cost if torch.is_grad_enabled() else infinite_(cost)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
 
+from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
 from aptt.core.ordinary import apart, real_device
 
 __all__ = ["LossModule", "per_class", "reduced"]
@@ -81,20 +82,29 @@ def reduced(name: str, loss: nn.Module, reduction: str) -> nn.Module:
 
 
 @overload
-def per_class(values: Tensor | Sequence[float]) -> Tensor: ...
+def per_class(values: Numbers, name: str = ..., *, signed: bool = ...) -> Tensor: ...
 @overload
-def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None: ...
-def per_class(values: Tensor | Sequence[float] | None) -> Tensor | None:
+def per_class(values: Numbers | None, name: str = ..., *, signed: bool = ...) -> Tensor | None: ...
+def per_class(
+    values: Numbers | None, name: str = "weight", *, signed: bool = False
+) -> Tensor | None:
     """Numbers per class, as a tensor; a list serves, as a configuration file would hold it.
 
-    A list keeps its values where a model is made without any (on ``"meta"``), and has float32 at
-    least where the default is a half type.
+    Those that are not ``signed`` are weights. A list keeps its values where a model is made without
+    any (on ``"meta"``), and has float32 at least where the default is a half type.
     """
-    if values is None or isinstance(values, Tensor):
-        return values
-    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    if values is None:
+        return None
     with apart(real_device()):
-        return torch.tensor(list(values), dtype=dtype)
+        made = as_tensor(name, values)
+    if made.ndim == 0:
+        raise TypeError(f"{name}: got {values!r}, wanted numbers, one per class")
+    check_numbers(**{name: made})
+    if not signed:
+        check_weights(**{name: made})
+    if made.is_floating_point() or isinstance(values, Tensor):
+        return made
+    return made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
 
 
 def _written(value: Any) -> str:

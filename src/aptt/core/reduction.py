@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_weights
 from aptt.core.engine import divided, evaluate
 from aptt.core.formula import Formula, wide, widen
 
@@ -57,15 +58,19 @@ def reduce(
     term: str,
     weight: Tensor | None = None,
     kind: Kind = "values",
+    weight_name: str = "weight",
     **options: Any,
 ) -> Tensor:
     """Evaluate a formula of independent values, and reduce them.
 
-    ``count`` is called only if the reduction divides. With ``"none"`` the values come back in the
-    shape of the block notation; the caller gives them the shape of the target.
+    ``weight`` is 0 where something is ignored, and held to the rule for weights under the name
+    that the caller knows. ``count`` is called only if the reduction divides. With ``"none"`` the
+    values come back in the shape of the block notation; the caller gives them the target's shape.
     """
-    if weight is not None and weight.is_complex():
-        raise TypeError(f"weight: got {weight.dtype}, wanted real numbers or bool")
+    if weight is not None:
+        if weight.is_complex():
+            raise TypeError(f"{weight_name}: got {weight.dtype}, wanted real numbers or bool")
+        check_weights(**{weight_name: weight})
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
     if callable(reduction):
@@ -158,6 +163,13 @@ def check_reduction(reduction: Reduction, *, none: bool = True) -> None:
     known = ("mean", "sum", "none") if none else ("mean", "sum")
     if not callable(reduction) and reduction not in known:
         names = ", ".join(map(repr, known))
+        why = (
+            "; its terms are not of one shape, so no element has a value of its own: the function "
+            "ending in _terms gives each by name"
+            if reduction == "none"
+            else ""
+        )
         raise ValueError(
-            f"reduction must be {names} or a callable (total, count, *, term), got {reduction!r}"
+            f"reduction: got {reduction!r}, wanted {names} or a callable (total, count, *, term)"
+            + why
         )

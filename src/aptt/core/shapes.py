@@ -8,7 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.checks import INDEX_DTYPES, check_floating, check_tensors
+from aptt.core.checks import (
+    INDEX_DTYPES,
+    Numbers,
+    as_factor,
+    as_tensor,
+    check_floating,
+    check_numbers,
+    check_tensors,
+    check_weights,
+)
 
 __all__ = [
     "Aligned",
@@ -16,10 +25,12 @@ __all__ = [
     "align_elements",
     "check_pairs",
     "check_sample_weight",
+    "check_several",
     "check_shapes",
     "check_vector",
     "class_axis",
     "indexed_axis",
+    "one_or_each",
     "split_axis",
     "without_axis",
 ]
@@ -37,10 +48,11 @@ class Aligned(NamedTuple):
     shape: tuple[int, ...]
 
 
-def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Aligned:
+def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | None) -> Aligned:
     """Find the class axis from the shapes (or take ``class_dim``) and bring it second, as views."""
-    check_tensors(logits=logits, target=target)
     check_floating(logits=logits)
+    target = as_tensor("target", target, logits)
+    check_tensors(logits=logits, target=target)
     axes = range(logits.ndim)
     if class_dim is not None:
         axes = range(a := class_axis(logits, class_dim), a + 1)
@@ -75,14 +87,29 @@ def align_classes(logits: Tensor, target: Tensor, class_dim: int | None) -> Alig
             f"on axis {fits[0]} and on axis {fits[1]}; say which with class_dim"
         )
     (axis,) = fits
-    if logits.shape[axis] == 0:
-        raise ValueError(f"logits: got {_shape(logits)}, with no class on axis {axis}")
+    check_several("logits", logits, axis)
     if logits.ndim == 2 and axis == 1:
         return Aligned(logits, target, soft, tuple(logits.shape[:1]))
     rows = axis == logits.ndim - 1 or logits.stride(axis) == 1
     x = split_axis(logits, axis, rows=rows)
     y = split_axis(target, axis, rows=rows) if soft else target.reshape(*x.shape[:1], *x.shape[2:])
     return Aligned(x, y, soft, without_axis(logits, axis))
+
+
+_YES_OR_NO = (
+    "a logit that answers yes or no has targets 0 and 1 of its own shape: binary_cross_entropy, or "
+    "the sigmoid form of focal_loss"
+)
+
+
+def check_several(name: str, logits: Tensor, axis: int, *, cure: str = _YES_OR_NO) -> None:
+    """Refuse an axis of classes without two of them: the softmax of one logit is always 1."""
+    classes = logits.shape[axis]
+    if classes < 2:
+        raise ValueError(
+            f"{name}: got {_shape(logits)}, with {classes or 'no'} class on axis {axis}; "
+            f"wanted 2 or more, for the softmax of a single logit is always 1; {cure}"
+        )
 
 
 def class_axis(logits: Tensor, class_dim: int | None) -> int:
@@ -125,16 +152,18 @@ def indexed_axis(
 
 def align_elements(
     logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    target: Numbers,
+    weight: Numbers | None,
     *,
     by_class: bool,
     class_dim: int | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Tensors of one shape as ``(N,)``, or as ``(N, C, S)`` where an option differs by class."""
     check_floating(logits=logits)
+    target = as_tensor("target", target, logits)
     check_shapes(logits=(logits, "*N"), target=(target, "*N"))
     if weight is not None:
+        weight = as_tensor("weight", weight, logits)
         check_shapes(logits=(logits, "*N"), weight=(weight, "*N"))
     axis = class_axis(logits, class_dim) if by_class else None
 
@@ -184,15 +213,35 @@ def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
     return [*sizes[:star], tuple(sizes[star:end]), *sizes[end:]] if end >= star else None
 
 
-def check_vector(name: str, vector: Tensor, x: Tensor) -> Tensor:
-    """Hold an option to one number per class of ``x`` ``(N, C, ...)``, and give it its dtype."""
+def check_vector(name: str, values: Numbers, x: Tensor, *, signed: bool = False) -> Tensor:
+    """One number per class of ``x`` ``(N, C, ...)``, in its dtype; weights, unless ``signed``."""
+    vector = as_tensor(name, values, x)
     check_tensors(logits=x, **{name: vector})
-    check_floating(**{name: vector})
+    check_numbers(**{name: vector})
     if vector.shape != x.shape[1:2]:
         raise ValueError(
             f"{name}: got shape {_shape(vector)}, wanted ({x.shape[1]},), one per class"
         )
+    if not signed:
+        check_weights(**{name: vector})
     return vector.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def one_or_each(
+    name: str, value: float | Numbers, logits: Tensor, *, high: float = math.inf
+) -> float | Tensor:
+    """A weight for all as one number, in whatever shape it came; ``(C,)`` of them as they are."""
+    factor = as_factor(name, value, logits, high=high)
+    if not isinstance(factor, Tensor) or factor.ndim == 0:
+        return factor
+    if factor.numel() == 1:
+        return factor.reshape(())
+    if logits.ndim < 2:
+        raise ValueError(
+            f"{name}: got shape {_shape(factor)} for logits {_shape(logits)}, which have no class "
+            "axis; wanted one number for all (weight= is for elements)"
+        )
+    return factor
 
 
 def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
@@ -207,13 +256,16 @@ def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
         ) from None
 
 
-def check_sample_weight(weight: Tensor, shape: tuple[int, ...], **of: Tensor) -> None:
-    """Hold ``sample_weight`` to one number for each position ``of`` a named tensor."""
-    check_tensors(**of, sample_weight=weight)
-    if weight.shape != shape:
+def check_sample_weight(weight: Numbers, shape: tuple[int, ...], **of: Tensor) -> Tensor:
+    """``sample_weight``, one number for each position ``of`` a named tensor."""
+    (like,) = of.values()
+    made = as_tensor("sample_weight", weight, like)
+    check_tensors(**of, sample_weight=made)
+    if made.shape != shape:
         raise ValueError(
-            f"sample_weight: got shape {_shape(weight)}, wanted {shape}, one for each position"
+            f"sample_weight: got shape {_shape(made)}, wanted {shape}, one for each position"
         )
+    return made
 
 
 def without_axis(t: Tensor, axis: int) -> tuple[int, ...]:

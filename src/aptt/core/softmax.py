@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.logistic import held
+
 __all__ = [
     "Against",
     "against",
@@ -76,7 +78,7 @@ def fading(wrong: Against) -> Tensor:
     if not torch.is_grad_enabled():
         return wrong.miss
     some = wrong.rest.clamp(min=torch.finfo(wrong.rest.dtype).tiny)
-    slope = torch.sigmoid(wrong.gap + some.log())
+    slope = torch.sigmoid(held(wrong.gap + some.log()))
     return slope + (wrong.miss - slope).detach()
 
 

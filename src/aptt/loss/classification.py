@@ -17,22 +17,30 @@ logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_factor,
+    check_floating,
+    check_index,
     check_number,
     check_range,
     kept,
     taken_classes,
 )
 from aptt.core.formula import Formula, Kept, by_row, wide
-from aptt.core.logistic import answer, finite, nll, sign, softplus
+from aptt.core.logistic import answer, infinite_, nll, sign, softplus, times
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_classes, align_elements, check_sample_weight, check_vector
+from aptt.core.shapes import (
+    align_classes,
+    align_elements,
+    check_sample_weight,
+    check_vector,
+    one_or_each,
+)
 from aptt.core.softmax import exp_of_gaps, on_class_axis
 from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, measure, slope, uncap
 from aptt.loss.focal import FocalLoss
@@ -48,15 +56,15 @@ __all__ = [
 
 def cross_entropy(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    weight: Numbers | None = None,
+    sample_weight: Numbers | None = None,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
-    logit_adjustment: Tensor | None = None,
+    logit_adjustment: Numbers | None = None,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -67,12 +75,13 @@ def cross_entropy(
                + w[y] * z_loss * logsumexp(z)**2
 
     Args:
-        logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
+        logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class. Two
+            classes or more.
         target: class indices of any integer dtype, shaped like the logits without the class axis;
             or soft targets, floating and shaped like the logits.
         weight: ``(C,)``, one weight per class; multiplies and is counted.
         sample_weight: shaped like class indices; multiplies and is counted, and 0 removes.
-        ignore_index: the class index that removes its position.
+        ignore_index: the class index that removes its position; None: nothing is ignored.
         label_smoothing: the share of the target's mass spread evenly over the classes, those
             masked by -inf left out. In [0, 1].
         z_loss: the factor of ``logsumexp(z)**2``, which keeps the normaliser near 0.
@@ -88,7 +97,8 @@ def cross_entropy(
         scalar, or with ``"none"`` one value per position. float32 for half types.
 
     Raises:
-        ValueError: shapes that do not fit, a class out of range (on CPU), an unknown option.
+        ValueError: shapes that do not fit, a single class, a class out of range or a weight that is
+            negative or infinite (both on CPU), an unknown option.
         TypeError: floating targets where class indices are meant.
 
     The gradient goes to ``logits``, and to soft targets, weights or adjustment that ask for it.
@@ -104,7 +114,9 @@ def cross_entropy(
     Differs from:
         torch: the same numbers, except that nothing to average gives 0, not NaN; the loss of half
             logits is float32; a soft target's mean divides by its class-weighted mass, so that
-            one-hot equals index; classes masked by -inf take no smoothing.
+            one-hot equals index; classes masked by -inf take no smoothing. A single logit is
+            refused, where a softmax is always 1 and torch's loss 0: a yes or no is
+            :func:`binary_cross_entropy`.
         Liger: the z-loss is multiplied by the class weight like the rest of its row.
 
     Example:
@@ -114,21 +126,22 @@ def cross_entropy(
         0.1672
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
     x, y, soft, shape = align_classes(logits, target, class_dim)
     dtype = wide(x.dtype)
     class_weight = None if weight is None else check_vector("weight", weight, x)
     adjustment = logit_adjustment
     if adjustment is not None:
-        adjustment = check_vector("logit_adjustment", adjustment, x)
+        adjustment = check_vector("logit_adjustment", adjustment, x, signed=True)
     keep = None
     if soft:
-        if ignore_index != -100:
+        if ignore_index not in (-100, None):
             raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     else:
         y, keep = taken_classes(y, x.shape[1], ignore_index)
     rows = keep
     if sample_weight is not None:
-        check_sample_weight(sample_weight, shape, logits=logits)
+        sample_weight = check_sample_weight(sample_weight, shape, logits=logits)
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
         rows = rows if keep is None else torch.where(keep, rows, 0.0)
     loss = reduce(
@@ -136,6 +149,7 @@ def cross_entropy(
         x,
         y,
         weight=rows,
+        weight_name="sample_weight",
         count=lambda: counted(y, class_weight, rows, soft=soft, dtype=dtype),
         reduction=reduction,
         term="cross_entropy",
@@ -305,29 +319,30 @@ class CrossEntropyLoss(LossModule):
 
     def __init__(
         self,
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = -100,
+        weight: Numbers | None = None,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
-        logit_adjustment: Tensor | Sequence[float] | None = None,
+        logit_adjustment: Numbers | None = None,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(label_smoothing, z_loss, softcap, reduction)
+        check_index(ignore_index=ignore_index, class_dim=class_dim)
         super().__init__(
             weight=per_class(weight),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
-            logit_adjustment=per_class(logit_adjustment),
+            logit_adjustment=per_class(logit_adjustment, "logit_adjustment", signed=True),
             class_dim=class_dim,
             reduction=reduction,
         )
 
     def forward(
-        self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None
+        self, logits: Tensor, target: Numbers, *, sample_weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``logits`` against ``target``."""
         return cross_entropy(logits, target, sample_weight=sample_weight, **self.options())
@@ -335,10 +350,10 @@ class CrossEntropyLoss(LossModule):
 
 def binary_cross_entropy(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
-    pos_weight: float | Tensor | None = None,
+    weight: Numbers | None = None,
+    pos_weight: float | Numbers | None = None,
     label_smoothing: float = 0.0,
     ignore_index: float | None = None,
     class_dim: int | None = None,
@@ -352,7 +367,8 @@ def binary_cross_entropy(
         logits: any shape, any floating dtype.
         target: the same shape, in [0, 1]: bool, integer or floating.
         weight: the same shape; multiplies and is counted, and 0 removes the element.
-        pos_weight: factor of the positive part: a number, or ``(C,)``; only multiplies.
+        pos_weight: factor of the positive part, at least 0; only multiplies. One number for all,
+            in a tensor or not, or ``(C,)`` along the class axis, the last one of a matrix.
         label_smoothing: moves targets towards 1/2: ``t (1 - e) + e / 2``. In [0, 1].
         ignore_index: the target value that removes its element.
         class_dim: the class axis that ``pos_weight`` runs along, where there are over two axes.
@@ -363,7 +379,8 @@ def binary_cross_entropy(
         half types.
 
     Raises:
-        ValueError: shapes that differ, targets out of [0, 1] (on CPU), an unknown option.
+        ValueError: shapes that differ, targets out of [0, 1] or weights that are negative or
+            infinite (both on CPU), an unknown option.
 
     The gradient goes to ``logits``, and to targets and weights that ask for it.
 
@@ -383,11 +400,14 @@ def binary_cross_entropy(
         >>> round(binary_cross_entropy(logits, torch.tensor([1, 1, 0])).item(), 4)
         0.3157
     """
-    _check_binary_options(pos_weight, label_smoothing, reduction)
-    by_class = isinstance(pos_weight, Tensor) and pos_weight.ndim > 0
-    x, t, w = align_elements(logits, target, weight, by_class=by_class, class_dim=class_dim)
-    if isinstance(pos_weight, Tensor) and by_class:
-        pos_weight = on_class_axis(check_vector("pos_weight", pos_weight, x), x)
+    _check_binary_options(label_smoothing, class_dim, reduction)
+    check_floating(logits=logits)
+    if pos_weight is not None:
+        pos_weight = one_or_each("pos_weight", pos_weight, logits)
+    classes = isinstance(pos_weight, Tensor) and pos_weight.ndim > 0
+    x, t, w = align_elements(logits, target, weight, by_class=classes, class_dim=class_dim)
+    if isinstance(pos_weight, Tensor) and classes:
+        pos_weight = on_class_axis(check_vector("pos_weight", pos_weight, x, signed=True), x)
     if ignore_index is not None:
         keep = kept(t, ignore_index)
         t = torch.where(keep, t, 0)
@@ -412,8 +432,8 @@ def _binary_result(
 ) -> Tensor:
     yes = _yes(t, x, smoothing)
     if pos_weight is not None:
-        x, yes = finite(x), yes.to(x.dtype)  # the part that is not asked for is 0 times it
-        return (1 - yes) * softplus(x) + pos_weight * yes * softplus(-x)
+        yes = yes.to(x.dtype)
+        return times(1 - yes, softplus(x)) + times(pos_weight * yes, softplus(-x))
     if yes.is_floating_point():
         return nll(x, yes)
     return softplus(sign(yes.to(x.dtype)) * x)
@@ -436,8 +456,8 @@ def _binary_step(
         no = (1 - yes) * torch.sigmoid(x)
         return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
     if yes.is_floating_point():
-        said = answer(finite(x), yes)
-        return said.nll, said.error.mul_(up)
+        said = answer(x, yes)
+        return infinite_(said.nll), said.error.mul_(up)
     turn = sign(yes.to(x.dtype))
     wrong = turn * x
     return softplus(wrong), turn.mul_(torch.sigmoid(wrong)).mul_(up)
@@ -452,12 +472,11 @@ _BINARY = Formula(_binary_result, _binary_step, ahead=True, block=2**17)
 
 
 def _check_binary_options(
-    pos_weight: float | Tensor | None, label_smoothing: float, reduction: Reduction
+    label_smoothing: float, class_dim: int | None, reduction: Reduction
 ) -> None:
     check_reduction(reduction)
+    check_index(class_dim=class_dim)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-    if pos_weight is not None and not isinstance(pos_weight, Tensor):
-        check_number("pos_weight", pos_weight)
 
 
 class BinaryCrossEntropyLoss(LossModule):
@@ -465,15 +484,15 @@ class BinaryCrossEntropyLoss(LossModule):
 
     def __init__(
         self,
-        pos_weight: float | Tensor | Sequence[float] | None = None,
+        pos_weight: float | Numbers | None = None,
         label_smoothing: float = 0.0,
         ignore_index: float | None = None,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        if not isinstance(pos_weight, float | int):
-            pos_weight = per_class(pos_weight)
-        _check_binary_options(pos_weight, label_smoothing, reduction)
+        _check_binary_options(label_smoothing, class_dim, reduction)
+        if pos_weight is not None:
+            pos_weight = as_factor("pos_weight", pos_weight)
         super().__init__(
             pos_weight=pos_weight,
             label_smoothing=label_smoothing,
@@ -482,6 +501,6 @@ class BinaryCrossEntropyLoss(LossModule):
             reduction=reduction,
         )
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``."""
         return binary_cross_entropy(logits, target, weight=weight, **self.options())

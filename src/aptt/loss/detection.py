@@ -695,7 +695,7 @@ class DetectionLoss(LossModule):
             assigner=assigner,
             class_loss=class_loss,
             box_loss=box_loss,
-            class_weight=per_class(class_weight),
+            class_weight=per_class(class_weight, "class_weight"),
             hard_targets=hard_targets,
             class_gain=class_gain,
             box_gain=box_gain,

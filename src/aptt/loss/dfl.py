@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from aptt.core.bins import cross_entropy, less_target_
-from aptt.core.checks import check_choice, check_floating, check_range, check_real
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_range,
+    check_real,
+)
 from aptt.core.formula import Formula, Kept, by_row, wide, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
@@ -29,9 +36,9 @@ __all__ = ["DistributionFocalLoss", "distribution_focal_loss", "expected_value"]
 
 def distribution_focal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     out_of_range: Literal["error", "clamp"] = "error",
     normalize: Literal["elements", "positives"] = "elements",
     reduction: Reduction = "mean",
@@ -82,6 +89,7 @@ def distribution_focal_loss(
     """
     _check_options(out_of_range, normalize, reduction)
     check_floating(logits=logits)
+    target = as_tensor("target", target, logits)
     check_real(target=target)
     check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
     bins = logits.shape[-1]
@@ -89,8 +97,9 @@ def distribution_focal_loss(
         raise ValueError(f"logits: got {tuple(logits.shape)}, with no bin")
     x = logits.reshape(target.numel(), bins)
     y = target.reshape(-1).to(wide(logits.dtype))
-    w = weight
-    if w is not None:
+    w = None
+    if weight is not None:
+        w = as_tensor("weight", weight, logits)
         check_shapes(target=(target, "*N"), weight=(w, "*N"))
         w = w.reshape(-1)
         y = torch.where(w != 0, y, 0)
@@ -175,6 +184,6 @@ class DistributionFocalLoss(LossModule):
         _check_options(out_of_range, normalize, reduction)
         super().__init__(out_of_range=out_of_range, normalize=normalize, reduction=reduction)
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``, both in bins."""
         return distribution_focal_loss(logits, target, weight=weight, **self.options())

@@ -34,9 +34,12 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_choice,
     check_classes,
     check_floating,
+    check_index,
     check_number,
     check_positive,
     check_range,
@@ -50,6 +53,7 @@ from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
 from aptt.core.shapes import (
     check_sample_weight,
+    check_several,
     class_axis,
     indexed_axis,
     split_axis,
@@ -63,18 +67,19 @@ Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 def distillation_loss(
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    teacher_logits: Numbers,
     *,
-    hard_targets: Tensor | None = None,
+    hard_targets: Numbers | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
     soft_weight: float | None = None,
     hard_weight: float | None = None,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
-    teacher_indices: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    teacher_indices: Numbers | None = None,
+    detach_teacher: bool = True,
+    sample_weight: Numbers | None = None,
+    ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -100,8 +105,11 @@ def distillation_loss(
         teacher_indices: the k distinct classes whose log-probabilities, at the same temperature,
             ``teacher_logits`` holds, in its shape. The rest of either model's mass is one more
             class; k = C has no rest, and is the whole.
+        detach_teacher: False: the gradient goes to the teacher too, where it asks for one, as
+            between models that teach each other. It changes neither the value nor the student's
+            gradient.
         sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
-        ignore_index: the target that removes its position, from both terms.
+        ignore_index: the target that removes its position, from both terms; None: none does.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"`` over the positions that count, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
@@ -111,13 +119,14 @@ def distillation_loss(
         types.
 
     Raises:
-        ValueError: shapes or vocabularies that differ, a temperature or beta out of range, hard
-            targets missing or out of range (on CPU).
+        ValueError: shapes or vocabularies that differ, a single class, a temperature or beta out
+            of range, hard targets missing, or out of range like weights (both on CPU).
         TypeError: hard targets that are not class indices.
 
-    The gradient goes to ``student_logits``, and to a teacher that asks for it: detach yours, or
-    run it under ``no_grad``. Where one model masks a class by -inf that the other gives mass, the
-    KL is infinite by definition; here the ratio of the two has the logarithm 1e4.
+    The gradient goes to ``student_logits``, and to a teacher that is not detached. Where one model
+    masks a class by -inf that the other gives mass, the KL is infinite by definition; here the
+    ratio of the two has the logarithm 1e4. So vocabularies of two sizes are cut to the classes
+    that they share, never padded with -inf.
 
     Use when:
         A small model is to imitate a large one. Cached teachers store the k likeliest classes:
@@ -142,14 +151,20 @@ def distillation_loss(
         0.5445
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
+    check_floating(student_logits=student_logits)
     x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
     weight = keep
     if sample_weight is not None:
-        check_sample_weight(sample_weight, shape, student_logits=student_logits)
+        sample_weight = check_sample_weight(sample_weight, shape, student_logits=student_logits)
         weight = sample_weight.reshape(len(x), *x.shape[2:])
         weight = weight if keep is None else torch.where(keep, weight, 0.0)
     keep = None if weight is None else weight != 0
-    t, chosen = _teacher(student_logits, teacher_logits, teacher_indices, axis, x, keep)
+    teacher = as_tensor("teacher_logits", teacher_logits, student_logits)
+    teacher = teacher.detach() if detach_teacher else teacher
+    if teacher_indices is not None:
+        teacher_indices = as_tensor("teacher_indices", teacher_indices, student_logits)
+    t, chosen = _teacher(student_logits, teacher, teacher_indices, axis, x, keep)
     loss = reduce(
         WHOLE[divergence] if chosen is None else CHOSEN[divergence],
         x,
@@ -157,6 +172,7 @@ def distillation_loss(
         None if form.hard is None else y,
         chosen,
         weight=weight,
+        weight_name="sample_weight",
         count=lambda: count_of(x[:, 0], weight),
         reduction=reduction,
         term="distillation",
@@ -167,15 +183,16 @@ def distillation_loss(
 
 def distillation_terms(
     student_logits: Tensor,
-    teacher_logits: Tensor,
+    teacher_logits: Numbers,
     *,
-    hard_targets: Tensor | None = None,
+    hard_targets: Numbers | None = None,
     temperature: float = 4.0,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
-    teacher_indices: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    teacher_indices: Numbers | None = None,
+    detach_teacher: bool = True,
+    sample_weight: Numbers | None = None,
+    ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -209,6 +226,7 @@ def distillation_terms(
             divergence=divergence,
             beta=beta,
             teacher_indices=teacher_indices,
+            detach_teacher=detach_teacher,
             sample_weight=sample_weight,
             ignore_index=ignore_index,
             class_dim=class_dim,
@@ -234,7 +252,8 @@ def checked_form(
     check_reduction(reduction)
     check_choice("divergence", divergence, tuple(WHOLE))
     check_positive("temperature", temperature)
-    if not 0 < beta < 1:
+    check_number("beta", beta, 0.0, 1.0)
+    if beta in (0, 1):
         raise ValueError(
             f"beta: got {beta}, wanted a number between 0 and 1; at the ends the mixture is one of "
             'the two, and jsd is 0: take divergence="forward_kl" or "reverse_kl"'
@@ -258,22 +277,28 @@ class _Student(NamedTuple):
 
 
 def _student(
-    logits: Tensor, target: Tensor | None, form: Form, ignore_index: int, class_dim: int | None
+    logits: Tensor,
+    target: Numbers | None,
+    form: Form,
+    ignore_index: int | None,
+    class_dim: int | None,
 ) -> _Student:
     """The logits as rows or positions, with targets that are class indices or nothing."""
-    check_floating(student_logits=logits)
-    if target is None:
+    if target is not None:
+        target = as_tensor("hard_targets", target, logits)
+    else:
         if form.hard is not None:
             raise ValueError(
                 f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
                 "alpha=1.0 (or hard_weight=0) for the soft term alone"
             )
-        if ignore_index != -100:
+        if ignore_index not in (-100, None):
             raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if target is None:
         axis = class_axis(logits, class_dim)
     else:
         axis = indexed_axis(logits, target, class_dim, names=("student_logits", "hard_targets"))
+    check_several("student_logits", logits, axis, cure=_SECOND_LOGIT)
     rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
     x, shape = split_axis(logits, axis, rows=rows), without_axis(logits, axis)
     if target is None:
@@ -304,7 +329,7 @@ def _teacher(
             f"teacher_logits: got {tuple(teacher.shape)} for student_logits "
             f"{tuple(student.shape)}, wanted "
             + ("the same shape" if indices is None else "1 to as many log-probabilities a position")
-            + ("; cut both to the common vocabulary, or pad with -inf" if vocabularies else "")
+            + (_CUT if vocabularies else "")
         )
     t = split_axis(teacher, axis, rows=x.ndim == 2)
     if indices is None:
@@ -323,6 +348,15 @@ def _teacher(
     check_range(mass, 0.0, _WHOLE, keep=keep, name=_MASS)
     _check_distinct(chosen, keep)
     return t, chosen
+
+
+_CUT = (
+    "; cut both to the classes that they share, as logits[..., :n]. A class padded with -inf, to "
+    "which the other model gives mass, would be infinitely far off"
+)
+_SECOND_LOGIT = (
+    "models that answer yes or no take a second logit of 0: torch.cat((x, torch.zeros_like(x)), -1)"
+)
 
 
 def _check_distinct(indices: Tensor, keep: Tensor | None) -> None:
@@ -355,11 +389,13 @@ class DistillationLoss(LossModule):
         hard_weight: float | None = None,
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
-        ignore_index: int = -100,
+        detach_teacher: bool = True,
+        ignore_index: int | None = -100,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        check_index(ignore_index=ignore_index, class_dim=class_dim)
         super().__init__(
             temperature=temperature,
             alpha=alpha,
@@ -367,6 +403,7 @@ class DistillationLoss(LossModule):
             hard_weight=hard_weight,
             divergence=divergence,
             beta=beta,
+            detach_teacher=detach_teacher,
             ignore_index=ignore_index,
             class_dim=class_dim,
             reduction=reduction,
@@ -375,11 +412,11 @@ class DistillationLoss(LossModule):
     def forward(
         self,
         student_logits: Tensor,
-        teacher_logits: Tensor,
+        teacher_logits: Numbers,
         *,
-        hard_targets: Tensor | None = None,
-        teacher_indices: Tensor | None = None,
-        sample_weight: Tensor | None = None,
+        hard_targets: Numbers | None = None,
+        teacher_indices: Numbers | None = None,
+        sample_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``student_logits`` against teacher and targets."""
         return distillation_loss(

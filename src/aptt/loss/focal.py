@@ -11,41 +11,48 @@ From: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, arXiv:1708
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_factor,
+    as_tensor,
     check_binary,
     check_choice,
+    check_floating,
+    check_index,
     check_number,
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row, wide
-from aptt.core.logistic import power, sign, softplus
-from aptt.core.module import LossModule, per_class
+from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.logistic import finite, held, power, sign, softplus, times
+from aptt.core.module import LossModule
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
     align_classes,
     align_elements,
     check_shapes,
     check_vector,
+    one_or_each,
 )
 from aptt.core.softmax import Against, against, exp_of_gaps, fading, on_class_axis, put_class_
 
 __all__ = ["FocalLoss", "focal_loss"]
 
+_FAR = 40.0  # an nll of which exp(-nll) is nothing beside 1, to float64's last digit
+
 
 def focal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    alpha: float | Tensor | None = 0.25,
+    alpha: float | Numbers | Literal["auto"] | None = "auto",
     gamma: float = 2.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     ignore_index: int | None = None,
     class_dim: int | None = None,
     normalize: Literal["elements", "positives"] = "elements",
@@ -58,9 +65,11 @@ def focal_loss(
     Args:
         logits: any shape (sigmoid), or ``(N, C, ...)`` or ``(..., C)`` (softmax); floating.
         target: 0 or 1 in the logits' shape, of any real dtype: sigmoid, each element a question of
-            its own. Class indices without the class axis: softmax, one class is right.
-        alpha: sigmoid: weight of the positives, the negatives weigh ``1 - alpha``; softmax: weight
-            of the right class. A number in [0, 1], ``(C,)`` numbers, or None for 1 everywhere.
+            its own. Class indices without the class axis: softmax, one class of several is right.
+        alpha: sigmoid: the balance, in [0, 1]: positives weigh alpha, negatives ``1 - alpha``;
+            softmax: the weight of the right class, at least 0. One number for all, ``(C,)`` of
+            them, or None for 1 everywhere. ``"auto"`` is 0.25 in the sigmoid form, as published,
+            and None in the softmax form, where one number would but scale the loss.
         gamma: how fast easy examples fade, at least 0; 0 is cross-entropy.
         weight: shaped like the target; multiplies and is counted, and 0 removes.
         ignore_index: the target value that removes its element; None: -100 for class indices.
@@ -74,8 +83,9 @@ def focal_loss(
         half types.
 
     Raises:
-        ValueError: shapes that do not fit, targets other than 0 and 1 or out of range (on CPU;
-            soft labels want ``quality_focal_loss``), an unknown option.
+        ValueError: shapes that do not fit, a softmax over a single class, targets other than 0 and
+            1 or out of range (soft labels want ``quality_focal_loss``) or weights out of theirs
+            (both on CPU), an unknown option.
 
     The gradient goes to ``logits``, and to weights that ask for it. It is finite for any gamma.
 
@@ -100,7 +110,9 @@ def focal_loss(
         >>> round(focal_loss(logits, torch.tensor([1, 0, 0])).item(), 4)
         0.1002
     """
-    _check_options(alpha, gamma, normalize, reduction)
+    _check_options(alpha, gamma, ignore_index, class_dim, normalize, reduction)
+    check_floating(logits=logits)
+    target = as_tensor("target", target, logits)
     if target.shape == logits.shape:
         formula, x, y, w, alpha = _elements(logits, target, alpha, weight, ignore_index, class_dim)
     else:
@@ -132,15 +144,19 @@ def focal_loss(
 def _elements(
     logits: Tensor,
     target: Tensor,
-    alpha: float | Tensor | None,
-    weight: Tensor | None,
+    alpha: float | Numbers | Literal["auto"] | None,
+    weight: Numbers | None,
     ignore_index: int | None,
     class_dim: int | None,
 ) -> tuple[Formula, Tensor, Tensor, Tensor | None, float | Tensor | None]:
+    if isinstance(alpha, str):
+        alpha = 0.25
+    elif alpha is not None:
+        alpha = one_or_each("alpha", alpha, logits, high=1.0)
     by_class = isinstance(alpha, Tensor) and alpha.ndim > 0
     x, y, w = align_elements(logits, target, weight, by_class=by_class, class_dim=class_dim)
     if isinstance(alpha, Tensor) and by_class:
-        alpha = on_class_axis(check_vector("alpha", alpha, x), x)
+        alpha = on_class_axis(check_vector("alpha", alpha, x, signed=True), x)
     check_binary(y, ignore_index)
     if ignore_index is not None:
         keep = kept(y, ignore_index)
@@ -152,23 +168,25 @@ def _elements(
 def _rows(
     logits: Tensor,
     target: Tensor,
-    alpha: float | Tensor | None,
-    weight: Tensor | None,
+    alpha: float | Numbers | Literal["auto"] | None,
+    weight: Numbers | None,
     ignore_index: int | None,
     class_dim: int | None,
-) -> tuple[Formula, Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Formula, Tensor, Tensor, Tensor | None, float | Tensor | None]:
     x, y, _, _ = align_classes(logits, target, class_dim)
     ignored = -100 if ignore_index is None else ignore_index
     y, keep = taken_classes(y, x.shape[1], ignored)
     w = keep
     if weight is not None:
+        weight = as_tensor("weight", weight, logits)
         check_shapes(target=(target, "*N"), weight=(weight, "*N"))
         w = weight.reshape(y.shape)
         w = w if keep is None else torch.where(keep, w, 0)
-    if alpha is not None:
-        if not isinstance(alpha, Tensor):
-            alpha = x.new_full((), alpha, dtype=wide(x.dtype))
-        alpha = check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x)
+    if alpha is None or isinstance(alpha, str):
+        return _SOFTMAX, x, y, w, None
+    alpha = one_or_each("alpha", alpha, logits)
+    if isinstance(alpha, Tensor) and alpha.ndim > 0:
+        alpha = check_vector("alpha", alpha, x, signed=True)
     return _SOFTMAX, x, y, w, alpha
 
 
@@ -177,8 +195,8 @@ def _sigmoid_result(
 ) -> Tensor:
     y = y.to(x.dtype)
     wrong = sign(y) * x
-    loss = softplus(wrong) * power(torch.sigmoid(wrong), gamma)
-    return loss if alpha is None else loss * (alpha * y + (1 - alpha) * (1 - y))
+    loss = softplus(wrong) * power(torch.sigmoid(held(wrong)), gamma)
+    return loss if alpha is None else times(alpha * y + (1 - alpha) * (1 - y), loss)
 
 
 def _sigmoid_step(
@@ -198,20 +216,29 @@ def _sigmoid_step(
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
     share = turn if alpha is None else (1 - alpha) * (1 - y) - alpha * y
     fade = share * power(miss, gamma)
-    slope = torch.addcmul(miss, (1 - miss).mul_(gamma), nll)
-    return nll.mul_(fade).abs_(), slope.mul_(fade).mul_(up)
+    slope = torch.addcmul(miss, (1 - miss).mul_(gamma), finite(nll)).mul_(fade).mul_(up)
+    none = isinstance(alpha, Tensor) or alpha in (0, 1)  # of the classes, one may weigh nothing
+    return (times(fade, nll) if none else nll.mul_(fade)).abs_(), slope
 
 
-def _softmax_stats(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) -> Kept:
+def _of_class(alpha: Tensor | float, y: Tensor) -> Tensor | float:
+    """The weight of each row's class."""
+    return alpha[y] if isinstance(alpha, Tensor) and alpha.ndim else alpha
+
+
+def _softmax_stats(x: Tensor, y: Tensor, *, alpha: Tensor | float | None, gamma: float) -> Kept:
     return against(x, y)
 
 
 def _softmax_result(
-    x: Tensor, kept: Kept, y: Tensor, *, alpha: Tensor | None, gamma: float
+    x: Tensor, kept: Kept, y: Tensor, *, alpha: Tensor | float | None, gamma: float
 ) -> Tensor:
     wrong = Against(*kept)
     loss = (wrong.nll * power(fading(wrong), gamma)).squeeze(1)
-    return loss if alpha is None else loss * alpha[y]
+    if alpha is None:
+        return loss
+    share = _of_class(alpha, y)
+    return times(share, loss) if isinstance(share, Tensor) else share * loss
 
 
 def _softmax_step(
@@ -220,17 +247,18 @@ def _softmax_step(
     kept: Kept,
     y: Tensor,
     *,
-    alpha: Tensor | None,
+    alpha: Tensor | float | None,
     gamma: float,
 ) -> tuple[None, Tensor]:
     # as above, along minus the log-odds of the class, whose slope is exp(z[c] - top) / rest
     # at the other classes and -1 at its own
     wrong = Against(*kept)
     miss = wrong.miss
-    slope = torch.addcmul(miss, (1 + wrong.odds).reciprocal().mul_(gamma), wrong.nll)
+    nll = wrong.nll.clamp(max=_FAR)  # beyond, nothing is left of p
+    slope = torch.addcmul(miss, (1 + wrong.odds).reciprocal().mul_(gamma), nll)
     slope = slope * power(miss, gamma) * by_row(up)
     if alpha is not None:
-        slope = slope * alpha[y].unsqueeze(1)
+        slope = slope * by_row(_of_class(alpha, y))
     rest = wrong.rest.clamp(min=1)  # it is 1 or more, but for a row without other classes
     return None, put_class_(exp_of_gaps(x - wrong.top).mul_(slope / rest), y, -slope)
 
@@ -240,13 +268,19 @@ _SOFTMAX = Formula(_softmax_result, _softmax_step, _softmax_stats, block=2**19)
 
 
 def _check_options(
-    alpha: float | Tensor | None, gamma: float, normalize: str, reduction: Reduction
+    alpha: object,
+    gamma: float,
+    ignore_index: int | None,
+    class_dim: int | None,
+    normalize: str,
+    reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
+    if isinstance(alpha, str):
+        check_choice("alpha", alpha, ("auto",), also="numbers of at least 0, or None")
     check_number("gamma", gamma)
     check_choice("normalize", normalize, ("elements", "positives"))
-    if alpha is not None and not isinstance(alpha, Tensor):
-        check_number("alpha", alpha, 0.0, 1.0)
 
 
 class FocalLoss(LossModule):
@@ -254,16 +288,16 @@ class FocalLoss(LossModule):
 
     def __init__(
         self,
-        alpha: float | Tensor | Sequence[float] | None = 0.25,
+        alpha: float | Numbers | Literal["auto"] | None = "auto",
         gamma: float = 2.0,
         ignore_index: int | None = None,
         class_dim: int | None = None,
         normalize: Literal["elements", "positives"] = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        if not isinstance(alpha, float | int):
-            alpha = per_class(alpha)
-        _check_options(alpha, gamma, normalize, reduction)
+        _check_options(alpha, gamma, ignore_index, class_dim, normalize, reduction)
+        if alpha is not None and not isinstance(alpha, str):
+            alpha = as_factor("alpha", alpha)
         super().__init__(
             alpha=alpha,
             gamma=gamma,
@@ -273,6 +307,6 @@ class FocalLoss(LossModule):
             reduction=reduction,
         )
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``."""
         return focal_loss(logits, target, weight=weight, **self.options())

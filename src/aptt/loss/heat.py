@@ -14,15 +14,24 @@ From: focal, Law and Deng, "CornerNet", ECCV 2018, arXiv:1808.01244, eq. 1, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_floating, check_number, check_range
+from aptt.core.checks import (
+    Numbers,
+    as_floats,
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_number,
+    check_range,
+)
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.gaussian import gaussian_maps
-from aptt.core.logistic import power, softplus
+from aptt.core.logistic import finite, held, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.peaks import mean_position, vertices
@@ -38,12 +47,12 @@ Decoding = Literal["argmax", "parabola", "gaussian", "soft-argmax"]
 
 def heatmap_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     kind: Kind = "mse",
-    visibility: Tensor | None = None,
-    weight: Tensor | None = None,
-    positive: Tensor | None = None,
+    visibility: Numbers | None = None,
+    weight: Numbers | None = None,
+    positive: Numbers | None = None,
     alpha: float = 2.0,
     beta: float = 4.0,
     normalize: Literal["elements", "positives"] | None = None,
@@ -57,7 +66,7 @@ def heatmap_loss(
 
     Args:
         prediction: ``(N, K, *S)``, any floating dtype: values for mse and awing, logits for focal.
-        target: the same shape, from 0 to 1 for focal and awing.
+        target: the same shape, of any real dtype, from 0 to 1 for focal and awing.
         kind: ``"mse"``, ``"focal"`` or ``"awing"``.
         visibility: ``(N, K)``, as COCO has it: a map with 0 (not labelled) is removed, any other
             number counts once. A point known to be absent has -1 here and a map of zeros.
@@ -105,11 +114,13 @@ def heatmap_loss(
         0.00333
     """
     _check_options(kind, alpha, beta, normalize, reduction)
-    check_floating(prediction=prediction, target=target)
+    check_floating(prediction=prediction)
+    target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "N K *S"), target=(target, "N K *S"))
     if positive is not None:
         if kind != "focal":
             raise ValueError(f"positive: got a mask with kind={kind!r}, wanted kind='focal'")
+        positive = as_tensor("positive", positive, prediction)
         check_shapes(target=(target, "N K *S"), positive=(positive, "N K *S"))
         if positive.dtype != torch.bool:
             raise TypeError(f"positive: got {positive.dtype}, wanted bool")
@@ -142,11 +153,13 @@ def heatmap_loss(
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-def _weights(target: Tensor, visibility: Tensor | None, weight: Tensor | None) -> Tensor | None:
+def _weights(target: Tensor, visibility: Numbers | None, weight: Numbers | None) -> Tensor | None:
     if weight is not None:
+        weight = as_tensor("weight", weight, target)
         check_shapes(target=(target, "N K *S"), weight=(weight, "N K *S"))
     if visibility is None:
         return weight
+    visibility = as_tensor("visibility", visibility, target)
     check_shapes(target=(target, "N K *S"), visibility=(visibility, "N K"))
     maps = (*visibility.shape, *[1] * (target.ndim - 2))
     seen = (visibility != 0).reshape(maps).expand(target.shape)
@@ -172,8 +185,8 @@ def _focal_result(
     x: Tensor, kept: Kept, y: Tensor, positive: Tensor | None, *, alpha: float, beta: float
 ) -> Tensor:
     peak, wrong = _wrong(x, y, positive)
-    loss = softplus(wrong) * power(torch.sigmoid(wrong), alpha)
-    return loss * torch.where(peak, 1.0, power(1 - y, beta))
+    loss = softplus(wrong) * power(torch.sigmoid(held(wrong)), alpha)
+    return times(torch.where(peak, 1.0, power(1 - y, beta)), loss)
 
 
 def _focal_step(
@@ -191,14 +204,14 @@ def _focal_step(
     peak, wrong = _wrong(x, y, positive)
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
     fade = torch.where(peak, -1.0, power(1 - y, beta)).mul_(power(miss, alpha))
-    slope = torch.addcmul(miss, (1 - miss).mul_(alpha), nll)
-    return nll.mul_(fade).abs_(), slope.mul_(fade).mul_(up)
+    slope = torch.addcmul(miss, (1 - miss).mul_(alpha), finite(nll)).mul_(fade).mul_(up)
+    return (nll.mul_(fade) if positive is None else times(fade, nll)).abs_(), slope
 
 
 def _wrong(x: Tensor, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Where the peaks are; and the logit of the wrong answer, which may be -inf."""
+    """Where the peaks are; and the logit of the wrong answer, which may be infinite."""
     peak = y == 1 if positive is None else positive
-    return peak, torch.where(peak, -x, x).clamp(max=torch.finfo(x.dtype).max)
+    return peak, torch.where(peak, -x, x)
 
 
 _FORMULAS = {
@@ -241,11 +254,11 @@ class HeatmapLoss(LossModule):
     def forward(
         self,
         prediction: Tensor,
-        target: Tensor,
+        target: Numbers,
         *,
-        visibility: Tensor | None = None,
-        weight: Tensor | None = None,
-        positive: Tensor | None = None,
+        visibility: Numbers | None = None,
+        weight: Numbers | None = None,
+        positive: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return heatmap_loss(
@@ -269,11 +282,11 @@ class Peaks(NamedTuple):
 
 
 def render_heatmaps(
-    points: Tensor,
+    points: Numbers,
     size: tuple[int, int],
     *,
-    sigma: float | Tensor = 2.0,
-    visibility: Tensor | None = None,
+    sigma: float | Numbers = 2.0,
+    visibility: Numbers | None = None,
     snap: bool = False,
 ) -> Tensor:
     """Heat maps with a Gaussian around each point, wherever between the cells it lies.
@@ -281,7 +294,8 @@ def render_heatmaps(
         exp(-((u - x)**2 + (v - y)**2) / (2 sigma**2))
 
     Args:
-        points: ``(N, K, 2)``, x then y in cells of the map: 0 is the centre of the first.
+        points: ``(N, K, 2)``, x then y in cells of the map: 0 is the centre of the first. Whole
+            numbers are taken as float32.
         size: height and width of the maps.
         sigma: in cells, above 0: a number, or ``(N, K)``.
         visibility: ``(N, K)``: a point with 0 or less has a map of zeros, whatever it holds.
@@ -309,15 +323,19 @@ def render_heatmaps(
         >>> render_heatmaps(torch.tensor([[[1.0, 0.0]]]), (1, 3), sigma=1.0)[0, 0, 0].tolist()[1]
         1.0
     """
-    check_floating(points=points)
+    points = as_tensor("points", points)
+    points = as_floats("points", points, points)
     check_shapes(points=(points, "N K 2"))
-    if not isinstance(sigma, Tensor):
-        check_number("sigma", sigma, torch.finfo(torch.float32).tiny)
-    elif sigma.ndim:
-        check_shapes(points=(points, "N K 2"), sigma=(sigma, "N K"))
+    if isinstance(sigma, Real):
+        check_number("sigma", sigma := float(sigma), torch.finfo(torch.float32).tiny)
+    else:
+        sigma = as_tensor("sigma", sigma, points)
+        if sigma.ndim:
+            check_shapes(points=(points, "N K 2"), sigma=(sigma, "N K"))
     _check_size(size)
     points = widen(points)
     if visibility is not None:
+        visibility = as_tensor("visibility", visibility, points)
         check_shapes(points=(points, "N K 2"), visibility=(visibility, "N K"))
         seen = visibility > 0
         points = torch.where(seen.unsqueeze(-1), points, 0.0)

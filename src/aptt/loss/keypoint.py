@@ -17,18 +17,21 @@ et al., "YOLO-Pose", CVPR workshops 2022, arXiv:2204.06806, eq. 4 and 5; wing, F
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_floats,
+    as_tensor,
     check_choice,
     check_floating,
     check_number,
-    check_numbers,
     check_range,
+    check_real,
     check_tensors,
 )
 from aptt.core.formula import Formula, Kept
@@ -65,14 +68,14 @@ SIGMAS: dict[str, tuple[float, ...]] = {
 
 def keypoint_loss(
     pred: Tensor,
-    target: Tensor,
-    visibility: Tensor,
-    area: Tensor,
+    target: Numbers,
+    visibility: Numbers,
+    area: Numbers,
     *,
-    sigmas: str | float | Tensor | Sequence[float] = "coco",
+    sigmas: str | float | Numbers = "coco",
     mode: Mode = "oks",
     area_scale: float = 1.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Object keypoint similarity as a loss, one value per instance.
@@ -82,7 +85,8 @@ def keypoint_loss(
 
     Args:
         pred: ``(*N, K, D)``, any floating dtype, in any unit.
-        target: the same shape. What hidden points hold is of no account, NaN included.
+        target: the same shape, of any real dtype. What hidden points hold is of no account, NaN
+            included.
         visibility: ``(*N, K)``: 2 visible, 1 labelled though occluded, both count alike; 0 not
             labelled, or less for known to be absent: neither has a place to learn.
         area: ``(*N)``, of each instance, above 0, in the square of the points' unit. COCO means
@@ -128,7 +132,10 @@ def keypoint_loss(
         0.1967
     """
     _check_options(sigmas, mode, area_scale, reduction)
-    check_floating(pred=pred, target=target, area=area)
+    check_floating(pred=pred)
+    target, area = as_floats("target", target, pred), as_floats("area", area, pred)
+    visibility = as_tensor("visibility", visibility, pred)
+    check_real(visibility=visibility)
     check_shapes(pred=(pred, "*N K D"), target=(target, "*N K D"))
     check_shapes(pred=(pred, "*N K D"), visibility=(visibility, "*N K"))
     check_shapes(visibility=(visibility, "*N K"), area=(area, "*N"))
@@ -137,6 +144,7 @@ def keypoint_loss(
     seen = (visibility > 0).reshape(instances, points)
     w = counts = seen.any(1)
     if weight is not None:
+        weight = as_tensor("weight", weight, pred)
         check_shapes(area=(area, "*N"), weight=(weight, "*N"))
         w = torch.where(counts, weight.reshape(-1), 0)
     _check_areas(area.reshape(-1), w)
@@ -157,7 +165,7 @@ def keypoint_loss(
     return loss.reshape(area.shape) if reduction == "none" else loss
 
 
-def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Tensor:
+def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
     """One number per point, in the dtype of the computation."""
     points = pred.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
@@ -168,12 +176,8 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
         made = torch.as_tensor(values, dtype=wide, device=pred.device)
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
-    if (
-        is_readable(pred)
-        and is_readable(made)
-        and not bool(((made > 0) & (made < torch.inf)).all())
-    ):
-        raise ValueError(f"sigmas: got {made.tolist()}, wanted positive numbers")
+    if is_readable(pred):
+        _check_sigmas(made)
     if made.ndim == 0:
         return made.expand(points)
     if made.shape != (points,):
@@ -181,6 +185,11 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
         named += "" if isinstance(sigmas, str) else f"shape {tuple(made.shape)}"
         raise ValueError(f"{named}, wanted one for each of the {points} points of pred")
     return made
+
+
+def _check_sigmas(sigmas: Tensor) -> None:
+    if is_readable(sigmas) and not bool(((sigmas > 0) & (sigmas < torch.inf)).all()):
+        raise ValueError(f"sigmas: got {sigmas.tolist()}, wanted positive numbers")
 
 
 def _check_areas(area: Tensor, weight: Tensor) -> None:
@@ -225,7 +234,7 @@ _OKS = Formula(_oks, ahead=True, block=2**17)
 
 
 def _check_options(
-    sigmas: str | float | Tensor | Sequence[float],
+    sigmas: str | float | Numbers,
     mode: str,
     area_scale: float,
     reduction: Reduction,
@@ -235,7 +244,7 @@ def _check_options(
     check_number("area_scale", area_scale, torch.finfo(torch.float32).tiny)
     if isinstance(sigmas, str):
         check_choice("sigmas", sigmas, tuple(SIGMAS), also="numbers, one per point")
-    elif isinstance(sigmas, float | int):
+    elif isinstance(sigmas, Real):
         check_number("sigmas", sigmas, torch.finfo(torch.float32).tiny)
 
 
@@ -244,24 +253,29 @@ class KeypointLoss(LossModule):
 
     def __init__(
         self,
-        sigmas: str | float | Tensor | Sequence[float] = "coco",
+        sigmas: str | float | Numbers = "coco",
         mode: Mode = "oks",
         area_scale: float = 1.0,
         reduction: Reduction = "mean",
     ) -> None:
-        if not isinstance(sigmas, str | float | int | Tensor):
-            sigmas = tuple(sigmas)
+        if isinstance(sigmas, Real):
+            sigmas = float(sigmas)
+        elif not isinstance(sigmas, str | Tensor):
+            _check_sigmas(as_tensor("sigmas", sigmas))
+            sigmas = tuple(map(float, sigmas))  # all digits, which a buffer would cut
+        elif isinstance(sigmas, Tensor):
+            _check_sigmas(sigmas)
         _check_options(sigmas, mode, area_scale, reduction)
         super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
 
     def forward(
         self,
         pred: Tensor,
-        target: Tensor,
-        visibility: Tensor,
-        area: Tensor,
+        target: Numbers,
+        visibility: Numbers,
+        area: Numbers,
         *,
-        weight: Tensor | None = None,
+        weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of points ``pred`` against ``target``."""
         return keypoint_loss(pred, target, visibility, area, weight=weight, **self.options())
@@ -269,11 +283,11 @@ class KeypointLoss(LossModule):
 
 def wing_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     width: float = 10.0,
     epsilon: float = 2.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Wing loss: a logarithm near the target, so that small errors keep counting.
@@ -320,13 +334,13 @@ def wing_loss(
 
 def adaptive_wing_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     alpha: float = 2.1,
     omega: float = 14.0,
     epsilon: float = 1.0,
     theta: float = 0.5,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Adaptive wing loss: sharp where the target is 1, smooth where it is 0.
@@ -374,8 +388,10 @@ def adaptive_wing_loss(
     _check_wing(omega=omega, epsilon=epsilon, theta=theta)
     check_number("alpha", alpha, 2.0)
     options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
-    check_numbers(target=target)
+    target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
+    if weight is not None:
+        weight = as_tensor("weight", weight, prediction)
     check_range(target, 0, 1, keep=None if weight is None else weight != 0)
     return _elementwise(
         ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
@@ -386,17 +402,18 @@ def _elementwise(
     formula: Formula,
     term: str,
     prediction: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    target: Numbers,
+    weight: Numbers | None,
     reduction: Reduction,
     options: dict[str, Any],
 ) -> Tensor:
     check_reduction(reduction)
     check_floating(prediction=prediction)
-    check_numbers(target=target)
+    target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     w = None
     if weight is not None:
+        weight = as_tensor("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         w = weight.reshape(-1)
     x, t = prediction.reshape(-1), target.reshape(-1)
@@ -404,7 +421,7 @@ def _elementwise(
         formula, x, t, weight=w, count=lambda: count_of(x, w), reduction=reduction, term=term,
         **options,
     )  # fmt: skip
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    return loss.reshape(prediction.shape) if reduction == "none" else loss
 
 
 def _check_wing(**options: float) -> None:
@@ -423,7 +440,7 @@ class WingLoss(LossModule):
         super().__init__(width=width, epsilon=epsilon, reduction=reduction)
 
     def forward(
-        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return wing_loss(prediction, target, weight=weight, **self.options())
@@ -448,7 +465,7 @@ class AdaptiveWingLoss(LossModule):
         )
 
     def forward(
-        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return adaptive_wing_loss(prediction, target, weight=weight, **self.options())

@@ -21,7 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_chunk, check_floating, check_tensors, taken_classes
+from aptt.core.checks import (
+    check_chunk,
+    check_floating,
+    check_tensors,
+    check_weights,
+    taken_classes,
+)
 from aptt.core.divergence import WHOLE, Form
 from aptt.core.engine import obstacle
 from aptt.core.formula import Formula, widen
@@ -127,9 +133,10 @@ def linear_distillation(
     elif ignore_index != -100:
         raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if sample_weight is not None:
-        check_sample_weight(sample_weight, shape, hidden=hidden)
+        sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
+        check_weights(sample_weight=rows)
     states = hidden.reshape(math.prod(shape), hidden.shape[-1])
     taught = teacher_hidden.reshape(len(states), teacher_hidden.shape[-1])
     count = len(states) if rows is None else rows.sum()

@@ -16,7 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_floating
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_weights,
+)
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
@@ -31,9 +37,9 @@ Pool = Literal["batch", "sample"] | Callable[[Tensor], Tensor]
 
 def rmse_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -80,9 +86,9 @@ def rmse_loss(
 
 def rmsle_loss(
     prediction: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -128,8 +134,8 @@ def rmsle_loss(
 
 def _root(
     prediction: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    target: Numbers,
+    weight: Numbers | None,
     pool: Pool,
     reduction: Reduction,
     term: str,
@@ -138,11 +144,14 @@ def _root(
 ) -> Tensor:
     _check_options(pool, reduction)
     check_floating(prediction=prediction)
+    target = as_tensor("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     each = pool == "sample"
     x, t, w = _samples(prediction, each), _samples(target, each), None
     if weight is not None:
+        weight = as_tensor("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
+        check_weights(weight=weight)
         w = _samples(weight.to(widen(x[:0]).dtype), each)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
     if w is None and not callable(pool):
@@ -220,7 +229,7 @@ class RMSELoss(LossModule):
         super().__init__(pool=pool, reduction=reduction)
 
     def forward(
-        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return rmse_loss(prediction, target, weight=weight, **self.options())
@@ -234,7 +243,7 @@ class RMSLELoss(LossModule):
         super().__init__(pool=pool, reduction=reduction)
 
     def forward(
-        self, prediction: Tensor, target: Tensor, *, weight: Tensor | None = None
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
         return rmsle_loss(prediction, target, weight=weight, **self.options())

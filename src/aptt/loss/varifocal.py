@@ -19,9 +19,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number, check_range
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_number,
+    check_range,
+)
 from aptt.core.formula import Formula, Kept, wide, widen
-from aptt.core.logistic import answer, finite, power
+from aptt.core.logistic import answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
@@ -34,13 +41,13 @@ Normalize = Literal["elements", "positives", "quality"]
 
 def varifocal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    positive: Tensor | None = None,
+    positive: Numbers | None = None,
     alpha: float = 0.75,
     gamma: float = 2.0,
     detach: bool = False,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -66,8 +73,8 @@ def varifocal_loss(
         shape of the target. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ, qualities beyond 0 to 1 or outside ``positive`` (on CPU), an
-            unknown option.
+        ValueError: shapes that differ, qualities beyond 0 to 1 or outside ``positive``, weights
+            that are negative or infinite (all on CPU), an unknown option.
 
     The gradient goes to ``logits``, and to targets and weights that ask for it.
 
@@ -90,7 +97,9 @@ def varifocal_loss(
         0.2369
     """
     _check_varifocal(alpha, gamma, normalize, reduction)
+    check_floating(logits=logits)
     if positive is not None:
+        positive = as_tensor("positive", positive, logits)
         check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))
         if positive.dtype != torch.bool:
             raise TypeError(f"positive: got {positive.dtype}, wanted torch.bool")
@@ -113,10 +122,10 @@ def varifocal_loss(
 
 def quality_focal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
     beta: float = 2.0,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -139,7 +148,8 @@ def quality_focal_loss(
         target. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ, qualities beyond 0 to 1 (on CPU), an unknown option.
+        ValueError: shapes that differ, qualities beyond 0 to 1, weights that are negative or
+            infinite (both on CPU), an unknown option.
 
     The gradient goes to ``logits``, and to targets and weights that ask for it.
 
@@ -178,8 +188,8 @@ def _loss(
     formula: Formula,
     term: str,
     logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    target: Numbers,
+    weight: Numbers | None,
     positive: Tensor | None,
     normalize: Normalize,
     reduction: Reduction,
@@ -212,7 +222,7 @@ def _loss(
         kind="values" if normalize == "elements" else "positives",
         **options,
     )
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    return loss.reshape(logits.shape) if reduction == "none" else loss
 
 
 def _check_negatives(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> None:
@@ -237,10 +247,10 @@ def _varifocal_result(
     detach: bool,
 ) -> Tensor:
     q = y.to(x.dtype)
-    said = answer(finite(x), q)
+    said = answer(x, q)
     fade = alpha * power(said.yes, gamma)
     fade = fade.detach() if detach else fade
-    return torch.where(q > 0 if positive is None else positive, q, fade) * said.nll
+    return times(torch.where(q > 0 if positive is None else positive, q, fade), said.nll)
 
 
 def _varifocal_step(
@@ -256,19 +266,19 @@ def _varifocal_step(
 ) -> tuple[Tensor, Tensor]:
     # share (p - q + negative gamma (1 - p) nll), where share is q or alpha p**gamma
     q = y.to(x.dtype)
-    said = answer(finite(x), q)
+    said = answer(x, q)
     p, slope = said.yes, said.error
     negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
     if not detach:
         slope.addcmul_((1 - p).mul_(negative).mul_(gamma), said.nll)
     share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
-    return said.nll.mul_(share), slope.mul_(share).mul_(up)
+    return infinite_(said.nll.mul_(share)), slope.mul_(share).mul_(up)
 
 
 def _quality_result(x: Tensor, kept: Kept, y: Tensor, *, beta: float) -> Tensor:
-    said = answer(finite(x), y.to(x.dtype))
+    said = answer(x, y.to(x.dtype))
     off = said.error
-    return said.nll * (off.square() if beta == 2 else power(off.abs(), beta))
+    return times(off.square() if beta == 2 else power(off.abs(), beta), said.nll)
 
 
 def _quality_step(
@@ -276,19 +286,18 @@ def _quality_step(
 ) -> tuple[Tensor, Tensor]:
     # with off = p - q: |off|**beta nll has the slope |off|**(beta - 2) off
     # (off**2 + beta p (1 - p) nll)
-    said = answer(finite(x), y.to(x.dtype))
+    said = answer(x, y.to(x.dtype))
     off, cost, doubt = said.error, said.nll, said.doubt
     if beta == 0:
-        return cost, off.mul_(up)
+        return infinite_(cost), off.mul_(up)
     square = off.square()
     steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(cost)  # p (1 - p) nll
     steep = steep.mul_(beta).add_(square)
     if beta == 2:
-        return cost.mul_(square), off.mul_(steep).mul_(up)
+        return infinite_(cost.mul_(square)), off.mul_(steep).mul_(up)
     size = off.abs()
-    return cost.mul_(power(size, beta)), off.sign_().mul_(steep).mul_(power(size, beta - 1)).mul_(
-        up
-    )
+    slope = off.sign_().mul_(steep).mul_(power(size, beta - 1)).mul_(up)
+    return infinite_(cost.mul_(power(size, beta))), slope
 
 
 _VARIFOCAL = Formula(_varifocal_result, _varifocal_step, ahead=True, block=2**17)
@@ -304,8 +313,8 @@ def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Redu
 
 def _check_quality(beta: float, normalize: str, reduction: Reduction) -> None:
     check_reduction(reduction)
-    if beta != 0 and not beta >= 1:
-        raise ValueError(f"beta: got {beta}, wanted 0 or a number of at least 1")
+    if beta != 0:
+        check_number("beta", beta, 1.0, wanted="0, or a number of at least 1, and finite")
     check_choice("normalize", normalize, ("elements", "positives", "quality"))
 
 
@@ -328,10 +337,10 @@ class VariFocalLoss(LossModule):
     def forward(
         self,
         logits: Tensor,
-        target: Tensor,
+        target: Numbers,
         *,
-        positive: Tensor | None = None,
-        weight: Tensor | None = None,
+        positive: Numbers | None = None,
+        weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``logits`` against the qualities ``target``."""
         return varifocal_loss(logits, target, positive=positive, weight=weight, **self.options())
@@ -349,6 +358,6 @@ class QualityFocalLoss(LossModule):
         _check_quality(beta, normalize, reduction)
         super().__init__(beta=beta, normalize=normalize, reduction=reduction)
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against the qualities ``target``."""
         return quality_focal_loss(logits, target, weight=weight, **self.options())

@@ -176,8 +176,12 @@ def frozen_factors_are_constants(trial: Trial) -> None:
 
 @promise(ways=("plain",))
 def gradient_reaches_all_who_ask(trial: Trial) -> None:
-    """Targets, weights and options that require a gradient get theirs, with the prediction's."""
-    inputs, options = trial.inputs(4), trial.options()
+    """Targets, weights and options that require a gradient get theirs, with the prediction's.
+
+    Options named ``detach_...``, which say that something gets none, are off.
+    """
+    detached = {name: False for name in trial.spec.defaults() if name.startswith("detach_")}
+    inputs, options = trial.inputs(4), trial.options(**detached)
     learns = {k: t for k, t in inputs.items() if t.is_floating_point()}
     learns |= {k: v.double() for k, v in options.items() if _is_floating(v)}
     names = tuple(learns)

@@ -149,6 +149,7 @@ def _distillation() -> Spec:
         function=distillation_loss,
         module=DistillationLoss,
         inputs=_taught,
+        neutral={"detach_teacher": "it decides about the teacher's gradient alone"},
         cases={
             "teacher and targets": case(),
             "teacher alone": case(_only_taught, alpha=1.0, temperature=1.0),
@@ -164,7 +165,11 @@ def _distillation() -> Spec:
             ),
             "some classes": case(_taught_some, alpha=1.0, temperature=2.0),
             "some classes, reverse": case(
-                _taught_some, alpha=1.0, temperature=2.0, divergence="reverse_kl"
+                _taught_some,
+                alpha=1.0,
+                temperature=2.0,
+                divergence="reverse_kl",
+                detach_teacher=False,
             ),
             "some classes, mixture": case(
                 _taught_some,
@@ -199,6 +204,7 @@ def _distillation() -> Spec:
             Refused("a mixture of one", "beta", {"divergence": "jsd", "beta": 1.0}),
             Refused("beta without a mixture", "beta", {"beta": 0.3}),
             Refused("no targets for the hard term", "hard_targets", change=_untargeted),
+            Refused("a single logit", "student_logits", change=_single),
             Refused("a class out of range", "hard_targets", change=_beyond),
             Refused(
                 "floats for class indices",
@@ -235,6 +241,11 @@ def _distillation() -> Spec:
         ),
         exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
     )
+
+
+def _single(inputs: Inputs) -> Inputs:
+    logits = {name: inputs[name][:, :1] for name in ("student_logits", "teacher_logits")}
+    return {**inputs, **logits, "hard_targets": torch.zeros_like(inputs["hard_targets"])}
 
 
 def _untargeted(inputs: Inputs) -> Inputs:

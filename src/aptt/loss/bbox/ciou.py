@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes, both, each, once
+from aptt.core.checks import Numbers
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import (
@@ -43,9 +44,9 @@ _NOTHING = 1e-30  # the product of two sides, relative to the enclosing box
 
 def ciou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     gate: bool = False,
@@ -75,8 +76,9 @@ def ciou_loss(
         scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
-            the row that is at fault.
+        ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
+            negative or infinite (on CPU); a row that is at fault, with ``validate``, or where the
+            loss is above 2 (on CPU): the boxes may have another format.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
     axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.

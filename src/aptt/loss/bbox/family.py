@@ -8,6 +8,7 @@ and, for a prediction turned inside out, how far: ``sum flip``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,8 @@ from aptt.core.boxes import (
     pull_back,
 )
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_boxes,
     check_choice,
     check_floating,
@@ -35,6 +38,7 @@ from aptt.core.checks import (
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.logistic import power as raised
 from aptt.core.module import LossModule
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import (
     check_pairs,
@@ -125,8 +129,8 @@ def _raised(measure: Tensor, power: float | None) -> Tensor:
     """A power of at least 1; flat at 0, and where rounding leads below it."""
     if power is None:
         return measure
-    some = measure > 0
-    return torch.where(some, raised(torch.where(some, measure, 1), power), 0)
+    none = measure <= 0  # of NaN, neither this nor its opposite holds
+    return torch.where(none, 0, raised(torch.where(none, 1, measure), power))
 
 
 class Distance(NamedTuple):
@@ -171,9 +175,9 @@ def box_loss(
     formulas: Forms,
     term: str,
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None,
+    weight: Numbers | None,
     box_format: BoxFormat,
     power: float,
     validate: bool,
@@ -194,6 +198,7 @@ def box_loss(
         weight=weight,
         validate=validate,
         ordered=box_format == "xyxy",
+        most=1 if term == "box_iou" else 2,
         normalize=normalize,
         reduction=reduction,
         box_format=box_format,
@@ -205,23 +210,30 @@ def paired_loss(
     formula: Formula,
     term: str,
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
     numbers: int,
-    weight: Tensor | None,
+    weight: Numbers | None,
     validate: bool,
     ordered: bool,
     normalize: Normalize,
     reduction: Reduction,
+    most: float = math.inf,
     **options: Any,
 ) -> Tensor:
-    """The loss of boxes of so many numbers against their targets, row by row."""
+    """The loss of boxes of so many numbers against their targets, row by row.
+
+    A value above the ``most`` that boxes in order cost, but for a few, has them looked at: those
+    that are inside out may have another format than they are read in.
+    """
     check_floating(pred_boxes=pred_boxes)
+    target_boxes = as_tensor("target_boxes", target_boxes, pred_boxes)
     check_numbers(target_boxes=target_boxes)
     check_pairs(pred_boxes, target_boxes, numbers)
     x = pred_boxes.reshape(-1, numbers)
     t = target_boxes.reshape(-1, numbers).to(widen(pred_boxes[:0]).dtype)
     if weight is not None:
+        weight = as_tensor("weight", weight, pred_boxes)
         check_shapes(pred_boxes=(pred_boxes, f"*N {numbers}"), weight=(weight, "*N"))
         weight = weight.reshape(-1)
     if validate:
@@ -241,7 +253,12 @@ def paired_loss(
         kind="values" if normalize == "elements" else "positives",
         **options,
     )
-    return loss.reshape(pred_boxes.shape[:-1]) if reduction == "none" else loss
+    if reduction == "none":
+        return loss.reshape(pred_boxes.shape[:-1])
+    looked = weight is None and reduction in ("mean", "sum") and is_readable(loss)
+    if looked and loss.item() > most * (1 if reduction == "mean" else len(x)):
+        check_boxes(x, t, None, ordered=ordered)
+    return loss
 
 
 def check_options(
@@ -278,7 +295,7 @@ class BoxLoss(LossModule):
         )
 
     def forward(
-        self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
+        self, pred_boxes: Tensor, target_boxes: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
         return self._function(pred_boxes, target_boxes, weight=weight, **self.options())

@@ -16,6 +16,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes
+from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms
 
@@ -24,9 +25,9 @@ __all__ = ["GIoULoss", "giou_loss"]
 
 def giou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     validate: bool = False,
@@ -54,8 +55,9 @@ def giou_loss(
         scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
-            the row that is at fault.
+        ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
+            negative or infinite (on CPU); a row that is at fault, with ``validate``, or where the
+            loss is above 2 (on CPU): the boxes may have another format.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
     axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.

@@ -15,6 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes
+from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms
 
@@ -23,9 +24,9 @@ __all__ = ["BoxIoULoss", "box_iou_loss"]
 
 def box_iou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     box_format: BoxFormat = "xyxy",
     power: float = 1.0,
     validate: bool = False,
@@ -53,8 +54,9 @@ def box_iou_loss(
         scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, an unknown option, with ``validate``
-            the row that is at fault.
+        ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
+            negative or infinite (on CPU); a row that is at fault, with ``validate``, or where the
+            loss is above 1 (on CPU): the boxes may have another format.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
     axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number
+from aptt.core.checks import Numbers, check_choice, check_number
 from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
@@ -26,9 +26,9 @@ __all__ = ["ProbIoULoss", "probiou_loss"]
 
 def probiou_loss(
     pred_boxes: Tensor,
-    target_boxes: Tensor,
+    target_boxes: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     distance: Literal["hellinger", "bhattacharyya"] = "hellinger",
     angle: float = 0.0,
     validate: bool = False,
@@ -62,8 +62,8 @@ def probiou_loss(
         ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 5, an unknown option, with ``validate``
-            the row that is at fault.
+        ValueError: shapes that differ or do not end in 5, an unknown option, weights that are
+            negative or infinite (on CPU), with ``validate`` the row that is at fault.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it; it is 0 at
     equal boxes. Times the pair's longest length, gap included, it is bounded: by 2000, and for the
@@ -108,9 +108,9 @@ def probiou_loss(
 def _result(x: Tensor, kept: Kept, t: Tensor, *, distance: str, angle: float | None) -> Tensor:
     loss = bhattacharyya(x, t)
     if distance == "hellinger":
-        some = loss > 0  # the root has no slope at 0
-        loss = torch.where(some, -torch.expm1(-torch.where(some, loss, 1)), 1).sqrt()
-        loss = torch.where(some, loss, 0)
+        none = loss <= 0  # where the root has no slope; a NaN stays one
+        loss = torch.where(none, 1, -torch.expm1(-torch.where(none, 1, loss))).sqrt()
+        loss = torch.where(none, 0, loss)
     return loss if angle is None else loss + angle * slant(x, t)
 
 
@@ -144,7 +144,7 @@ class ProbIoULoss(LossModule):
         )
 
     def forward(
-        self, pred_boxes: Tensor, target_boxes: Tensor, *, weight: Tensor | None = None
+        self, pred_boxes: Tensor, target_boxes: Numbers, *, weight: Numbers | None = None
     ) -> Tensor:
         """The loss of ``pred_boxes`` against ``target_boxes``, row by row."""
         return probiou_loss(pred_boxes, target_boxes, weight=weight, **self.options())

@@ -127,7 +127,7 @@ def linear_cross_entropy(
     elif ignore_index != -100:
         raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     if sample_weight is not None:
-        check_sample_weight(sample_weight, shape, hidden=hidden)
+        sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
     chosen, states, y, rows = select(tokens.states, y, rows, drop=drop_ignored)
@@ -177,12 +177,12 @@ class LinearCrossEntropyLoss(LossModule):
         checked_form(label_smoothing, z_loss, softcap, reduction)
         check_cut(scale, chunk)
         super().__init__(
-            class_weight=per_class(class_weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
-            logit_adjustment=per_class(logit_adjustment),
+            logit_adjustment=per_class(logit_adjustment, "logit_adjustment", signed=True),
             scale=scale,
             chunk=chunk,
             drop_ignored=drop_ignored,

@@ -16,6 +16,7 @@ from aptt.core.checks import (
     check_indices,
     check_positive,
     check_tensors,
+    check_weights,
 )
 from aptt.core.engine import obstacle
 from aptt.core.formula import widen
@@ -122,6 +123,7 @@ def select(
     """The tokens that count and where they were; or all, the others set to 0 with weight 0."""
     if rows is None:
         return None, states, y, None
+    check_weights(sample_weight=rows)
     weights = None if rows.dtype == torch.bool else rows
     if drop and not torch.compiler.is_compiling() and obstacle(states) is None:
         chosen = rows.nonzero().squeeze(1)
@@ -193,6 +195,8 @@ def check_per_class(
         raise ValueError(
             f"{name}: got shape {tuple(values.shape)}, wanted ({classes or 'V'},), one a class"
         )
+    if name == "class_weight":
+        check_weights(class_weight=values)
     return values.to(widen(like[:0]).dtype)
 
 

@@ -235,7 +235,7 @@ class LinearMTPLoss(LossModule):
             mtp_lambda=mtp_lambda,
             denominator=denominator,
             labels=labels,
-            class_weight=per_class(class_weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,

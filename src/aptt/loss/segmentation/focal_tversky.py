@@ -123,8 +123,8 @@ def focal_tversky_loss(
     regions, _, _ = measured(logits, target, options)
     loss = ratio(regions, alpha, beta, smooth)
     if gamma != 1:
-        some = loss > 0  # at 0 the slope of a power below 1 is infinite
-        loss = torch.where(some, power(torch.where(some, loss, 1), gamma), 0)
+        none = loss <= 0  # where the slope of a power below 1 is infinite; a NaN stays one
+        loss = torch.where(none, 0, power(torch.where(none, 1, loss), gamma))
     return average(loss, regions, options, term="focal_tversky")
 
 
