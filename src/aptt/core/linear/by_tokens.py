@@ -20,7 +20,7 @@ from torch import Tensor
 from aptt.core.formula import Formula
 from aptt.core.linear.head import Gradients, Head, Wants, part_of, room_for, slices
 from aptt.core.linear.in_place import settle
-from aptt.core.linear.products import Product
+from aptt.core.linear.products import Multiply
 
 __all__ = ["ByTokens"]
 
@@ -40,7 +40,7 @@ class ByTokens:
     """What both factors of a product are rounded to."""
     dtype: torch.dtype
     """That of the logits and of the sums: float32 or float64."""
-    into_float32: Product | None
+    into_float32: Multiply | None
     """The product of factors of a half type; None: they are as wide as ``dtype``."""
     in_place: bool
     """Whether :func:`settle` does what the formula does."""

@@ -15,19 +15,19 @@ from torch import Tensor
 
 from aptt.core.linear.head import Head
 
-__all__ = ["Product", "by_itself", "dtype_of_products", "product_in_float32", "product_of"]
+__all__ = ["Multiply", "by_itself", "dtype_of_products", "product_in_float32", "product_of"]
 
-Product = Callable[[Tensor, Tensor, Tensor], object]
+Multiply = Callable[[Tensor, Tensor, Tensor], object]
 """``product(a, b, out)`` writes ``a @ b`` over ``out``."""
 
 
-def product_in_float32(device: torch.device) -> Product | None:
+def product_in_float32(device: torch.device) -> Multiply | None:
     """The product of two matrices of a half type, returned in float32; None: there is none."""
     cuda = device.type == "cuda" and torch.version.hip is None
     return _mm if cuda and hasattr(torch.ops.aten.mm, "dtype_out") else None  # torch 2.8
 
 
-def product_of(dtype: torch.dtype, device: torch.device) -> Product | None:
+def product_of(dtype: torch.dtype, device: torch.device) -> Multiply | None:
     """How factors of a half type are multiplied without rounding; None: as any others are."""
     return product_in_float32(device) if dtype in (torch.bfloat16, torch.float16) else None
 

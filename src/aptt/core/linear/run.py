@@ -14,7 +14,7 @@ from aptt.core.linear.by_tokens import ByTokens
 from aptt.core.linear.by_vocabulary import ByVocabulary
 from aptt.core.linear.head import Gradients, Head, Wants, block_of, chunk_of, on_accelerator
 from aptt.core.linear.in_place import settles
-from aptt.core.linear.products import Product, by_itself, product_of
+from aptt.core.linear.products import Multiply, by_itself, product_of
 from aptt.core.vocabulary import Stats
 
 __all__ = ["KNOWN", "HeadFormula", "Run"]
@@ -85,7 +85,7 @@ class Run:
             in_place=large and self.formula.cross_entropy and settles(self.options),
         )
 
-    def _into_float32(self, head: Head) -> Product | None:
+    def _into_float32(self, head: Head) -> Multiply | None:
         return product_of(self.product, head.hidden.device)
 
     def values(self, head: Head, teacher: Head | None, sides: Sides) -> Tensor:
