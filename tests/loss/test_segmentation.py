@@ -7,8 +7,14 @@ import torch
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import (
+    DiceCELoss,
+    DiceFocalLoss,
     DiceLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceLoss,
     IoULoss,
+    LovaszLoss,
+    TverskyLoss,
     cross_entropy,
     dice_ce_loss,
     dice_ce_terms,
@@ -25,6 +31,16 @@ from aptt.loss import (
 RATIOS = [dice_loss, mask_iou_loss, tversky_loss, focal_tversky_loss]
 COMPOUNDS = [dice_ce_loss, dice_focal_loss]
 FAMILY = [*RATIOS, *COMPOUNDS, generalized_dice_loss, lovasz_loss]
+MODULES = [
+    DiceLoss,
+    IoULoss,
+    TverskyLoss,
+    FocalTverskyLoss,
+    DiceCELoss,
+    DiceFocalLoss,
+    GeneralizedDiceLoss,
+    LovaszLoss,
+]
 WAYS = [pytest.param(plainly, id="plain"), pytest.param(in_blocks, id="in blocks")]
 
 
@@ -619,6 +635,85 @@ def test_weights_that_weigh_nothing_sensible_are_named(wrong):
     weight = torch.tensor([[1.0, 1.0, wrong, 0.0]])
     with pytest.raises(ValueError, match=r"pixel_weight: got .* at least 0"):
         dice_loss(torch.zeros(1, 3, 4), torch.zeros(1, 4, dtype=torch.long), pixel_weight=weight)
+
+
+@pytest.mark.parametrize("loss_fn", FAMILY)
+@pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])
+def test_class_weights_that_weigh_nothing_sensible_are_named(loss_fn, wrong):
+    logits, target = _random(1, 2, 4), _classes(1, 4, classes=2)
+    with pytest.raises(ValueError, match=r"weight: got .*, wanted finite numbers of at least 0"):
+        loss_fn(logits, target, weight=torch.tensor([wrong, 1.0]))
+    with pytest.raises(ValueError, match=r"weight: got .*, wanted finite numbers of at least 0"):
+        DiceLoss(weight=[wrong, 1.0])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_binary_loss_has_one_class_to_weigh(module):
+    with pytest.raises(ValueError, match=r"weight: got 2 numbers with mode='binary'.*wanted 1"):
+        module(mode="binary", weight=[1.0, 2.0])
+    assert module(mode="binary", weight=[2.0]).weight.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_call_with_an_argument_that_is_none_says_what_there_is(module):
+    logits, target = _random(1, 2, 4), _classes(1, 4, classes=2)
+    name = module.__name__
+    with pytest.raises(TypeError, match=f"mask: {name} has no such argument; wanted pixel_weight"):
+        module()(logits, target, mask=target)
+    with pytest.raises(TypeError, match=f"mode: {name} takes it when it is constructed"):
+        module()(logits, target, mode="binary")
+    module()(logits, target=target, pixel_weight=torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int32, torch.bool])
+@pytest.mark.parametrize("loss_fn", FAMILY)
+def test_a_one_hot_mask_of_integers_is_its_classes(loss_fn, dtype):
+    logits, target = _random(2, 3, 5, 4), _classes(2, 5, 4, classes=3)
+    mask = torch.nn.functional.one_hot(target, 3).movedim(-1, 1)
+    found = _value_and_gradient(lambda x: loss_fn(x, mask.to(dtype)), logits)
+    wanted = _value_and_gradient(lambda x: loss_fn(x, target), logits)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("loss_fn", [lovasz_loss, dice_focal_loss])
+def test_a_mask_that_is_not_one_hot_is_no_class(loss_fn):
+    logits, mask = _random(1, 3, 4), torch.tensor([[[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]]])
+    with pytest.raises(ValueError, match="a pixel of no class or of several"):
+        loss_fn(logits, mask)
+    known = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert loss_fn(logits, mask, pixel_weight=known).isfinite()
+    with pytest.raises(ValueError, match=r"one-hot mask of an integer dtype.*target\.long\(\)"):
+        loss_fn(logits, mask.double())
+    with pytest.raises(ValueError, match="got 2"):
+        loss_fn(logits, 2 * mask)
+
+
+def test_a_float_target_of_no_class_or_of_several_is_not_taken_for_classes():
+    logits = _random(1, 3, 4)
+    for target in ([[1.0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]], [[1.0] * 4, [0.5] * 4, [0.0] * 4]):
+        t = torch.tensor(target, dtype=torch.float64)[None]
+        p = logits.softmax(1)
+        wanted = 1 - 2 * torch.minimum(p, t).sum(2) / (p + t).sum(2)
+        found = dice_loss(logits, t, reduction="none")
+        torch.testing.assert_close(found[:2], wanted[0, :2])
+
+
+def test_the_mean_of_each_class_beside_kornia_s_pooled_one():
+    losses = pytest.importorskip("kornia.losses")
+    logits, target = _random(2, 4, 8, 8), _classes(2, 8, 8, classes=3)  # class 3 is absent
+    micro = losses.dice_loss(logits, target)
+    right = logits.softmax(1).gather(1, target[:, None]).mean()
+    torch.testing.assert_close(micro, 1 - right)
+    options = {"weighting": "uniform", "pool": "sample"}
+    ours = generalized_dice_loss(logits, target, absent="penalize", **options)
+    torch.testing.assert_close(ours, micro)
+    assert generalized_dice_loss(logits, target, **options) < micro - 0.01
+    skipped = dice_loss(logits, target, pool="sample")  # both leave out what a sample lacks
+    torch.testing.assert_close(skipped, losses.dice_loss(logits, target, average="macro"))
+    theirs = losses.tversky_loss(logits, target, alpha=0.3, beta=0.7)
+    torch.testing.assert_close(
+        tversky_loss(logits, target, alpha=0.3, beta=0.7, pool="sample"), theirs
+    )
 
 
 def test_soft_classes_have_no_value_that_removes_a_pixel():

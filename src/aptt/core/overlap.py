@@ -96,7 +96,7 @@ def _is_hard(t: Tensor) -> bool:
 
 
 def _indices(t: Tensor) -> Tensor:
-    """The classes of a hard target, which take less; itself if a pixel has none or several."""
+    """The classes of a hard target; itself where a pixel has none or several."""
     if bool((t.sum(1) != 1).any()):
         return t
     return (t * on_class_axis(torch.arange(t.shape[1], dtype=t.dtype), t)).sum(1).long()

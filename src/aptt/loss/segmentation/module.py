@@ -20,12 +20,18 @@ class RegionLoss(LossModule):
         check_class_weight(options["weight"], options["mode"])
         super().__init__(**options)
 
+    def __call__(self, *args: Any, **given: Any) -> Tensor:
+        """:meth:`forward`, with a word about an argument that it has not."""
+        for name in given:
+            if name not in ("logits", "target", "pixel_weight"):
+                raise TypeError(self._refusal(name))
+        loss: Tensor = super().__call__(*args, **given)
+        return loss
+
     def forward(
-        self, logits: Tensor, target: Tensor, *, pixel_weight: Tensor | None = None, **unknown: Any
+        self, logits: Tensor, target: Tensor, *, pixel_weight: Tensor | None = None
     ) -> Tensor:
-        """The loss of ``logits`` against ``target``; all else but ``pixel_weight`` is refused."""
-        if unknown:
-            raise TypeError(self._refusal(next(iter(unknown))))
+        """The loss of ``logits`` against ``target``."""
         return self._function(logits, target, pixel_weight=pixel_weight, **self.options())
 
     def _refusal(self, name: str) -> str:
