@@ -7,7 +7,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
+from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weight
 
 __all__ = ["LossModule", "per_class"]
 
@@ -58,7 +58,7 @@ def per_class(
         raise TypeError(f"{name}: got {values!r}, wanted numbers, one per class")
     check_numbers(**{name: made})
     if not signed:
-        check_weights(**{name: made})
+        check_weight(name, made)
     floating = made.is_floating_point() or isinstance(values, Tensor)
     return (
         made if floating else made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))

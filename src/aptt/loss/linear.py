@@ -28,7 +28,7 @@ from aptt.core.checks import (
     check_floating,
     check_indices,
     check_positive,
-    check_weights,
+    check_weight,
     taken_classes,
 )
 from aptt.core.engine import obstacle
@@ -406,7 +406,7 @@ def _select(
     if rows is None:
         return None, states, y, None
     weights = None if rows.dtype == torch.bool else rows
-    check_weights(sample_weight=rows)
+    check_weight("sample_weight", rows)
     if drop and not torch.compiler.is_compiling() and obstacle(states) is None:
         chosen = rows.nonzero().squeeze(1)
         if len(chosen) == len(rows):
@@ -475,7 +475,7 @@ def _per_class(
             f"{name}: got shape {tuple(values.shape)}, wanted ({classes or 'V'},), one a class"
         )
     if name == "class_weight":
-        check_weights(**{name: values})
+        check_weight(name, values)
     return values.to(widen(like[:0]).dtype)
 
 
