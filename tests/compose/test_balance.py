@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from aptt.compose import Balance, GradShare, Ramp, Uncertainty, WeightedSum
+from aptt.compose import DWA, Balance, GradNorm, GradShare, Ramp, Uncertainty, WeightedSum
 
 
 def at_and_values(scale=1.0, n=5):
@@ -259,3 +259,149 @@ def test_a_balancer_of_one_s_own():
     assert WeightedSum({"a": 4.0}, balance=Halves())({"a": x}).item() == 6.0
     with pytest.raises(TypeError, match="wanted a Balance"):
         WeightedSum({"a": 1.0}, balance="uncertainty")
+
+
+class TestGradNorm:
+    def test_the_gradient_of_the_weights_is_that_of_equation_2(self):
+        mix = WeightedSum({"a": 1.0, "b": 0.5, "c": 2.0}, balance=GradNorm(alpha=0.7))
+        told = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+        first = None
+        for step in range(3):
+            torch.manual_seed(step)
+            at = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+            values = {"a": 10 * at.square().sum(), "b": at.exp().mean(), "c": at.cos().sum() + 13}
+            mix.balance.w.data.copy_(torch.tensor([0.5, 1.75, 0.75]))
+            mix.balance.w.grad = None
+            mix(values, at=at).backward(retain_graph=True)
+
+            w = torch.tensor([0.5, 1.75, 0.75], dtype=torch.float64, requires_grad=True)
+            slopes = [torch.autograd.grad(v, at, retain_graph=True)[0] for v in values.values()]
+            pull = torch.stack([(w[i] * told[i] * g).norm() for i, g in enumerate(slopes)])
+            now = torch.stack([v.detach() for v in values.values()])
+            first = now if first is None else first
+            slow = now / first / (now / first).mean()
+            (pull - (pull.mean() * slow**0.7).detach()).abs().sum().backward()
+            torch.testing.assert_close(mix.balance.w.grad.double(), w.grad, rtol=1e-6, atol=1e-6)
+            total = sum(c * g for c, g in zip((w * told).tolist(), slopes, strict=True))
+            torch.testing.assert_close(at.grad, total)
+
+    def test_terms_ten_times_apart_end_with_equal_pull(self):
+        torch.manual_seed(0)
+        trunk = torch.nn.Linear(6, 8)
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradNorm(alpha=0.0))
+        optimizer = torch.optim.Adam(mix.parameters(), lr=0.01)
+        x, y = torch.randn(64, 6), torch.randn(64, 8)
+        for _ in range(200):
+            error = (trunk(x) - y).square().mean(0)
+            values = {"a": 10 * error[:4].mean(), "b": error[4:].mean()}
+            optimizer.zero_grad()
+            mix(values, at=trunk.weight).backward()
+            optimizer.step()
+        error = (trunk(x) - y).square().mean(0)
+        values = {"a": 10 * error[:4].mean(), "b": error[4:].mean()}
+        w = mix.balance.w.tolist()
+        assert sum(w) == pytest.approx(2)
+        report = mix.grad_report(values, at=trunk.weight)
+        assert report.share["a"] == pytest.approx(0.5, abs=0.1)
+
+    def test_the_first_values_are_saved(self):
+        mix, again = (WeightedSum({"a": 1.0, "b": 1.0}, balance=GradNorm()) for _ in range(2))
+        at = torch.ones(3, requires_grad=True)
+        mix({"a": 4 * at.square().sum(), "b": at.sum()}, at=at)
+        assert mix.balance.start.tolist() == [12, 3]
+        again.load_state_dict(mix.state_dict())
+        again({"a": at.square().sum(), "b": 9 * at.sum()}, at=at)
+        assert again.balance.start.tolist() == [12, 3]
+
+    def test_a_value_that_is_not_finite_leaves_the_weights_alone(self):
+        mix = WeightedSum({"a": 1.0, "b": 1.0, "c": 1.0}, balance=GradNorm())
+        at = torch.ones(3, requires_grad=True)
+        mix({"a": at.sum() * torch.nan, "b": at.sum(), "c": None}, at=at).backward()
+        assert mix.balance.w.grad.tolist() == [0, 0, 0]
+        assert mix.balance.start.tolist() == [0, 3, 0]
+
+    def test_without_a_place_it_says_so(self):
+        with pytest.raises(ValueError, match="at: got None, GradNorm wants the tensor"):
+            WeightedSum({"a": 1.0}, balance=GradNorm())({"a": torch.ones((), requires_grad=True)})
+
+
+class TestDWA:
+    EPOCHS = (({"a": 4.0, "b": 1.0}, {"a": 2.0, "b": 3.0}), ({"a": 1.5, "b": 1.0},), ())
+
+    def _after(self, mix, epochs):
+        for epoch in epochs:
+            for values in epoch:
+                mix({k: torch.tensor(v, requires_grad=True) for k, v in values.items()})
+            mix.balance.end_epoch()
+
+    def _weights(self, mix):
+        mix.eval()
+        one, zero = torch.ones(()), torch.zeros(())
+        found = [mix({"a": one, "b": zero}).item(), mix({"a": zero, "b": one}).item()]
+        mix.train()
+        return found
+
+    def test_weights_are_those_of_equation_7(self):
+        mix = WeightedSum({"a": 1.0, "b": 3.0}, balance=DWA(temperature=2.0))
+        for epochs in (self.EPOCHS[:1], self.EPOCHS[1:2]):
+            assert self._weights(mix) == pytest.approx([1, 3])
+            self._after(mix, epochs)
+        a, b = math.exp((1.5 / 3.0) / 2), math.exp((1.0 / 2.0) / 2)
+        assert self._weights(mix) == pytest.approx([2 * a / (a + b), 3 * 2 * b / (a + b)])
+        self._after(mix, self.EPOCHS[2:])  # an epoch without a step repeats the last mean
+        assert self._weights(mix) == pytest.approx([1, 3])
+
+    def test_its_account_is_saved_amid_an_epoch(self):
+        whole, first, second = (WeightedSum({"a": 1.0, "b": 1.0}, balance=DWA()) for _ in range(3))
+        self._after(whole, self.EPOCHS[:2])
+        for values in self.EPOCHS[0][:1]:
+            first({k: torch.tensor(v, requires_grad=True) for k, v in values.items()})
+        second.load_state_dict(first.state_dict())
+        self._after(second, (self.EPOCHS[0][1:], self.EPOCHS[1]))
+        assert self._weights(second) == self._weights(whole)
+
+    def test_what_is_absent_or_not_finite_is_not_counted(self):
+        mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=DWA())
+        two = torch.tensor(2.0, requires_grad=True)
+        mix({"a": two, "b": two})
+        mix({"a": None, "b": two * torch.nan})
+        mix.balance.end_epoch()
+        assert mix.balance.last.tolist() == [2, 2]
+
+
+class TestAccumulating:
+    def test_means_of_equal_micro_batches_are_the_whole(self):
+        x = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        found = []
+        for cuts, means in (([12], False), ([4, 4, 4], True)):
+            mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=GradShare(decay=0.5)).double()
+            for _ in range(2):
+                with mix.accumulating(len(cuts), means=means):
+                    for part in x.split(cuts):
+                        at = part.clone().requires_grad_()
+                        mix({"a": at.square().mean(), "b": at.abs().mean()}, at=at)
+            found.append(mix.balance.mean)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=0)
+
+    def test_a_step_that_is_not_whole_is_said(self):
+        mix = WeightedSum({"a": 1.0}, balance=Uncertainty())
+        value = {"a": torch.ones((), requires_grad=True)}
+
+        def step(calls):
+            with mix.accumulating(2):
+                for _ in range(calls):
+                    mix(value)
+
+        step(4)
+        with pytest.raises(ValueError, match="the last step had 1, wanted 2 calls a step"):
+            step(3)
+        assert mix.balance.accumulates is None
+        with pytest.raises(ValueError, match="micro_batches: got 0"), mix.accumulating(0):
+            pass
+
+    def test_the_totals_of_a_step_add_up_to_that_of_the_whole(self):
+        whole, split = (WeightedSum({"a": 2.0}, balance=Uncertainty(start=0.5)) for _ in range(2))
+        shares = [torch.tensor(v, requires_grad=True) for v in (0.25, 0.5)]
+        with split.accumulating(2):
+            totals = [split({"a": share}) for share in shares]
+        torch.testing.assert_close(sum(totals), whole({"a": shares[0] + shares[1]}))

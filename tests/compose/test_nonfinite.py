@@ -234,3 +234,32 @@ def test_there_are_no_other_ways():
         CombinedLoss({"a": F.l1_loss}, on_nonfinite="stop")
     with pytest.raises(ValueError, match="on_nonfinite: got 'dump'"):
         WeightedSum({"a": 1.0}, on_nonfinite="dump")
+
+
+def test_a_step_that_is_not_finite_can_be_left_out():
+    model = nn.Linear(2, 1)
+    mix = WeightedSum({"a": 1.0, "b": 1.0}, balance=Uncertainty(), on_nonfinite="skip")
+    optimizer = torch.optim.SGD([*model.parameters(), *mix.parameters()], 0.1, momentum=0.9)
+
+    def step(x):
+        optimizer.zero_grad()
+        out = model(torch.full((3, 2), x))
+        total = mix({"a": out.square().mean(), "b": out.abs().mean()})
+        total.backward()
+        optimizer.step()
+        return total.item(), [p.detach().clone() for p in (*model.parameters(), mix.balance.s)]
+
+    assert step(1.0)[0] != 0
+    before = step(1.0)[1]
+    value, after = step(math.nan)
+    assert value == 0
+    assert mix.skipped
+    assert all(map(torch.equal, before, after))
+    assert step(1.0)[0] != 0
+    assert not mix.skipped
+    with pytest.warns(UserWarning, match="not finite in 1 of 4 calls"):
+        assert mix.log()["skipped"] == 1
+    again = WeightedSum({"a": 1.0, "b": 1.0}, balance=Uncertainty(), on_nonfinite="skip")
+    again.load_state_dict(mix.state_dict())
+    assert again.skips == 1
+    assert math.isnan(mix.eval()({"a": torch.tensor(math.nan), "b": None}).item())

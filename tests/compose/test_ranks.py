@@ -34,7 +34,7 @@ def test_the_gradient_is_that_of_one_process(ranks, balance):
     assert alone["grad"][0].abs().max() > 0
 
 
-@pytest.mark.parametrize("balance", ["uncertainty", "gradshare"])
+@pytest.mark.parametrize("balance", ["uncertainty", "gradshare", "gradnorm", "dwa"])
 def test_balancers_are_identical_bit_by_bit(ranks, balance):
     for case in (balance, f"{balance} absent"):
         one, two = (rank[case]["balance"] for rank in ranks)
@@ -57,3 +57,28 @@ def test_a_nan_on_one_rank_stays_in_its_account_when_all_is_wrapped(ranks):
     assert zero["nonfinite"].tolist() == [0, 0]
     assert one["nonfinite"].tolist() == [1, 1]
     assert one["first_bad"].tolist() == [3, 3]
+
+
+def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(ranks):
+    zero, one = (rank["skipping"] for rank in ranks)
+    assert torch.equal(zero["weights"], one["weights"])
+    assert zero["skipped"] == one["skipped"] == [False, True, False, False]
+    assert zero["log"] == one["log"] == 1
+    first, second, third, _ = zero["weights"]
+    assert torch.equal(first, second)
+    assert (third != second).all()
+    assert zero["weights"].isfinite().all()
+
+
+@pytest.mark.parametrize("balance", list(ranks_worker.BALANCERS))
+@pytest.mark.parametrize("cut", [cut for cut in ranks_worker.CUTS if cut != (1, 1)])
+def test_what_is_learnt_does_not_depend_on_the_split(ranks, balance, cut):
+    whole = ranks_worker.accumulated(balance, 0, (1, 1))
+    if cut[0] == 1:
+        found = [ranks_worker.accumulated(balance, 0, cut)]
+    else:
+        found = [rank["accumulated"][balance, cut] for rank in ranks]
+    for one in found:
+        torch.testing.assert_close(one, whole, rtol=1e-9, atol=1e-12)
+    changed = [p.abs().max() for p in whole["balance"].values()]
+    assert not changed or max(changed) > 0

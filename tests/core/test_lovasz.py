@@ -1,13 +1,28 @@
 """Class by class against all classes at once, and both against the definition."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import lovasz
 from aptt.core.lovasz import lovasz_sums
 
-WAYS = [pytest.param(plainly, id="plain"), pytest.param(in_blocks, id="in blocks")]
+
+@contextmanager
+def _at_once():
+    """The form for an accelerator, on the CPU."""
+    with pytest.MonkeyPatch.context() as patch, whole() as walked:
+        patch.setattr(lovasz, "at_once", lambda x: True)
+        yield walked
+
+
+WAYS = [
+    pytest.param(plainly, id="plain"),
+    pytest.param(in_blocks, id="in blocks"),
+    pytest.param(_at_once, id="at once"),
+]
 
 
 def _inputs(dtype=torch.float64, pixels=11, seed=0):
@@ -85,7 +100,7 @@ def test_class_by_class_is_the_plain_form_with_its_gradient(
     target = y if softmax else _hot(y)
     up = torch.randn((3,) if batch else (2, 3), dtype=torch.float64)
     found = []
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, _at_once):
         with way():
             found.append(
                 _value_and_gradient(
@@ -98,8 +113,9 @@ def test_class_by_class_is_the_plain_form_with_its_gradient(
                     absent=True,
                 )
             )
-    for plain, walked in zip(*found, strict=True):
+    for plain, walked, at_once in zip(*found, strict=True):
         torch.testing.assert_close(walked, plain, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(at_once, plain, rtol=1e-12, atol=1e-15)
     assert found[1][1].any()
     if weighted:
         assert not found[1][1][..., ::5].any()

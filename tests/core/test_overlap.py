@@ -1,13 +1,29 @@
 """The sums of a region loss against their definition, and their gradient against autograd."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import overlap
 from aptt.core.overlap import overlap_sums
 
-WAYS = [pytest.param(plainly, id="plain"), pytest.param(in_blocks, id="in blocks")]
+
+@contextmanager
+def _together():
+    """The form for an accelerator, on the CPU, in the single block that it has there."""
+    with pytest.MonkeyPatch.context() as patch, whole() as walked:
+        patch.setattr(overlap, "at_once", lambda x: True)
+        patch.setattr(overlap, "removes", lambda x, t, w: w is not None)  # nobody looks there
+        yield walked
+
+
+WAYS = [
+    pytest.param(plainly, id="plain"),
+    pytest.param(in_blocks, id="in blocks"),
+    pytest.param(_together, id="in one block"),
+]
 KINDS = ["indices", "labels", "shares", "classes"]
 EXTRAS = [
     pytest.param({}, id="three"),
@@ -37,7 +53,7 @@ def _hot(y, classes):
 
 
 def _softmax(kind):
-    return kind in ("indices", "classes")
+    return kind in ("indices", "together", "classes")
 
 
 def _possible(kind, extra):
@@ -91,17 +107,21 @@ def test_sums_and_gradient_by_their_definition(kind, extra, weighted, way):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize(("kind", "extra"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "extra"),
+    [*CASES, *(pytest.param("together", *e.values, id=f"together, {e.id}") for e in EXTRAS)],
+)
 def test_the_step_is_autograd_of_the_definition(kind, extra, weighted):
-    x, t, w = _inputs(kind)
+    x, t, w = _inputs("indices" if kind == "together" else kind)
     formula = {
         "indices": overlap._INDICES,
+        "together": overlap._TOGETHER,
         "labels": overlap._LABELS,
         "shares": overlap._SHARES,
         "classes": overlap._SHARES,
     }[kind]
     options = {"gamma": None, "common": False, **extra}
-    ask = overlap._Ask(_softmax(kind), removes=weighted, dtype=torch.float64, **options)
+    ask = overlap._Ask(_softmax(kind), removes=weighted, **options)
     sides = (t, w.unsqueeze(1) if weighted else None)
     up = torch.randn(2, 3, 3 + bool(extra), dtype=torch.float64)
 
@@ -207,14 +227,14 @@ def test_errors_of_confident_pixels_keep_their_digits_in_float32(monkeypatch, wa
     x = (x / 20 + height * (2 * hot - 1)).float()
     t = {"indices": y, "labels": hot.bool(), "shares": hot.float(), "one hot": hot.float()}[form]
     softmax = form in ("indices", "one hot")
-    up = torch.rand(2, 3, 3, dtype=torch.float64)
+    up = torch.rand(2, 3, 3)
     if form == "shares":  # as under a compiler, which cannot see that they are hard
         monkeypatch.setattr(overlap, "_is_hard", lambda t: False)
     with way():
         found = _both(lambda x: overlap_sums(x, t, None, softmax=softmax), x, up)
     exact = t if t.ndim < 3 else t.double()
-    wanted = _both(lambda x: overlap_sums(x, exact, None, softmax=softmax), x.double(), up)
-    torch.testing.assert_close(found[0], wanted[0], rtol=2e-6, atol=0)
+    wanted = _both(lambda x: overlap_sums(x, exact, None, softmax=softmax), x.double(), up.double())
+    torch.testing.assert_close(found[0].double(), wanted[0], rtol=2e-6, atol=0)
     error = (found[1].double() - wanted[1]).norm() / wanted[1].norm()
     assert error < 2e-6
 
@@ -228,10 +248,8 @@ def test_a_tiny_overlap_keeps_its_digits_in_float32(way):
         y = torch.zeros(1, 30, dtype=torch.long)
         z = torch.stack((x[:, 0], -x[:, 0] / 60), 1)
         ours = overlap_sums(z, y, None, softmax=True, common=True)[0, 0, 3]
-    torch.testing.assert_close(
-        common, 30 * torch.full((1, 2), -60.0).double().sigmoid(), rtol=1e-5, atol=0
-    )
-    exact = 30 * torch.tensor(-61.0, dtype=torch.float64).sigmoid()
+    torch.testing.assert_close(common, 30 * torch.full((1, 2), -60.0).sigmoid(), rtol=1e-5, atol=0)
+    exact = 30 * torch.tensor(-61.0).sigmoid()
     torch.testing.assert_close(ours, exact, rtol=1e-5, atol=0)
 
 

@@ -92,3 +92,14 @@ def test_torchjd():
     start, end = module.main(steps=1), module.main(steps=60)
     for name in ("cls", "far"):  # neither is trained at the other's cost
         assert end[name] < 0.9 * start[name]
+
+
+def test_accumulation_under_accelerate_is_one_large_batch_to_the_end_of_an_epoch():
+    module = example("accumulate_accelerate", "accelerate")
+    assert module.main() < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice about workers and the like
+def test_accumulation_under_lightning_is_one_large_batch_to_the_end_of_an_epoch(tmp_path):
+    module = example("accumulate_lightning", "lightning")
+    assert module.main(tmp_path) < 1e-12

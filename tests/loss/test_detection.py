@@ -10,16 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from aptt.audit.ways import in_blocks
 from aptt.loss import (
     CIoULoss,
+    CrossEntropyLoss,
     DetectionLoss,
     FocalLoss,
     GIoULoss,
     TaskAlignedAssigner,
     box_iou_loss,
     ciou_loss,
+    cross_entropy,
+    detection,
     detection_loss,
     detection_terms,
     focal_loss,
@@ -163,6 +168,67 @@ def test_one_object_by_hand():
     )
     assert got.matches.tolist() == [[0, 0, -1, -1]]
     torch.testing.assert_close(got.scores, torch.tensor([[1.0, 2.0**-6, 0, 0]]))
+
+
+class Largest(TorchDispatchMode):
+    """The most elements that an operator has made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        self.elements = max(self.elements, *made, 0)
+        return out
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_assigner_holds_the_pairs_of_one_image(device, monkeypatch):
+    """On an accelerator, for which "meta" stands, those of as many images as fit the budget."""
+    many, points, most = 12, 144, 30
+    monkeypatch.setattr(detection, "_PAIRS_AT_ONCE", 2 * points * most + 1)
+    largest = []
+    for images in (1, 2, many):
+        args = _images(images, points, most, device)
+        with Largest() as made:
+            got = TaskAlignedAssigner()(*args)
+        assert got.matches.shape == got.scores.shape == (images, points)
+        largest.append(made.elements)
+    one, two, all_of_them = largest
+    assert one == 2 * points * most  # a coordinate along each axis
+    assert all_of_them == two == (one if device == "cpu" else 2 * one)
+
+
+def _images(images, points, most, device):
+    g = torch.Generator().manual_seed(images)
+    at = grid(12)
+    assert len(at) == points
+    boxes = torch.cat((at - 12, at + 12), -1).expand(images, -1, -1)
+    corner = 8 * torch.randint(0, 9, (images, most, 2), generator=g).double()
+    goals = torch.cat((corner, corner + 24), -1)  # full of ties: all that is there is on a grid
+    labels = torch.randint(3, (images, most), generator=g)
+    logits = torch.randint(-1, 2, (images, points, 3), generator=g).double()
+    mask = torch.rand(images, most, generator=g) < 0.8
+    return [t.to(device) for t in (logits, boxes, at, goals, labels, mask)]
+
+
+@pytest.mark.parametrize("options", [{}, {"topk": 3}, {"alpha": 0.0}, {"beta": 1.0}], ids=str)
+@pytest.mark.parametrize("at_once", [2, 5, 100])
+def test_an_image_has_the_same_assignment_among_any_others(options, at_once, monkeypatch):
+    args, assigner = _images(5, 144, 30, "cpu"), TaskAlignedAssigner(**options)
+    want = assigner(*args)
+    monkeypatch.setattr(detection, "_images_at_once", lambda *_: at_once)
+    got = assigner(*args)
+    assert torch.equal(got.matches, want.matches)
+    assert torch.equal(got.scores, want.scores)
+    assert (want.matches >= 0).any()
+
+
+def test_no_image_has_no_assignment():
+    got = TaskAlignedAssigner()(*(_images(0, 144, 30, "cpu")))
+    assert got.matches.shape == got.scores.shape == (0, 144)
 
 
 @pytest.mark.parametrize(
@@ -709,6 +775,48 @@ def test_terms_take_the_options_of_the_module_alone(option):
     logits, boxes, points, targets, labels = scene(2)
     with pytest.raises(TypeError, match=next(iter(option))):
         DetectionLoss().terms(logits, boxes, targets, labels, anchors=points, **option)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"class_loss": "focal"},
+            TypeError,
+            r"class_loss: got .focal., wanted a loss of yes",
+        ),
+        ({"box_loss": GIoULoss}, TypeError, r"box_loss: got <class .*GIoULoss\(\)"),
+        ({"assigner": "task"}, TypeError, r"assigner: got 'task', wanted a TaskAlignedAssigner"),
+        ({"strides": 8.0}, TypeError, r"strides: got 8.0, wanted a tensor with one for each"),
+        (
+            {"class_weight": [1.0, 2.0]},
+            ValueError,
+            r"class_weight: got shape \(2,\), wanted",
+        ),
+        ({"class_loss": cross_entropy}, ValueError, r"class_loss: cross_entropy .* yes-or-no"),
+        ({"class_loss": FocalLoss()}, ValueError, r"class_loss: FocalLoss .* hard_targets=True"),
+        ({"class_loss": CrossEntropyLoss()}, TypeError, r"class_loss: CrossEntropyLoss .*'weight'"),
+        ({"class_loss": torch.nn.BCELoss()}, TypeError, r"class_loss: BCELoss raised TypeError"),
+    ],
+)
+def test_a_part_that_does_not_serve_is_named(options, error, said):
+    logits, boxes, points, targets, labels = scene()
+    with pytest.raises(error, match=said):
+        detection_loss(logits, boxes, targets, labels, **{"anchors": points, **options})
+
+
+@pytest.mark.parametrize("name", ["class_loss", "box_loss", "assigner"])
+def test_the_module_refuses_what_cannot_be_called(name):
+    with pytest.raises(TypeError, match=f"{name}: got 'focal', wanted"):
+        DetectionLoss(**{name: "focal"})
+
+
+def test_class_weights_may_be_a_list():
+    logits, boxes, points, targets, labels = scene()
+    given, weight = (logits, boxes, targets, labels), [0.1, 1.0, 2.5]
+    want = detection_loss(*given, anchors=points, class_weight=torch.tensor(weight).double())
+    got = detection_loss(*given, anchors=points, class_weight=weight)
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
 
 
 def test_an_assigner_of_ones_own_gives_constants():

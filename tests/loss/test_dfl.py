@@ -189,7 +189,7 @@ def test_the_step_is_autograd_of_the_definition(bins, same_as_autograd):
 
 
 @pytest.mark.parametrize("bins", [1, 2, 16])
-@pytest.mark.parametrize("n", [0, 1, 2, 17])
+@pytest.mark.parametrize("n", [1, 17])
 def test_it_compiles_to_one_graph(n, bins, same_when_compiled):
     logits, target = _sides(17, bins)
     logits, target = logits[:n], target[:n]

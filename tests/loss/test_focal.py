@@ -183,7 +183,7 @@ def test_the_softmax_step_is_autograd_of_the_definition(shape, alpha, gamma, sam
     same_as_autograd(_SOFTMAX, x, y.view(shape[0], *shape[2:]), alpha=alpha, gamma=gamma)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 17])
+@pytest.mark.parametrize("n", [1, 17])
 @pytest.mark.parametrize("options", [{}, {"gamma": 0.5, "alpha": None, "reduction": "none"}])
 def test_it_compiles_to_one_graph(n, options, same_when_compiled):
     x, y = 3 * _random(n, 4), (_random(n, 4, seed=1) > 0).double()
@@ -195,7 +195,7 @@ def test_it_compiles_to_one_graph(n, options, same_when_compiled):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-@pytest.mark.parametrize("n", [0, 1, 2, 17])
+@pytest.mark.parametrize("n", [1, 17])
 def test_the_softmax_form_compiles_to_one_graph(n, classes, same_when_compiled):
     x, y = 3 * _random(n, classes), torch.arange(n) % classes
     same_when_compiled(focal_loss, x, y)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly
-from aptt.core import linear as core_linear
+from aptt.core.linear import by_tokens, opaque
 from aptt.loss import (
     LinearCrossEntropyLoss,
     cross_entropy,
@@ -276,13 +276,13 @@ def test_what_is_frozen_gets_none_and_costs_no_product(frozen, dtype, reduction,
     for name, t in every.items():
         t.requires_grad_(name != frozen if frozen in every else name == "bias")
     seen = []
-    multiply = core_linear.ByTokens._multiply
+    multiply = by_tokens.ByTokens._multiply
 
     def watched(self, grads, *rest):
         seen.append([g is not None for g in grads])
         return multiply(self, grads, *rest)
 
-    monkeypatch.setattr(core_linear.ByTokens, "_multiply", watched)
+    monkeypatch.setattr(by_tokens.ByTokens, "_multiply", watched)
     loss = linear_cross_entropy(
         every["hidden"], every["weight"], target, bias=every["bias"], reduction=reduction
     )
@@ -393,7 +393,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("way", ["mean", "none", "smoothed", "second derivative", "callable"])
 def test_the_logits_never_exist(way, dtype, monkeypatch):
     # torch 2.13 falls back to all the logits under smoothing, with a warning; torchtune keeps them
-    monkeypatch.setattr("aptt.core.head._PART", 2**13)
+    monkeypatch.setattr("aptt.core.linear.head._PART", 2**13)
     hidden, weight, _, target = problem(dtype, n=512, d=8, v=600)
     ours = leaves(hidden, weight)
     with Largest() as seen:
@@ -439,8 +439,8 @@ def test_compiled_it_is_one_graph_that_keeps_the_chunks(dtype):
 
 def test_the_operator_keeps_the_promises_of_operators(monkeypatch):
     hidden, weight, bias, target = problem(n=5)
-    rows, calls = core_linear._rows, []
-    monkeypatch.setattr(core_linear, "_rows", lambda *args: calls.append(args) or rows(*args))
+    rows, calls = opaque._rows, []
+    monkeypatch.setattr(opaque, "_rows", lambda *args: calls.append(args) or rows(*args))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     linear_cross_entropy(hidden, weight, target.clamp_min(0), bias=bias, label_smoothing=0.1)
     monkeypatch.undo()
@@ -567,6 +567,30 @@ def test_what_is_of_another_kind_is_said_by_name():
         linear_cross_entropy(hidden, torch.zeros(V, D), torch.zeros(3))
     with pytest.raises(ValueError, match="callable head, which adds its own"):
         linear_cross_entropy(hidden, nn.Linear(D, V), target, bias=torch.zeros(V))
+    with pytest.raises(TypeError, match=r"weight: got Embedding, .* pass its weight"):
+        linear_cross_entropy(hidden, nn.Embedding(V, D), target)
+
+
+@pytest.mark.parametrize("loss", [linear_cross_entropy, linear_token_stats])
+@pytest.mark.parametrize(
+    ("lead", "target", "hint"),
+    [
+        ((4, 5), (4, 4), "; the lengths differ by one"),
+        ((5,), (6,), "; the lengths differ by one"),
+        ((4, 5), (5, 4), "; these are the same axes in another order: transpose"),
+        ((2, 3, 4), (4, 3, 2), "; these are the same axes in another order: transpose"),
+        ((4, 5), (3, 4), ""),
+        ((4, 5), (4, 7), ""),
+        ((4, 5), (20,), ""),
+        ((4,), (), ""),
+    ],
+)
+def test_the_hint_is_the_one_that_fits(lead, target, hint, loss):
+    with pytest.raises(ValueError, match="target: got shape") as error:
+        loss(torch.zeros(*lead, D), torch.zeros(V, D), torch.zeros(target, dtype=torch.long))
+    wanted, _, said = str(error.value).partition(f"wanted {lead}")
+    assert wanted
+    assert said.startswith(hint) if hint else not said
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])

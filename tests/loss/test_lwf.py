@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.loss import LwFLoss, lwf_loss, lwf_terms
+from aptt.loss import LwFLoss, cross_entropy, lwf_loss, lwf_terms
 
 
 def _random(*shape, seed=0):
@@ -195,3 +195,57 @@ def test_old_classes_in_a_tensor_are_told_apart():
         lwf_loss(new, target, old, old_classes=torch.tensor([1, 1]))
     found = lwf_loss(new, target, old, old_classes=torch.tensor([2, 0]))
     torch.testing.assert_close(found, lwf_loss(new, target, old, old_classes=[2, 0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_first_task_has_no_old_model(dtype):
+    new, targets, _ = _grown()
+    new, weight = new.to(dtype).requires_grad_(), torch.linspace(0, 2, len(new)).to(dtype)
+    want = cross_entropy(new, targets, sample_weight=weight)
+    for logits in (new, {"birds": new}):
+        loss = LwFLoss()(logits, targets, None, sample_weight=weight)
+        assert torch.equal(loss, want)
+        (got,) = torch.autograd.grad(loss, new)
+        assert torch.equal(got, torch.autograd.grad(want, new, retain_graph=True)[0])
+    assert list(lwf_terms(new, targets, None)) == ["new"]
+    told = []
+
+    def counted(total, count, *, term):
+        told.append(term)
+        return total / count
+
+    lwf_loss({"birds": new, "fish": new}, targets, None, task="fish", reduction=counted)
+    assert told == ["new"]
+    values = lwf_loss(new, targets, None, reduction="none")
+    assert values.shape == targets.shape
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "error", "said"),
+    [
+        (
+            {1: 7, "b": 7},
+            {"1": 4},
+            ValueError,
+            r"old_logits: got tasks \['1'\].*; or None",
+        ),
+        ({1: 7, "b": 7, 3: 7}, {"b": 7}, ValueError, r"task: got None, wanted one of \[1, 3\]"),
+        ({1: 7, "b": 7}, None, ValueError, r"task: got None, wanted one of \[1, 'b'\]"),
+        ({"b": 7}, [4], TypeError, "old_logits: got list, wanted a tensor or tensors by task"),
+        ({"b": None}, None, TypeError, r"new_logits\['b'\]: got NoneType, wanted a tensor"),
+    ],
+)
+def test_tasks_of_any_kind_are_named(new, old, error, said):
+    def made(heads):
+        if not isinstance(heads, dict):
+            return heads
+        return {k: None if n is None else torch.zeros(2, n) for k, n in heads.items()}
+
+    with pytest.raises(error, match=said):
+        lwf_loss(made(new), torch.tensor([0, 1]), made(old))
+
+
+def test_old_classes_need_old_logits():
+    new, targets, _ = _grown()
+    with pytest.raises(ValueError, match="old_classes: got some without old_logits"):
+        lwf_loss(new, targets, None, old_classes=[0, 1])

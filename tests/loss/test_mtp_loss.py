@@ -1,5 +1,8 @@
 """Multi-token prediction: DeepSeek-V3's equations written out, packing, and known failures."""
 
+from functools import partial
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,6 +15,7 @@ from aptt.loss import (
     multi_token_loss,
     multi_token_terms,
 )
+from aptt.parallel import count_ahead, counts_of
 
 B, T, V = 3, 9, 11
 
@@ -337,3 +341,60 @@ def test_a_sequence_of_no_token_may_have_documents():
     none = torch.zeros(2, 0, dtype=torch.long)
     found = multi_token_loss([torch.zeros(2, 0, 5)] * 2, none, document_ids=none)
     assert found == 0
+
+
+@pytest.mark.parametrize("shards", [2, 3])
+@pytest.mark.parametrize("labels", ["aligned", "raw"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("denominator", ["tokens", "valid"])
+def test_shards_of_a_sequence_with_right_context_are_the_whole(shards, labels, packed, denominator):
+    depth, length, g = 2, 11, torch.Generator().manual_seed(0)
+    reach = depth + (labels == "raw" or packed)
+    heads = [torch.randn(2, length, 5, dtype=torch.float64, generator=g) for _ in range(depth + 1)]
+    target = torch.randint(5, (2, length), generator=g)
+    target[1, 4] = -100
+    weight = torch.rand(2, length, dtype=torch.float64, generator=g)
+    documents = torch.tensor([[0] * 5 + [1] * 6, [3] * 2 + [4] * 9]) if packed else None
+    options = {"labels": labels, "denominator": denominator}
+    given = {"sample_weight": weight} | ({"document_ids": documents} if packed else {})
+    whole = multi_token_loss(heads, target, **given, **options)
+
+    def padded(t, fill):
+        return F.pad(t, (0, reach), value=fill)
+
+    edges = [length * i // shards for i in range(shards + 1)]
+    batches = []
+    for start, end in pairwise(edges):
+        far = slice(start, end + reach)
+        cut = {"sample_weight": padded(weight, 0.0)[:, far]}
+        if packed:
+            known = torch.cat((documents, documents[:, -1:].expand(-1, reach)), 1)
+            cut["document_ids"] = known[:, far]
+        own = [head[:, start:end] for head in heads]
+        cut |= {"logits_list": own, "target": padded(target, -100)[:, far], "right_context": reach}
+        batches.append(cut)
+    loss = partial(multi_token_loss, **options)
+    shared = count_ahead(batches, counts_of(loss))
+    parts = [loss(**batch, reduction=shared) for batch in batches]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=0)
+
+
+def test_a_right_context_that_reaches_too_short_is_refused():
+    heads, target = [torch.zeros(1, 4, 5)] * 3, torch.zeros(1, 5, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"right_context: got 1, wanted 2, as far as 2 depths"):
+        multi_token_loss(heads, target, right_context=1)
+    with pytest.raises(ValueError, match=r"logits_list\[0\]: got shape \(1, 4, 5\) for targets"):
+        multi_token_loss(heads, target, right_context=2)
+    with pytest.raises(ValueError, match="right_context: got -1"):
+        multi_token_loss(heads, target, right_context=-1)
+
+
+def test_hidden_states_of_a_shard_have_their_right_context_too():
+    g = torch.Generator().manual_seed(0)
+    hidden = [torch.randn(1, 4, 3, generator=g) for _ in range(2)]
+    head, target = torch.randn(5, 3, generator=g), torch.randint(5, (1, 5), generator=g)
+    logits = [h @ head.T for h in hidden]
+    torch.testing.assert_close(
+        LinearMTPLoss()(hidden, head, target, right_context=1),
+        MTPLoss()(logits, target, right_context=1),
+    )

@@ -7,10 +7,13 @@ from itertools import permutations
 import pytest
 import torch
 
+import aptt.loss
 from aptt.audit.ways import in_blocks, plainly
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula
+from aptt.core.module import reduced
 from aptt.loss import (
+    MelLoss,
     PermutationInvariantLoss,
     SDSDRLoss,
     SISDRLoss,
@@ -497,6 +500,83 @@ def test_permutations_under_another_loss():
     estimate = 0.9 * target[:, [2, 0, 1]]
     loss = partial(mel_loss, sample_rate=16000, n_fft=512, n_mels=20)
     assert best_permutation(estimate, target, loss=loss).tolist() == [[2, 0, 1]] * 2
+
+
+@pytest.mark.parametrize(
+    "module", [SISDRLoss(), SNRLoss(reduction="sum"), MelLoss(16000, n_fft=512)]
+)
+def test_permutations_under_a_module(module):
+    target = _random(3, 3, 2000)
+    estimate = (0.9 * target[:, [2, 0, 1]] + 0.1 * _random(3, 3, 2000, seed=1)).requires_grad_()
+    options = {**module.options()}
+    del options["reduction"]
+    functions = {"SISDRLoss": si_sdr_loss, "SNRLoss": snr_loss, "MelLoss": mel_loss}
+    function = partial(functions[type(module).__name__], **options)
+    lengths = torch.tensor([2000, 1500, 0])
+    loss_fn = PermutationInvariantLoss(module)
+    got = loss_fn(estimate, target, lengths)
+    want = permutation_invariant_loss(estimate, target, lengths=lengths, loss=function)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(got, estimate), torch.autograd.grad(want, estimate), rtol=0, atol=0
+    )
+    order = best_permutation(estimate, target, loss=module)
+    assert torch.equal(order, best_permutation(estimate, target, loss=function))
+    assert module.reduction != "none"  # which is left as it was
+    assert repr(loss_fn) == (
+        f"PermutationInvariantLoss(loss={reduced('loss', module, 'none')!r}, reduction='mean')"
+    )
+    again = eval(repr(loss_fn), {**vars(aptt.loss), "torch": torch})
+    torch.testing.assert_close(again(estimate, target, lengths), got, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (
+            lambda e: e.mean(),
+            r"loss: returned shape \(\), wanted \(3,\), one value for each sample",
+        ),
+        (lambda e: e.mean().view(1), r"loss: returned shape \(1,\), wanted \(3,\)"),
+        (lambda e: e.transpose(0, 1), r"loss: returned shape \(20, 3\), wanted \(3,\)"),
+        (lambda e: 1.0, r"loss: returned 1.0, wanted \(3,\)"),
+    ],
+)
+def test_what_a_loss_of_ones_own_returns_is_held_to_one_value_a_sample(returned, said):
+    def own(estimate, target, *, reduction):
+        return returned(estimate - target)
+
+    x = _random(3, 2, 20)
+    for call in (permutation_invariant_loss, best_permutation):
+        with pytest.raises(ValueError, match=said):
+            call(x, x, loss=own)
+    permutation_invariant_loss(x[:1], x[:1], loss=lambda e, s, *, reduction: (e - s).mean().view(1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (SISDRLoss, r"loss: got <class .*SISDRLoss'>, wanted a function such as snr_loss, or"),
+        ("snr", "loss: got 'snr', wanted a function"),
+        (torch.nn.Identity(), "loss: got Identity, wanted a module with a 'reduction'"),
+    ],
+)
+def test_what_is_no_loss_of_two_sources(loss, said):
+    with pytest.raises(TypeError, match=said):
+        PermutationInvariantLoss(loss)
+    with pytest.raises(TypeError, match=said):
+        permutation_invariant_loss(_random(3, 2, 20), _random(3, 2, 20), loss=loss)
+
+
+def test_the_order_is_the_inverse_of_what_estimates_are_reordered_by():
+    audio = pytest.importorskip("torchmetrics.functional.audio")
+    target = _random(4, 3, 200)
+    estimate = target[:, [2, 0, 1]] + 0.1 * _random(4, 3, 200, seed=1)
+    ratio = audio.scale_invariant_signal_distortion_ratio
+    _, theirs = audio.permutation_invariant_training(estimate, target, ratio)
+    order = best_permutation(estimate, target)
+    assert torch.equal(order.argsort(1), theirs)
+    assert not torch.equal(order, theirs)
 
 
 def test_a_broken_sample_does_not_break_the_others():

@@ -208,7 +208,7 @@ def test_the_quality_step_is_autograd_of_the_definition(beta, same_as_autograd):
     same_as_autograd(_QUALITY, x, q, beta=beta)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 17])
+@pytest.mark.parametrize("n", [1, 17])
 def test_they_compile_to_one_graph(n, same_when_compiled):
     x, q = _scores(n)
     weight = torch.linspace(0, 2, n, dtype=torch.float64)

@@ -14,12 +14,20 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ranks import in_a_world
 from aptt.compose import CombinedLoss
-from aptt.loss import CrossEntropyLoss, DiceLoss, cross_entropy, dice_loss, focal_loss
+from aptt.loss import (
+    CrossEntropyLoss,
+    DiceLoss,
+    cross_entropy,
+    dice_loss,
+    focal_loss,
+    multi_token_loss,
+)
 from aptt.parallel import (
     VocabParallelCrossEntropyLoss,
     WorldSum,
@@ -180,6 +188,20 @@ def sequence():
     dist.all_reduce(total)
     close(total / world, want)
     close(own.grad / world, dense.grad[:, mine])
+
+    heads = [torch.randn(2, 12, C, dtype=DOUBLE, generator=g) for _ in range(3)]
+    dense = [head.clone().requires_grad_() for head in heads]
+    want = multi_token_loss(dense, target)
+    want.backward()
+    own = [head[:, mine].clone().requires_grad_() for head in heads]
+    far = F.pad(target, (0, 2), value=-100)[:, mine.start : mine.stop + 2]
+    got = multi_token_loss(own, far, right_context=2, reduction=global_mean())
+    got.backward()
+    total = got.detach().clone()
+    dist.all_reduce(total)
+    close(total / world, want)
+    for one, every in zip(own, dense, strict=True):
+        close(one.grad / world, every.grad[:, mine])
 
 
 class Model(nn.Module):

@@ -6,15 +6,19 @@ The terms are any modules; this room imports no loss.
 from aptt.compose.balance import Balance, GradShare, Uncertainty, over_ranks
 from aptt.compose.combined import CombinedLoss
 from aptt.compose.config import build
+from aptt.compose.dwa import DWA
 from aptt.compose.gradients import GradReport
+from aptt.compose.gradnorm import GradNorm
 from aptt.compose.history import History, curves_of
 from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
 from aptt.compose.weighted import NonFiniteError, WeightedSum
 
 __all__ = [
+    "DWA",
     "Balance",
     "CombinedLoss",
     "Cosine",
+    "GradNorm",
     "GradReport",
     "GradShare",
     "History",

@@ -2,6 +2,8 @@
 
     Uncertainty   weight * (exp(-s) * value + s) / 2      s learnt, one for each term
     GradShare     scale * weight / sum(weights) * value / mean(|d value / d at|)
+    GradNorm      weight * w * value                      w learnt   :mod:`aptt.compose.gradnorm`
+    DWA           weight * K * softmax(last / before / T) * value         :mod:`aptt.compose.dwa`
 
 A balancer turns the weights of a sum into the weights that count, detached from the graph, so that
 ``backward``, GradScaler, accumulation and data parallel need nothing special. Ranks agree because
@@ -28,7 +30,17 @@ from torch import Tensor, nn
 from aptt.compose.recorder import follow
 from aptt.core.checks import check_positive
 
-__all__ = ["Balance", "GradShare", "Uncertainty", "gradients_at", "over_ranks", "square"]
+__all__ = [
+    "Accumulated",
+    "Balance",
+    "GradShare",
+    "Uncertainty",
+    "gradients_at",
+    "mean_over_ranks",
+    "over_ranks",
+    "present",
+    "square",
+]
 
 Parts = Sequence[Tensor | None]
 """The values one by one; None is a term that this batch does not have."""
@@ -51,10 +63,15 @@ def _alone() -> bool:
 class Balance(nn.Module, ABC):
     """What a balancer is; a subclass makes its state in ``bind`` and answers in ``forward``."""
 
+    _PATIENCE = 1000  # calls, more than anybody accumulates, until an optimizer moves a parameter
+
     def __init__(self, pool: Callable[[Tensor], Tensor] | None = over_ranks) -> None:
         super().__init__()
         self.pool = pool
         self.names: tuple[str, ...] = ()
+        self.accumulates: Accumulated | None = None
+        """What came of the step at hand, inside ``criterion.accumulating``."""
+        self._steps = 0
 
     def bind(self, names: tuple[str, ...]) -> None:
         """Make the state, one number per term. Called once, by the sum that it belongs to."""
@@ -76,9 +93,71 @@ class Balance(nn.Module, ABC):
         """The terms that have no weight yet, because no gradient of theirs could be used."""
         return []
 
+    def _whole(self, values: Tensor, here: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
+        """Values and presence of the whole step, with its last micro-batch; None before that."""
+        if self.accumulates is None:
+            return values, here
+        here = torch.ones_like(values) if here is None else here
+        found = self.accumulates.add("values", torch.where(here > 0, values, 0), here)
+        return None if found is None else (found[0] * self.accumulates.share, found[1].clamp(max=1))
+
+    def _norms(self, parts: Parts, at: At, like: Tensor) -> Tensor | None:
+        """The norm of each term's gradient at ``at``, of the whole batch over all ranks; 0: none.
+
+        Ranks average their gradients. Of features each rank and micro-batch has its own rows, so
+        the squares add up; a parameter is the same for all, so its gradients do. None before the
+        last micro-batch.
+        """
+        squares, shared = _slopes_at(self.names, parts, at, like)
+        if self.accumulates is not None:
+            found = self.accumulates.add("slopes", squares, shared)
+            if found is None:
+                return None
+            squares, shared = (
+                found[0] * self.accumulates.share**2,
+                found[1] * self.accumulates.share,
+            )
+        sums = torch.cat([squares, torch.ones_like(squares[:1])])
+        if self.pool is not None:
+            sums = self.pool(sums)
+            shared = self.pool(shared) if shared.numel() else shared
+        return (sums[:-1] + shared.square().sum(1)).sqrt() / sums[-1]
+
+    def _watch(self, learnt: Tensor) -> None:
+        """Say, once, if no optimizer has moved a parameter in all this time."""
+        if self._steps == 0:  # here, not before: a state may have been loaded
+            self._version = learnt._version
+        self._steps += 1
+        if self._steps == self._PATIENCE and learnt._version == self._version:
+            warnings.warn(
+                f"the weights of {type(self).__name__} have not moved in {self._PATIENCE} calls: "
+                "is criterion.parameters() in the optimizer?",
+                stacklevel=4,
+            )
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balance:
         super()._apply(lambda t: follow(fn, t), recurse)
         return self
+
+
+class Accumulated:
+    """Sums over the micro-batches of one step of an optimizer."""
+
+    def __init__(self, micro_batches: int, means: bool) -> None:
+        self.micro_batches = micro_batches
+        self.share = 1 / micro_batches if means else 1.0
+        """What a value of one micro-batch is of the whole."""
+        self.held: dict[str, tuple[int, tuple[Tensor, ...]]] = {}
+
+    def add(self, what: str, *sums: Tensor) -> tuple[Tensor, ...] | None:
+        """The sums, once the last micro-batch is in."""
+        before, held = self.held.pop(what, (0, ()))
+        if before:
+            sums = tuple(a + b for a, b in zip(held, sums, strict=True))
+        if before + 1 == self.micro_batches:
+            return sums
+        self.held[what] = (before + 1, sums)
+        return None
 
 
 class Uncertainty(Balance):
@@ -105,8 +184,6 @@ class Uncertainty(Balance):
         LibMTL: starts at -0.5; AutomaticWeightedLoss: adds log(1 + s**2), so stays positive.
     """
 
-    _PATIENCE = 1000  # calls, more than anybody accumulates, in which an optimizer moves s
-
     def __init__(
         self,
         start: float = 0.0,
@@ -121,12 +198,12 @@ class Uncertainty(Balance):
             )
         super().__init__(pool)
         self.start, self.bounds = float(start), (float(low), float(high))
-        self._steps = 0
 
     def bind(self, names: tuple[str, ...]) -> None:
         """One ``s`` per term."""
         super().bind(names)
-        self.s = nn.Parameter(torch.full((len(names),), self.start))
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self.s = nn.Parameter(torch.full((len(names),), self.start, dtype=dtype))
 
     def forward(
         self,
@@ -134,47 +211,39 @@ class Uncertainty(Balance):
         parts: Parts,
         weights: Tensor,
         at: At | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Half of ``weight * exp(-s)`` each; the rest of the formula is added to the total."""
         low, high = self.bounds
         raw = self.s.detach()
         s = raw.clamp(low, high)
         precision = torch.exp(-s)
-        here = _mask(parts, values)
+        here = present(parts, values)
         seen = values.detach().to(s.dtype)
+        learns = self.training and torch.is_grad_enabled()
+        if learns:
+            whole = self._whole(seen, here)
+            if whole is None:
+                return weights * (0.5 * precision), None
+            seen, here = whole
         extra = (weights * (0.5 * s) if here is None else weights * (0.5 * s) * here).sum()
-        if self.training and torch.is_grad_enabled():
+        if learns:
             slope = self._slope(raw, precision, weights, seen, here)
             extra = extra + ((self.s - raw) * slope).sum()  # adds 0, and the gradient
             if not torch.compiler.is_compiling():
-                self._watch()
+                self._watch(self.s)
         return weights * (0.5 * precision), extra
 
     def _slope(
         self, s: Tensor, precision: Tensor, weights: Tensor, values: Tensor, here: Tensor | None
     ) -> Tensor:
         """Of the total by s, at the mean over the ranks with the term; 0 outwards at a bound."""
-        if self.pool is not None and not (self.pool is over_ranks and _alone()):
-            here = torch.ones_like(values) if here is None else here
-            values, count = self.pool(torch.stack([values * here, here]))
-            values, here = values / count.clamp(min=1), count.clamp(max=1)
+        values, here = mean_over_ranks(values, here, self.pool)
         slope = 0.5 * weights * (1 - precision * values)
         if here is not None:
             slope = slope * here
         low, high = self.bounds
         outward = ((s <= low) & (slope > 0)) | ((s >= high) & (slope < 0))
         return torch.where(outward | ~slope.isfinite(), 0.0, slope)
-
-    def _watch(self) -> None:
-        if self._steps == 0:  # here, not before: a state may have been loaded
-            self._version = self.s._version
-        self._steps += 1
-        if self._steps == self._PATIENCE and self.s._version == self._version:
-            warnings.warn(
-                f"the weights of Uncertainty have not moved in {self._PATIENCE} calls: is "
-                "criterion.parameters() in the optimizer?",
-                stacklevel=4,
-            )
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
@@ -187,10 +256,10 @@ class GradShare(Balance):
         weight_i = scale * (w_i / sum of w) / mean over time of |d value_i / d at|
 
     ``at`` is a tensor that all terms depend on, usually the model's output or a shared feature
-    map; ``criterion(..., at=features)``. The norm is that of the gradient of the whole batch over
-    all ranks, and its mean forgets at the rate ``decay`` (corrected for the start). Only the
-    weights that count are changed, so ``loss.backward()`` is the usual one. Values may lie orders
-    of magnitude apart; the total says little by itself.
+    map, or a parameter that they share; ``criterion(..., at=features)``. The norm is that of the
+    gradient of the whole batch over all ranks, and its mean forgets at the rate ``decay``
+    (corrected for the start). Only the weights that count are changed, so ``loss.backward()`` is
+    the usual one. Values may lie orders of magnitude apart; the total says little by itself.
 
     Of ``at`` in float16 small gradients are kept from underflow, which waits for the device. A term
     whose gradient was 0 or not finite whenever it was asked for has the weight 0; :meth:`log` and
@@ -241,32 +310,34 @@ class GradShare(Balance):
         weights: Tensor,
         at: At | None,
     ) -> tuple[Tensor, None]:
-        """Shares over mean norms; in training the means take this step in first."""
-        if self.training and torch.is_grad_enabled():
-            if at is None:
-                raise ValueError("at: got None, GradShare wants the tensor that all terms share")
+        """Shares over mean norms; in training the means take this step in first.
+
+        Where micro-batches accumulate, last: all of a step are weighed alike.
+        """
+        learns, after = self.training and torch.is_grad_enabled(), self.accumulates is not None
+        if learns and at is None:
+            raise ValueError("at: got None, GradShare wants the tensor that all terms share")
+        if learns and not after:
             self._take_in(parts, at)
-        here = _mask(parts, weights)
+        counted = self._counted(parts, weights)
+        if learns and after:
+            self._take_in(parts, at)
+        return counted, None
+
+    def _counted(self, parts: Parts, weights: Tensor) -> Tensor:
+        here = present(parts, weights)
         share = weights if here is None else weights * here
         share = share / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
         norm = self.mean / self.trust.clamp(min=torch.finfo(self.trust.dtype).tiny)
         known = (self.trust > 0) & (self.mean > 0)
         counted = torch.where(known, self.scale * share / norm.clamp(min=self.floor), 0.0)
-        return counted.to(weights.dtype), None
+        return counted.to(weights.dtype)
 
-    def _take_in(self, parts: Parts, at: At) -> None:
-        squares = []
-        for name, value in zip(self.names, parts, strict=True):
-            gradients: list[Tensor | None] = []
-            if value is not None and value.requires_grad:
-                gradients = gradients_at(value, at)
-                if all(part is None for part in gradients):
-                    raise ValueError(f"at: term {name!r} does not depend on it")
-            squares.append(square(gradients, self.mean))
-        sums = torch.stack([*squares, torch.ones_like(squares[0])])
-        if self.pool is not None:
-            sums = self.pool(sums)
-        norms = sums[:-1].sqrt() / sums[-1]  # ranks average their gradients
+    def _take_in(self, parts: Parts, at: At | None) -> None:
+        assert at is not None
+        norms = self._norms(parts, at, self.mean)
+        if norms is None:
+            return
         took = norms.isfinite() & (norms > 0)
         keep = torch.where(took, self.decay, 1.0)
         self.mean.copy_(self.mean * keep + torch.where(took, norms, 0) * (1 - keep))
@@ -279,6 +350,40 @@ class GradShare(Balance):
     def extra_repr(self) -> str:
         """The constructor's arguments."""
         return f"decay={self.decay}, scale={self.scale}, floor={self.floor}"
+
+
+def _slopes_at(names: Sequence[str], parts: Parts, at: At, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each term: the squared norm of its gradient at features; its gradient at parameters."""
+    places = [at] if isinstance(at, Tensor) else list(at)
+    squares, shared = [], []
+    for name, value in zip(names, parts, strict=True):
+        gradients: list[Tensor | None] = [None] * len(places)
+        if value is not None and value.requires_grad:
+            gradients = gradients_at(value, at)
+            if all(part is None for part in gradients):
+                raise ValueError(f"at: term {name!r} does not depend on it")
+        pairs = list(zip(gradients, places, strict=True))
+        squares.append(
+            square([g for g, place in pairs if not isinstance(place, nn.Parameter)], like)
+        )
+        flat = [
+            (torch.zeros_like(place) if g is None else g).reshape(-1).to(like.dtype)
+            for g, place in pairs
+            if isinstance(place, nn.Parameter)
+        ]
+        shared.append(torch.cat(flat) if flat else like.new_zeros(0))
+    return torch.stack(squares), torch.stack(shared)
+
+
+def mean_over_ranks(
+    values: Tensor, here: Tensor | None, pool: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, Tensor | None]:
+    """The mean of each value over the ranks that have it, and which of them any rank has."""
+    if pool is None or (pool is over_ranks and _alone()):
+        return values, here
+    here = torch.ones_like(values) if here is None else here
+    values, count = pool(torch.stack([values * here, here]))
+    return values / count.clamp(min=1), count.clamp(max=1)
 
 
 def gradients_at(value: Tensor, at: At) -> list[Tensor | None]:
@@ -314,7 +419,8 @@ def square(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
     return total
 
 
-def _mask(parts: Parts, like: Tensor) -> Tensor | None:
+def present(parts: Parts, like: Tensor) -> Tensor | None:
+    """1 for each term that this batch has, and 0 for the others; None where it has all."""
     if all(part is not None for part in parts):
         return None
     there = [part is not None for part in parts]

@@ -5,7 +5,7 @@ total = sum over terms of weight * term(its inputs)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from aptt.compose.names import check_known, check_mapping, unknown
 from aptt.compose.options import Function, plain_options
 from aptt.compose.schedule import Weight
 from aptt.compose.weighted import NonFiniteError, Total, as_is
+from aptt.core.checks import check_choice
 
 __all__ = ["CombinedLoss"]
 
@@ -38,17 +39,25 @@ class CombinedLoss(Total):
         inputs: for each name what it is called with: ``("pred_box", "target_box")``, or with
             keywords ``{"input": "pred_box", "target": "target_box"}``. None: every term gets all
             that the sum is called with.
-        balance: :class:`Uncertainty`, :class:`GradShare` or None.
+        balance: :class:`Uncertainty`, :class:`GradShare`, :class:`GradNorm`, :class:`DWA` or
+            None.
         on_nonfinite: ``"record"`` counts what is not finite and waits for nothing. ``"raise"``
             looks at each step's values, which waits for the device, and raises
             :class:`NonFiniteError` with the names of the term and of the argument. ``"dump"``
             first writes the term's inputs to a file in ``dump_to``, and says in the error how to
-            have the same value from it elsewhere.
+            have the same value from it elsewhere. ``"skip"`` leaves out, on all ranks alike, a
+            training step whose total is not finite on any of them: the total is 0 without a
+            graph, ``skipped`` is True until the next call, and ``log`` counts it. An optimizer
+            whose gradients were set to None does nothing then; with ``GradScaler``, or where
+            micro-batches accumulate, look at ``skipped`` before the optimizer's step.
         dump_to: the folder for such files.
 
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
     say how the terms do. All of its state, and that of the terms, is in ``state_dict()``. In
     ``eval()`` nothing is counted and no balancer learns.
+
+    A term is not computed while its weight is 0. The account says so: its calls stand still, its
+    weight is 0 and its value NaN. Its inputs get a gradient of zeros, for data parallel.
 
     Example:
         >>> import torch
@@ -79,13 +88,10 @@ class CombinedLoss(Total):
         inputs: Mapping[str, Inputs] | None = None,
         *,
         balance: Balance | None = None,
-        on_nonfinite: Literal["record", "raise", "dump"] = "record",
+        on_nonfinite: Literal["record", "raise", "dump", "skip"] = "record",
         dump_to: str | Path = ".",
     ) -> None:
-        if on_nonfinite not in ("record", "raise", "dump"):
-            raise ValueError(
-                f"on_nonfinite: got {on_nonfinite!r}, wanted 'record', 'raise' or 'dump'"
-            )
+        check_choice("on_nonfinite", on_nonfinite, ("record", "raise", "dump", "skip"))
         check_mapping("terms", terms)
         weights = check_mapping("weights", {} if weights is None else weights)
         check_known("term", weights, terms)
@@ -100,12 +106,15 @@ class CombinedLoss(Total):
         Where the terms' inputs have names, they come by keyword, or in mappings by position, such
         as what a model returns; a mapping may hold more than is wanted, a keyword may not. A term
         is absent from a batch if an input that it takes by position is None. ``at`` is the tensor
-        that :class:`GradShare` compares gradients at.
+        that :class:`GradShare` and :class:`GradNorm` compare gradients at.
         """
         calls = self._calls(inputs, named)
-        if self.on_nonfinite == "record":
-            return self._total(self._parts(calls), at)
-        return self._watched(calls, at)
+        if self.on_nonfinite in ("record", "skip"):
+            return self._summed(calls, at)
+        try:
+            return self._summed(calls, at)
+        except NonFiniteError as error:
+            raise self._explained(error, calls) from None
 
     def grad_report(self, *inputs: Any, at: At, **named: Any) -> GradReport:
         """Each term's share of the gradient at ``at``, and their cosines, for these inputs.
@@ -177,22 +186,21 @@ class CombinedLoss(Total):
         check_known("input", named, sorted(known))
         return given
 
+    def _summed(self, calls: Sequence[dump.Call], at: At | None) -> Tensor:
+        out = [call for off, call in zip(self._off, calls, strict=True) if off]
+        left = [t for t in _tensors(out) if t.requires_grad and t.is_floating_point()]
+        return self._total(self._parts(calls), at, left)
+
     def _parts(self, calls: Sequence[dump.Call]) -> Parts:
         return [
-            None if self._absent(call) else term(*call[0], **call[1])
-            for term, call in zip(self.terms.values(), calls, strict=True)
+            None if off or self._absent(call) else term(*call[0], **call[1])
+            for term, call, off in zip(self.terms.values(), calls, self._off, strict=True)
         ]
 
     def _absent(self, call: dump.Call) -> bool:
         return self.inputs is not None and any(value is None for value in call[0])
 
     # ------------------------------------------------------------------ what is not finite
-
-    def _watched(self, calls: Sequence[dump.Call], at: At | None) -> Tensor:
-        try:
-            return self._total(self._parts(calls), at)
-        except NonFiniteError as error:
-            raise self._explained(error, calls) from None
 
     def _explained(self, error: NonFiniteError, calls: Sequence[dump.Call]) -> NonFiniteError:
         lines = [str(error)]
@@ -223,6 +231,17 @@ class CombinedLoss(Total):
             text = f"{name} = {term!r}({', '.join(wanted)})"
             lines.append(text.replace("\n", "\n  "))
         return "\n".join([f"{type(self).__name__}(", *(f"  {line}" for line in lines), ")"])
+
+
+def _tensors(held: Any) -> Iterator[Tensor]:
+    """The tensors of nested sequences and mappings."""
+    if isinstance(held, Tensor):
+        yield held
+    elif isinstance(held, list | tuple):
+        for each in held:
+            yield from _tensors(each)
+    elif isinstance(held, Mapping):
+        yield from _tensors(list(held.values()))
 
 
 def _module(name: str, term: Any) -> nn.Module:

@@ -21,6 +21,8 @@ from torch import nn
 
 from aptt.compose.balance import GradShare, Uncertainty
 from aptt.compose.combined import CombinedLoss
+from aptt.compose.dwa import DWA
+from aptt.compose.gradnorm import GradNorm
 from aptt.compose.names import check_known, check_mapping, unknown
 from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
 
@@ -32,7 +34,9 @@ Offer = ModuleType | Mapping[str, Callable[..., Any]]
 _SCHEDULES: dict[str, Callable[..., Any]] = {
     c.__name__: c for c in (Ramp, Cosine, Steps, Piecewise)
 }
-_BALANCERS: dict[str, Callable[..., Any]] = {c.__name__: c for c in (Uncertainty, GradShare)}
+_BALANCERS: dict[str, Callable[..., Any]] = {
+    c.__name__: c for c in (Uncertainty, GradShare, GradNorm, DWA)
+}
 
 
 def build(config: Mapping[str, Any], losses: Offer | Sequence[Offer]) -> CombinedLoss:

@@ -9,6 +9,7 @@ shares). The account is of the values as they came, before any weight.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -16,11 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aptt.compose.balance import At, Balance, Parts
+from aptt.compose.balance import Accumulated, At, Balance, Parts, over_ranks
 from aptt.compose.gradients import GradReport, grad_report
 from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
+from aptt.core.checks import check_choice, check_whole
+from aptt.core.ordinary import apart, real_device
 
 __all__ = ["NonFiniteError", "Total", "WeightedSum", "as_is"]
 
@@ -50,6 +53,9 @@ class Total(nn.Module):
 
     t: Tensor
     weight: Tensor
+    skips: Tensor
+    skipped: bool
+    """Whether the last call left its step out; see ``on_nonfinite="skip"``."""
 
     def __init__(
         self, weights: Mapping[str, Weight], balance: Balance | None, on_nonfinite: str
@@ -63,43 +69,65 @@ class Total(nn.Module):
                 f"balance: got {balance!r}, wanted a Balance such as GradShare(), or None"
             )
         self.on_nonfinite = on_nonfinite
+        self.skipped = False
         self.balance = balance
         self._now = 0
-        with torch.device(_real()):
+        self._off: tuple[bool, ...] = ()
+        with apart(real_device()):
             self.record = Recorder(self.names)
             self.register_buffer("t", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("skips", torch.zeros((), dtype=torch.int64))
             self.register_buffer("weight", torch.zeros(len(self.names)), persistent=False)
             if balance is not None:
                 balance.bind(self.names)
-        self._weigh()
+            self._weigh()
 
     # ------------------------------------------------------------------------------ the sum
 
-    def _total(self, parts: Parts, at: At | None) -> Tensor:
-        values = self._stacked(parts)
+    def _total(self, parts: Parts, at: At | None, left: Sequence[Tensor] = ()) -> Tensor:
+        """The sum, attached by a gradient of zeros to ``left``, what terms left out depend on."""
+        values = summed = self._stacked(parts)
         weights = self.weight.to(values.device, values.dtype, copy=True)  # the recorder keeps it
         whole = all(part is not None for part in parts)
         present = None if whole else tuple(part is not None for part in parts)
+        if any(self._off):  # neither their values nor their gradients, which may be NaN
+            parts = [None if off else part for off, part in zip(self._off, parts, strict=True)]
+            summed = self._stacked(parts)
         if self.training and torch.is_grad_enabled():
-            if at is None and not any(part is not None for part in parts):
+            if at is None and not any(part is not None for part in parts) and not any(self._off):
                 raise ValueError("every term is None: pass at=, which the total can be attached to")
             for index, part in enumerate(parts):
                 if part is not None and not part.requires_grad:
                     self.record.no_gradient(index)
         extra = None
         if self.balance is not None:
-            weights, extra = self.balance(values, parts, weights, at)
-        total = torch.dot(values, weights.to(values.dtype))
+            weights, extra = self.balance(summed, parts, weights, at)
+        total = torch.dot(summed, weights.to(summed.dtype))
         if extra is not None:
             total = total + extra
-        if not whole:
-            total = total + _nothing_of(at)
+        if any(part is None for part in parts):
+            total = total + _nothing_of(at) + _nothing_of(left)
         if values.device.type != "meta":
             if self.training:
                 self.record.add(values, weights, extra, present)
+            if self.on_nonfinite == "skip":
+                return self._left_out(total)
             if self.on_nonfinite != "record":
-                self._refuse_nonfinite(values, weights, total)
+                self._refuse_nonfinite(summed, weights, total)
         return total
+
+    def _left_out(self, total: Tensor) -> Tensor:
+        """The total; 0 without a graph where it is not finite on any rank. Waits for the device."""
+        if not (self.training and torch.is_grad_enabled()):
+            return total
+        if torch.compiler.is_compiling():
+            torch._dynamo.graph_break()
+        bad = over_ranks((~total.detach().isfinite()).to(torch.float32))
+        self.skipped = bool(bad > 0)
+        if not self.skipped:
+            return total
+        self.skips += 1
+        return torch.zeros_like(total, requires_grad=True)
 
     def _stacked(self, parts: Parts) -> Tensor:
         dtype, device = torch.float32, None
@@ -152,6 +180,7 @@ class Total(nn.Module):
         raise NonFiniteError(f"{said} {when}", bad if what == "term" else {}, step)
 
     def _grad_report(self, parts: Parts, at: At) -> GradReport:
+        parts = [None if off else part for off, part in zip(self._off, parts, strict=True)]
         values = self._stacked(parts)
         weights = self.weight.to(values.dtype)
         if self.balance is not None:
@@ -163,7 +192,7 @@ class Total(nn.Module):
         """Say which of the terms a balancer gives no weight, for want of a gradient."""
         unheard = [] if self.balance is None else self.balance.unheard()
         for name in names:
-            if name in unheard:
+            if name in unheard and not self._off[self.names.index(name)]:
                 self.record.say(
                     f"term {name!r} has the weight 0: {type(self.balance).__name__} has not had a "
                     "gradient of it in training that is finite and above 0",
@@ -194,6 +223,7 @@ class Total(nn.Module):
                 f"weight of {name!r}: got {min(now)} at step {self._now}, "
                 f"{type(self.balance).__name__} wants at least 0"
             )
+        self._off = tuple(weight == 0 for weight in now)
         device = self.weight.device
         wide = torch.float32 if device.type == "mps" else torch.float64
         filled = torch.tensor(now, dtype=wide, device=device)
@@ -202,6 +232,42 @@ class Total(nn.Module):
         else:
             self.weight = filled
 
+    @contextmanager
+    def accumulating(self, micro_batches: int, *, means: bool = False) -> Iterator[None]:
+        """What balancers learn is that of a step, of which each so many calls in here are one.
+
+        Without it they learn at each call. Values are shares of the step, which add up, as
+        :func:`aptt.parallel.count_ahead` gives them; with ``means`` each is the mean of its
+        micro-batch, and the totals are divided by ``micro_batches`` for ``backward``.
+
+            with criterion.accumulating(len(micro_batches)):
+                for batch in micro_batches:
+                    criterion(**batch, reduction...).backward()
+
+        Each rank may have its own number of micro-batches, at least 1. All micro-batches of a step
+        have the weights that were learnt before it.
+
+        Raises:
+            ValueError: no whole number of at least 1; a step that is not whole at the end.
+        """
+        check_whole("micro_batches", micro_batches, 1)
+        balances = [m for m in self.modules() if isinstance(m, Balance)]
+        for balance in balances:
+            balance.accumulates = Accumulated(micro_batches, means)
+        left: dict[str, Any] = {}
+        try:
+            yield
+            for balance in balances:
+                left |= {} if balance.accumulates is None else balance.accumulates.held
+        finally:
+            for balance in balances:
+                balance.accumulates = None
+        if left:
+            came = max(count for count, _ in left.values())
+            raise ValueError(
+                f"micro_batches: the last step had {came}, wanted {micro_batches} calls a step"
+            )
+
     # --------------------------------------------------------------------------- the account
 
     def log(self, prefix: str = "", *, pool: Pool | None = None) -> dict[str, float]:
@@ -209,7 +275,8 @@ class Total(nn.Module):
 
         For each term: ``name`` (its mean since the last log, over finite values), ``name/weight``
         and ``name/weighted`` (means as well), ``name/nonfinite`` and ``name/zeros`` (how often so
-        far). And ``total``. A mean of nothing is NaN. ``pool`` adds up the ranks, as
+        far). And ``total``; ``skipped``, how many steps were, with ``on_nonfinite="skip"``. A mean
+        of nothing is NaN. ``pool`` adds up the ranks, as
         ``over_ranks`` does; without it the numbers are this rank's.
         """
         read = self._read(fresh=True, pool=pool)
@@ -219,6 +286,8 @@ class Total(nn.Module):
             for key in ("weight", "weighted", "nonfinite", "zeros"):
                 flat[f"{prefix}{name}/{key}"] = float(term[key])
         flat[f"{prefix}total"] = read["total"]
+        if self.on_nonfinite == "skip":
+            flat[f"{prefix}skipped"] = float(self.skips)
         return flat
 
     def report(self) -> dict[str, dict[str, Any]]:
@@ -272,16 +341,40 @@ class Total(nn.Module):
         if names is None:
             missing_keys.append(prefix + "names")
         elif (saved := bytes(names.tolist()).decode().split("\n")) != list(self.names):
-            error_msgs.append(
-                f"the state is of the terms {', '.join(saved)}, this is a sum of "
-                f"{', '.join(self.names)}; they must be the same, in the same order"
-            )
-            return  # with the step that it has
+            if not set(saved) & set(self.names):
+                error_msgs.append(
+                    f"the state is of the terms {', '.join(saved)}, this is a sum of "
+                    f"{', '.join(self.names)}: none in common"
+                )
+                return  # with the step that it has
+            gone = [name for name in saved if name not in self.names]
+            fresh = [name for name in self.names if name not in saved]
+            unexpected_keys += [f"{prefix}term {name!r}" for name in gone]  # with strict=True
+            missing_keys += [f"{prefix}term {name!r}" for name in fresh]
+            if gone or fresh:
+                warnings.warn(
+                    f"the state is of the terms {', '.join(saved)}, this is a sum of "
+                    f"{', '.join(self.names)}: those in common are loaded, with strict=False",
+                    stacklevel=2,
+                )
+            self._align(state_dict, prefix, saved)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self._now = int(self.t)
         self._weigh()
+
+    def _align(self, state_dict: dict[str, Any], prefix: str, saved: list[str]) -> None:
+        """Turn a state of other terms into one of these: what is not in it stays as it is here."""
+        common = [name for name in self.names if name in saved]
+        new, old = ([of.index(name) for name in common] for of in (self.names, saved))
+        for kind, part in (("record", self.record), ("balance", self.balance)):
+            for key, own in {} if part is None else part.state_dict().items():
+                key, own = f"{prefix}{kind}.{key}", own.clone()
+                found = state_dict.get(key)
+                if own.ndim and isinstance(found, Tensor) and found.shape[-1:] == (len(saved),):
+                    own[..., new] = found[..., old].to(own)
+                    state_dict[key] = own
 
     def _formula(self) -> str:
         text = " + ".join(f"{_written(weight)}*{name}" for name, weight in self.weights.items())
@@ -295,13 +388,16 @@ class WeightedSum(Total):
 
     Args:
         weights: a number or a schedule for each term; these are the terms there are.
-        balance: :class:`Uncertainty`, :class:`GradShare` or None.
+        balance: :class:`Uncertainty`, :class:`GradShare`, :class:`GradNorm`, :class:`DWA` or
+            None.
         on_nonfinite: ``"record"`` counts what is not finite and waits for nothing; ``"raise"``
-            looks at each step's values, which waits for the device.
+            looks at each step's values, which waits for the device; ``"skip"`` leaves a step out,
+            as in :class:`aptt.compose.CombinedLoss`.
 
     ``step()`` or ``at_step(n)`` moves the schedules; ``log()``, ``report()`` and ``grad_report()``
     say how the terms do. All of its state is in ``state_dict()``. In ``eval()`` nothing is counted
-    and no balancer learns.
+    and no balancer learns. Of a term of weight 0 neither value nor gradient reaches the total, be
+    they NaN; the account has the value.
 
     Example:
         >>> import torch
@@ -317,17 +413,17 @@ class WeightedSum(Total):
         weights: Mapping[str, Weight],
         *,
         balance: Balance | None = None,
-        on_nonfinite: Literal["record", "raise"] = "record",
+        on_nonfinite: Literal["record", "raise", "skip"] = "record",
     ) -> None:
-        if on_nonfinite not in ("record", "raise"):
-            raise ValueError(f"on_nonfinite: got {on_nonfinite!r}, wanted 'record' or 'raise'")
+        check_choice("on_nonfinite", on_nonfinite, ("record", "raise", "skip"))
         super().__init__(weights, balance, on_nonfinite)
 
     def forward(self, values: Mapping[str, Tensor | None], *, at: At | None = None) -> Tensor:
         """The total of ``values``, one for each term; None for one that this batch does not have.
 
-        ``at`` is the tensor that :class:`GradShare` compares gradients at. If any value is None,
-        the total is attached to it as well, by a gradient of zeros.
+        ``at`` is the tensor that :class:`GradShare` and :class:`GradNorm` compare gradients at. If
+        any value is None, or a weight is 0, the total is attached to it as well, by a gradient of
+        zeros.
         """
         return self._total(self._parts(values), at)
 
@@ -379,12 +475,6 @@ def as_is(total: Total) -> Iterator[None]:
     finally:
         for module in learning:
             module.training = True
-
-
-def _real() -> torch.device:
-    """Where an account can be kept: the default device, unless that is ``"meta"``."""
-    default = torch.get_default_device()
-    return torch.device("cpu") if default.type == "meta" else default
 
 
 def _encoded(names: Sequence[str]) -> Tensor:

@@ -108,10 +108,21 @@ def as_factor(
 
 
 def check_tensors(**tensors: object) -> None:
-    """Refuse what is not a tensor."""
+    """Refuse what is not a tensor, and what is not on the device of the first.
+
+    A number of shape () on the CPU goes with tensors anywhere.
+    """
+    first = device = None
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, wanted a tensor")
+        if first is None:
+            first, device = name, t.device
+        elif t.device != device and (t.ndim or t.device.type != "cpu"):
+            raise ValueError(
+                f"{name}: got a tensor on {t.device}, wanted it on {device}, where {first} is; "
+                f"move it with {name}.to({first}.device), or a module that holds it with .to(...)"
+            )
 
 
 def check_floating(**tensors: Tensor) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "Decision",
     "against_step",
     "asks",
+    "at_once",
     "divided",
     "engine",
     "evaluate",
@@ -186,6 +187,20 @@ def evaluate(
     block = _here.block or (formula.block if on_cpu else None)
     value = Walk(call, number, removes, block, _here.watch)(x, weight, sides)
     return divided(value, over) if isinstance(over, Tensor) else value
+
+
+_FEW = 2**15  # elements: on a CPU a launch, some 3 us, costs as much as 2000 exponentials
+
+
+def at_once(x: Tensor) -> bool:
+    """Whether launches cost more than the elements of ``x``: in one block, eagerly.
+
+    On an accelerator they do, and on a CPU where ``x`` is small. A formula may have a form for this
+    case, and one for blocks and for a compiler; its author asks here which one to evaluate.
+    """
+    if torch.compiler.is_compiling() or _here.block is not None:
+        return False
+    return x.device.type != "cpu" or x.numel() <= _FEW
 
 
 def divided(total: Tensor, over: Tensor | float | None) -> Tensor:

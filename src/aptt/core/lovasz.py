@@ -18,10 +18,13 @@ Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices of a softmax, or ``(
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor
 
-from aptt.core.engine import against_step, evaluate, obstacle
+from aptt.core import pixels
+from aptt.core.engine import against_step, at_once, evaluate, obstacle
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.logistic import sign
 from aptt.core.marks import (
@@ -51,16 +54,18 @@ def lovasz_sums(
     """
     if w is not None and w.ndim < x.ndim:
         w = w.unsqueeze(1)
-    compiled = torch.compiler.is_compiling()
+    compiled, together = torch.compiler.is_compiling(), at_once(x)
     if (against_step(x, (w,)) if compiled else obstacle(x, (t, w))) is not None:
         return _plain(x, t, w, softmax=softmax, batch=batch)
     clears = removes(x, t, w)
     with torch.no_grad():
-        if compiled:
+        if together:
+            steps = _steps_at_once(x.detach(), t, w, softmax=softmax, batch=batch, absent=absent)
+        elif compiled:
             steps = _steps_together(x.detach(), t, w, softmax=softmax, batch=batch)
         else:
             steps = _steps_by_class(x, t, w, softmax=softmax, batch=batch, absent=absent)
-    formula = _SOFTMAX if softmax else _HINGE
+    formula = (_SOFTMAX_AT_ONCE if together else _SOFTMAX) if softmax else _HINGE
     sums = evaluate(formula, x, t, steps, w, gather="samples", clears=clears)
     return (sums.sum(0) if batch else sums).to(steps.dtype)
 
@@ -103,6 +108,23 @@ def _softmax_step(
 _SOFTMAX = Formula(_softmax_result, _softmax_step, _softmax_stats, block=2**19)
 
 
+def _softmax_at_once_result(
+    x: Tensor, kept: Kept, y: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
+) -> Tensor:
+    return (_softmax_errors(x, y, w) * steps).sum(2)
+
+
+def _softmax_at_once_step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
+) -> tuple[None, Tensor]:
+    at, prices = y.unsqueeze(1), steps * up.unsqueeze(2)
+    _, p = pixels.seen(x, pixels.removed(w))
+    return None, pixels.pull(p, at, pixels.put(prices, at, -prices.gather(1, at)))
+
+
+_SOFTMAX_AT_ONCE = Formula(_softmax_at_once_result, _softmax_at_once_step)
+
+
 def _hinge_result(
     x: Tensor, kept: Kept, t: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
 ) -> Tensor:
@@ -140,10 +162,63 @@ def _errors(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> tuple[T
     return cleared(e, w), h if w is None else h & (w != 0)
 
 
+def _softmax_errors(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    """``|h - p|``, and 0 where the weight is."""
+    at = y.unsqueeze(1)
+    _, p = pixels.seen(x, pixels.removed(w))
+    others = pixels.put(p, at, 0.0)
+    return pixels.put(others, at, others.sum(1, keepdim=True))
+
+
+def _steps_at_once(
+    x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, batch: bool, absent: bool
+) -> Tensor:
+    """What each error adds, where it stands; of all classes at once.
+
+    Sums along the order are of integers, the same in any order of addition: weights are counted in
+    parts of the largest so small that all of them still fit. What is removed errs by 0, and so
+    comes last, where nothing depends on it.
+    """
+    x = widen(x)
+    if softmax:
+        e = _softmax_errors(x, t, w)
+        h = on_class_axis(torch.arange(x.shape[1], device=x.device), x) == t.unsqueeze(1)
+    else:
+        h = t != 0
+        e = cleared(_hinge(x, h.to(x.dtype)), w)
+    h = h if w is None else h & (w != 0)
+    errors, order = _falling(_listed(e, batch))
+    h, n = _listed(h, batch).gather(-1, order), order.shape[-1]
+    if w is None or w.dtype == torch.bool:
+        size: Tensor | int = 1
+        whole = torch.int32 if n < 2**31 else torch.int64
+        hits, seen = h.cumsum(-1, dtype=whole), torch.arange(1, n + 1, dtype=whole, device=x.device)
+    else:
+        parts = w * (2.0 ** (62 - n.bit_length()) / w.amax().clamp(min=torch.finfo(w.dtype).tiny))
+        size = _listed(parts.round().long().clamp(min=1).expand_as(e), batch).gather(-1, order)
+        hits, seen = torch.where(h, size, 0).cumsum(-1), size.cumsum(-1)
+    total = hits[..., -1:]
+    left = total.clamp(min=1) - hits  # a class without foreground is to be finite, if nothing else
+    union = left + seen
+    steps = torch.where(h, 1.0, left.to(x.dtype) / (union - size))
+    steps = (steps * size if isinstance(size, Tensor) else steps).div_(union)
+    if absent:  # its first error takes all
+        steps = torch.where(total == 0, seen == size, steps)
+    if not softmax:  # where nothing is wrong nothing is pulled
+        steps = steps.mul_(errors > 0)
+    steps = torch.empty_like(steps).scatter_(-1, order, steps)
+    return _placed(steps, e) if batch else steps
+
+
+def _placed(a: Tensor, like: Tensor) -> Tensor:
+    """The pixels that were :func:`_listed`, where they were."""
+    return a.view(like.shape[1], like.shape[0], like.shape[2]).transpose(0, 1)
+
+
 def _steps_of(e: Tensor, h: Tensor, w: Tensor | None, *, batch: bool) -> tuple[Tensor, Tensor]:
     """The errors' falling order, and what each of them adds, in it."""
     order = _falling(_listed(e, batch))[1]
-    by = None if w is None else _listed(w.expand_as(e), batch).gather(-1, order)
+    by = None if _is_mask(w) else _listed(w.expand_as(e), batch).gather(-1, order)
     h = _listed(h, batch).gather(-1, order)
     total = (h if by is None else torch.where(h, by, 0.0)).sum(-1, keepdim=True, dtype=widest(e))
     return order, _steps(h, by, total, torch.zeros_like(total), torch.zeros_like(total))[0]
@@ -156,8 +231,7 @@ def _steps_together(
     e, h = _errors(x, t, w, softmax=softmax)
     order, steps = _steps_of(e, h, w, batch=batch)
     steps = torch.empty_like(steps, dtype=e.dtype).scatter(-1, order, steps.to(e.dtype))
-    if batch:
-        steps = steps.view(e.shape[1], e.shape[0], e.shape[2]).transpose(0, 1)
+    steps = _placed(steps, e) if batch else steps
     return torch.where(e > 0, steps, 0.0)  # where nothing is wrong nothing is pulled
 
 
@@ -167,7 +241,7 @@ def _steps_by_class(
     """The same, class by class; where nothing of a class is ``absent``, it may have no steps."""
     samples, classes = x.shape[:2]
     dtype = widen(x[:0]).dtype
-    steps = torch.empty(x.shape, dtype=dtype, device=x.device)
+    steps = x.new_empty(x.shape, dtype=dtype)
     level = _levels(x, t) if softmax else None
     for some in [slice(None)] if batch else [slice(n, n + 1) for n in range(samples)]:
         for c in range(classes):
@@ -182,10 +256,10 @@ def _steps_by_class(
             if by is not None:
                 gone = by == 0
                 e, h = e.masked_fill_(gone, 0.0), h & ~gone
-            if not absent and h.device.type == "cpu" and not bool(h.any()):
+            if not absent and not bool(h.any()):
                 steps[some, c] = 0.0
             else:
-                flat = None if by is None else by.reshape(-1)
+                flat = None if _is_mask(by) else by.reshape(-1)
                 steps[some, c] = _steps_of_list(e.reshape(-1), h.reshape(-1), flat).view(h.shape)
     return steps
 
@@ -226,6 +300,11 @@ def _steps(
     return steps, hit + mine.sum(-1, keepdim=True), false + others.sum(-1, keepdim=True)
 
 
+def _is_mask(w: Tensor | None) -> TypeGuard[None]:
+    """Whether all that counts counts alike: what is removed errs by 0, and comes last."""
+    return w is None or w.dtype == torch.bool
+
+
 def _levels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The largest logit of each pixel, 1 over the sum of ``exp(z - top)``, and ``1 - p[y]``."""
     top = widen(x.amax(1))
@@ -242,7 +321,7 @@ def _falling(e: Tensor) -> tuple[Tensor, Tensor]:
     if e.device.type != "cpu":
         return e.sort(descending=True, stable=True)
     bits = {torch.float32: torch.int32, torch.float64: torch.int64}[e.dtype]
-    largest = torch.full((), torch.inf, dtype=e.dtype).view(bits)
+    largest = e.new_full((), torch.inf).view(bits)
     keys, order = torch.sub(largest, e.contiguous().view(bits)).sort(stable=True)
     return torch.sub(largest, keys).view(e.dtype), order
 

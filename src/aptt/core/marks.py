@@ -122,9 +122,9 @@ def by_class(values: Tensor | None, at: Tensor, z: Tensor, dtype: torch.dtype) -
     if torch.compiler.is_compiling():
         ours = _classes(z) == at
         return torch.where(ours, 1.0 if values is None else values, 0.0).sum(2).to(dtype)
-    y, nothing = at.squeeze(1), torch.zeros(z.shape[:2], dtype=dtype, device=z.device)
+    y, nothing = at.squeeze(1), z.new_zeros(z.shape[:2], dtype=dtype)
     if values is None:
-        values = torch.ones((), dtype=dtype, device=z.device).expand(y.shape)
+        values = z.new_ones((), dtype=dtype).expand(y.shape)
     else:
         values = values.squeeze(1).to(dtype)
     return nothing.scatter_add(1, y, values)

@@ -37,11 +37,16 @@ def filterbank(bank: Bank, n_fft: int) -> Tensor:
     """
     top = _to_mel(bank.f_max, bank.scale)
     mels = torch.linspace(
-        _to_mel(bank.f_min, bank.scale), top, bank.n_mels + 2, dtype=torch.float64
+        _to_mel(bank.f_min, bank.scale),
+        top,
+        bank.n_mels + 2,
+        dtype=torch.float64,
+        device="cpu",
     )
     edges = _to_hertz(mels, bank.scale)
     low, centre, high = (edges[i : i + bank.n_mels].unsqueeze(1) for i in range(3))
-    hertz = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (bank.sample_rate / n_fft)
+    hertz = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+    hertz = hertz * (bank.sample_rate / n_fft)
     filters = torch.minimum((hertz - low) / (centre - low), (high - hertz) / (high - centre))
     filters = filters.clamp(min=0)
     if bank.norm == "slaney":

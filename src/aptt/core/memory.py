@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.core.ordinary import apart
+
 __all__ = ["fresh_like", "keep_pages"]
 
 _PAGE = 2**21  # a large page on Linux, x86 and most ARM
@@ -39,7 +41,8 @@ def keep_pages() -> None:
     largest piece that it has seen, and a block's temporaries are then faulted in page by page once
     more: 1.3x the time of Dice. One piece of nearly 32 MB, the most that counts, settles that.
     """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+    with apart():
+        torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 @cache

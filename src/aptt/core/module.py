@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weight
+=======
+from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
+from aptt.core.ordinary import apart, real_device
+>>>>>>> main
 
-__all__ = ["LossModule", "per_class"]
+__all__ = ["LossModule", "per_class", "reduced"]
 
 
 class LossModule(nn.Module):
@@ -21,13 +28,16 @@ class LossModule(nn.Module):
     """
 
     reduction: Any  # of those that have the option
+    terms_function: ClassVar[Callable[..., dict[str, Tensor]] | None] = None
+    """The function that gives the terms of a loss of several, by name."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._names = tuple(options)
         for name, value in options.items():
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-                self.register_buffer(name, value)
+                self.register_buffer(name, None)
+                self._buffers[name] = value  # out of reach of what empties a model's buffers
             else:  # what is learned stays a parameter
                 setattr(self, name, value)
 
@@ -35,9 +45,44 @@ class LossModule(nn.Module):
         """The options, by name, as they are now."""
         return {name: getattr(self, name) for name in self._names}
 
+    def terms(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The terms that this loss adds up, by name, each before its weight.
+
+        Takes what the loss is called with, and gives what the function of the terms does under
+        these options, such as :func:`aptt.loss.dice_ce_terms` for ``DiceCELoss``.
+
+        Raises:
+            TypeError: a loss of one term.
+        """
+        function = type(self).terms_function
+        if function is None:
+            raise TypeError(f"terms: {type(self).__name__} has one term, itself")
+        taken = inspect.signature(function).parameters
+        options = {name: value for name, value in self.options().items() if name in taken}
+        return function(*args, **options, **kwargs)
+
     def extra_repr(self) -> str:
         """The options as they were passed, by keyword."""
         return ", ".join(f"{name}={_written(value)}" for name, value in self.options().items())
+
+    def __repr__(self) -> str:
+        """The call that makes it, the losses that it holds in it."""
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def reduced(name: str, loss: nn.Module, reduction: str) -> nn.Module:
+    """A module as it is, but that it reduces so; it shares its tensors with the one passed.
+
+    Raises:
+        TypeError: it has no ``reduction``; ``name`` is the argument that it was.
+    """
+    if not hasattr(loss, "reduction"):
+        raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
+    if loss.reduction == reduction:
+        return loss
+    copied = object.__new__(type(loss))  # copy.copy would break a compiled graph
+    copied.__dict__.update(loss.__dict__, reduction=reduction)
+    return copied
 
 
 @overload
@@ -49,20 +94,29 @@ def per_class(
 ) -> Tensor | None:
     """Numbers per class, as a tensor; a list serves, as a configuration file would hold it.
 
-    Those that are not ``signed`` are weights.
+    Those that are not ``signed`` are weights. A list keeps its values where a model is made without
+    any (on ``"meta"``), and has float32 at least where the default is a half type.
     """
     if values is None:
         return None
-    made = as_tensor(name, values)
+    with apart(real_device()):
+        made = as_tensor(name, values)
     if made.ndim == 0:
         raise TypeError(f"{name}: got {values!r}, wanted numbers, one per class")
     check_numbers(**{name: made})
     if not signed:
+<<<<<<< HEAD
         check_weight(name, made)
     floating = made.is_floating_point() or isinstance(values, Tensor)
     return (
         made if floating else made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
     )
+=======
+        check_weights(**{name: made})
+    if made.is_floating_point() or isinstance(values, Tensor):
+        return made
+    return made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
+>>>>>>> main
 
 
 def _written(value: Any) -> str:

@@ -1,16 +1,37 @@
-"""Which tensors are ordinary: torch's own, with values. The one place that asks."""
+"""Which tensors are ordinary: torch's own, with values. The one place that asks, and makes some."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["inside_functorch", "is_readable", "ordinary"]
+__all__ = ["apart", "inside_functorch", "is_readable", "ordinary", "real_device"]
 
 
 def ordinary(t: Tensor) -> bool:
     """Whether a tensor is of torch's own class, and has values."""
     return type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta"
+
+
+@contextmanager
+def apart(device: torch.device | str = "cpu") -> Iterator[None]:
+    """Make ordinary tensors on ``device``, whatever mode or default device is set around.
+
+    What is made in here may be kept: a fake tensor, one on ``"meta"`` or one of inference mode
+    would break whoever comes later. Not for traced code.
+    """
+    with torch.inference_mode(False), _disable_current_modes(), torch.device(device):
+        yield
+
+
+def real_device() -> torch.device:
+    """Where to make what must have values: the default device, unless that is ``"meta"``."""
+    default = torch.get_default_device()
+    return torch.device("cpu") if default.type == "meta" else default
 
 
 def inside_functorch() -> bool:

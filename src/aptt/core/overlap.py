@@ -26,8 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core import pixels
 from aptt.core.chances import apart, of_sigmoid, of_softmax
-from aptt.core.engine import evaluate
+from aptt.core.engine import at_once, evaluate
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import nll, power, sign, softplus
 from aptt.core.marks import (
@@ -44,7 +45,7 @@ from aptt.core.marks import (
     widest,
 )
 from aptt.core.ordinary import is_readable
-from aptt.core.softmax import Against, fading
+from aptt.core.softmax import Against, fading, on_class_axis
 
 __all__ = ["overlap_sums"]
 
@@ -55,8 +56,6 @@ class _Ask(NamedTuple):
     common: bool
     removes: bool
     """Whether something may be infinite or NaN where a weight is 0."""
-    dtype: torch.dtype
-    """Of the sums: the widest float that the device has."""
 
 
 def overlap_sums(
@@ -72,15 +71,17 @@ def overlap_sums(
 
     Above 0, ``gamma`` wants hard targets.
     """
+    if softmax and t.ndim == x.ndim and not t.requires_grad and _is_hard(t):
+        t = _indices(t)
     if t.ndim < x.ndim:
-        formula = _INDICES
+        formula = _TOGETHER if at_once(x) else _INDICES
     elif softmax or not (gamma or _is_hard(t)):
         formula = _SHARES
     else:
         formula = _LABELS
     if w is not None and w.ndim < x.ndim:
         w = w.unsqueeze(1)
-    ask = _Ask(softmax, gamma, common, removes(x, t, w), widest(x))
+    ask = _Ask(softmax, gamma, common, removes(x, t, w))
     return evaluate(formula, x, t, w, gather="samples", ask=ask)
 
 
@@ -89,7 +90,16 @@ def _is_hard(t: Tensor) -> bool:
     if not t.is_floating_point():
         return True
     parts = t.reshape(-1).split(2**17) if is_readable(t) else ()  # that stay in the cache
-    return bool(parts) and all(bool((part - part * part).sum() == 0) for part in parts)
+    return bool(parts) and all(
+        bool(torch.addcmul(part, part, part, value=-1).sum() == 0) for part in parts
+    )
+
+
+def _indices(t: Tensor) -> Tensor:
+    """The classes of a hard target, which take less; itself if a pixel has none or several."""
+    if bool((t.sum(1) != 1).any()):
+        return t
+    return (t * on_class_axis(torch.arange(t.shape[1], dtype=t.dtype), t)).sum(1).long()
 
 
 # ------------------------------------------------------------------- class indices, of a softmax
@@ -111,12 +121,11 @@ def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept
         each.append(weighed(_faded(cost, fading(wrong), ask.gamma), w))
         kept.append(cost)
     share, *each = in_memory(*each)
-    sums = [by_class(w, at, x, ask.dtype), (others * share).sum(2).to(ask.dtype)]
-    sums += [by_class(values, at, x, ask.dtype) for values in each]
-    return (torch.stack(sums, -1), *kept)
+    truth, *each = (by_class(values, at, x, widest(x)) for values in (w, *each))
+    return (torch.stack((truth, (others * share).sum(2), *each), -1).to(x.dtype), *kept)
 
 
-def _indices_result(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
+def _sums(x: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
     return kept[0]
 
 
@@ -133,7 +142,55 @@ def _indices_step(
     return None, pull(x, at, pixels, w, false=false, missed=missed, lift=lift)
 
 
-_INDICES = Formula(_indices_result, _indices_step, _indices_stats, block=2**19)
+_INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
+
+
+# ----------------------------------------------------------- the same, all of them in one block
+
+
+def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
+    """The sums, and what the gradient needs: what is removed, two numbers a pixel if it fades."""
+    at, by = y.unsqueeze(1), _weights(w, x, ask)
+    gone = pixels.removed(w) if ask.removes else None
+    x, p = pixels.seen(x, gone)
+    right = p.gather(1, at) if ask.common else None
+    others = pixels.put(p, at, 0.0)
+    miss, false = others.sum(1, keepdim=True), pixels.times(others, by).sum(2)
+    each, kept = [miss], [] if gone is None else [gone]
+    if right is not None:
+        each.append(right)
+    if ask.gamma is not None:
+        cost = pixels.left(pixels.nll(x, at, miss), gone)
+        each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
+        kept += [miss, cost] if ask.gamma else []
+    of_class = pixels.by_class(others, at)
+    counted = w is None or w.dtype == torch.bool
+    truth = pixels.counts(y, w, x) if counted else of_class(w)
+    sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
+    return (torch.stack(sums, -1), *kept)
+
+
+def _together_step(
+    x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
+) -> tuple[None, Tensor]:
+    at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
+    _, p = pixels.seen(x, kept[1] if ask.removes else None)
+    own = missed.expand_as(x).gather(1, at)
+    if ask.gamma is None:
+        own = -own
+    else:  # p[y] may be too small to hold what the cost pulls at
+        lift = cost.expand_as(x).gather(1, at)
+        lift = lift * _lift(*kept[-2:], ask.gamma) if ask.gamma else lift
+        own = torch.addcmul(lift, own, p.gather(1, at))
+        p = pixels.put(p, at, -1.0)
+    if by is None:
+        prices = false.expand_as(p).contiguous()
+    else:
+        prices, own = false * by, own * by
+    return None, pixels.pull(p, at, pixels.put(prices, at, own))
+
+
+_TOGETHER = Formula(_sums, _together_step, _together_stats)
 
 
 # ----------------------------------------------------------------- labels of 0 and 1, of a sigmoid
@@ -158,16 +215,15 @@ def _labels_step(
     # d p / d x = p (1 - p), by the smaller of the two. The cost adds lift (1 - q), the way it errs.
     x, t = _dense(x, t, w, ask)
     by_false, by_missed, by_cost = _prices(up, x, ask)
-    less = torch.sigmoid(x.abs().neg_())
-    dx = (t * -(by_false + by_missed)).add_(by_false)
-    dx = dx.mul_(torch.addcmul(less, less, less, value=-1))
+    price = torch.addcmul(by_false, t, by_false + by_missed, value=-1)
+    dx = torch.ops.aten.sigmoid_backward(price, x.abs().neg_().sigmoid_())
     if ask.gamma is not None:
         way = sign(t)
         wrong = way * x
         miss = torch.sigmoid(wrong)
         lift = _lift(miss, softplus(wrong), ask.gamma) * by_cost if ask.gamma else by_cost
         dx = dx.addcmul_(way.mul_(miss), lift)
-    return None, weighed(dx, w)
+    return None, dx if w is None else dx.mul_(w.to(dx.dtype))
 
 
 _LABELS = Formula(_labels_result, _labels_step)
@@ -214,7 +270,7 @@ def _shares_step(
             asked = t * by_cost
             others = asked.sum(1, keepdim=True) - asked
             dx = dx.addcmul_(yes, others).addcmul_(asked, no, value=-1)
-    return None, weighed(dx, w)
+    return None, dx if w is None else dx.mul_(w.to(dx.dtype))
 
 
 _SHARES = Formula(_shares_result, _shares_step)
@@ -229,9 +285,17 @@ def _dense(x: Tensor, t: Tensor, w: Tensor | None, ask: _Ask) -> tuple[Tensor, T
     return (cleared(x, w), cleared(t, w)) if ask.removes else (x, t)
 
 
+def _weights(w: Tensor | None, x: Tensor, ask: _Ask) -> Tensor | None:
+    """By what to multiply; a mask that has removed what it removes weighs nothing."""
+    if w is None or (w.dtype == torch.bool and ask.removes):
+        return None
+    return w.to(x.dtype)
+
+
 def _totals(values: list[Tensor], w: Tensor | None, ask: _Ask) -> Tensor:
     """Each of them summed over the pixels."""
-    return torch.stack([weighed(each, w).sum(2) for each in values], -1).to(ask.dtype)
+    w = None if w is None else w.to(values[-1].dtype)
+    return torch.stack([weighed(each, w).sum(2) for each in values], -1)
 
 
 def _prices(up: Tensor, x: Tensor, ask: _Ask) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,9 @@ A loss hands over the sum of its values and how much was counted. What takes par
     alpha, pos_weight    not counted: they only multiply
 
 A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
-micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss knows of them.
+micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss knows of them. One
+with a method ``begin`` is shown the count before the total is there; one with a method ``hear`` is
+told what kind of count it is.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from torch import Tensor
 
 from aptt.core.checks import check_weight
 from aptt.core.engine import divided, evaluate
-from aptt.core.formula import Formula, widen
+from aptt.core.formula import Formula, wide, widen
 
 __all__ = [
     "Count",
+    "Kind",
     "Normalizer",
     "Reduction",
     "begin",
@@ -42,6 +45,8 @@ Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
 Count = Tensor | float
 """How much a mean divides by: a number where it is known without looking at values."""
+Kind = Literal["values", "positives", "ratios"]
+"""What is counted: what takes part, by its weight; what there is to find; ratios of sums."""
 
 
 def reduce(
@@ -52,6 +57,7 @@ def reduce(
     reduction: Reduction,
     term: str,
     weight: Tensor | None = None,
+    kind: Kind = "values",
     weight_name: str = "weight",
     **options: Any,
 ) -> Tensor:
@@ -68,6 +74,7 @@ def reduce(
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
     if callable(reduction):
+        hear(reduction, kind, term)
         counted = begin(reduction, on_device(count(), x), term)
         total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
         return reduction(total, counted, term=term)
@@ -85,11 +92,19 @@ def begin(reduction: Normalizer, count: Tensor, term: str) -> Any:
     return count if ahead is None else ahead(count, term=term)
 
 
+def hear(reduction: Normalizer, kind: Kind, term: str, *, splits: bool = True) -> None:
+    """Tell a normalizer what a term counts, and whether its total may be split, if it asks to."""
+    told = getattr(reduction, "hear", None)
+    if told is not None:
+        told(kind, term=term, splits=splits)
+
+
 def on_device(count: Count, like: Tensor) -> Tensor:
     """A count as a tensor on the device of ``like``, which takes no copy from the host."""
     if isinstance(count, Tensor):
         return count
-    return torch.full((), count, device=like.device)
+    whole = isinstance(count, int)
+    return like.new_full((), count, dtype=torch.int64 if whole else wide(like.dtype))
 
 
 def count_of(values: Tensor, weight: Tensor | None) -> Count:
@@ -105,9 +120,18 @@ def count_positives(values: Tensor, weight: Tensor | None, reduction: Reduction)
     return count.clamp(min=1) if reduction == "mean" else count
 
 
-def normalize(total: Tensor, count: Count, reduction: Reduction, *, term: str) -> Tensor:
+def normalize(
+    total: Tensor,
+    count: Count,
+    reduction: Reduction,
+    *,
+    term: str,
+    kind: Kind = "values",
+    splits: bool = True,
+) -> Tensor:
     """``total`` over ``count``, as ``reduction`` says; the mean of nothing is 0, on the graph."""
     if callable(reduction):
+        hear(reduction, kind, term, splits=splits)
         return reduction(total, on_device(count, total), term=term)
     return total if reduction == "sum" else divided(total, count)
 
@@ -126,6 +150,9 @@ class _Named:
 
     def begin(self, count: Tensor, *, term: str) -> Any:
         return begin(self.reduction, count, self.name)
+
+    def hear(self, kind: Kind, *, term: str, splits: bool = True) -> None:
+        hear(self.reduction, kind, self.name, splits=splits)
 
     def __call__(self, total: Tensor, count: Any, *, term: str) -> Tensor:
         return self.reduction(total, count, term=self.name)

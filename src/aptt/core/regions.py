@@ -18,11 +18,13 @@ from aptt.core.checks import (
     check_weights,
     kept,
 )
+from aptt.core.engine import asks
 from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
 from aptt.core.overlap import overlap_sums
-from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.reduction import Kind, Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes, check_vector, without_axis
+from aptt.core.softmax import on_class_axis
 
 __all__ = [
     "Absent",
@@ -32,12 +34,17 @@ __all__ = [
     "Regions",
     "aligned",
     "average",
+    "check_class_weight",
     "check_regions",
+    "class_weight",
+    "mean",
     "measured",
     "pixels",
     "reduced",
     "shares",
 ]
+
+_LEAST = 1e-30  # below any sum of weights, and so much above 0 that a loss divided by it is finite
 
 Mode = Literal["multiclass", "multilabel", "binary"]
 Absent = Literal["skip", "zero", "smooth", "penalize"]
@@ -64,21 +71,24 @@ class Regions(NamedTuple):
     truth: Tensor
     false: Tensor
     missed: Tensor
-    common: Tensor
-    """What is right; exact in its last digits only where a logarithm is to be taken."""
-    pixels: Tensor
+    right: Tensor | None
+    """What truth and prediction have in common, exact in its last digits, for a logarithm."""
+    sizes: Callable[[], Tensor]
+    """How many pixels there are: few ask."""
     weight: Tensor | None
     """The weight of each class, as given."""
     dtype: torch.dtype
-    """That of the result; the sums are in the widest float there is."""
+    """That of the result."""
 
-    def misses(self, alpha: float, beta: float) -> Tensor:
-        """False positives and false negatives, each at its price."""
-        return self.false * alpha + self.missed * beta
+    @property
+    def common(self) -> Tensor:
+        """What truth and prediction have in common."""
+        return self.truth - self.missed if self.right is None else self.right
 
     def mean_probability(self) -> Tensor:
         """How much of the pool each class is predicted on."""
-        return (self.common + self.false) / torch.where(self.pixels > 0, self.pixels, 1)
+        sizes = self.sizes()
+        return (self.common + self.false) / torch.where(sizes > 0, sizes, 1)
 
 
 def shares(counted: Tensor, weight: Tensor | None, *, background: bool) -> Tensor:
@@ -103,22 +113,34 @@ def measured(
     ``log`` is whether a logarithm is to be taken of what is right.
     """
     x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index, hard=bool(gamma))
-    weight = None if o.weight is None else check_vector("weight", o.weight, x)
+    weight = class_weight(o.weight, x)
     softmax = o.mode == "multiclass"
     sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
-    sizes = pixels(x, w).to(sums.dtype)
-    count = sums[..., 0] if softmax else sizes
-    cost = count if gamma is None else sums[..., 3]
-    pooled = sums if gamma is None else sums[..., :3]
+    if o.pool == "batch":
+        sums = sums.sum(0)
+
+    def sizes() -> Tensor:
+        each = pixels(x, w).to(sums.dtype)
+        return each.sum(0) if sums.ndim == 2 else each
+
+    parts = sums.unbind(-1)
+    if not asks((t, w)):
+        parts = (parts[0].detach(), *parts[1:])
+    count = parts[0] if softmax or gamma is None else sizes()
+    cost = count if gamma is None else parts[3]
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
-        pooled = o.pool(torch.cat((pooled, sizes.unsqueeze(-1)), dim=-1).sum(0))
-        pooled, sizes = pooled[..., :-1], pooled[..., -1]
-    elif o.pool == "batch":
-        pooled, sizes = pooled.sum(0), sizes.sum(0)
-    truth, false, missed, *common = pooled.unbind(-1)
-    right = common[0] if common else truth - missed
-    dtype = widen(x[:0]).dtype
-    return Regions(truth, false, missed, right, sizes, weight, dtype), cost, count
+        *parts, whole = o.pool(torch.stack((*parts[: 3 + log], sizes()), -1).sum(0)).unbind(-1)
+    truth, false, missed, *right = parts[: 3 + log]
+    regions = Regions(
+        truth,
+        false,
+        missed,
+        right[0] if log else None,
+        (lambda: whole) if callable(o.pool) else sizes,
+        weight,
+        sums.dtype,
+    )
+    return regions, cost, count
 
 
 def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> Tensor:
@@ -128,19 +150,42 @@ def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> T
         loss = torch.where(present, loss, regions.mean_probability())
     elif o.absent == "zero":
         loss = torch.where(present, loss, 0)
-    counted = present if o.absent == "skip" else regions.pixels > 0
-    share = shares(counted.to(loss.dtype), regions.weight, background=o.background)
-    return reduced(loss, share, regions.dtype, o.reduction, term=term)
+    counted = present if o.absent == "skip" else regions.sizes() > 0
+    share = shares(counted, regions.weight, background=o.background)
+    return reduced(loss, share, regions.dtype, o.reduction, o.pool, term=term)
 
 
 def reduced(
-    loss: Tensor, share: Tensor, dtype: torch.dtype, reduction: Reduction, *, term: str
+    loss: Tensor,
+    share: Tensor,
+    dtype: torch.dtype,
+    reduction: Reduction,
+    pool: Pool,
+    *,
+    term: str,
 ) -> Tensor:
     """Losses times their shares, reduced over them."""
     loss = (loss * share).to(dtype)
     if reduction == "none":
         return loss
-    return normalize(loss.sum(), share.sum(), reduction, term=term)
+    total, count, splits = loss.sum(), share.sum(), pool == "sample"
+    return mean(total, count, reduction, term=term, kind="ratios", splits=splits)
+
+
+def mean(
+    total: Tensor,
+    count: Tensor,
+    reduction: Reduction,
+    *,
+    term: str,
+    kind: Kind = "values",
+    splits: bool = True,
+) -> Tensor:
+    """``total`` over ``count``, as ``reduction`` says; the total of nothing is 0."""
+    if reduction == "mean":
+        return total / count.clamp(min=_LEAST if count.is_floating_point() else 1)
+    count = count.to(total.dtype)
+    return normalize(total, count, reduction, term=term, kind=kind, splits=splits)
 
 
 def aligned(
@@ -164,11 +209,14 @@ def aligned(
             logits = logits.squeeze(1)
         check_shapes(logits=(logits, "N *S"), target=(target, "N *S"))
         logits, target = logits.unsqueeze(1), target.unsqueeze(1)
+    if mode == "multiclass" and target.shape == logits.shape and not target.is_floating_point():
+        target = _one_hot(target, pixel_weight, ignore_index, hard=hard)
     indexed = mode == "multiclass" and not target.is_floating_point()
     if hard and mode == "multiclass" and not indexed:
         raise ValueError(
-            f"target: got {target.dtype} with mode='multiclass', wanted class indices; soft "
-            "targets are for dice_loss and dice_ce_loss"
+            f"target: got {target.dtype} with mode='multiclass', wanted class indices, or a "
+            "one-hot mask of an integer dtype or bool, such as target.long(); soft targets are for "
+            "dice_loss and dice_ce_loss"
         )
     if mode == "multiclass" and not indexed and target.shape == without_axis(logits, 1):
         raise TypeError(
@@ -182,7 +230,7 @@ def aligned(
             "softmax is always 1; wanted mode='binary'"
         )
     # a pixel axis for (N, C) too
-    x, t = logits.unsqueeze(-1).flatten(2), target.unsqueeze(-1).flatten(1 if indexed else 2)
+    x, t = _flat(logits, 2), _flat(target, 1 if indexed else 2)
     keep = None
     if indexed:
         ignored = -100 if ignore_index is None else ignore_index
@@ -199,13 +247,12 @@ def aligned(
         if is_readable(keep) and bool(keep.all()):
             keep = None  # looking costs less than a copy of the target and a mask
         else:
-            t = torch.where(keep, t, 0)
+            t = t * keep if indexed else torch.where(keep, t, 0)
     t = t.long() if indexed else t
-    dtype = widen(x[:0]).dtype
-    w = None if keep is None else keep.to(dtype)
+    w = keep
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
-        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(dtype)
+        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
         extra = extra if indexed else extra.unsqueeze(1)
         w = extra if keep is None else torch.where(keep, extra, 0)
         check_weights(pixel_weight=w)
@@ -216,11 +263,58 @@ def aligned(
     return x, t, w
 
 
+def _one_hot(
+    mask: Tensor, pixel_weight: Tensor | None, ignore_index: int | None, *, hard: bool
+) -> Tensor:
+    """A mask of 0 and 1 for each class: as class indices where they are hard, or as floats."""
+    if ignore_index is not None:
+        raise ValueError(
+            f"ignore_index: got {ignore_index} with a one-hot target, of which no single value is "
+            "a pixel; wanted None, and pixel_weight=0 where pixels are to be removed"
+        )
+    check_range(mask, 0, 1, keep=None)
+    if not hard:
+        return mask.float()
+    if is_readable(mask):
+        wrong = mask.sum(1) != 1
+        if pixel_weight is not None and pixel_weight.shape == wrong.shape:
+            wrong &= pixel_weight != 0
+        if wrong.any():
+            raise ValueError("target: got a pixel of no class or of several, wanted one 1 in each")
+    return (mask * on_class_axis(torch.arange(mask.shape[1], device=mask.device), mask)).sum(1)
+
+
+def _flat(a: Tensor, axis: int) -> Tensor:
+    """All axes from ``axis`` on as one; one of length 1 if there are none."""
+    return a.flatten(axis) if a.ndim > axis else a.unsqueeze(-1)
+
+
 def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     """How many pixels, by weight, each sample and class has."""
     if w is None:
-        return torch.full(x.shape[:2], x.shape[2], device=x.device)
+        return x.new_full(x.shape[:2], x.shape[2], dtype=torch.int64)
     return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
+
+
+def class_weight(weight: Tensor | None, x: Tensor) -> Tensor | None:
+    """One weight per class of ``x``, at least 0."""
+    if weight is None:
+        return None
+    vector = check_vector("weight", weight, x)
+    check_weights(weight=vector)
+    return vector
+
+
+def check_class_weight(weight: Tensor | None, mode: str) -> None:
+    """Refuse what can be no weight of classes, before there are any logits."""
+    if weight is None:
+        return
+    check_weights(weight=weight)
+    if mode == "binary" and weight.numel() != 1:
+        raise ValueError(
+            f"weight: got {weight.numel()} numbers with mode='binary', which has one class, wanted "
+            "1; for a weight of foreground against background there is pixel_weight"
+        )
 
 
 def check_regions(

@@ -24,6 +24,7 @@ __all__ = [
     "align_classes",
     "align_elements",
     "check_pairs",
+    "check_sample_weight",
     "check_several",
     "check_shapes",
     "check_vector",
@@ -51,6 +52,7 @@ def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | Non
     """Find the class axis from the shapes (or take ``class_dim``) and bring it second, as views."""
     check_floating(logits=logits)
     target = as_tensor("target", target, logits)
+    check_tensors(logits=logits, target=target)
     axes = range(logits.ndim)
     if class_dim is not None:
         axes = range(a := class_axis(logits, class_dim), a + 1)
@@ -128,6 +130,7 @@ def indexed_axis(
     logits: Tensor, target: Tensor, class_dim: int | None, *, names: tuple[str, str]
 ) -> int:
     """The class axis that class indices lack, where ``names`` are what a message calls the two."""
+    check_tensors(**{names[0]: logits, names[1]: target})
     if target.dtype not in INDEX_DTYPES:
         raise TypeError(f"{names[1]}: got {target.dtype}, wanted class indices")
     if class_dim is not None or logits.ndim < 3:
@@ -213,6 +216,7 @@ def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
 def check_vector(name: str, values: Numbers, x: Tensor, *, signed: bool = False) -> Tensor:
     """One number per class of ``x`` ``(N, C, ...)``, in its dtype; weights, unless ``signed``."""
     vector = as_tensor(name, values, x)
+    check_tensors(logits=x, **{name: vector})
     check_numbers(**{name: vector})
     if vector.shape != x.shape[1:2]:
         raise ValueError(
@@ -250,6 +254,18 @@ def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
             f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
             "target_boxes[matched_targets], or for all pairs expand both to one shape"
         ) from None
+
+
+def check_sample_weight(weight: Numbers, shape: tuple[int, ...], **of: Tensor) -> Tensor:
+    """``sample_weight``, one number for each position ``of`` a named tensor."""
+    (like,) = of.values()
+    made = as_tensor("sample_weight", weight, like)
+    check_tensors(**of, sample_weight=made)
+    if made.shape != shape:
+        raise ValueError(
+            f"sample_weight: got shape {_shape(made)}, wanted {shape}, one for each position"
+        )
+    return made
 
 
 def without_axis(t: Tensor, axis: int) -> tuple[int, ...]:

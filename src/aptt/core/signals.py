@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_floating
+from aptt.core.checks import check_floating, check_tensors
 from aptt.core.formula import by_row
 from aptt.core.ordinary import is_readable
 from aptt.core.shapes import check_shapes
@@ -37,6 +37,7 @@ def check_signals(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> N
     check_shapes(estimate=(estimate, "*N T"), target=(target, "*N T"))
     if lengths is None:
         return
+    check_tensors(estimate=estimate, lengths=lengths)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise TypeError(f"lengths: got {lengths.dtype}, wanted an integer dtype")
     wanted = tuple(estimate.shape[:-1][:1])
@@ -56,7 +57,7 @@ def count_samples(estimate: Tensor, lengths: Tensor | None) -> Tensor:
     """How many samples each of the signals has, as one row of all signals."""
     shape = estimate.shape[:-1]
     if lengths is None:
-        return torch.full((math.prod(shape),), estimate.shape[-1], device=estimate.device)
+        return estimate.new_full((math.prod(shape),), estimate.shape[-1], dtype=torch.int64)
     each = lengths.long().reshape(shape[:1] + (1,) * (len(shape) - 1))
     return each.expand(shape).reshape(-1)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aptt.core.mel import Bank, filterbank
-from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.ordinary import apart, inside_functorch, ordinary
 
 __all__ = ["Framing", "Resolution", "Spectrum", "back_to_samples", "check_filters", "spectrum"]
 
@@ -121,7 +121,7 @@ def back_to_samples(
         slope = product(slope, filters.T)
     # |X| goes along X by X / |X|; all but the outermost bins stand for their mirror image too
     slope = slope * 2 if power == 2 else slope / s.magnitude.clamp(min=_TINY)
-    twice = torch.ones(r.n_fft // 2 + 1, dtype=x.dtype, device=x.device)
+    twice = x.new_ones(r.n_fft // 2 + 1)
     twice[1 : (r.n_fft + 1) // 2] = 0.5
     bins = _scaled(s.bins, slope * twice)
     frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * window
@@ -193,7 +193,7 @@ def _constants(
     r: Resolution, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The window amid a frame, and the filters, transposed, if there are any."""
-    window = torch.hann_window(r.win, periodic=True, dtype=torch.float64)
+    window = torch.hann_window(r.win, periodic=True, dtype=torch.float64, device="cpu")
     left = (r.n_fft - r.win) // 2
     window = F.pad(window, (left, r.n_fft - r.win - left)).to(dtype).to(device)
     if r.bank is None:
@@ -203,7 +203,7 @@ def _constants(
 
 @lru_cache(maxsize=64)
 def _held(r: Resolution, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    with torch.inference_mode(False):
+    with apart():  # what another mode makes is no good to keep
         return _constants(r, dtype, device)
 
 

@@ -215,7 +215,7 @@ def cap(x: Tensor, form: Form) -> Tensor:
     u = x / form.softcap
     bounded = torch.tanh(u)
     if torch.is_grad_enabled():  # 1 - tanh**2 has no digits left where tanh is nearly 1
-        side = torch.where(u < 0, -1.0, 1.0)
+        side = torch.where(u < 0, -1.0, u.new_ones(()))
         again = side * (1 - 2 * torch.sigmoid(-2 * side * u))
         bounded = again + (bounded - again).detach()
     return torch.where(x == -torch.inf, x, form.softcap * bounded)

@@ -92,6 +92,7 @@ from aptt.loss.mtp_loss import (
     LinearMTPLoss,
     MTPLoss,
     linear_multi_token_loss,
+    linear_multi_token_terms,
     multi_token_loss,
     multi_token_terms,
 )
@@ -220,6 +221,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_distillation",
     "linear_multi_token_loss",
+    "linear_multi_token_terms",
     "linear_token_stats",
     "lovasz_loss",
     "lwf_loss",

@@ -36,7 +36,7 @@ from aptt.core.formula import widen
 from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.reduction import Reduction, check_reduction, named, normalize
 from aptt.core.shapes import check_shapes
 from aptt.loss.heat import heatmap_loss
 
@@ -175,10 +175,6 @@ def centernet_terms(
     _check_cells(ind, predictions["hm"].shape[2:])
     _check_peaks(targets)
 
-    def as_hm(total: Tensor, n: Tensor, *, term: str) -> Tensor:
-        assert callable(reduction)
-        return reduction(total, n, term="hm")
-
     terms = {
         "hm": heatmap_loss(
             predictions["hm"],
@@ -188,14 +184,14 @@ def centernet_terms(
             weight=targets.get("weight"),
             alpha=alpha,
             beta=beta,
-            reduction=as_hm if callable(reduction) else reduction,
+            reduction=named(reduction, "hm"),
         )
     }
     wide = torch.promote_types(predictions["wh"].dtype, torch.float32)
     n = mask.to(wide).sum() * (2 if count == "coordinates" else 1)
     for term in ("wh", "reg"):
         total = _distance(predictions[term], targets[term], ind, mask)
-        terms[term] = normalize(total, n, reduction, term=term)
+        terms[term] = normalize(total, n, reduction, term=term, kind="positives")
     return terms
 
 
@@ -254,6 +250,8 @@ def _check_weights(hm_weight: float, wh_weight: float, reg_weight: float) -> Non
 
 class CenterNetLoss(LossModule):
     """Module form of :func:`centernet_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(centernet_terms)
 
     def __init__(
         self,

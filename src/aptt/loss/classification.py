@@ -23,7 +23,6 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     as_factor,
-    as_tensor,
     check_floating,
     check_index,
     check_number,
@@ -35,7 +34,13 @@ from aptt.core.formula import Formula, Kept, by_row, wide
 from aptt.core.logistic import answer, infinite_, nll, sign, softplus, times
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_classes, align_elements, check_vector, one_or_each
+from aptt.core.shapes import (
+    align_classes,
+    align_elements,
+    check_sample_weight,
+    check_vector,
+    one_or_each,
+)
 from aptt.core.softmax import exp_of_gaps, on_class_axis
 from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, measure, slope, uncap
 from aptt.loss.focal import FocalLoss
@@ -136,11 +141,7 @@ def cross_entropy(
         y, keep = taken_classes(y, x.shape[1], ignore_index)
     rows = keep
     if sample_weight is not None:
-        sample_weight = as_tensor("sample_weight", sample_weight, x)
-        if sample_weight.shape != shape:
-            raise ValueError(
-                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
-            )
+        sample_weight = check_sample_weight(sample_weight, shape, logits=logits)
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
         rows = rows if keep is None else torch.where(keep, rows, 0.0)
     loss = reduce(

@@ -34,11 +34,12 @@ from aptt.core.checks import (
     check_indices,
     check_number,
     check_real,
+    check_tensors,
     check_whole,
     kept,
 )
 from aptt.core.formula import widen
-from aptt.core.module import LossModule, per_class
+from aptt.core.module import LossModule, per_class, reduced
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
@@ -79,8 +80,9 @@ class TaskAlignedAssigner:
     there is none, the one point that is closest to its centre. Of the candidates that overlap the
     target, the ``topk`` with the largest t are chosen; one that is chosen by several targets goes
     to that with which it has the largest IoU. Ties go to the prediction, or the target, that comes
-    first. All images at once, no host sync; t is compared by its logarithm, so that it does not
-    underflow in early training.
+    first. There is no host sync. The pairs of target and prediction take some 50 bytes each: of one
+    image at a time, or on an accelerator of several if they have no more than 4 million together. t
+    is compared by its logarithm, so that it does not underflow in early training.
 
     Args:
         topk: how many predictions a target is given at most; all candidates if there are fewer.
@@ -133,11 +135,27 @@ class TaskAlignedAssigner:
         if not boxes.shape[1]:
             none = boxes.new_zeros(boxes.shape[:2])
             return Assignment(none.long(), none)
-        goals, may = goals.to(boxes.dtype), mask.unsqueeze(-1)
+        points, goals = points.expand(len(boxes), -1, -1), goals.to(boxes.dtype)
+        may = torch.ones_like(boxes[..., 0], dtype=torch.bool)
         if anchor_mask is not None:
-            may = may & (anchor_mask != 0).unsqueeze(1)
-        near = _candidates(points, goals, may)
+            may = anchor_mask != 0
+        step = _images_at_once(goals, boxes)
+        parts = (t.split(step) for t in (logits, boxes, points, goals, labels, mask, may))
+        found = [self._assign(*some) for some in zip(*parts, strict=True)]
+        return Assignment(*(torch.cat(each) for each in zip(*found, strict=True)))
 
+    def _assign(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        points: Tensor,
+        goals: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        may: Tensor,
+    ) -> Assignment:
+        """The assignment of some images, of which every pair of target and prediction is held."""
+        near = _candidates(points, goals, mask.unsqueeze(-1) & may.unsqueeze(1))
         iou = _pairwise_iou(goals, boxes)
         t = torch.zeros_like(iou)
         if self.alpha:
@@ -165,7 +183,13 @@ class TaskAlignedAssigner:
 
 
 _BACKGROUND, _IGNORED = -1, -2
+_PAIRS_AT_ONCE = 2**22  # on an accelerator, where each image by itself would cost its launches
 _TASK_ALIGNED = TaskAlignedAssigner()
+
+
+def _images_at_once(goals: Tensor, boxes: Tensor) -> int:
+    on_cpu = boxes.device.type == "cpu"
+    return 1 if on_cpu else max(_PAIRS_AT_ONCE // (goals.shape[1] * boxes.shape[1]), 1)
 
 
 def _candidates(points: Tensor, goals: Tensor, may: Tensor) -> Tensor:
@@ -214,7 +238,7 @@ def detection_terms(
     assigner: Callable[..., Assignment] = _TASK_ALIGNED,
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | Sequence[float] | None = None,
     hard_targets: bool = False,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -234,6 +258,7 @@ def detection_terms(
         {'class': 1.3863, 'box': 0.5532}
     """
     check_reduction(reduction, none=False)
+    _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
     dense = boxes.ndim == 4
     check_floating(class_logits=class_logits, boxes=boxes)
     shape = "B A 4 bins" if dense else "B A 4"
@@ -291,7 +316,7 @@ def detection_terms(
     both_double = class_logits.dtype == boxes.dtype == torch.float64
     dtype = torch.float64 if both_double else torch.float32
     return {
-        name: normalize(total.to(dtype), count, reduction, term=name)
+        name: normalize(total.to(dtype), count, reduction, term=name, kind="positives")
         for name, total in totals.items()
     }
 
@@ -312,7 +337,7 @@ def detection_loss(
     assigner: Callable[..., Assignment] = _TASK_ALIGNED,
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | Sequence[float] | None = None,
     hard_targets: bool = False,
     class_gain: float = 0.5,
     box_gain: float = 7.5,
@@ -346,8 +371,8 @@ def detection_loss(
             module the options are taken, but for its reduction. ``focal_loss`` wants
             ``hard_targets`` or matches without scores.
         box_loss: the same, ``(boxes, target_boxes, *, weight, reduction)`` on corners.
-        class_weight: ``(C,)``; multiplies the class values of a class, and all that its targets
-            count for.
+        class_weight: ``(C,)``, or a list; multiplies the class values of a class, and all that its
+            targets count for.
         hard_targets: give every positive the target score 1, and so all of them the same weight.
         class_gain: factor of the class term.
         box_gain: factor of the box term.
@@ -413,26 +438,38 @@ def detection_loss(
     return loss + dfl_gain * terms["dfl"] if "dfl" in terms else loss
 
 
+_WANTED = {
+    "class_loss": "a loss of yes-or-no questions with soft targets, such as binary_cross_entropy, "
+    "quality_focal_loss or QualityFocalLoss(); with hard_targets=True, or matches without scores, "
+    "focal_loss too",
+    "box_loss": "a loss of boxes as corners, such as ciou_loss or GIoULoss()",
+    "assigner": "a TaskAlignedAssigner, or a function of the same arguments",
+}
+
+
+def _check_parts(**parts: object) -> None:
+    """Refuse what cannot be called, and a class that has not been."""
+    for name, part in parts.items():
+        if isinstance(part, type) or not callable(part):
+            raise TypeError(f"{name}: got {part!r}, wanted {_WANTED[name]}")
+
+
 def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The sum of a term's values; the weights may differ by class."""
-    if isinstance(loss, nn.Module):
-        total = _summing(name, loss)(x, target, weight=weight)
-    else:
-        total = loss(x, target, weight=weight, reduction="sum")
+    module = isinstance(loss, nn.Module)
+    summed = reduced(name, loss, "sum") if module else loss
+    try:
+        total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}))
+    except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
+        said = f"{name}: {_called(loss)} raised {type(error).__name__}: {error}"
+        raise type(error)(f"{said}; wanted {_WANTED[name]}") from error
     if total.shape != ():
         raise ValueError(f"{name}: returned shape {tuple(total.shape)}, wanted a sum")
     return total
 
 
-def _summing(name: str, loss: nn.Module) -> nn.Module:
-    """A module as it is, but that it sums; it shares its tensors with the one that was passed."""
-    if not hasattr(loss, "reduction"):
-        raise TypeError(f"{name}: got {type(loss).__name__}, wanted a module with a 'reduction'")
-    if loss.reduction == "sum":
-        return loss
-    summing = object.__new__(type(loss))  # copy.copy would break a compiled graph
-    summing.__dict__.update(loss.__dict__, reduction="sum")
-    return summing
+def _called(loss: TermLoss) -> str:
+    return getattr(loss, "__name__", None) or type(loss).__name__
 
 
 def _decoded(boxes: Tensor, anchors: Tensor | None, strides: Tensor | None) -> Tensor:
@@ -519,7 +556,7 @@ def _stacked(
         if of_labels.numel():
             check_indices(target_labels=of_labels)
     if not labels:
-        none = torch.zeros(0, 0, dtype=torch.long, device=logits.device)
+        none = logits.new_zeros(0, 0, dtype=torch.long)
         return logits.new_zeros(0, 0, 4), none, none.bool()
     there = [torch.ones_like(each, dtype=torch.bool) for each in labels]
     return (
@@ -561,6 +598,11 @@ def _check_rows(logits: Tensor, **rows: Tensor | None) -> None:
     for name, tensor in rows.items():
         if tensor is None:
             continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name}: got {tensor!r}, wanted a tensor with one for each prediction, on "
+                f"{logits.device}"
+            )
         shape = "A 2" if name == "anchors" else "A"
         alike = name in ("anchors", "strides") and tensor.ndim == len(shape.split())
         wanted = shape if alike else f"B {shape}"
@@ -614,7 +656,11 @@ def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
     check_number("dfl_gain", dfl_gain)
 
 
-def _of_class(class_weight: Tensor, logits: Tensor) -> Tensor:
+def _of_class(class_weight: Tensor | Sequence[float], logits: Tensor) -> Tensor:
+    if not isinstance(class_weight, Tensor):
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        class_weight = torch.tensor(class_weight, dtype=dtype, device=logits.device)
+    check_tensors(class_logits=logits, class_weight=class_weight)
     if class_weight.shape != logits.shape[2:]:
         got = tuple(class_weight.shape)
         raise ValueError(f"class_weight: got shape {got}, wanted ({logits.shape[2]},)")
@@ -623,6 +669,8 @@ def _of_class(class_weight: Tensor, logits: Tensor) -> Tensor:
 
 class DetectionLoss(LossModule):
     """Module form of :func:`detection_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(detection_terms)
 
     def __init__(
         self,
@@ -638,10 +686,11 @@ class DetectionLoss(LossModule):
     ) -> None:
         check_reduction(reduction, none=False)
         _check_gains(class_gain, box_gain, dfl_gain)
+        _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
         if isinstance(class_loss, nn.Module):
-            class_loss = _summing("class_loss", class_loss)
+            class_loss = reduced("class_loss", class_loss, "sum")
         if isinstance(box_loss, nn.Module):
-            box_loss = _summing("box_loss", box_loss)
+            box_loss = reduced("box_loss", box_loss, "sum")
         super().__init__(
             assigner=assigner,
             class_loss=class_loss,
@@ -694,7 +743,3 @@ class DetectionLoss(LossModule):
         gains = ("class_gain", "box_gain", "dfl_gain")
         tensors |= {k: v for k, v in options.items() if k not in gains}
         return detection_terms(*predictions_and_targets, **tensors)
-
-    def __repr__(self) -> str:
-        """The call that makes it, the losses that it holds in it."""
-        return f"{type(self).__name__}({self.extra_repr()})"

@@ -116,6 +116,7 @@ def distribution_focal_loss(
         ),
         reduction=reduction,
         term="dfl",
+        kind="values" if normalize == "elements" else "positives",
     )
     return loss.reshape(target.shape) if reduction == "none" else loss
 

@@ -43,6 +43,7 @@ from aptt.core.checks import (
     check_number,
     check_positive,
     check_range,
+    check_tensors,
     taken_classes,
 )
 from aptt.core.divergence import CHOSEN, WHOLE, Form
@@ -51,6 +52,7 @@ from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
 from aptt.core.shapes import (
+    check_sample_weight,
     check_several,
     class_axis,
     indexed_axis,
@@ -154,11 +156,7 @@ def distillation_loss(
     x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
     weight = keep
     if sample_weight is not None:
-        sample_weight = as_tensor("sample_weight", sample_weight, student_logits)
-        if sample_weight.shape != shape:
-            raise ValueError(
-                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
-            )
+        sample_weight = check_sample_weight(sample_weight, shape, student_logits=student_logits)
         weight = sample_weight.reshape(len(x), *x.shape[2:])
         weight = weight if keep is None else torch.where(keep, weight, 0.0)
     keep = None if weight is None else weight != 0
@@ -319,6 +317,7 @@ def _teacher(
     keep: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """The teacher laid out as the student is, and the classes it speaks of, None for all."""
+    check_tensors(student_logits=student, teacher_logits=teacher)
     check_floating(teacher_logits=teacher)
     fits = teacher.ndim == student.ndim and without_axis(teacher, axis) == without_axis(
         student, axis
@@ -335,6 +334,7 @@ def _teacher(
     t = split_axis(teacher, axis, rows=x.ndim == 2)
     if indices is None:
         return t, None
+    check_tensors(teacher_logits=teacher, teacher_indices=indices)
     if indices.shape != teacher.shape or indices.is_floating_point():
         raise ValueError(
             f"teacher_indices: got {indices.dtype} of shape {tuple(indices.shape)}, wanted class "
@@ -378,6 +378,8 @@ _MASS = "teacher_logits, the sum of exp of what should be log-probabilities"
 
 class DistillationLoss(LossModule):
     """Module form of :func:`distillation_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(distillation_terms)
 
     def __init__(
         self,

@@ -134,6 +134,7 @@ def focal_loss(
         count=count,
         reduction=reduction,
         term="focal",
+        kind="values" if normalize == "elements" else "positives",
         alpha=alpha,
         gamma=gamma,
     )

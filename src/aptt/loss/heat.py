@@ -147,6 +147,7 @@ def heatmap_loss(
         count=count,
         reduction=reduction,
         term="heatmap",
+        kind="values" if kind != "focal" or normalize == "elements" else "positives",
         **options,
     )
     return loss.reshape(target.shape) if reduction == "none" else loss

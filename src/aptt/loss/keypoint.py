@@ -19,7 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
+<<<<<<< HEAD
 from typing import Any, Literal, cast
+=======
+from typing import Any, Literal
+>>>>>>> main
 
 import torch
 from torch import Tensor
@@ -33,6 +37,7 @@ from aptt.core.checks import (
     check_number,
     check_range,
     check_real,
+    check_tensors,
 )
 from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
@@ -170,6 +175,8 @@ def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
     points = pred.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
     wide = torch.promote_types(pred.dtype, torch.float32)
+    if isinstance(values, Tensor):
+        check_tensors(pred=pred, sigmas=values)
     try:
         made = torch.as_tensor(values, dtype=wide, device=pred.device)
     except (TypeError, ValueError) as error:

@@ -21,14 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_chunk, check_floating, check_weight, taken_classes
+from aptt.core.checks import (
+    check_chunk,
+    check_floating,
+    check_tensors,
+    check_weights,
+    taken_classes,
+)
 from aptt.core.divergence import WHOLE, Form
 from aptt.core.engine import obstacle
 from aptt.core.formula import Formula, widen
 from aptt.core.linear import Head, HeadFormula, evaluate_linear
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import indexed_axis
+from aptt.core.shapes import check_sample_weight, indexed_axis
 from aptt.loss.distill import Divergence, checked_form
 
 __all__ = ["LinearDistillationLoss", "linear_distillation"]
@@ -132,13 +138,10 @@ def linear_distillation(
     elif ignore_index != -100:
         raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if sample_weight is not None:
-        if sample_weight.shape != shape:
-            raise ValueError(
-                f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {shape}"
-            )
+        sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
-        check_weight("sample_weight", rows)
+        check_weights(sample_weight=rows)
     states = hidden.reshape(math.prod(shape), hidden.shape[-1])
     taught = teacher_hidden.reshape(len(states), teacher_hidden.shape[-1])
     count = len(states) if rows is None else rows.sum()
@@ -182,6 +185,9 @@ def _check_shapes(
         ("", hidden, weight, bias),
         ("teacher_", teacher_hidden, teacher_weight, teacher_bias),
     )
+    tensors = {"hidden": hidden, "weight": weight, "teacher_hidden": teacher_hidden}
+    tensors |= {"teacher_weight": teacher_weight, "bias": bias, "teacher_bias": teacher_bias}
+    check_tensors(**{name: t for name, t in tensors.items() if t is not None})
     for who, states, head, offset in heads:
         check_floating(**{f"{who}hidden": states, f"{who}weight": head})
         if head.ndim != 2 or states.ndim == 0 or head.shape[1] != states.shape[-1]:

@@ -24,12 +24,13 @@ from aptt.core.checks import (
     check_floating,
     check_number,
     check_positive,
+    check_tensors,
     kept,
 )
 from aptt.core.formula import widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named
-from aptt.core.shapes import indexed_axis, without_axis
+from aptt.core.shapes import check_sample_weight, indexed_axis, without_axis
 from aptt.loss.classification import cross_entropy
 
 __all__ = ["LwFLoss", "lwf_loss", "lwf_terms"]
@@ -40,7 +41,7 @@ Heads = Tensor | Mapping[str, Tensor]
 def lwf_loss(
     new_logits: Heads,
     targets: Tensor,
-    old_logits: Heads,
+    old_logits: Heads | None,
     *,
     temperature: float = 2.0,
     lambda_old: float = 1.0,
@@ -61,7 +62,8 @@ def lwf_loss(
             that has grown, or a mapping from task to the logits of its head.
         targets: class indices of the new task, shaped like its logits without the class axis.
         old_logits: what the network said of the same inputs before it began to learn the new task:
-            logits of the classes it had then, or a mapping from each old task to its logits.
+            logits of the classes it had then, or a mapping from each old task to its logits. None
+            on the first task, when there was none before: the loss is the cross-entropy alone.
         temperature: T, above 0; softens both sides of the old heads' terms.
         lambda_old: weight of the old heads, at least 0.
         task: which head of a mapping the targets are for; None: the one without old logits.
@@ -116,13 +118,13 @@ def lwf_loss(
         reduction=reduction,
     ).values()
     check_number("lambda_old", lambda_old)
-    return new + lambda_old * sum(old[1:], old[0])
+    return new + lambda_old * sum(old[1:], old[0]) if old else new
 
 
 def lwf_terms(
     new_logits: Heads,
     targets: Tensor,
-    old_logits: Heads,
+    old_logits: Heads | None,
     *,
     temperature: float = 2.0,
     task: str | None = None,
@@ -140,7 +142,8 @@ def lwf_terms(
     Args are those of :func:`lwf_loss`.
 
     Returns:
-        ``{"new": ..., "old": ...}``, or ``{"new": ..., "old_TASK": ..., ...}`` for a mapping.
+        ``{"new": ..., "old": ...}``, or ``{"new": ..., "old_TASK": ..., ...}`` for a mapping;
+        ``{"new": ...}`` without old logits.
 
     Use when:
         Each term is to be logged.
@@ -153,13 +156,12 @@ def lwf_terms(
         {'new': 0.4076, 'old': 0.6628}
     """
     _check_options(temperature, 0.0, reduction)
-    head, pairs = _pairs(_wide(new_logits), _wide(old_logits), task, old_classes)
+    old_heads = None if old_logits is None else _wide("old_logits", old_logits)
+    head, pairs = _pairs(_wide("new_logits", new_logits), old_heads, task, old_classes)
     check_floating(new_logits=head)
     axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
-    if sample_weight is not None and sample_weight.shape != targets.shape:
-        raise ValueError(
-            f"sample_weight: got shape {tuple(sample_weight.shape)}, wanted {tuple(targets.shape)}"
-        )
+    if sample_weight is not None:
+        check_sample_weight(sample_weight, tuple(targets.shape), targets=targets)
     terms = {
         "new": cross_entropy(
             head,
@@ -186,19 +188,26 @@ def lwf_terms(
     return terms
 
 
-def _wide(heads: Heads) -> Heads:
+def _wide(name: str, heads: Heads) -> Heads:
     """Half types in float32: there the gradients of both terms meet, to be rounded once."""
-    return widen(heads) if isinstance(heads, Tensor) else {k: widen(t) for k, t in heads.items()}
+    if isinstance(heads, Tensor):
+        return widen(heads)
+    if not isinstance(heads, Mapping):
+        raise TypeError(f"{name}: got {type(heads).__name__}, wanted a tensor or tensors by task")
+    check_tensors(**{f"{name}[{task!r}]": head for task, head in heads.items()})
+    return {task: widen(head) for task, head in heads.items()}
 
 
 def _pairs(
-    new: Heads, old: Heads, task: str | None, old_classes: Sequence[int] | None
+    new: Heads, old: Heads | None, task: str | None, old_classes: Sequence[int] | None
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
     """The head that the targets are for, and the new and old logits of each term."""
-    if isinstance(new, Tensor) and isinstance(old, Tensor):
+    if old is None and old_classes is not None:
+        raise ValueError("old_classes: got some without old_logits, wanted None")
+    if isinstance(new, Tensor) and (old is None or isinstance(old, Tensor)):
         if task is not None:
             raise ValueError(f"task: got {task!r} with one head, wanted logits by task")
-        return new, {"old": (new, old)}
+        return new, {} if old is None else {"old": (new, old)}
     if isinstance(new, Tensor) or isinstance(old, Tensor):
         one, many = ("new", "old") if isinstance(new, Tensor) else ("old", "new")
         raise TypeError(
@@ -207,18 +216,19 @@ def _pairs(
         )
     if old_classes is not None:
         raise ValueError("old_classes: got some with logits by task, wanted None")
-    lost = [name for name in old if name not in new]
-    if lost or not old:
+    if old is None:
+        old = {}
+    elif not old or any(name not in new for name in old):
         raise ValueError(
-            f"old_logits: got tasks {sorted(old)}, wanted one or more of those of new_logits, "
-            f"{sorted(new)}"
+            f"old_logits: got tasks {list(old)}, wanted one or more of those of new_logits, "
+            f"{list(new)}; or None on the first task"
         )
     fresh = [name for name in new if name not in old]
     if task is None and len(fresh) != 1:
-        raise ValueError(f"task: got None, wanted one of {fresh or sorted(new)}")
+        raise ValueError(f"task: got None, wanted one of {fresh or list(new)}")
     chosen = fresh[0] if task is None else task
     if chosen not in new:
-        raise ValueError(f"task: got {task!r}, wanted one of {sorted(new)}")
+        raise ValueError(f"task: got {task!r}, wanted one of {list(new)}")
     return new[chosen], {f"old_{name}": (new[name], old[name]) for name in old}
 
 
@@ -259,6 +269,8 @@ def _check_options(temperature: float, lambda_old: float, reduction: Reduction) 
 class LwFLoss(LossModule):
     """Module form of :func:`lwf_loss`; same options, same defaults."""
 
+    terms_function = staticmethod(lwf_terms)
+
     def __init__(
         self,
         temperature: float = 2.0,
@@ -284,7 +296,7 @@ class LwFLoss(LossModule):
         self,
         new_logits: Heads,
         targets: Tensor,
-        old_logits: Heads,
+        old_logits: Heads | None,
         *,
         sample_weight: Tensor | None = None,
     ) -> Tensor:

@@ -170,7 +170,8 @@ def _root(
         root = root.reshape(())
     if reduction == "none":
         return root
-    return normalize(root.sum() if each else root, counted, reduction, term=term)
+    total = root.sum() if each else root
+    return normalize(total, counted, reduction, term=term, kind="ratios", splits=each)
 
 
 def _samples(t: Tensor, each: bool) -> Tensor:

@@ -211,7 +211,16 @@ def _loss(
         return total.clamp(min=1) if reduction == "mean" else total
 
     loss = reduce(
-        formula, x, y, *sides, weight=w, count=count, reduction=reduction, term=term, **options
+        formula,
+        x,
+        y,
+        *sides,
+        weight=w,
+        count=count,
+        reduction=reduction,
+        term=term,
+        kind="values" if normalize == "elements" else "positives",
+        **options,
     )
     return loss.reshape(logits.shape) if reduction == "none" else loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from aptt.core.module import LossModule
-from aptt.core.reduction import Normalizer, Reduction, begin, check_reduction
+from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
 from aptt.parallel.normalizers import CountMean
 from aptt.parallel.ranks import Group, check_average, check_count, group_of, size_of
 
@@ -28,6 +29,7 @@ def count_ahead(
     *,
     group: Group = None,
     grad_average: float | None = None,
+    kind: Kind = "values",
 ) -> CountMean:
     """Count the micro-batches of a step, on all ranks, and return the normalizer of each of them.
 
@@ -38,6 +40,7 @@ def count_ahead(
             ``lambda batch: (batch["labels"] != -100).sum()``, or :func:`counts_of` of a loss.
         group: a process group or a device mesh of one dimension; None: all ranks.
         grad_average: as for :func:`global_mean`; None: the number of ranks in ``group``.
+        kind: what one number counts, as for :func:`count_mean`.
 
     Returns:
         :func:`count_mean` of the sum, to pass as ``reduction=`` for each micro-batch. The ranks
@@ -74,19 +77,20 @@ def count_ahead(
         raise ValueError(f"count: gave one number for some micro-batches and {named} for others")
     average = float(size_of(group)) if grad_average is None else grad_average
     if set(sums) <= {_EVERY}:
-        return CountMean(sums[_EVERY], average)
+        return CountMean(sums[_EVERY], average, kind)
     return CountMean(dict(sums), average)
 
 
 _EVERY = ""  # the name of the number that every term is divided by
 
 
-def counts_of(loss: nn.Module) -> Callable[[Any], Counts]:
+def counts_of(loss: nn.Module | Callable[..., Tensor]) -> Callable[[Any], Counts]:
     """What ``loss`` counts of a micro-batch, by the names of its terms: it is asked to say.
 
     A micro-batch is what the loss is called with: a tuple or list of its arguments, or a dict of
     them by name. The loss is evaluated without gradients, and keeps no account of it. Where its
     counts depend on the targets alone, any predictions of the right shape will do, such as zeros.
+    A loss may be a function of ours too, with options by :func:`functools.partial`.
 
     Where several of our losses are in ``loss``, a term has the path of its own before it, such as
     ``"terms.cls.focal"``; set them with :func:`normalized` of the same module, which knows them by
@@ -96,6 +100,14 @@ def counts_of(loss: nn.Module) -> Callable[[Any], Counts]:
         TypeError: a micro-batch of another kind.
         ValueError: one loss that is called twice for a micro-batch: it has two counts under one
             name. Use two modules.
+
+    Example:
+        >>> import torch
+        >>> from aptt.loss import DiceCELoss
+        >>> loss = DiceCELoss(pool="sample", ignore_index=255)
+        >>> logits, target = torch.zeros(2, 3, 4), torch.tensor([[0, 1, 1, 2], [0, 0, 1, 255]])
+        >>> counts_of(loss)((logits, target))
+        {'dice': 5.0, 'cross_entropy': 7.0}
     """
 
     def counts(batch: Any) -> Counts:
@@ -112,8 +124,13 @@ def counts_of(loss: nn.Module) -> Callable[[Any], Counts]:
             found[term] = float(count)
             return total * 0
 
-        with normalized(loss, record), _evaluating(loss), torch.no_grad():
-            loss(**batch) if isinstance(batch, Mapping) else loss(*batch)
+        args, named = ((), batch) if isinstance(batch, Mapping) else (batch, {})
+        with torch.no_grad():
+            if isinstance(loss, nn.Module):
+                with _reduced(loss, record), _evaluating(loss):
+                    loss(*args, **named)
+            else:
+                loss(*args, **named, reduction=record)
         return found
 
     return counts
@@ -136,9 +153,26 @@ def normalized(loss: nn.Module, reduction: Reduction) -> Iterator[nn.Module]:
     """Give every loss in ``loss``, itself and the terms it is made of, one ``reduction``.
 
     They have their own again afterwards. Losses that are not ours keep theirs: what they return is
-    a mean already, and cannot be divided once more. Where there are several of ours, a normalizer
-    is told a term by its path, as :func:`counts_of` names it: two of one kind count apart.
+    a mean already, and cannot be divided once more; a warning names them. Where there are several
+    of ours, a normalizer is told a term by its path, as :func:`counts_of` names it: two of one kind
+    count apart.
     """
+    others = [
+        f"{path or 'loss'} ({type(m).__name__})"
+        for path, m in loss.named_modules()
+        if not isinstance(m, LossModule) and getattr(m, "reduction", None) == "mean"
+    ]
+    if others:
+        warnings.warn(
+            f"normalized: not reached, still a mean of its own batch: {', '.join(others)}",
+            stacklevel=3,
+        )
+    with _reduced(loss, reduction):
+        yield loss
+
+
+@contextmanager
+def _reduced(loss: nn.Module, reduction: Reduction) -> Iterator[None]:
     check_reduction(reduction)
     found = {
         path: m
@@ -153,7 +187,7 @@ def normalized(loss: nn.Module, reduction: Reduction) -> Iterator[nn.Module]:
             module.reduction = reduction
             if callable(reduction) and path and len(found) > 1:
                 module.reduction = _At(path, reduction)
-        yield loss
+        yield
     finally:
         for module, own in zip(found.values(), before, strict=True):
             module.reduction = own
@@ -168,6 +202,9 @@ class _At:
 
     def begin(self, count: Tensor, *, term: str) -> Any:
         return begin(self.reduction, count, f"{self.path}.{term}")
+
+    def hear(self, kind: Kind, *, term: str, splits: bool = True) -> None:
+        hear(self.reduction, kind, f"{self.path}.{term}", splits=splits)
 
     def __call__(self, total: Tensor, count: Any, *, term: str) -> Tensor:
         return self.reduction(total, count, term=f"{self.path}.{term}")

@@ -10,14 +10,18 @@ values average to it over the ranks likewise.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from aptt.core.checks import check_choice
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Kind
 from aptt.parallel.ranks import (
     Group,
     check_average,
@@ -58,19 +62,36 @@ def global_mean(group: Group = None, *, grad_average: float | None = None) -> Gl
 
 
 def count_mean(
-    num_items: float | Tensor | Mapping[str, float | Tensor], *, grad_average: float = 1.0
+    num_items: float | Tensor | Mapping[str, float | Tensor],
+    *,
+    grad_average: float = 1.0,
+    kind: Kind = "values",
 ) -> CountMean:
     """The mean over a count that is known beforehand, for several micro-batches a step.
 
     Args:
         num_items: how much all micro-batches, on all ranks, count together: one number for every
-            term, or a number for each term by its name. :func:`count_ahead` finds it.
+            term, or a number for each term by its name. :func:`count_ahead` finds it. Hugging
+            Face's ``Trainer`` hands over ``(n_gpu, 1)`` where one process drives several GPUs; it
+            multiplies the loss by ``n_gpu``, or has divided the counts by it, so they are added up.
         grad_average: what the gradients are divided by after they have been added up over ranks:
             the number of ranks with DDP or FSDP. 1 for one process, where they are summed, or where
             the framework multiplies for you (as Hugging Face's ``Trainer`` does).
+        kind: what one number counts: ``"values"`` that take part (tokens, rows, pixels, boxes),
+            ``"positives"`` (objects that there are to find), or ``"ratios"`` (what Dice and its
+            family and RMSE average: one for each sample or class).
 
     Returns:
         A normalizer to pass as ``reduction=``. It sends nothing.
+
+    Raises:
+        ValueError: no number of at least 0, or another kind. In a loss: one number that meets
+            another kind of count, or terms that count differently; a micro-batch that counts more
+            than all together (where the count can be read without waiting for a device).
+
+    Warns:
+        UserWarning: a ratio over the batch (``pool="batch"``) of one of several micro-batches: the
+            mean of their ratios is not the ratio of the whole. ``pool="sample"`` is exact.
 
     Example:
         >>> import torch
@@ -81,7 +102,7 @@ def count_mean(
         >>> round((first + second).item(), 4)
         1.3863
     """
-    return CountMean(num_items, grad_average)
+    return CountMean(num_items, grad_average, kind)
 
 
 @dataclass(frozen=True)
@@ -134,21 +155,38 @@ class Pending:
         return self.counted
 
 
-@dataclass(frozen=True)
+@dataclass
 class CountMean:
     """What :func:`count_mean` returns."""
 
     num_items: float | Tensor | Mapping[str, float | Tensor]
     grad_average: float = 1.0
+    kind: Kind = "values"
+    _round: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What each term of this micro-batch counted, where one number is for all of them."""
+    _whole: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """The terms that cannot be split."""
 
     def __post_init__(self) -> None:
         """Refuse what is no count."""
         check_average(self.grad_average)
+        check_choice("kind", self.kind, tuple(_KINDS))
         if isinstance(self.num_items, Mapping):
             for term, items in self.num_items.items():
-                check_count(f"num_items of {term!r}", items)
+                check_count(f"num_items of {term!r}", _added(items))
         else:
-            check_count("num_items", self.num_items)
+            check_count("num_items", _added(self.num_items))
+
+    def hear(self, kind: Kind, *, term: str, splits: bool = True) -> None:
+        """Refuse one number for another kind of count than it was made for."""
+        if not isinstance(self.num_items, Mapping) and kind != self.kind:
+            raise ValueError(
+                f"num_items: got one number of {_KINDS[self.kind]}, but {term!r} counts "
+                f"{_KINDS[kind]}; wanted {{{term!r}: ...}}, which count_ahead(batches, "
+                f"counts_of(loss)) finds, or kind={kind!r}"
+            )
+        if not splits and not torch.compiler.is_compiling():
+            self._whole.add(term)
 
     def __call__(self, total: Tensor, count: Tensor, *, term: str) -> Tensor:
         """The share of this micro-batch in the mean over all."""
@@ -158,16 +196,64 @@ class CountMean:
                 named = ", ".join(map(repr, items)) or "nothing"
                 raise ValueError(f"num_items: got counts of {named}, wanted one of {term!r}")
             items = items[term]
+        items = _added(items)
+        if is_readable(count) and (not isinstance(items, Tensor) or is_readable(items)):
+            self._check(float(count.detach()), float(items), term)
         if not isinstance(items, Tensor):  # exact, where float32 would round a large count
             wide = torch.float32 if total.device.type == "mps" else torch.float64
-            items = torch.tensor(items, dtype=wide, device=total.device)
+            items = torch.full((), items, dtype=wide, device=total.device)
         return _over(total * self.grad_average, items.to(total.device))
+
+    def _check(self, count: float, items: float, term: str) -> None:
+        if count > items * (1 + 1e-5):  # a sum in float32 may round
+            raise ValueError(
+                f"num_items: got {items:g}, but {term!r} counts {count:g} in this micro-batch "
+                "alone; wanted what all micro-batches on all ranks count together"
+            )
+        if term in self._whole and count < items:
+            warnings.warn(
+                f"{term}: a ratio over one of several micro-batches; the mean of their ratios is "
+                "not the ratio of the whole. pool='sample' is exact",
+                stacklevel=3,
+            )
+        if isinstance(self.num_items, Mapping):
+            return
+        if term in self._round:
+            self._round.clear()
+        for other, before in self._round.items():
+            if abs(count - before) > 1e-5 * max(count, before):
+                raise ValueError(
+                    f"num_items: got one number for {other!r} and {term!r}, which count "
+                    f"{before:g} and {count:g}; wanted a number for each, which "
+                    "count_ahead(batches, counts_of(loss)) finds"
+                )
+        self._round[term] = count
 
     def __repr__(self) -> str:
         """As the call that makes it."""
         average = None if self.grad_average == 1 else self.grad_average
-        items = self.num_items.item() if isinstance(self.num_items, Tensor) else self.num_items
-        return _call("count_mean", items, grad_average=average)
+        kind = None if self.kind == "values" else self.kind
+        items = self.num_items if isinstance(self.num_items, Mapping) else _added(self.num_items)
+        items = items.item() if isinstance(items, Tensor) else items
+        return _call("count_mean", items, grad_average=average, kind=kind)
+
+
+_KINDS: dict[Kind, str] = {
+    "values": "the values that take part",
+    "positives": "positives",
+    "ratios": "ratios, one for each sample or class",
+}
+
+
+def _added(items: float | Tensor) -> float | Tensor:
+    """A count as one number.
+
+    Where one process drives several GPUs, the Trainer gives ``(n_gpu, 1)``: a share of the count
+    for each, or the count as often as there are GPUs, by which it multiplies the loss afterwards.
+    """
+    if isinstance(items, Tensor) and items.ndim == 2 and items.shape[1] == 1:
+        return items.sum()
+    return items
 
 
 def _over(total: Tensor, count: Tensor) -> Tensor:

@@ -250,6 +250,7 @@ def paired_loss(
         ),
         reduction=reduction,
         term=term,
+        kind="values" if normalize == "elements" else "positives",
         **options,
     )
     if reduction == "none":

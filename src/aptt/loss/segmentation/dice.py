@@ -55,17 +55,18 @@ def dice_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
-            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+        target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
+            of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         weight: ``(C,)``, one weight per class; multiplies and is counted.
         pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         ignore_index: the target value that removes its pixel; None: -100 for class indices.
         background: whether class 0 of a softmax is averaged with the others.
-        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
-            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
-            mean probability, which has a gradient wherever it is predicted.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
+            is wrongly taken for it has no gradient; ``"zero"``, nothing, and it is
+            counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
+            probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator.
         log: minus the logarithm of the ratio, not 1 less it.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
@@ -88,16 +89,22 @@ def dice_loss(
         The regions are small beside the background, or Dice is the metric. Alone it says little
         about confidence: add cross-entropy. With ``pool="sample"`` every image counts alike.
 
+    Note:
+        The default of ``absent`` surprises where most masks are empty, as lesions are: an image, or
+        with ``pool="batch"`` a batch, without one gives 0 and no gradient, whatever is predicted on
+        it. ``"penalize"`` teaches to predict nothing there, and so does a cross-entropy beside it.
+
     Elsewhere:
         MONAI, segmentation-models-pytorch ``DiceLoss``, kornia ``dice_loss``, nnU-Net
         ``SoftDiceLoss``; soft F1.
 
     Differs from:
-        MONAI: per sample and class, absent classes cost 1 there: ``pool="sample",
-            absent="smooth", smooth=...`` with half its smoothing constant.
+        MONAI: per sample and class, and an absent class that is predicted at all costs nearly 1:
+            ``pool="sample", absent="smooth", smooth=...`` with half its smoothing constant.
         segmentation-models-pytorch: ``absent="zero"``; the same ``smooth``.
-        kornia: ``average="macro"`` is ``pool="sample"``, averaged by sample first; its default
-            ``"micro"`` pools the classes and is ``1 - mean p[target]``.
+        kornia: from 0.9.0 on ``average="macro"`` is ``pool="sample"``, averaged by sample first;
+            before, an absent class cost 1, which is ``absent="smooth", smooth=1e-8``. Its default
+            ``"micro"`` pools the classes: :func:`generalized_dice_loss` says how.
         nnU-Net: minus the score, from -1 to 0.
 
     Example:

@@ -21,7 +21,7 @@ from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import compound
+from aptt.loss.segmentation.ratio import compound, scaled
 
 __all__ = ["DiceCELoss", "dice_ce_loss", "dice_ce_terms"]
 
@@ -48,8 +48,8 @@ def dice_ce_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
-            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+        target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
+            of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
         dice_weight: what the Dice term is multiplied by.
         ce_weight: what the cross-entropy is multiplied by: of a softmax, or of each sigmoid.
@@ -58,9 +58,10 @@ def dice_ce_loss(
         pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         ignore_index: the target value that removes its pixel; None: -100 for class indices.
         background: whether class 0 of a softmax is in the Dice term; it is in the cross-entropy.
-        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
-            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
-            mean probability, which has a gradient wherever it is predicted.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
+            is wrongly taken for it has no gradient from this term; ``"zero"``, nothing, and it is
+            counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
+            probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator of Dice.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
             that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
@@ -110,7 +111,7 @@ def dice_ce_loss(
         pool=pool,
         reduction=reduction,
     )
-    return dice_weight * terms["dice"] + ce_weight * terms["cross_entropy"]
+    return scaled(terms["dice"], dice_weight) + scaled(terms["cross_entropy"], ce_weight)
 
 
 def dice_ce_terms(
@@ -151,6 +152,7 @@ class DiceCELoss(RegionLoss):
     """Module form of :func:`dice_ce_loss`; same options, same defaults."""
 
     _function = staticmethod(dice_ce_loss)
+    terms_function = staticmethod(dice_ce_terms)
 
     def __init__(
         self,

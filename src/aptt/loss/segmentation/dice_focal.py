@@ -22,7 +22,7 @@ from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import compound
+from aptt.loss.segmentation.ratio import compound, scaled
 
 __all__ = ["DiceFocalLoss", "dice_focal_loss", "dice_focal_terms"]
 
@@ -50,8 +50,9 @@ def dice_focal_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``; multilabel: 0 and 1, like the logits;
-            binary: 0 and 1, like the logits, with or without their single channel.
+        target: multiclass: class indices ``(N, ...)``, or their one-hot mask like the logits, of
+            an integer dtype or bool; multilabel: 0 and 1, like the logits; binary: 0 and 1, like
+            the logits, with or without their single channel.
         gamma: how fast easy pixels fade, above 0; at 0 it would be :func:`dice_ce_loss`.
         dice_weight: what the Dice term is multiplied by.
         focal_weight: what the focal term is multiplied by: of a softmax, or of each sigmoid.
@@ -60,9 +61,10 @@ def dice_focal_loss(
         pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         ignore_index: the target value that removes its pixel; None: -100 for class indices.
         background: whether class 0 of a softmax is in the Dice term; it is in the focal term.
-        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
-            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
-            mean probability, which has a gradient wherever it is predicted.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
+            is wrongly taken for it has no gradient from this term; ``"zero"``, nothing, and it is
+            counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
+            probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator of Dice.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
             that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
@@ -110,7 +112,7 @@ def dice_focal_loss(
         pool=pool,
         reduction=reduction,
     )
-    return dice_weight * terms["dice"] + focal_weight * terms["focal"]
+    return scaled(terms["dice"], dice_weight) + scaled(terms["focal"], focal_weight)
 
 
 def dice_focal_terms(
@@ -152,6 +154,7 @@ class DiceFocalLoss(RegionLoss):
     """Module form of :func:`dice_focal_loss`; same options, same defaults."""
 
     _function = staticmethod(dice_focal_loss)
+    terms_function = staticmethod(dice_focal_terms)
 
     def __init__(
         self,

@@ -59,8 +59,8 @@ def focal_tversky_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
-            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+        target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
+            of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
         alpha: what a false positive weighs.
         beta: what a false negative weighs; above ``alpha`` for recall, below it for precision.
@@ -70,9 +70,10 @@ def focal_tversky_loss(
         pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         ignore_index: the target value that removes its pixel; None: -100 for class indices.
         background: whether class 0 of a softmax is averaged with the others.
-        absent: what a class without target pixels costs: ``"skip"``, it is not counted;
-            ``"zero"``, nothing; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its
-            mean probability, which has a gradient wherever it is predicted.
+        absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
+            is wrongly taken for it has no gradient; ``"zero"``, nothing, and it is
+            counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
+            probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
             that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.

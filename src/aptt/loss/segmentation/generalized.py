@@ -30,7 +30,7 @@ from aptt.core.regions import (
     shares,
 )
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import over
+from aptt.loss.segmentation.ratio import errors, over
 
 __all__ = ["GeneralizedDiceLoss", "generalized_dice_loss"]
 
@@ -59,8 +59,8 @@ def generalized_dice_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``, or floating ``(N, C, ...)`` in [0, 1], hard
-            or soft; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
+        target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
+            of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
         weighting: by what power of its area a class counts less: ``"square"``, ``"linear"``, or
             ``"uniform"``, by none.
@@ -91,8 +91,10 @@ def generalized_dice_loss(
         :func:`dice_loss`, which counts every class alike, is steadier.
 
     Elsewhere:
-        MONAI ``GeneralizedDiceLoss``; ``weighting="uniform"`` with ``pool="sample"`` is kornia's
-        ``dice_loss``, and over hard targets nothing but ``1 - mean p[target]``.
+        MONAI ``GeneralizedDiceLoss``. With ``weighting="uniform", pool="sample",
+        absent="penalize"`` it is kornia's ``dice_loss`` as it is by default, and for class indices
+        nothing but ``1 - mean p[target]``; with another ``absent`` it is not, for there absent
+        classes are pooled with the others.
 
     Differs from:
         MONAI: ``pool="sample", absent="penalize"`` there, with smoothing; where all classes are
@@ -116,16 +118,16 @@ def generalized_dice_loss(
     rarest = torch.where(present, regions.truth, torch.inf).amin(-1, keepdim=True).detach()
     rarest = torch.where(some.unsqueeze(-1), rarest, 1)
     value = torch.where(present, (rarest / truth) ** _POWERS[weighting], absent == "penalize")
-    miss = regions.misses(0.5, 0.5)
+    miss = errors(regions.false, regions.missed, 0.5, 0.5)
     found, whole = value * share * miss, value * share * (regions.common + miss)
     loss = over(found.sum(-1), whole.sum(-1))
     nothing: Tensor | float = 0.0
     if absent == "penalize":
         nothing = over((regions.mean_probability() * share).sum(-1), share.sum(-1))
     loss = torch.where(some, loss, nothing)
-    counted = some if absent == "skip" else regions.pixels.amax(-1) > 0
+    counted = some if absent == "skip" else regions.sizes().amax(-1) > 0
     counted = counted.to(loss.dtype)
-    return reduced(loss, counted, regions.dtype, reduction, term="generalized_dice")
+    return reduced(loss, counted, regions.dtype, reduction, pool, term="generalized_dice")
 
 
 def _check_generalized(

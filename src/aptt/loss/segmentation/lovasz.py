@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_choice
-from aptt.core.formula import widen
 from aptt.core.lovasz import lovasz_sums
 from aptt.core.module import per_class
+from aptt.core.pixels import counts
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Mode, aligned, check_regions, pixels, reduced, shares
-from aptt.core.shapes import check_vector
+from aptt.core.regions import Mode, aligned, check_regions, class_weight, pixels, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
 
 __all__ = ["LovaszLoss", "lovasz_loss"]
@@ -50,8 +49,9 @@ def lovasz_loss(
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
-        target: multiclass: class indices ``(N, ...)``; multilabel: 0 and 1, like the logits;
-            binary: 0 and 1, like the logits, with or without their single channel.
+        target: multiclass: class indices ``(N, ...)``, or their one-hot mask like the logits, of
+            an integer dtype or bool; multilabel: 0 and 1, like the logits; binary: 0 and 1, like
+            the logits, with or without their single channel.
         mode: ``"multiclass"`` (Lovasz-softmax), ``"multilabel"`` or ``"binary"`` (Lovasz hinge).
         weight: ``(C,)``, one weight per class; multiplies and is counted.
         pixel_weight: ``(N, ...)``, the part of each pixel in J; 0 removes it.
@@ -96,25 +96,23 @@ def lovasz_loss(
     """
     _check_lovasz(mode, background, absent, pool, reduction)
     x, t, w = aligned(logits, target, mode, pixel_weight, ignore_index, hard=True)
-    given = None if weight is None else check_vector("weight", weight, x)
+    given = class_weight(weight, x)
     softmax, batch = mode == "multiclass", pool == "batch"
     loss = lovasz_sums(x, t, w, softmax=softmax, batch=batch, absent=absent == "penalize")
-    truth, sizes = _foreground(x, t, w), pixels(x, w)
-    if batch:
-        truth, sizes = truth.sum(0), sizes.sum(0)
-    if absent != "penalize":
-        loss = torch.where(truth > 0, loss, 0)
-    counted = (truth if absent == "skip" else sizes) > 0
-    share = shares(counted.to(loss.dtype), given, background=background)
-    return reduced(loss, share, loss.dtype, reduction, term="lovasz")
+    present = (_foreground(x, t, w) > 0).any(0) if batch else _foreground(x, t, w) > 0
+    if absent == "zero":
+        loss = torch.where(present, loss, 0)
+    if absent != "skip":
+        present = (pixels(x, w) > 0).any(0) if batch else pixels(x, w) > 0
+    share = shares(present, given, background=background)
+    return reduced(loss, share, loss.dtype, reduction, pool, term="lovasz")
 
 
 def _foreground(x: Tensor, t: Tensor, w: Tensor | None) -> Tensor:
-    """The weight of each sample's and class's foreground."""
-    if t.ndim == x.ndim:
-        return (t if w is None else torch.where(w == 0, 0, t) * w).sum(2, dtype=widen(x[:0]).dtype)
-    mine = torch.ones_like(t, dtype=widen(x[:0]).dtype) if w is None else w
-    return torch.zeros(x.shape[:2], dtype=mine.dtype, device=x.device).scatter_add(1, t, mine)
+    """How many pixels of each sample's and class's foreground count."""
+    if t.ndim < x.ndim:
+        return counts(t, None if w is None else w != 0, x)
+    return (t != 0 if w is None else (t != 0) & (w != 0)).sum(2)
 
 
 def _check_lovasz(

@@ -7,13 +7,17 @@ The left side is computed: near 0 the right one is a difference of two nearly eq
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from aptt.core.reduction import normalize
-from aptt.core.regions import RegionOptions, Regions, average, measured
+from aptt.core.engine import obstacle
+from aptt.core.marks import widest
+from aptt.core.regions import RegionOptions, Regions, average, mean, measured
+from aptt.core.streaming import batched
 
-__all__ = ["compound", "over", "ratio"]
+__all__ = ["compound", "errors", "over", "ratio", "scaled"]
 
 _LEAST = 1e-30  # the ratio that a logarithm ends at: the most that float32 leaves a gradient to
 
@@ -22,18 +26,85 @@ def ratio(
     regions: Regions, alpha: float, beta: float, smooth: float, *, log: bool = False
 ) -> Tensor:
     """The Tversky loss of each class."""
-    miss, found = regions.misses(alpha, beta), regions.common
-    found = found + smooth if smooth else found
-    whole = found + miss
     if not log:
-        return over(miss, whole)
+        sums = regions.truth, regions.false, regions.missed
+        plainly = torch.compiler.is_compiling() or obstacle(sums[0]) is not None
+        loss: Tensor = (_tversky if plainly else _Tversky.apply)(*sums, alpha, beta, smooth)
+        return loss
+    # in the widest float there is: the slope of the logarithm reaches the square of what it ends at
+    false, missed, found = (
+        sums.to(widest(sums)) for sums in (regions.false, regions.missed, regions.common)
+    )
+    miss, found = errors(false, missed, alpha, beta), found + smooth
     # -log(found / whole); exact for a good overlap and for a tiny one
-    return torch.log1p(over(miss, torch.maximum(found, whole * _LEAST)))
+    return torch.log1p(over(miss, torch.maximum(found, (found + miss) * _LEAST)))
+
+
+def errors(false: Tensor, missed: Tensor, alpha: float, beta: float) -> Tensor:
+    """False positives and false negatives, each at its price."""
+    return torch.add(false * alpha, missed, alpha=beta)
+
+
+def _tversky(
+    truth: Tensor, false: Tensor, missed: Tensor, alpha: float, beta: float, smooth: float
+) -> Tensor:
+    miss = errors(false, missed, alpha, beta)
+    return over(miss, truth - missed + smooth + miss)
+
+
+class _Tversky(torch.autograd.Function):
+    """:func:`_tversky` as one step: few classes, and so many launches, cost more than they do."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        truth: Tensor,
+        false: Tensor,
+        missed: Tensor,
+        alpha: float,
+        beta: float,
+        smooth: float,
+    ) -> Tensor:
+        miss, found = errors(false, missed, alpha, beta), truth - missed
+        found = found.add_(smooth) if smooth else found
+        whole = (found + miss).clamp_(min=torch.finfo(miss.dtype).tiny)
+        loss = miss / whole
+        ctx.save_for_backward(truth, false, missed, found, whole, loss)
+        ctx.options = alpha, beta, smooth
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
+        *sums, found, whole, loss = ctx.saved_tensors
+        if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                value = _tversky(*sums, *ctx.options)
+            asked = sums if ctx.needs_input_grad[0] else sums[1:]
+            slopes = torch.autograd.grad(value, asked, up, create_graph=again)
+            return *[None] * (3 - len(slopes)), *slopes, None, None, None
+        # of miss / (found + miss): found / whole**2 by miss, and -miss / whole**2 by found
+        alpha, beta, _ = ctx.options
+        up = up / whole
+        by_found, by_miss = up * loss, (up * found).div_(whole)
+        return (
+            -by_found if ctx.needs_input_grad[0] else None,
+            by_miss * alpha,
+            torch.add(by_found, by_miss, alpha=beta),
+            None,
+            None,
+            None,
+        )
 
 
 def over(part: Tensor, whole: Tensor) -> Tensor:
     """The part of the whole; of nothing it is 0."""
     return part / whole.clamp(min=torch.finfo(whole.dtype).tiny)
+
+
+def scaled(term: Tensor, weight: float) -> Tensor:
+    """The term times its weight; most are 1."""
+    return term if weight == 1 and not isinstance(weight, Tensor) else weight * term
 
 
 def compound(
@@ -43,8 +114,7 @@ def compound(
     regions, cost, count = measured(logits, target, o, gamma=gamma)
     if regions.weight is not None:
         cost, count = cost * regions.weight, count * regions.weight
-    total = cost.sum().to(regions.dtype)
     return {
         "dice": average(ratio(regions, 0.5, 0.5, o.smooth), regions, o, term="dice"),
-        term: normalize(total, count.sum(), o.reduction, term=term),
+        term: mean(cost.sum(), count.sum(), o.reduction, term=term),
     }

@@ -1,0 +1,58 @@
+"""Hand-written gradients against autograd of the definition, where the loss's own file has none."""
+
+import pytest
+import torch
+
+from aptt.core.divergence import WHOLE, Form
+from aptt.loss.classification import _BINARY
+from aptt.loss.heat import _FORMULAS
+
+SOFT, HARD, YES = "a share", "0 or 1", "True or False"
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _share(*shape, seed=1):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("target", [SOFT, HARD, YES])
+@pytest.mark.parametrize("pos_weight", [None, 3.0, torch.tensor([0.0, 0.5, 4.0])])
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_of_binary_cross_entropy(target, pos_weight, smoothing, same_as_autograd):
+    x, t = 6 * _random(40, 3), _share(40, 3)
+    t = {SOFT: t, HARD: t.round().long(), YES: t > 0.5}[target]
+    same_as_autograd(_BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize(("alpha", "beta"), [(2.0, 4.0), (1.5, 0.5), (0.0, 0.0)])
+def test_of_focal_maps(marked, alpha, beta, same_as_autograd):
+    x, y = 6 * _random(120), _share(120) ** 3
+    y[::7] = 1
+    positive = y > 0.8 if marked else None
+    same_as_autograd(_FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)
+
+
+def test_of_square_maps(same_as_autograd):
+    same_as_autograd(_FORMULAS["mse"], _random(50), _share(50))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("shape", [(9, 5), (2, 5, 6), (3, 1), (4, 2)])
+@pytest.mark.parametrize("hard", [None, 0.3])
+def test_of_divergences(name, shape, hard, same_as_autograd):
+    x, t = 3 * _random(*shape), 3 * _random(*shape, seed=2)
+    y = None if hard is None else _share(shape[0], *shape[2:]).mul(shape[1]).long()
+    form = Form(temperature=2.5, beta=0.3, soft=4.0, hard=hard)
+    same_as_autograd(WHOLE[name], x, t, y, None, form=form)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_of_divergences_with_masked_classes(name, same_as_autograd):
+    x, t = 3 * _random(6, 5), 3 * _random(6, 5, seed=2)
+    x[:3, 1], t[:3, 1] = -torch.inf, -torch.inf
+    t[4:, 3] = -torch.inf
+    same_as_autograd(WHOLE[name], x, t, None, None, form=Form(1.0, 0.5, 1.0))

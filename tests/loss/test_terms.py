@@ -1,0 +1,70 @@
+"""``loss_fn.terms(...)``: what a loss adds up, by name."""
+
+import pytest
+import torch
+
+import aptt.loss
+from aptt.core.module import LossModule
+
+COMPOUNDS = [
+    c
+    for c in vars(aptt.loss).values()
+    if isinstance(c, type) and issubclass(c, LossModule) and c.terms_function is not None
+]
+G = torch.Generator().manual_seed(0)
+X, Y = torch.randn(2, 3, 7, generator=G), torch.randint(3, (2, 7), generator=G)
+HEADS = [torch.randn(2, n, 3, generator=G) for n in (7, 6)]
+
+WEIGHED = {
+    "DiceCE": (
+        aptt.loss.DiceCELoss(dice_weight=0.3, ce_weight=2.0, smooth=1.0, ignore_index=2),
+        (X, Y),
+        {"dice": 0.3, "cross_entropy": 2.0},
+    ),
+    "DiceFocal": (
+        aptt.loss.DiceFocalLoss(dice_weight=0.5, focal_weight=3.0, gamma=1.5),
+        (X, Y),
+        {"dice": 0.5, "focal": 3.0},
+    ),
+    "MTP": (
+        aptt.loss.MTPLoss(mtp_lambda=0.25, label_smoothing=0.1),
+        (HEADS, Y),
+        {"main": 1.0, "depth_1": 0.25},
+    ),
+    "LinearMTP": (
+        aptt.loss.LinearMTPLoss(mtp_lambda=0.25, scale=0.5),
+        (HEADS, torch.randn(3, 3, generator=G), Y),
+        {"main": 1.0, "depth_1": 0.25},
+    ),
+    "LwF": (
+        aptt.loss.LwFLoss(lambda_old=0.7, temperature=3.0),
+        (X[..., 0], Y[:, 0], X[..., 1]),
+        {"new": 1.0, "old": 0.7},
+    ),
+    "Distillation": (
+        aptt.loss.DistillationLoss(alpha=0.25, temperature=2.0),
+        (X[..., 0], X[..., 1]),
+        {"soft": 0.25, "hard": 0.75},
+    ),
+}
+
+
+def test_every_function_of_terms_belongs_to_a_module():
+    functions = {f for name, f in vars(aptt.loss).items() if name.endswith("_terms")}
+    assert functions == {c.terms_function for c in COMPOUNDS}
+    assert len(functions) == len(COMPOUNDS) == 8
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_the_terms_add_up_under_the_weights_of_the_module(name):
+    loss_fn, inputs, weights = WEIGHED[name]
+    extra = {"hard_targets": Y[:, 0]} if name == "Distillation" else {}
+    terms = loss_fn.terms(*inputs, **extra)
+    assert terms.keys() == weights.keys()
+    total = sum(weights[term] * value for term, value in terms.items())
+    torch.testing.assert_close(total, loss_fn(*inputs, **extra))
+
+
+def test_a_loss_of_one_term_says_so():
+    with pytest.raises(TypeError, match="terms: FocalLoss has one term"):
+        aptt.loss.FocalLoss().terms(torch.zeros(2, 3), torch.zeros(2, 3))
