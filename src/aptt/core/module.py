@@ -9,12 +9,8 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
-from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weight
-=======
 from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
 from aptt.core.ordinary import apart, real_device
->>>>>>> main
 
 __all__ = ["LossModule", "per_class", "reduced"]
 
@@ -105,18 +101,10 @@ def per_class(
         raise TypeError(f"{name}: got {values!r}, wanted numbers, one per class")
     check_numbers(**{name: made})
     if not signed:
-<<<<<<< HEAD
-        check_weight(name, made)
-    floating = made.is_floating_point() or isinstance(values, Tensor)
-    return (
-        made if floating else made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
-    )
-=======
         check_weights(**{name: made})
     if made.is_floating_point() or isinstance(values, Tensor):
         return made
     return made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
->>>>>>> main
 
 
 def _written(value: Any) -> str:

@@ -19,11 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-<<<<<<< HEAD
 from typing import Any, Literal, cast
-=======
-from typing import Any, Literal
->>>>>>> main
 
 import torch
 from torch import Tensor
