@@ -117,9 +117,11 @@ def test_a_frozen_head_and_a_scaled_loss():
 def test_a_teacher_that_asks_gets_its_gradient():
     student, teacher, target = _inputs()
     teacher = [t.requires_grad_() for t in teacher]
-    found, expected = _both(student, teacher, target)
+    found, expected = _both(student, teacher, target, detach_teacher=False)
     leaves = [*student, *teacher]
     torch.testing.assert_close(_gradients(found, leaves), _gradients(expected, leaves))
+    for loss in _both(student, teacher, target):
+        assert torch.autograd.grad(loss, teacher, allow_unused=True) == (None, None, None)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler imports torch.jit

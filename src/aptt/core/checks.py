@@ -41,6 +41,7 @@ __all__ = [
     "check_range",
     "check_real",
     "check_tensors",
+    "check_weight",
     "check_weights",
     "check_whole",
     "kept",
@@ -102,7 +103,7 @@ def as_factor(
         raise TypeError(f"{name}: got {value!r}, wanted a number, or numbers, one per class")
     made = as_tensor(name, value, like)
     check_numbers(**{name: made})
-    check_weights(high=high, **{name: made})
+    check_weight(name, made, high)
     return made
 
 
@@ -225,23 +226,25 @@ def check_range(
         )
 
 
-def check_weights(*, high: float = math.inf, **weights: Tensor) -> None:
-    """Hold weights to the rule at the top of this file: finite, and at least 0; or to a share.
+def check_weights(**weights: Tensor) -> None:
+    """Hold weights to the rule at the top of this file: finite, and at least 0."""
+    for name, weight in weights.items():
+        check_weight(name, weight)
 
-    One look, in eager mode on CPU.
-    """
-    for name, t in weights.items():
-        if t.dtype == torch.bool or not is_readable(t):
-            continue
-        ends = t.detach().aminmax()  # both NaN where one number is
-        if not all(map(ordinary, ends)):  # a mode is on that makes tensors without values
-            continue
-        least, most = (v.item() for v in ends)
-        if least >= 0 and most <= high and most != math.inf:
-            continue
-        wrong = ~((t >= 0) & (t <= high) & (t != math.inf))
-        wanted = "finite numbers of at least 0" if high == math.inf else f"from 0 to {high:g}"
-        raise ValueError(f"{name}: got {t[wrong][0].item()}, wanted {wanted}")
+
+def check_weight(name: str, weight: Tensor, high: float = math.inf) -> None:
+    """Hold a weight to the rule, and a share to its end; one look, in eager mode on CPU."""
+    if weight.dtype == torch.bool or not is_readable(weight):
+        return
+    ends = weight.detach().aminmax()  # both NaN where one number is
+    if not all(map(ordinary, ends)):  # a mode is on that makes tensors without values
+        return
+    least, most = (v.item() for v in ends)
+    if least >= 0 and most <= high and most != math.inf:
+        return
+    wrong = ~((weight >= 0) & (weight <= high) & (weight != math.inf))
+    wanted = "finite numbers of at least 0" if high == math.inf else f"from 0 to {high:g}"
+    raise ValueError(f"{name}: got {weight[wrong][0].item()}, wanted {wanted}")
 
 
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:

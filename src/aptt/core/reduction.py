@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_weights
+from aptt.core.checks import check_weight
 from aptt.core.engine import divided, evaluate
 from aptt.core.formula import Formula, wide, widen
 
@@ -70,7 +70,7 @@ def reduce(
     if weight is not None:
         if weight.is_complex():
             raise TypeError(f"{weight_name}: got {weight.dtype}, wanted real numbers or bool")
-        check_weights(**{weight_name: weight})
+        check_weight(weight_name, weight)
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
     if callable(reduction):

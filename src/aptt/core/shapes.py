@@ -16,7 +16,7 @@ from aptt.core.checks import (
     check_floating,
     check_numbers,
     check_tensors,
-    check_weights,
+    check_weight,
 )
 
 __all__ = [
@@ -223,7 +223,7 @@ def check_vector(name: str, values: Numbers, x: Tensor, *, signed: bool = False)
             f"{name}: got shape {_shape(vector)}, wanted ({x.shape[1]},), one per class"
         )
     if not signed:
-        check_weights(**{name: vector})
+        check_weight(name, vector)
     return vector.to(torch.promote_types(x.dtype, torch.float32))
 
 

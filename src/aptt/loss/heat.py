@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ def heatmap_loss(
         return found.clamp(min=1) if reduction == "mean" else found
 
     sides = (y, peaks) if kind == "focal" else (y,)
-    options = {"alpha": alpha, "beta": beta} if kind == "focal" else _OPTIONS[kind]
+    options: dict[str, Any] = {"alpha": alpha, "beta": beta} if kind == "focal" else _OPTIONS[kind]
     loss = reduce(
         _FORMULAS[kind],
         x,

@@ -17,8 +17,9 @@ et al., "YOLO-Pose", CVPR workshops 2022, arXiv:2204.06806, eq. 4 and 5; wing, F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -245,7 +246,7 @@ def _check_options(
     if isinstance(sigmas, str):
         check_choice("sigmas", sigmas, tuple(SIGMAS), also="numbers, one per point")
     elif isinstance(sigmas, Real):
-        check_number("sigmas", sigmas, torch.finfo(torch.float32).tiny)
+        check_number("sigmas", float(sigmas), torch.finfo(torch.float32).tiny)
 
 
 class KeypointLoss(LossModule):
@@ -262,7 +263,7 @@ class KeypointLoss(LossModule):
             sigmas = float(sigmas)
         elif not isinstance(sigmas, str | Tensor):
             _check_sigmas(as_tensor("sigmas", sigmas))
-            sigmas = tuple(map(float, sigmas))  # all digits, which a buffer would cut
+            sigmas = tuple(map(float, cast("Sequence[float]", sigmas)))  # a buffer would cut digits
         elif isinstance(sigmas, Tensor):
             _check_sigmas(sigmas)
         _check_options(sigmas, mode, area_scale, reduction)

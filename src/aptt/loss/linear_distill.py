@@ -55,6 +55,7 @@ def linear_distillation(
     hard_weight: float | None = None,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
+    detach_teacher: bool = True,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
     chunk: int | None = None,
@@ -74,12 +75,13 @@ def linear_distillation(
         hard_targets: ``(...)`` class indices; may be left out if ``hard_weight`` is 0.
         bias: ``(V,)``, of the student's head; -inf masks a class.
         teacher_bias: ``(V,)``, of the teacher's head.
-        temperature: T, above 0. With the next six, as in :func:`distillation_loss`.
+        temperature: T, above 0. With the next five, as in :func:`distillation_loss`.
         alpha: the share of the soft term.
         soft_weight: instead of ``alpha``, the factor of the soft term.
         hard_weight: instead of ``1 - alpha``, the factor of the hard term.
         divergence: ``"forward_kl"``, ``"reverse_kl"`` or ``"jsd"``.
         beta: the teacher's share in the mixture of ``"jsd"``.
+        detach_teacher: False: the gradient goes to the teacher too, where it asks for one.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
         ignore_index: the target that removes its token, from both terms.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
@@ -95,8 +97,8 @@ def linear_distillation(
             (on CPU).
         TypeError: hard targets that are not class indices.
 
-    The gradient goes to ``hidden``, ``weight`` and ``bias``, and to a teacher that asks for it,
-    through checkpointed chunks: run the teacher under ``no_grad``.
+    The gradient goes to ``hidden``, ``weight`` and ``bias``; and to a teacher that is not detached,
+    through checkpointed chunks.
 
     Use when:
         Student and teacher share a large vocabulary. Where the teacher's likeliest classes were
@@ -119,6 +121,9 @@ def linear_distillation(
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
     check_chunk(chunk)
     shape = _check_shapes(hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias)
+    if detach_teacher:
+        teacher_hidden, teacher_weight = teacher_hidden.detach(), teacher_weight.detach()
+        teacher_bias = None if teacher_bias is None else teacher_bias.detach()
     rows = y = None
     if hard_targets is not None:
         indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
@@ -239,6 +244,7 @@ class LinearDistillationLoss(LossModule):
         hard_weight: float | None = None,
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
+        detach_teacher: bool = True,
         ignore_index: int = -100,
         chunk: int | None = None,
         drop_ignored: bool = True,
@@ -253,6 +259,7 @@ class LinearDistillationLoss(LossModule):
             hard_weight=hard_weight,
             divergence=divergence,
             beta=beta,
+            detach_teacher=detach_teacher,
             ignore_index=ignore_index,
             chunk=chunk,
             drop_ignored=drop_ignored,

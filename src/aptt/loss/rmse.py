@@ -21,7 +21,7 @@ from aptt.core.checks import (
     as_tensor,
     check_choice,
     check_floating,
-    check_weights,
+    check_weight,
 )
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept, widen
@@ -151,7 +151,7 @@ def _root(
     if weight is not None:
         weight = as_tensor("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
-        check_weights(weight=weight)
+        check_weight("weight", weight)
         w = _samples(weight.to(widen(x[:0]).dtype), each)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
     if w is None and not callable(pool):

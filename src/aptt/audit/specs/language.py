@@ -142,6 +142,9 @@ _FADES = {
 }
 
 
+_DETACHED = {"detach_teacher": "it decides about the teacher's gradient alone"}
+
+
 def _distillation() -> Spec:
     weighted = with_(_taught, "sample_weight", "hard_targets")
     return Spec(
@@ -149,7 +152,7 @@ def _distillation() -> Spec:
         function=distillation_loss,
         module=DistillationLoss,
         inputs=_taught,
-        neutral={"detach_teacher": "it decides about the teacher's gradient alone"},
+        neutral=_DETACHED,
         cases={
             "teacher and targets": case(),
             "teacher alone": case(_only_taught, alpha=1.0, temperature=1.0),
@@ -664,7 +667,7 @@ def _linear_distillation() -> Spec:
     without = {"teacher_indices", "class_dim"}
     names = ("teacher and targets", "teacher alone", "reverse", "mixture")
     cases = {name: own.cases[name] for name in names}
-    cases["teacher and targets"] = case(chunk=4, drop_ignored=False)
+    cases["teacher and targets"] = case(chunk=4, drop_ignored=False, detach_teacher=False)
     return replace(
         own,
         name="linear_distillation",
@@ -678,8 +681,9 @@ def _linear_distillation() -> Spec:
             if not without & {r.naming, *r.options}
             and "teacher_" not in r.naming + r.about
             and "log-prob" not in r.about
+            and r.change is not _single
         ],
-        neutral=_NEUTRAL,
+        neutral={**_NEUTRAL, **_DETACHED},
         exempt={**own.exempt, **_HEAD},
     )
 
