@@ -218,7 +218,7 @@ def _placed(a: Tensor, like: Tensor) -> Tensor:
 def _steps_of(e: Tensor, h: Tensor, w: Tensor | None, *, batch: bool) -> tuple[Tensor, Tensor]:
     """The errors' falling order, and what each of them adds, in it."""
     order = _falling(_listed(e, batch))[1]
-    by = None if _is_mask(w) else _listed(w.expand_as(e), batch).gather(-1, order)
+    by = None if w is None or _is_mask(w) else _listed(w.expand_as(e), batch).gather(-1, order)
     h = _listed(h, batch).gather(-1, order)
     total = (h if by is None else torch.where(h, by, 0.0)).sum(-1, keepdim=True, dtype=widest(e))
     return order, _steps(h, by, total, torch.zeros_like(total), torch.zeros_like(total))[0]
@@ -259,7 +259,7 @@ def _steps_by_class(
             if not absent and not bool(h.any()):
                 steps[some, c] = 0.0
             else:
-                flat = None if _is_mask(by) else by.reshape(-1)
+                flat = None if by is None or _is_mask(by) else by.reshape(-1)
                 steps[some, c] = _steps_of_list(e.reshape(-1), h.reshape(-1), flat).view(h.shape)
     return steps
 

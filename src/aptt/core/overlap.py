@@ -165,7 +165,7 @@ def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kep
         kept += [miss, cost] if ask.gamma else []
     of_class = pixels.by_class(others, at)
     counted = w is None or w.dtype == torch.bool
-    truth = pixels.counts(y, w, x) if counted else of_class(w)
+    truth = pixels.counts(y, w, x) if w is None or counted else of_class(w)
     sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
     return (torch.stack(sums, -1), *kept)
 
@@ -180,7 +180,7 @@ def _together_step(
         own = -own
     else:  # p[y] may be too small to hold what the cost pulls at
         lift = cost.expand_as(x).gather(1, at)
-        lift = lift * _lift(*kept[-2:], ask.gamma) if ask.gamma else lift
+        lift = lift * _lift(kept[-2], kept[-1], ask.gamma) if ask.gamma else lift
         own = torch.addcmul(lift, own, p.gather(1, at))
         p = pixels.put(p, at, -1.0)
     if by is None:

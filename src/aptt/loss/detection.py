@@ -457,7 +457,7 @@ def _check_parts(**parts: object) -> None:
 def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The sum of a term's values; the weights may differ by class."""
     module = isinstance(loss, nn.Module)
-    summed = reduced(name, loss, "sum") if module else loss
+    summed = reduced(name, loss, "sum") if isinstance(loss, nn.Module) else loss
     try:
         total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}))
     except (TypeError, ValueError) as error:  # of arguments that the caller has not passed

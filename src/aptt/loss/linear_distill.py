@@ -186,8 +186,9 @@ def _check_shapes(
         ("teacher_", teacher_hidden, teacher_weight, teacher_bias),
     )
     tensors = {"hidden": hidden, "weight": weight, "teacher_hidden": teacher_hidden}
-    tensors |= {"teacher_weight": teacher_weight, "bias": bias, "teacher_bias": teacher_bias}
-    check_tensors(**{name: t for name, t in tensors.items() if t is not None})
+    biases = {"bias": bias, "teacher_bias": teacher_bias}
+    given = {name: t for name, t in biases.items() if t is not None}
+    check_tensors(**tensors, teacher_weight=teacher_weight, **given)
     for who, states, head, offset in heads:
         check_floating(**{f"{who}hidden": states, f"{who}weight": head})
         if head.ndim != 2 or states.ndim == 0 or head.shape[1] != states.shape[-1]:
