@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from aptt.audit.ways import in_blocks, plainly, whole
+from aptt.audit.ways import in_blocks, in_one, plainly, whole
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, by_row, widen
 from aptt.core.streaming import _cut
@@ -29,7 +29,7 @@ from aptt.loss import (
     varifocal_loss,
 )
 
-EAGER = [pytest.param(way, id=way.__name__) for way in (plainly, whole, in_blocks)]
+EAGER = [pytest.param(way, id=way.__name__) for way in (plainly, whole, in_blocks, in_one)]
 WALKS = EAGER[1:]
 
 # ---------------------------------------------------------------------------- the blocks
@@ -123,7 +123,7 @@ def test_a_result_alone_is_enough(shape, gather, weighted):
         values = result(x, (), t)
         weight = (torch.arange(values.numel()) % 3).view(values.shape)
     results = []
-    for way in (plainly, whole, in_blocks):
+    for way in (plainly, whole, in_blocks, in_one):
         with way():
             out = evaluate(Formula(result), x, t, gather=gather, weight=weight)
             up = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).double()

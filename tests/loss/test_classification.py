@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
@@ -304,7 +304,7 @@ def test_an_answer_wrong_by_25_is_exact_in_float64():
 
 
 def test_a_masked_question_that_is_answered_no_costs_nothing():
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         x = torch.tensor([-math.inf, 1.0, math.inf], dtype=torch.float64, requires_grad=True)
         with way():
             loss = binary_cross_entropy(x, torch.tensor([0, 1, 1]), reduction="sum")
@@ -313,7 +313,7 @@ def test_a_masked_question_that_is_answered_no_costs_nothing():
         assert x.grad.tolist() == pytest.approx([0, -1 / (1 + math.e), 0])
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("height", [0.01, 1.0, 4.0, 8.0, 20.0])
 def test_a_capped_logit_keeps_the_digits_of_its_slope(way, height):
     # 1 - tanh**2 in float32: 6 % off at 8 caps, 0 from 9 on
@@ -328,7 +328,7 @@ def test_a_capped_logit_keeps_the_digits_of_its_slope(way, height):
     torch.testing.assert_close(x.grad.double(), expected, rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 def test_a_masked_class_stays_masked_under_a_cap(way):
     # tanh makes -softcap of it, and the class takes part again
     x = _random(4, 5)
@@ -345,7 +345,7 @@ def test_a_masked_class_stays_masked_under_a_cap(way):
     assert (grad[:, rest] != 0).all()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("options", [{"weight": torch.tensor([1.0, 0, 1])}, {"label_smoothing": 1}])
 def test_a_masked_class_may_weigh_nothing(options, way):
     # 0 * inf makes the whole mean NaN

@@ -212,7 +212,7 @@ def taken_classes(
     if classes is not None and check_classes(target, classes, ignore_index, name=name):
         return target.long(), None
     keep = kept(target, ignore_index)
-    return torch.where(keep, target, 0).long(), keep
+    return (target * keep).long(), keep
 
 
 def check_binary(target: Tensor, ignore_index: int | None) -> None:

@@ -28,13 +28,26 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row, wide
+from aptt.core.formula import Formula, Kept, Product, by_row, wide, widen
 from aptt.core.logistic import answer, finite, nll, sign, softplus
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import align_classes, align_elements, check_vector
 from aptt.core.softmax import exp_of_gaps, on_class_axis
-from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, measure, slope, uncap
+from aptt.core.vocabulary import (
+    Form,
+    Held,
+    Stats,
+    cap,
+    checked_form,
+    finish,
+    held_loss,
+    held_slope,
+    hold,
+    measure,
+    slope,
+    uncap,
+)
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -214,6 +227,49 @@ def _hard_step(
     return None, uncap(dz, x, form)
 
 
+def _held_stats(
+    x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
+) -> Kept:
+    z, shift = _logits(x, adjustment, form)
+    held = hold(z, y, class_weight=class_weight, form=form)
+    if shift is not None and held.lse is not None:
+        held = held._replace(lse=shift + held.lse)
+    return tuple(t for t in held if t is not None)
+
+
+def _held_result(
+    x: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> Tensor:
+    held = Held.of(kept, weighted=class_weight is not None, form=form)
+    return held_loss(held, _of_row(class_weight, y), form=form)
+
+
+def _held_step(
+    x: Tensor,
+    up: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> tuple[None, Tensor | Product]:
+    z = x if form.smoothing is None else _logits(widen(x), adjustment, form)[0]
+    held = Held.of(kept, weighted=class_weight is not None, form=form)
+    scale = _of_row(class_weight, y)
+    dz = held_slope(held, z, y, by_row(up), scale, class_weight=class_weight, form=form)
+    if form.softcap is None:
+        return None, dz
+    x = widen(x)
+    return None, uncap(dz.of(x.dtype) if isinstance(dz, Product) else dz, x, form)
+
+
 def _of_row(class_weight: Tensor | None, y: Tensor) -> Tensor | None:
     """The weight of each row's class."""
     return None if class_weight is None else class_weight[y].unsqueeze(1)
@@ -271,7 +327,13 @@ def _soft_step(
     return None, uncap(dz, x, form)
 
 
-INDICES = Formula(_hard_result, _hard_step, _hard_stats, block=2**19)
+INDICES = Formula(
+    _hard_result,
+    _hard_step,
+    _hard_stats,
+    block=2**19,
+    in_one=Formula(_held_result, _held_step, _held_stats, rereads=False),
+)
 SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**19)
 
 
