@@ -28,8 +28,8 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, Product, by_row, wide, widen
-from aptt.core.logistic import answer, finite, nll, sign, softplus
+from aptt.core.formula import Formula, Kept, Product, by_row, scaled_, wide, widen
+from aptt.core.logistic import answer, finite, nll, sign, softplus, softplus_slope
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import align_classes, align_elements, check_vector
@@ -498,13 +498,36 @@ def _binary_step(
         # (1 - t) sigmoid(x) - pos_weight t sigmoid(-x): no difference of numbers near 1
         v = _binary_result(x, kept, t, pos_weight=pos_weight, smoothing=smoothing)
         no = (1 - yes.to(x.dtype)) * torch.sigmoid(x)
-        return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
+        return v, scaled_(no.sub_(pos_weight * yes * torch.sigmoid(-x)), up)
     if yes.is_floating_point():
         said = answer(finite(x), yes)
-        return said.nll, said.error.mul_(up)
+        return said.nll, scaled_(said.error, up)
     turn = sign(yes.to(x.dtype))
     wrong = turn * x
-    return softplus(wrong), turn.mul_(torch.sigmoid(wrong)).mul_(up)
+    return softplus(wrong), scaled_(turn.mul_(torch.sigmoid(wrong)), up)
+
+
+def _binary_step_in_one(
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    *,
+    pos_weight: Tensor | float | None,
+    smoothing: float | None,
+) -> tuple[Tensor, Tensor]:
+    # by exponentials and logarithms as they come, which cost no memory traffic
+    yes = _yes(t, x, smoothing)
+    if pos_weight is not None:
+        return _binary_step(x, up, kept, t, pos_weight=pos_weight, smoothing=smoothing)
+    if not yes.is_floating_point():
+        turn = x.new_ones(()).add(yes, alpha=-2)
+        wrong = turn * x
+        return softplus(wrong), scaled_(softplus_slope(wrong, turn), up)
+    x = finite(x)
+    no = -x
+    v = torch.lerp(softplus(x), softplus(no), yes)
+    return v, scaled_(torch.lerp(x.sigmoid_(), no.sigmoid_().neg_(), yes), up)
 
 
 def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
@@ -512,7 +535,13 @@ def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
     return t if smoothing is None else t.to(x.dtype) * (1 - smoothing) + smoothing / 2
 
 
-_BINARY = Formula(_binary_result, _binary_step, ahead=True, block=2**17)
+_BINARY = Formula(
+    _binary_result,
+    _binary_step,
+    ahead=True,
+    block=2**17,
+    in_one=Formula(_binary_result, _binary_step_in_one, ahead=True),
+)
 
 
 def _check_binary_options(

@@ -24,8 +24,8 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row
-from aptt.core.logistic import power, sign, softplus
+from aptt.core.formula import Formula, Kept, by_row, scaled_
+from aptt.core.logistic import add_product, power, sign, softplus
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -194,10 +194,14 @@ def _sigmoid_step(
     turn = sign(y)
     wrong = turn * x
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
-    share = turn if alpha is None else (1 - alpha) * (1 - y) - alpha * y
+    share = turn
+    if isinstance(alpha, Tensor):
+        share = (1 - alpha) * (1 - y) - alpha * y
+    elif alpha is not None:
+        share = torch.sub((1 - y).mul_(1 - alpha), y, alpha=alpha)
     fade = share * power(miss, gamma)
-    slope = torch.addcmul(miss, (1 - miss).mul_(gamma), nll)
-    return nll.mul_(fade).abs_(), slope.mul_(fade).mul_(up)
+    slope = add_product(miss, 1 - miss, nll, gamma)
+    return nll.mul_(fade).abs_(), scaled_(slope.mul_(fade), up)
 
 
 def _softmax_stats(x: Tensor, y: Tensor, *, alpha: Tensor | None, gamma: float) -> Kept:
