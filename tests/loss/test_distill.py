@@ -152,7 +152,8 @@ def test_no_divergence_is_negative_in_half_precision(divergence, way):
         )
     truth = _literal(student.double(), teacher.double(), 1.0, divergence)
     assert (values >= 0).all()
-    torch.testing.assert_close(values.double(), truth, rtol=0, atol=3e-7)
+    within = 1e-6 if way is in_one else 3e-7  # log-softmaxes of 2000 classes are rounded at 7.6
+    torch.testing.assert_close(values.double(), truth, rtol=0, atol=within)
 
 
 def test_the_gradient_keeps_its_size_when_the_temperature_rises():
