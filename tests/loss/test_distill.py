@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
+from aptt.core.divergence import WHOLE, Form
 from aptt.loss import DistillationLoss, distillation_loss, distillation_terms
 
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
@@ -114,6 +115,20 @@ def test_the_gradient_by_hand_is_that_of_autograd(divergence, temperature, hard)
         by_hand = gradient()
     assert len(walked.walks) == 2
     torch.testing.assert_close(by_hand, plain, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("hard", [None, 0.6])
+@pytest.mark.parametrize("temperature", [1.0, 3.3, 4.0])
+@pytest.mark.parametrize("shape", [(30, 9), (3, 9, 7)])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_steps_are_autograd_of_the_definition(
+    divergence, shape, temperature, hard, same_as_autograd
+):
+    student, teacher = 4 * _random(*shape), 4 * _random(*shape, seed=3)
+    teacher[1, 4], student[2, 5], teacher[2, 5] = [-torch.inf] * 3
+    y = None if hard is None else _classes(shape[0], *shape[2:], classes=3)
+    form = Form(temperature, 0.5, 0.4 * temperature**2, hard)
+    same_as_autograd(WHOLE[divergence], student, teacher, y, None, form=form)
 
 
 @pytest.mark.parametrize("way", [plainly, in_blocks, in_one])

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import HeatmapLoss, decode_heatmaps, heatmap_loss, render_heatmaps
+from aptt.loss.heat import _FORMULAS
 
 
 def _random(*shape, seed=0):
@@ -334,3 +335,13 @@ def test_hidden_points_may_have_any_sigma_and_seen_ones_not():
 def test_a_size_is_two_whole_numbers(size):
     with pytest.raises(ValueError, match="size: got"):
         render_heatmaps(torch.zeros(1, 1, 2), size)
+
+
+@pytest.mark.parametrize("exponents", [(2.0, 4.0), (2.0, 0.0), (0.0, 1.0), (0.5, 3.3)])
+@pytest.mark.parametrize("marked", [False, True])
+def test_the_steps_are_autograd_of_the_definition(exponents, marked, same_as_autograd):
+    alpha, beta = exponents
+    x, y = 4 * _random(60), torch.rand(60, generator=torch.Generator().manual_seed(2)).double()
+    y[::9] = 1.0
+    positive = (torch.arange(60) % 7 == 0) if marked else None
+    same_as_autograd(_FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)

@@ -36,7 +36,6 @@ __all__ = [
     "Overlap",
     "Slopes",
     "against_each_other",
-    "both",
     "check_box_format",
     "each",
     "edges",
@@ -66,11 +65,6 @@ def each(of_axis: Callable[..., tuple[Tensor, ...]], *axes: Axes | None) -> tupl
         return of_axis(*axes)
     x, y = (of_axis(*(a if a is None else a[axis] for a in axes)) for axis in (0, 1))
     return tuple(zip(x, y, strict=True))
-
-
-def both(x: Tensor, y: Tensor) -> Axes:
-    """Axes of two numbers per box."""
-    return (x, y) if torch.compiler.is_compiling() else torch.stack((x, y))
 
 
 def against_each_other(a: Tensor, k: Tensor, factor: float) -> Axes:

@@ -261,7 +261,7 @@ def hold(z: Tensor, y: Tensor, *, class_weight: Tensor | None, form: Form) -> He
         log_p.scatter_(1, at, mine)
         masked = torch.finfo(z.dtype).min
         open = log_p > masked
-        share = -form.smoothing / open.sum(1, keepdim=True)
+        share = -form.smoothing / open.sum(1, keepdim=True, dtype=z.dtype)
         torch.nn.functional.threshold_(log_p, masked, 0.0)
         if class_weight is not None:
             weights = on_class_axis(class_weight, z)
