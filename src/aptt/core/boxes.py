@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -169,17 +170,18 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         scale = scaled_(torch.reciprocal(unit).sub_(point), up)
         upright, meet = _unless_below_0(scale, size), _unless_below_0(scale, met)
         shrunk = area if turned is None else turned
-        both = by_area * shrunk if width is None else torch.addcmul(width, by_area, shrunk)
-        both.mul_(upright)
+        outer = spread if span is None else span
+        sides = [slope for slope in (outer, width) if slope is not None]
+        if sides:
+            both = torch.addcmul(reduce(torch.add, sides), by_area, shrunk).mul_(upright)
+        else:
+            both = (by_area * shrunk).mul_(upright)
         both.sub_(scale.sub_(upright))  # where it is turned inside out
         # an edge belongs to the intersection or to the enclosing box, half to each at a tie
         edge = (by_common * common).mul_(meet)
-        both.add_(edge, alpha=0.5)
-        outer = spread if span is None else span
         if outer is not None:
-            outer = upright.mul_(outer)
-            both.add_(outer, alpha=0.5)
-            edge.sub_(outer)
+            edge.sub_(upright.mul_(outer))
+        both.add_(edge, alpha=0.5)
         before = lo - goal_low if before is None else before
         behind = hi - goal_high if behind is None else behind
         high = torch.addcmul(both, behind.sign(), edge, value=-0.5)

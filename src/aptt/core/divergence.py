@@ -14,7 +14,8 @@ the logits. What is left is the rounding of each exponential: in float32 a KL is
 and the gradient of ``forward_kl`` within some 2e-7 of each probability, also where student and
 teacher are nearly the same and both are small. In one block, as on an accelerator, ``forward_kl``
 is made of two log-softmaxes, which are rounded at ``log C``: exact within 1e-6 there, and 0 for a
-student that is its teacher. The class axis is axis 1, and is kept.
+student that is its teacher. Where the student alone masks a class, ``log(p / q)`` is 1e4 there, and
+1e4 + log(sum a / sum b) elsewhere. The class axis is axis 1, and is kept.
 """
 
 from __future__ import annotations

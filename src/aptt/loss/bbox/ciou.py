@@ -160,7 +160,8 @@ def _sides(o: Overlap, sides: Axes) -> tuple[Tensor, ...]:
 
 def _turn(w: Tensor, h: Tensor, goal_w: Tensor, goal_h: Tensor) -> tuple[Tensor, Tensor]:
     """Cross and dot product of the two diagonals: how far one is turned from the other."""
-    turn = torch.addcmul((h - goal_h) * goal_w, w - goal_w, goal_h, value=-1)
+    # two products that are rounded alike: of a point it is an exact 0
+    turn = goal_w * (h - goal_h) - goal_h * (w - goal_w)
     return turn, torch.addcmul(goal_w * w, goal_h, h)
 
 
