@@ -11,9 +11,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from aptt.audit.ways import in_blocks, plainly, whole
+from aptt.audit.ways import in_blocks, in_one, plainly, whole
 from aptt.core.engine import evaluate
-from aptt.core.formula import Formula, by_row, widen
+from aptt.core.formula import Formula, Product, by_row, widen
 from aptt.core.streaming import _cut
 from aptt.loss import (
     binary_cross_entropy,
@@ -29,7 +29,7 @@ from aptt.loss import (
     varifocal_loss,
 )
 
-EAGER = [pytest.param(way, id=way.__name__) for way in (plainly, whole, in_blocks)]
+EAGER = [pytest.param(way, id=way.__name__) for way in (plainly, whole, in_blocks, in_one)]
 WALKS = EAGER[1:]
 
 # ---------------------------------------------------------------------------- the blocks
@@ -123,7 +123,7 @@ def test_a_result_alone_is_enough(shape, gather, weighted):
         values = result(x, (), t)
         weight = (torch.arange(values.numel()) % 3).view(values.shape)
     results = []
-    for way in (plainly, whole, in_blocks):
+    for way in (plainly, whole, in_blocks, in_one):
         with way():
             out = evaluate(Formula(result), x, t, gather=gather, weight=weight)
             up = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).double()
@@ -468,14 +468,22 @@ def test_what_is_held_from_forward_to_backward(name, way):
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_under_activation_checkpointing_nothing_is_held(name):
+def test_in_one_block_no_more_than_a_prediction_is_held(name):
+    loss, inputs, options, _, most = COSTS[name]
+    with in_one():
+        assert _held(loss, *inputs(), **options) <= max(most, 1.05)
+
+
+@pytest.mark.parametrize("way", [lambda: in_blocks(2**13), in_one], ids=["in blocks", "in one"])
+@pytest.mark.parametrize("name", COSTS)
+def test_under_activation_checkpointing_nothing_is_held(name, way):
     loss, inputs, options, *_ = COSTS[name]
     x, *rest = inputs()
 
     def checkpointed(x, *rest, **options):
         return checkpoint(loss, x, *rest, use_reentrant=False, **options)
 
-    with in_blocks(2**13):
+    with way():
         with Live(x, *rest) as live:
             value = checkpointed(x, *rest, **options)
             live.most = 0
@@ -484,7 +492,7 @@ def test_under_activation_checkpointing_nothing_is_held(name):
             )
         value.backward()
     assert waiting <= 0.001 * x.numel() * x.element_size() + 64
-    with in_blocks(2**13):
+    with way():
         (want,) = torch.autograd.grad(loss(x, *rest, **options), x)
     assert torch.equal(x.grad, want)
 
@@ -534,3 +542,63 @@ def test_what_is_removed_has_no_gradient_whatever_a_total_is_scaled_by(way, bad)
     (grad,) = torch.autograd.grad(total, x, torch.tensor(bad, dtype=torch.float64))
     assert grad[3] == 0
     assert not grad[4].isfinite()
+
+
+# --------------------------------------------------------------------- as on an accelerator
+
+
+class _Called(TorchDispatchMode):
+    """The operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function._schema.name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("formula", [_rows, _ahead])
+@pytest.mark.parametrize("over", [5, torch.tensor(5), torch.tensor(0), torch.tensor(2.5)])
+def test_in_one_block_no_value_is_looked_at(formula, over):
+    x, t = _pair(2**10, 2**9)
+    weight = torch.ones(2**10, dtype=torch.bool)
+    weight[::3] = False
+    with in_one() as walked, _Called() as called:
+        evaluate(formula([]), x, t, gather="total", weight=weight, over=over).backward()
+    assert {tuple(sizes) for sizes in walked.walks} == {(2**19,)}
+    assert "aten::_local_scalar_dense" not in called.names
+    share = 1 / float(over) if over else 0.0
+    want = 2 * share * weight.double().unsqueeze(1) * (x.detach() - t)
+    torch.testing.assert_close(x.grad, want, rtol=1e-14, atol=0)
+
+
+def test_a_product_is_rounded_once_into_the_dtype_that_is_wanted():
+    held = torch.linspace(-1, 1, 1000).view(50, 20)
+    by = torch.linspace(0.1, 3, 50).unsqueeze(1)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        found = Product(held, by).of(dtype)
+        assert torch.equal(found, (held * by).to(dtype))
+
+
+def test_a_form_for_one_block_is_taken_in_one_block_alone():
+    taken = []
+
+    def result(name):
+        def of(x, kept):
+            taken.append(name)
+            return x.square()
+
+        return of
+
+    formula = Formula(result("this"), in_one=Formula(result("other")))
+    x = torch.ones(3, requires_grad=True)
+    for way in (plainly, whole, in_blocks):
+        with way():
+            evaluate(formula, x, gather="values")
+    assert set(taken) == {"this"}
+    taken.clear()
+    with in_one():
+        evaluate(formula, x, gather="values")
+    assert taken == ["other"]

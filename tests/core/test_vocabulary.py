@@ -7,7 +7,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aptt.core.vocabulary import Form, Stats, finish, measure, merge, slope
+from aptt.core.formula import Product
+from aptt.core.vocabulary import (
+    Form,
+    Held,
+    Stats,
+    finish,
+    held_loss,
+    held_slope,
+    hold,
+    measure,
+    merge,
+    slope,
+)
 
 N, C = 6, 11
 
@@ -103,3 +115,58 @@ def test_where_no_other_class_is_open_lse_is_the_logit(masked):
     found = slope(z, y, stats, 1.0, None, class_weight=None, form=form)
     torch.testing.assert_close(found[:, 0], z[:, 0], rtol=1e-14, atol=0)
     assert not found[:, 1:].any()
+
+
+# ------------------------------------------------------------------------------ rows that are held
+
+
+def held(z, y, class_weight, form):
+    """The loss and its gradient from what is held of whole rows, taken apart and put together."""
+    found = hold(z, y, class_weight=class_weight, form=form)
+    kept = tuple(t for t in found if t is not None)
+    assert sum(t.numel() >= z.numel() for t in kept) == 1
+    found = Held.of(kept, weighted=class_weight is not None, form=form)
+    scale = None if class_weight is None else class_weight[y].unsqueeze(1)
+    up = torch.linspace(-1, 2, N, dtype=z.dtype).unsqueeze(1)
+    before = [t.clone() for t in kept]
+    dz = held_slope(found, z, y, up, scale, class_weight=class_weight, form=form)
+    assert all(map(torch.equal, kept, before))
+    return held_loss(found, scale, form=form), dz.of(z.dtype) if isinstance(dz, Product) else dz
+
+
+@pytest.mark.parametrize("form", [Form(), Form(0.1), Form(1.0), Form(z_loss=1e-2), Form(0.2, 1e-2)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_is_held_gives_the_loss_and_the_gradient(form, weighted):
+    z, y, weights = problem()
+    z[2, :4] = torch.where(torch.arange(4) == y[2], z[2, :4], -torch.inf)
+    weights = weights if weighted else None
+    loss, found = held(z, y, weights, form)
+    want, want_slope = written_out(z, y, weights, form)
+    torch.testing.assert_close(loss, want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, want_slope, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("gap", [-300.0, -5.0, 0.0, 5.0, 15.0, 60.0])
+@pytest.mark.parametrize("offset", [0.0, 6e4])
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_what_is_held_is_exact_however_sure_the_row_is(gap, offset, smoothing):
+    z = torch.randn(N, C, generator=torch.Generator().manual_seed(0))
+    z = (z * 64).round() / 64  # an offset of 60000 keeps that
+    y = torch.arange(N)
+    z[y, y] = z.amax(1) + gap
+    loss, found = held(z + offset, y, None, Form(smoothing))
+    # as the definition has it, from 1 - p[y] as a sum
+    others = z.double().scatter(1, y[:, None], -torch.inf)
+    odds = (others.logsumexp(1) - z[y, y].double()).exp()
+    want = odds.log1p()
+    p = z.double().softmax(1)
+    p[y, y] = -(odds / (1 + odds))
+    if smoothing is not None:
+        spread = smoothing / C
+        want = (1 - smoothing) * want - spread * z.double().log_softmax(1).sum(1)
+        p[y, y] += smoothing
+        p -= spread
+    want_slope = torch.linspace(-1, 2, N).double().unsqueeze(1) * p
+    within = {"rtol": 1e-6, "atol": 0.0} if smoothing is None else {"rtol": 1e-6, "atol": 1e-7}
+    torch.testing.assert_close(loss.double(), want, **within)
+    torch.testing.assert_close(found.double(), want_slope, rtol=2e-6, atol=within["atol"])

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from aptt.core.formula import Product
+
 
 def _same_as_autograd(formula, x, *sides, **options):
     """The step's value and gradient are those of the definition, for any upstream gradient."""
@@ -10,19 +12,22 @@ def _same_as_autograd(formula, x, *sides, **options):
     value = formula.define(x, formula.measure(x, sides, options), sides, options)
     up = torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(9))
     (expected,) = torch.autograd.grad(value, x, up)
-    with torch.no_grad():
-        kept = formula.measure(x, sides, options)
-        v, dx = formula.advance(x, up, kept, sides, options)
-        _, half = formula.advance(x, 0.5, kept, sides, options)
-        result = formula.result(x, kept, *sides, **options)
-    torch.testing.assert_close(dx, expected, rtol=1e-11, atol=1e-13)
-    torch.testing.assert_close(result, value.detach(), rtol=1e-12, atol=1e-14)
-    if v is not None:
-        torch.testing.assert_close(v, value.detach(), rtol=1e-11, atol=1e-13)
-    (expected,) = torch.autograd.grad(
+    (evenly,) = torch.autograd.grad(
         formula.define(x, formula.measure(x, sides, options), sides, options).sum(), x
     )
-    torch.testing.assert_close(half, 0.5 * expected, rtol=1e-11, atol=1e-13)
+    for form in {formula, formula.in_one or formula}:
+        number = 0.5 if form.ahead or form is formula else torch.tensor(0.5).to(x)
+        with torch.no_grad():
+            kept = form.measure(x, sides, options)
+            v, dx = form.advance(x, up, kept, sides, options)
+            _, half = form.advance(x, number, kept, sides, options)
+            result = form.result(x, kept, *sides, **options)
+        dx, half = (g.of(x.dtype) if isinstance(g, Product) else g for g in (dx, half))
+        torch.testing.assert_close(dx, expected, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(result, value.detach(), rtol=1e-12, atol=1e-14)
+        if v is not None:
+            torch.testing.assert_close(v, value.detach(), rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(half, 0.5 * evenly, rtol=1e-11, atol=1e-13)
 
 
 def _same_when_compiled(loss_fn, x, *args, **options):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import (
     BoxIoULoss,
     CIoULoss,
@@ -554,7 +554,7 @@ def _both(loss_fn, pred, target, **options):
 ALL = [box_iou_loss, giou_loss, diou_loss, ciou_loss, eiou_loss, siou_loss]
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("box_format", ["cxcywh", "xywh"])
 @pytest.mark.parametrize("loss_fn", ALL)
 def test_small_boxes_far_from_the_origin_keep_their_digits(loss_fn, box_format, way):
@@ -569,7 +569,7 @@ def test_small_boxes_far_from_the_origin_keep_their_digits(loss_fn, box_format, 
     assert (grad - grad64).norm() < 1e-6 * grad64.norm()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("loss_fn", ALL)
 def test_boxes_about_a_large_round_number_keep_their_digits(loss_fn, way):
     g = torch.Generator().manual_seed(0)
@@ -581,7 +581,7 @@ def test_boxes_about_a_large_round_number_keep_their_digits(loss_fn, way):
     assert (grad - grad64).norm() < 1e-6 * grad64.norm()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("power", [1.0, 3.0])
 @pytest.mark.parametrize("loss_fn", ALL)
 def test_a_target_inside_out_costs_no_more_than_a_box_far_away(loss_fn, power, way):

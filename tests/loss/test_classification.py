@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
+from aptt.core.vocabulary import Form
 from aptt.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     binary_cross_entropy,
     cross_entropy,
 )
+from aptt.loss.classification import _BINARY, INDICES
 
 
 def _random(*shape, seed=0, dtype=torch.float64):
@@ -304,7 +306,7 @@ def test_an_answer_wrong_by_25_is_exact_in_float64():
 
 
 def test_a_masked_question_that_is_answered_no_costs_nothing():
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         x = torch.tensor([-math.inf, 1.0, math.inf], dtype=torch.float64, requires_grad=True)
         with way():
             loss = binary_cross_entropy(x, torch.tensor([0, 1, 1]), reduction="sum")
@@ -313,7 +315,7 @@ def test_a_masked_question_that_is_answered_no_costs_nothing():
         assert x.grad.tolist() == pytest.approx([0, -1 / (1 + math.e), 0])
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("height", [0.01, 1.0, 4.0, 8.0, 20.0])
 def test_a_capped_logit_keeps_the_digits_of_its_slope(way, height):
     # 1 - tanh**2 in float32: 6 % off at 8 caps, 0 from 9 on
@@ -328,7 +330,7 @@ def test_a_capped_logit_keeps_the_digits_of_its_slope(way, height):
     torch.testing.assert_close(x.grad.double(), expected, rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 def test_a_masked_class_stays_masked_under_a_cap(way):
     # tanh makes -softcap of it, and the class takes part again
     x = _random(4, 5)
@@ -345,7 +347,7 @@ def test_a_masked_class_stays_masked_under_a_cap(way):
     assert (grad[:, rest] != 0).all()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("options", [{"weight": torch.tensor([1.0, 0, 1])}, {"label_smoothing": 1}])
 def test_a_masked_class_may_weigh_nothing(options, way):
     # 0 * inf makes the whole mean NaN
@@ -377,3 +379,84 @@ def test_shapes_and_numbers_may_be_symbols_of_one_graph(smoothing):
         found = graph(x, target[:n], label_smoothing=smoothing, z_loss=0.01 * n)
         expected = cross_entropy(x, target[:n], label_smoothing=smoothing, z_loss=0.01 * n)
         torch.testing.assert_close(found, expected)
+
+
+# ------------------------------------------------------------- the steps, and those of one block
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (3, 5, 7), (4, 1)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "form",
+    [Form(), Form(0.1), Form(z_loss=0.01), Form(0.1, 0.01), Form(softcap=3.0), Form(0.2, 0.01, 2)],
+)
+def test_the_steps_over_rows_are_autograd_of_the_definition(
+    shape, weighted, form, same_as_autograd
+):
+    x, y = 4 * _random(*shape), _classes(shape[0], *shape[2:], classes=shape[1])
+    weight = adjustment = None
+    if weighted:
+        weight = torch.linspace(0.5, 2, shape[1], dtype=torch.float64)
+        adjustment = torch.linspace(-1, 1, shape[1], dtype=torch.float64)
+    options = {"class_weight": weight, "adjustment": adjustment, "form": form}
+    same_as_autograd(INDICES, x, y, **options)
+    if shape[1] > 1:
+        open = torch.ones_like(x, dtype=torch.bool).scatter(1, (y.unsqueeze(1) + 1) % shape[1], 0)
+        same_as_autograd(INDICES, x.masked_fill(~open, -torch.inf), y, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bool, torch.int64, torch.uint8])
+@pytest.mark.parametrize("pos_weight", [None, 2.5])
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_the_steps_over_elements_are_autograd_of_the_definition(
+    dtype, pos_weight, smoothing, same_as_autograd
+):
+    x, t = 4 * _random(40), _classes(40, classes=2).to(dtype)
+    x[:4] = torch.tensor([0.0, 50.0, -50.0, 1e-3])
+    same_as_autograd(_BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
+    if dtype.is_floating_point:
+        t = torch.rand(40, dtype=dtype, generator=torch.Generator().manual_seed(2))
+        same_as_autograd(_BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_binary_is_exact_for_confident_answers_in_one_block(dtype):
+    x = torch.tensor([-60.0, 60.0, -30.0, 30.0, -90.0, 90.0, -3e38, 3e38])
+    target = torch.tensor([0, 1, 0, 1, 1, 0, 0, 1]).to(dtype)
+    with in_one():
+        loss, gradient = _value_and_gradient(
+            lambda x: binary_cross_entropy(x, target, reduction="none"), x
+        )
+        total, of_total = _value_and_gradient(
+            lambda x: binary_cross_entropy(x, target, reduction="sum"), x
+        )
+    wrong = torch.where(target.bool(), -x, x).double()
+    sure = wrong < -30  # exp(-x) there, to the last digit
+    want = torch.where(sure, wrong.exp(), F.softplus(wrong, threshold=50))
+    torch.testing.assert_close(loss.double(), want, rtol=1e-6, atol=0)
+    slope = torch.sigmoid(wrong) * torch.where(target.bool(), -1.0, 1.0)
+    for found in (gradient, of_total):
+        torch.testing.assert_close(found.double(), slope, rtol=1e-6, atol=0)
+    assert total == pytest.approx(180.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "z_loss": 1e-3}])
+def test_half_logits_in_one_block_are_rounded_once(dtype, options):
+    logits, target = (6 * _random(64, 50)).to(dtype), _classes(64, classes=50)
+    target[::7] = -100
+    logits[::7] = torch.nan
+    with in_one():
+        loss, found = _value_and_gradient(
+            lambda x: 1e3 * cross_entropy(x, target, **options), logits
+        )
+    kept = target != -100
+    want, truth = _value_and_gradient(
+        lambda x: 1e3 * cross_entropy(x, target[kept], **options), logits[kept].double()
+    )
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), want, rtol=1e-6, atol=0)
+    assert not found[~kept].any()
+    limits = torch.finfo(dtype)
+    within = {"rtol": 0.51 * limits.eps, "atol": limits.smallest_normal * limits.eps}
+    torch.testing.assert_close(found[kept].double(), truth, **within)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
+from aptt.core.divergence import WHOLE, Form
 from aptt.loss import DistillationLoss, distillation_loss, distillation_terms
 
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
@@ -56,7 +57,7 @@ def test_the_sample_of_the_brief():
     torch.testing.assert_close(loss, 0.5 * 16 * soft + 0.5 * F.cross_entropy(student_out, labels))
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("temperature", [1.0, 2.7, 4.0])
 @pytest.mark.parametrize(
     ("divergence", "beta"), [("forward_kl", 0.5), ("reverse_kl", 0.5), ("jsd", 0.5), ("jsd", 0.1)]
@@ -116,7 +117,21 @@ def test_the_gradient_by_hand_is_that_of_autograd(divergence, temperature, hard)
     torch.testing.assert_close(by_hand, plain, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("hard", [None, 0.6])
+@pytest.mark.parametrize("temperature", [1.0, 3.3, 4.0])
+@pytest.mark.parametrize("shape", [(30, 9), (3, 9, 7)])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_steps_are_autograd_of_the_definition(
+    divergence, shape, temperature, hard, same_as_autograd
+):
+    student, teacher = 4 * _random(*shape), 4 * _random(*shape, seed=3)
+    teacher[1, 4], student[2, 5], teacher[2, 5] = [-torch.inf] * 3
+    y = None if hard is None else _classes(shape[0], *shape[2:], classes=3)
+    form = Form(temperature, 0.5, 0.4 * temperature**2, hard)
+    same_as_autograd(WHOLE[divergence], student, teacher, y, None, form=form)
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_student_that_is_its_teacher_has_no_loss_and_no_gradient(dtype, divergence, way):
@@ -140,7 +155,7 @@ def test_the_middle_of_jsd_is_symmetric_and_at_most_log_2():
     torch.testing.assert_close(jsd(apart, apart.roll(1, 0)), torch.tensor(math.log(2)).double())
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_no_divergence_is_negative_in_half_precision(divergence, way):
     """ms-swift#10156: JSD of log-probabilities in bf16 is -1.7e-4 where it is 5.1e-4."""
@@ -152,7 +167,8 @@ def test_no_divergence_is_negative_in_half_precision(divergence, way):
         )
     truth = _literal(student.double(), teacher.double(), 1.0, divergence)
     assert (values >= 0).all()
-    torch.testing.assert_close(values.double(), truth, rtol=0, atol=3e-7)
+    within = 1e-6 if way is in_one else 3e-7  # log-softmaxes of 2000 classes are rounded at 7.6
+    torch.testing.assert_close(values.double(), truth, rtol=0, atol=within)
 
 
 def test_the_gradient_keeps_its_size_when_the_temperature_rises():
@@ -300,7 +316,7 @@ def test_transformers_log_target_form_agrees():
 # ------------------------------------------------------------------- teachers that say a part
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_all_classes_chosen_are_the_whole(divergence, way):
     student, teacher, target = _pair()
@@ -315,7 +331,7 @@ def test_all_classes_chosen_are_the_whole(divergence, way):
     torch.testing.assert_close(some, whole)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_the_rest_is_one_more_class(divergence, way):
     student, teacher, _ = _pair()
@@ -365,7 +381,7 @@ def test_the_likeliest_classes_alone_would_mislead_without_the_rest():
 # ----------------------------------------------------------------------------- masked classes
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_classes_masked_in_both_are_as_if_they_were_not_there(divergence, way):
     """F.kl_div gives NaN here; Liger pads a smaller vocabulary with 0, which takes its mass."""
@@ -382,7 +398,7 @@ def test_classes_masked_in_both_are_as_if_they_were_not_there(divergence, way):
     assert (gradient[:, 7:] == 0).all()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_classes_masked_in_one_model_are_finite(divergence, who, way):
@@ -473,7 +489,7 @@ def test_ignored_rows_may_hold_anything():
         lambda s: distillation_loss(s, teacher[rows], hard_targets=target[rows]), student[rows]
     )
     student[~rows], teacher[~rows] = torch.nan, torch.inf
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         with way():
             value, gradient = _value_and_gradient(
                 lambda s: distillation_loss(s, teacher, hard_targets=target), student
@@ -502,7 +518,7 @@ def test_another_layout_gives_the_same(divergence):
     student, teacher, target = _random(3, 9, 6), _random(3, 9, 6, seed=2), _classes(3, 6, classes=9)
     options = {"hard_targets": target, "divergence": divergence}
     first = _value_and_gradient(lambda s: distillation_loss(s, teacher, **options), student)
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         with way():
             value, gradient = _value_and_gradient(
                 lambda s: distillation_loss(s, teacher.movedim(1, -1).contiguous(), **options),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import FocalLoss, focal_loss
 from aptt.loss.classification import FocalLoss as FocalLossOfTheBrief
 from aptt.loss.focal import _SIGMOID, _SOFTMAX
@@ -155,7 +155,7 @@ def test_a_masked_class_is_not_there_in_blocks_either():
     target = torch.zeros(40, 30)
     target[::3, 2] = 1
     found = []
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         x = logits.clone().requires_grad_()
         with way():
             loss = focal_loss(x, target)

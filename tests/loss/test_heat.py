@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import HeatmapLoss, decode_heatmaps, heatmap_loss, render_heatmaps
+from aptt.loss.heat import _FORMULAS
 
 
 def _random(*shape, seed=0):
@@ -36,7 +37,7 @@ def _published(p, y):
     return total / max(peaks, 1)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 def test_focal_by_its_formula(way):
     x, y = _random(2, 3, 20, 30), render_heatmaps(_points(2), (20, 30), snap=True)
     with way():
@@ -65,7 +66,7 @@ def test_squared_error_and_adaptive_wing_by_their_formulas():
     assert found.item() == pytest.approx(total / x.numel(), rel=1e-12)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_confident_wrong_pixel_has_a_gradient_of_one_where_centernet_has_none(way, dtype):
     # CenterNet clamps p to [1e-4, 1 - 1e-4]: beyond logits of 9.2 nothing is learnt, and in half
@@ -183,11 +184,12 @@ def test_the_walk_agrees_at_any_exponents(exponents):
     x, y = _random(3, 2, 5, 7), render_heatmaps(_points(3, 2, (5, 7)), (5, 7), snap=True)
     up = _random(*y.shape, seed=2)
     results = []
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         with way():
             loss = HeatmapLoss("focal", alpha=alpha, beta=beta, reduction="none")
             results.append(_gradient(lambda x, loss=loss: up * loss(x, y), x))
-    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+    for got in results[1:]:
+        torch.testing.assert_close(got, results[0], rtol=1e-12, atol=1e-14)
 
 
 # ------------------------------------------------------------------------ rendering, decoding
@@ -267,7 +269,7 @@ def test_a_masked_cell_is_background_in_blocks_as_well():
     target = torch.zeros(2, 3, 16, 16, dtype=torch.float64)
     target[:, :, 10, 10] = 1
     found = []
-    for way in (plainly, in_blocks):
+    for way in (plainly, in_blocks, in_one):
         x = logits.clone().requires_grad_()
         with way():
             loss = heatmap_loss(x, target, kind="focal")
@@ -278,7 +280,7 @@ def test_a_masked_cell_is_background_in_blocks_as_well():
     assert (found[0][1][:, :, 4:6] == 0).all()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.0])
 def test_background_that_is_ruled_out_costs_nothing(alpha, way):
     logits = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
@@ -293,7 +295,7 @@ def test_background_that_is_ruled_out_costs_nothing(alpha, way):
     assert (logits.grad[0, 0, 1] != 0).all()
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 def test_infinitely_wrong_pixels_have_a_gradient_that_is_no_nan(way):
     logits = torch.tensor([[[torch.inf, -torch.inf, 0.0]]], requires_grad=True)
     with way():
@@ -333,3 +335,13 @@ def test_hidden_points_may_have_any_sigma_and_seen_ones_not():
 def test_a_size_is_two_whole_numbers(size):
     with pytest.raises(ValueError, match="size: got"):
         render_heatmaps(torch.zeros(1, 1, 2), size)
+
+
+@pytest.mark.parametrize("exponents", [(2.0, 4.0), (2.0, 0.0), (0.0, 1.0), (0.5, 3.3)])
+@pytest.mark.parametrize("marked", [False, True])
+def test_the_steps_are_autograd_of_the_definition(exponents, marked, same_as_autograd):
+    alpha, beta = exponents
+    x, y = 4 * _random(60), torch.rand(60, generator=torch.Generator().manual_seed(2)).double()
+    y[::9] = 1.0
+    positive = (torch.arange(60) % 7 == 0) if marked else None
+    same_as_autograd(_FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from aptt.audit.ways import in_blocks, plainly
+from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import QualityFocalLoss, VariFocalLoss, quality_focal_loss, varifocal_loss
 from aptt.loss.varifocal import _QUALITY, _VARIFOCAL
 
@@ -39,7 +39,7 @@ def _nll(p, q):
     return -(q * math.log(p) + (1 - q) * math.log(1 - p))
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (1.0, 0.5), (0.5, 0.0)])
 def test_varifocal_by_its_formula(way, alpha, gamma):
     logits, target = _scores()
@@ -53,7 +53,7 @@ def test_varifocal_by_its_formula(way, alpha, gamma):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.0, 2.5])
 def test_quality_focal_by_its_formula(way, beta):
     # GFocal's first code has no absolute value: NaN for a power such as 2.5
@@ -118,7 +118,7 @@ def test_whether_the_share_has_a_slope_is_said(detach, expected):
     assert gradient.item() == pytest.approx(expected, abs=5e-4)
 
 
-@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 @pytest.mark.parametrize("loss_fn", [varifocal_loss, quality_focal_loss])
 def test_infinitely_sure_and_right_costs_nothing(loss_fn, way):
     # 0 * inf elsewhere: a class masked by -inf makes the loss NaN

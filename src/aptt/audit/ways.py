@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aptt.core.engine import engine, walking
 
-__all__ = ["WAYS", "Walked", "in_blocks", "plainly", "whole"]
+__all__ = ["WAYS", "Walked", "in_blocks", "in_one", "plainly", "whole"]
 
 
 @dataclass
@@ -41,7 +41,16 @@ def in_blocks(size: int = 16) -> Iterator[Walked]:
         yield walked
 
 
+@contextmanager
+def in_one() -> Iterator[Walked]:
+    """Walk as on an accelerator: everything in one block, and without a look at values."""
+    walked = Walked()
+    with engine("auto"), walking(None, walked.walks.append, in_one=True):
+        yield walked
+
+
 WAYS: dict[str, Callable[[], AbstractContextManager[Walked]]] = {
     "plain": plainly,
     "in blocks": in_blocks,
+    "in one block": in_one,
 }

@@ -8,31 +8,44 @@ are the same, so there is none beyond the last. Axes: rows ``(N, bins)``, number
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["cross_entropy", "less_target_"]
+__all__ = ["Around", "around", "cross_entropy", "less_target_"]
 
 
-def cross_entropy(log_p: Tensor, y: Tensor) -> Tensor:
+class Around(NamedTuple):
+    """A number a row, and the two bins around it; ``(N, 1)`` each."""
+
+    y: Tensor
+    below: Tensor
+    above: Tensor
+    less: Tensor
+    """Minus the share of the bin below."""
+    share: Tensor
+    """That of the bin above."""
+
+
+def around(y: Tensor) -> Around:
+    """The bins around each of the numbers ``(N,)``; differentiable."""
+    y = y.unsqueeze(1)
+    low = y.floor()
+    share = y - low
+    return Around(y, low.long(), y.ceil().long(), share - 1, share)
+
+
+def cross_entropy(log_p: Tensor, bins: Around) -> Tensor:
     """With the two bins of each row; no share of an impossible bin costs nothing."""
-    below, above, share = _around(y)
-    below, above = log_p.gather(1, below).squeeze(1), log_p.gather(1, above).squeeze(1)
-    nothing = (share == 0) & (above == -torch.inf)
-    return (share - 1) * below - share * torch.where(nothing, 0.0, above)
+    below, above = log_p.gather(1, bins.below), log_p.gather(1, bins.above)
+    nothing = (bins.share == 0) & (above == -torch.inf)
+    return (bins.less * below - bins.share * above.masked_fill(nothing, 0.0)).squeeze(1)
 
 
-def less_target_(p: Tensor, y: Tensor) -> Tensor:
+def less_target_(p: Tensor, bins: Around) -> Tensor:
     """``p`` less the distribution of each number, over the memory of ``p``."""
     if torch.compiler.is_compiling():  # which fuses the hat function, and not a scatter
-        bins = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
-        return p - (1 - (bins - y.unsqueeze(1)).abs()).clamp(min=0)
-    below, above, share = _around(y)
-    share = share.unsqueeze(1)
-    return p.scatter_add_(1, below, share - 1).scatter_add_(1, above, -share)
-
-
-def _around(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The bin below and the bin above ``(N, 1)``, and the share of the latter."""
-    low = y.floor()
-    return low.long().unsqueeze(1), y.ceil().long().unsqueeze(1), y - low
+        every = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
+        return p - (1 - (every - bins.y).abs()).clamp(min=0)
+    return p.scatter_add_(1, bins.below, bins.less).scatter_add_(1, bins.above, -bins.share)

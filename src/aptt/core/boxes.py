@@ -22,18 +22,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aptt.core.formula import scaled_
+
 __all__ = [
     "Axes",
     "BoxFormat",
     "Overlap",
     "Slopes",
-    "both",
+    "against_each_other",
     "check_box_format",
     "each",
     "edges",
@@ -65,9 +68,12 @@ def each(of_axis: Callable[..., tuple[Tensor, ...]], *axes: Axes | None) -> tupl
     return tuple(zip(x, y, strict=True))
 
 
-def both(x: Tensor, y: Tensor) -> Axes:
-    """Axes of two numbers per box."""
-    return (x, y) if torch.compiler.is_compiling() else torch.stack((x, y))
+def against_each_other(a: Tensor, k: Tensor, factor: float) -> Axes:
+    """``a - factor * k`` for x, ``a + factor * k`` for y."""
+    if torch.compiler.is_compiling():
+        return a - factor * k, a + factor * k
+    signs = torch.arange(-1, 2, 2, dtype=a.dtype, device=a.device).unsqueeze(1)
+    return torch.addcmul(a, k, signs, value=factor)
 
 
 class Overlap(NamedTuple):
@@ -87,6 +93,7 @@ class Overlap(NamedTuple):
     common: Axes
     flip: Axes  # size where it is below 0, or 0
     union: Tensor
+    some: Tensor  # union, or 1 where it is 0
     iou: Tensor
 
 
@@ -119,25 +126,28 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
     *_, width, goal, common, _ = axes
     both = common[0] * common[1]
     union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
-    return Overlap._make((*axes, union, both / torch.threshold(union, 0.0, 1.0)))
+    some = torch.threshold(union, 0.0, 1.0)
+    return Overlap._make((*axes, union, some, both / some))
 
 
 class Slopes(NamedTuple):
-    """The slopes of a loss in an :class:`Overlap`; all but the first are relative to the span."""
+    """The slopes of a loss in an :class:`Overlap`, relative to the span where nothing is said."""
 
     area: Tensor | float = 0.0  # d loss / d P
     common: Tensor | float = 0.0  # d loss / d I
     spread: Tensor | None = None  # in the logarithm of a span, of either axis
     span: Axes | None = None  # the same, of each
-    centre: Axes | None = None  # in the gap of the centres
     width: Axes | None = None
+    turn: Callable[[Tensor], Axes] | None = None  # from d loss / d P: that of either axis
+    apart: tuple[Axes, Axes] | None = None  # how far the edges lie behind the target's
+    pull: Axes | None = None  # in the gap of the centres, in the units of the boxes
 
 
 def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFormat) -> Tensor:
     """The gradient in the boxes of ``up`` times a loss of these slopes, with ``sum flip``."""
-    area, common, spread, span, centre, width = slopes
+    area, common, spread, span, width, turn, apart, pull = slopes
     assert isinstance(area, Tensor)  # the IoU's own slope is in it
-    assert isinstance(area, Tensor)  # the IoU's own slope is in it
+    before, behind = apart if apart is not None else (None, None)
 
     def pulled(
         lo: Tensor,
@@ -150,29 +160,36 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         met: Tensor,
         by_area: Tensor,
         by_common: Tensor,
+        turned: Tensor | None,
         span: Tensor | None,
-        centre: Tensor | None,
         width: Tensor | None,
+        before: Tensor | None,
+        behind: Tensor | None,
+        pull: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        scale = torch.reciprocal(unit).sub_(point).mul_(up)
+        scale = scaled_(torch.reciprocal(unit).sub_(point), up)
         upright, meet = _unless_below_0(scale, size), _unless_below_0(scale, met)
-        both = by_area * area if width is None else torch.addcmul(width, by_area, area)
-        both.mul_(upright)
-        by_centre = None if centre is None else scale * centre
+        shrunk = area if turned is None else turned
+        outer = spread if span is None else span
+        sides = [slope for slope in (outer, width) if slope is not None]
+        if sides:
+            both = torch.addcmul(reduce(torch.add, sides), by_area, shrunk).mul_(upright)
+        else:
+            both = (by_area * shrunk).mul_(upright)
         both.sub_(scale.sub_(upright))  # where it is turned inside out
         # an edge belongs to the intersection or to the enclosing box, half to each at a tie
         edge = (by_common * common).mul_(meet)
-        both.add_(edge, alpha=0.5)
-        outer = spread if span is None else span
         if outer is not None:
-            outer = upright.mul_(outer)
-            both.add_(outer, alpha=0.5)
-            edge.sub_(outer)
-        high = torch.addcmul(both, (goal_high - hi).sign_(), edge, value=0.5)
-        low = both.addcmul_((lo - goal_low).sign_(), edge, value=0.5).neg_()
-        if by_centre is not None:
-            low.add_(by_centre, alpha=0.5)
-            high.add_(by_centre, alpha=0.5)
+            edge.sub_(upright.mul_(outer))
+        both.add_(edge, alpha=0.5)
+        before = lo - goal_low if before is None else before
+        behind = hi - goal_high if behind is None else behind
+        high = torch.addcmul(both, behind.sign(), edge, value=-0.5)
+        low = both.addcmul_(before.sign(), edge, value=0.5).neg_()
+        if pull is not None:
+            pull = pull if isinstance(up, float) and up == 1 else pull * up
+            low.add_(pull, alpha=0.5)
+            high.add_(pull, alpha=0.5)
         if box_format == "xyxy":
             return low, high
         if box_format == "xywh":
@@ -180,7 +197,8 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         return low + high, high.sub_(low).mul_(0.5)
 
     lengths = (o.unit, o.point, o.size, o.met, _swapped(o.width), _swapped(o.common))
-    return _boxes(*each(pulled, *o[:4], *lengths, span, centre, width))
+    turned = None if turn is None else turn(area)
+    return _boxes(*each(pulled, *o[:4], *lengths, turned, span, width, before, behind, pull))
 
 
 def _edges(first: Tensor, second: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:

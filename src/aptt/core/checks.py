@@ -316,7 +316,7 @@ def taken_classes(
     if seen or ignore_index is None:
         return target.long(), None
     keep = kept(target, ignore_index)
-    return torch.where(keep, target, 0).long(), keep
+    return (target * keep).long(), keep
 
 
 def check_binary(target: Tensor, ignore_index: int | None) -> None:

@@ -12,7 +12,10 @@ A sure row has a and b that are 1 where it is sure, so all that counts of it is 
 sums are compared by the sum of ``a - b``, where that class is an exact 0, and ``w`` is taken from
 the logits. What is left is the rounding of each exponential: in float32 a KL is exact within 1e-7,
 and the gradient of ``forward_kl`` within some 2e-7 of each probability, also where student and
-teacher are nearly the same and both are small. The class axis is axis 1, and is kept.
+teacher are nearly the same and both are small. In one block, as on an accelerator, ``forward_kl``
+is made of two log-softmaxes, which are rounded at ``log C``: exact within 1e-6 there, and 0 for a
+student that is its teacher. Where the student alone masks a class, ``log(p / q)`` is 1e4 there, and
+1e4 + log(sum a / sum b) elsewhere. The class axis is axis 1, and is kept.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ import torch
 from torch import Tensor
 
 from aptt.core import vocabulary
-from aptt.core.formula import Formula, Kept, by_row
-from aptt.core.vocabulary import Stats, finish, measure
+from aptt.core.formula import Formula, Kept, Product, by_row
+from aptt.core.vocabulary import Stats, finish, hold, measure
 
 __all__ = ["CHOSEN", "WHOLE", "Form"]
 
@@ -227,14 +230,71 @@ def _step(
     return None, dx
 
 
+# ------------------------------------------------------------------------------ in one block
+
+
+def _tempered(z: Tensor, temperature: float) -> Tensor:
+    """``z / T`` up to a shift of each row, exact at any logit."""
+    if temperature == 1:
+        return z
+    if math.frexp(temperature)[0] != 0.5:  # no power of two, by which a division is exact
+        z = z - _top(z)
+    return z * (1 / temperature)
+
+
+def _held_stats(x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form: Form) -> Kept:
+    """The gradient of the loss, and the value of the forward KL; if asked for, ``log q[y]``."""
+    masked = torch.finfo(x.dtype).min
+    log_q = _tempered(x, form.temperature).log_softmax(1)
+    p = _tempered(t, form.temperature).log_softmax(1)
+    ratio = (p - log_q).nan_to_num_(nan=0.0, posinf=_FAR, neginf=-_FAR)
+    p.exp_()
+    value = _sum(ratio.mul_(p))
+    del ratio
+    # p - q sum p, which is minus the gradient
+    held = torch.ops.aten._log_softmax_backward_data(p, log_q, 1, x.dtype)
+    held = torch.ops.aten.threshold_backward(held, x, masked)  # masked: no gradient
+    if y is None:
+        return held, value
+    assert form.hard is not None
+    hard = hold(x, y, class_weight=None, form=_PLAIN)
+    held.mul_(-form.soft / form.temperature).add_(hard.p, alpha=form.hard)
+    return held, value, hard.mine
+
+
+def _held_result(
+    x: Tensor, kept: Kept, t: Tensor, y: Tensor | None, _: None = None, *, form: Form
+) -> Tensor:
+    value = kept[1].clamp(min=0).mul_(form.soft)
+    return (value if y is None else value.sub_(kept[2], alpha=form.hard)).squeeze(1)
+
+
+def _held_step(
+    x: Tensor,
+    up: Tensor,
+    kept: Kept,
+    t: Tensor,
+    y: Tensor | None,
+    _: None = None,
+    *,
+    form: Form,
+) -> tuple[None, Product]:
+    up = by_row(up)
+    return None, Product(kept[0], up * (-form.soft / form.temperature) if y is None else up)
+
+
 _BY_NAME = {
     "forward_kl": Divergence(_forward_kl_sums, _forward_kl, _forward_kl_slope),
     "reverse_kl": Divergence(_reverse_kl_sums, _reverse_kl, _reverse_kl_slope),
     "jsd": Divergence(_jsd_sums, _jsd, _jsd_slope),
 }
 
+_IN_ONE = {"forward_kl": Formula(_held_result, _held_step, _held_stats, rereads=False)}
+
 WHOLE = {
-    name: Formula(partial(_result, of), partial(_step, of), partial(_stats, of))
+    name: Formula(
+        partial(_result, of), partial(_step, of), partial(_stats, of), in_one=_IN_ONE.get(name)
+    )
     for name, of in _BY_NAME.items()
 }
 """The formulas of student logits, with sides: teacher logits, hard targets or None, None."""

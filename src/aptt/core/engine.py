@@ -43,6 +43,7 @@ class _Here(threading.local):
     mode: Literal["auto", "plain"] = "auto"
     block: int | None = None  # of the audit: blocks so small that a test has many
     watch: Callable[[list[int]], None] | None = None
+    in_one: bool = False  # of the audit: as on an accelerator
     log: list[Decision] | None = None
 
 
@@ -111,14 +112,19 @@ class engine:
 
 
 @contextmanager
-def walking(block: int | None, watch: Callable[[list[int]], None]) -> Iterator[None]:
-    """Walk in blocks of so many elements, and say how each walk was cut: for tests."""
-    before = _here.block, _here.watch
-    _here.block, _here.watch = block, watch
+def walking(
+    block: int | None, watch: Callable[[list[int]], None], *, in_one: bool = False
+) -> Iterator[None]:
+    """Walk in blocks of so many elements, and say how each walk was cut: for tests.
+
+    ``in_one``: as on an accelerator, in one block and without a look at values.
+    """
+    before = _here.block, _here.watch, _here.in_one
+    _here.block, _here.watch, _here.in_one = block, watch, in_one
     try:
         yield
     finally:
-        _here.block, _here.watch = before
+        _here.block, _here.watch, _here.in_one = before
 
 
 class Decision(NamedTuple):
@@ -177,7 +183,7 @@ def evaluate(
         note(x, reason, compiled, -(-x.numel() // cut))
     if reason is not None:
         return divided(call.plain(x, weight, sides), over)
-    on_cpu = x.device.type == "cpu"
+    on_cpu = x.device.type == "cpu" and not _here.in_one
     removes = weight is not None
     if on_cpu:  # looking costs no host sync
         if weight is not None and bool(weight.all()):
@@ -185,7 +191,8 @@ def evaluate(
         over = over.item() if isinstance(over, Tensor) else over
     number = None if isinstance(over, Tensor) else over
     block = _here.block or (formula.block if on_cpu else None)
-    value = Walk(call, number, removes, block, _here.watch)(x, weight, sides)
+    way = call.in_one() if block is None else call
+    value = Walk(way, call, number, removes, block, _here.watch)(x, weight, sides)
     return divided(value, over) if isinstance(over, Tensor) else value
 
 
@@ -209,6 +216,8 @@ def divided(total: Tensor, over: Tensor | float | None) -> Tensor:
         return total
     if not isinstance(over, Tensor):
         return total / over if over else total * 0.0
+    if not over.is_floating_point():  # a count: in place of nothing, infinity
+        return total / torch.nn.functional.threshold(over.to(total.dtype), 0.0, torch.inf)
     nothing = over == 0
     return torch.where(nothing, 0.0, total / torch.where(nothing, 1, over).to(total.dtype))
 

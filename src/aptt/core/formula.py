@@ -7,7 +7,7 @@
 
 ``result(x, stats(x))`` under autograd is the definition; ``step`` equals it, only faster: a test
 holds every formula to that. None of them changes an argument, looks at a device or at values, or
-returns a view of an argument. A float among the options may be a 0-d tensor.
+returns an argument or a view of one. A float among the options may be a 0-d tensor.
 
 The prediction ``x`` has one of three layouts, so one formula serves every shape of input:
 
@@ -22,8 +22,8 @@ over the blocks of S. ``up`` has the shape of v, or is one number for all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, overload
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -33,9 +33,11 @@ __all__ = [
     "Formula",
     "Gather",
     "Kept",
+    "Product",
     "Sides",
     "across",
     "by_row",
+    "scaled_",
     "weighted",
     "wide",
     "widen",
@@ -47,12 +49,28 @@ Gather = Literal["values", "total", "samples"]
 """What to return of the values: all of them, their sum, or one sum per sample."""
 
 
+class Product(NamedTuple):
+    """A gradient as what was held, times a number for each row, position or all of it.
+
+    The walk multiplies: into the dtype of the prediction, in one pass over memory.
+    """
+
+    held: Tensor
+    by: Tensor
+
+    def of(self, dtype: torch.dtype) -> Tensor:
+        """The product, rounded once."""
+        if self.held.dtype == dtype:
+            return self.held * self.by
+        return torch.mul(self.held, self.by, out=torch.empty_like(self.held, dtype=dtype))
+
+
 @dataclass(frozen=True)
 class Formula:
     """The mathematics of one loss; the module's docstring says what each function gives."""
 
     result: Callable[..., Tensor]
-    step: Callable[..., tuple[Tensor | None, Tensor]] | None = None
+    step: Callable[..., tuple[Tensor | None, Tensor | Product]] | None = None
     """None: left to autograd, block by block."""
     stats: Callable[..., Kept] | None = None
     value: Callable[..., Tensor] | None = None
@@ -63,6 +81,15 @@ class Formula:
     For formulas of small predictions, without statistics."""
     block: int = 2**18
     """Elements in a block on the CPU: its temporaries should fit the cache."""
+    rereads: bool = True
+    """Whether the step reads prediction and sides once more; else it gets them as they are, of a
+    half type too."""
+    in_one: Formula | None = None
+    """The same, for a prediction that is one block, as on an accelerator; None: this one.
+
+    There a launch and a read of memory cost, and arithmetic does not: fewer and larger operators.
+    Its statistics may hold one tensor of the prediction's size until backward, and its step may
+    give a :class:`Product`."""
 
     def measure(self, x: Tensor, sides: Sides, options: dict[str, Any]) -> Kept:
         """The statistics, or none."""
@@ -76,7 +103,7 @@ class Formula:
 
     def advance(
         self, x: Tensor, up: Tensor | float, kept: Kept, sides: Sides, options: dict[str, Any]
-    ) -> tuple[Tensor | None, Tensor]:
+    ) -> tuple[Tensor | None, Tensor | Product]:
         """What a step gives; by autograd where none is written."""
         if self.step is not None:
             return self.step(x, up, kept, *sides, **options)
@@ -95,6 +122,11 @@ class Call:
     formula: Formula
     gather: Gather
     options: dict[str, Any]
+
+    def in_one(self) -> Call:
+        """The same, for a prediction that is one block."""
+        other = self.formula.in_one
+        return self if other is None else replace(self, formula=other)
 
     def plain(self, x: Tensor, weight: Tensor | None, sides: Sides) -> Tensor:
         """The definition, for autograd or any transform."""
@@ -126,7 +158,7 @@ class Call:
         kept = self.formula.measure(x, sides, self.options)
         v: Tensor = self.formula.result(x, kept, *sides, **self.options)
         if weight is not None:
-            v = weighted(v.masked_fill(weight == 0, 0.0) if removes else v, weight)
+            v = weighted(v.masked_fill_(weight == 0, 0.0) if removes else v, weight)
         return v, kept
 
     def both(
@@ -139,10 +171,13 @@ class Call:
         kept: Kept = (),
     ) -> tuple[Tensor | None, Tensor]:
         """The values, not weighted, if a step gives them; and the gradient of the weighted ones."""
-        x, sides = self.read(x, sides)
+        dtype = x.dtype
+        if self.formula.rereads:
+            x, sides = self.read(x, sides)
         if weight is not None and weight.dtype != torch.bool:
             up = weight * up
         v, dx = self.formula.advance(x, up, kept, sides, self.options)
+        dx = dx.of(dtype) if isinstance(dx, Product) else dx
         assert dx.shape == x.shape, "a step has broadcast: by_row is for rows and positions"
         if weight is not None and removes:
             dx = dx.masked_fill_(across(weight == 0, dx), 0.0)
@@ -155,6 +190,11 @@ class Call:
             side.to(x.dtype) if side is not None and side.is_floating_point() else side
             for side in sides
         ]
+
+
+def scaled_(dx: Tensor, up: Tensor | float) -> Tensor:
+    """``dx * up`` over the memory of ``dx``; 1 is no work."""
+    return dx if isinstance(up, float) and up == 1 else dx.mul_(up)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "Answer",
+    "add_product",
     "answer",
     "finite",
     "held",
@@ -27,6 +28,7 @@ __all__ = [
     "power",
     "sign",
     "softplus",
+    "softplus_slope",
     "times",
 ]
 
@@ -66,6 +68,18 @@ def infinite_(v: Tensor) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """Exact to the last digit of float64; torch's default is linear from 20 on."""
     return F.softplus(x, threshold=_LINEAR)
+
+
+def softplus_slope(x: Tensor, up: Tensor) -> Tensor:
+    """``up * sigmoid(x)``, in one operator."""
+    return torch.ops.aten.softplus_backward(up, x, 1, _LINEAR)
+
+
+def add_product(a: Tensor, b: Tensor, c: Tensor, factor: Tensor | float) -> Tensor:
+    """``a + factor * b * c``."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(a, b * factor, c)
+    return torch.addcmul(a, b, c, value=factor)
 
 
 def power(chance: Tensor, exponent: float) -> Tensor:

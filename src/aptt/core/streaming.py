@@ -11,7 +11,10 @@ will send, and held where hooks on saved tensors and activation checkpointing se
 multiplies it if another one arrives.
 
 Blocks cut N, and S where a single sample is too large; C is never cut. On an accelerator there is
-one block: few launches, and its memory is not the bottleneck.
+one block: few launches, and its memory is not the bottleneck, but its eager traffic is. A formula
+may have another form for that (:attr:`Formula.in_one`), which holds one tensor of the prediction's
+size from forward to backward, as torch does. A gradient that was taken along is always multiplied:
+to look at the upstream gradient would be a host sync.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Walk:
     """One call, and how it is walked: chosen in forward, for backward runs in another thread."""
 
     call: Call
+    definition: Call
+    """The same, under autograd: for a gradient of the gradient, or many at once."""
     over: float | None
     """What the total is divided by."""
     removes: bool
@@ -144,7 +149,12 @@ class Walk:
         return 1.0 if self.over is None else 1 / self.over if self.over else 0.0
 
     def hint(self) -> float:
-        """The upstream gradient of each value that a training step will send, if it is moderate."""
+        """The upstream gradient of each value that a training step will send, if it is moderate.
+
+        1 in one block: what is held is multiplied there in any case.
+        """
+        if self.block is None:
+            return 1.0
         each = self._per_value()
         return each if 2.0**-60 < each < 2.0**60 else 1.0
 
@@ -155,8 +165,9 @@ class Walk:
 
     def scaled(self, grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
         """A gradient that was taken ahead, for the upstream gradient that came."""
-        factor: Tensor | float = up * (self._per_value() / self.hint())
-        if up.device.type == "cpu":  # looking elsewhere would be a host sync
+        share = self._per_value() / self.hint()
+        factor: Tensor | float = up if share == 1 else up * share
+        if self.block is not None and up.device.type == "cpu":  # elsewhere a look is a host sync
             factor = float(factor)
             if factor == 1:
                 return grad
@@ -200,7 +211,7 @@ class _Walked(torch.autograd.Function):
         sides, kept = rest[: ctx.sides], tuple(rest[ctx.sides :])
         if torch.is_grad_enabled() or batched(up):  # a gradient of this one, or many at once
             with torch.enable_grad():
-                value = walk.call.plain(x, weight, sides) * walk._per_value()
+                value = walk.definition.plain(x, weight, sides) * walk._per_value()
             again = torch.is_grad_enabled()
             (grad,) = torch.autograd.grad(value, x, up, create_graph=again)
         elif ctx.ahead:

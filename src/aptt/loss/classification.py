@@ -30,8 +30,17 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row, wide
-from aptt.core.logistic import answer, infinite_, nll, sign, softplus, times
+from aptt.core.formula import Formula, Kept, Product, by_row, scaled_, wide, widen
+from aptt.core.logistic import (
+    answer,
+    finite,
+    infinite_,
+    nll,
+    sign,
+    softplus,
+    softplus_slope,
+    times,
+)
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -42,7 +51,20 @@ from aptt.core.shapes import (
     one_or_each,
 )
 from aptt.core.softmax import exp_of_gaps, on_class_axis
-from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, measure, slope, uncap
+from aptt.core.vocabulary import (
+    Form,
+    Held,
+    Stats,
+    cap,
+    checked_form,
+    finish,
+    held_loss,
+    held_slope,
+    hold,
+    measure,
+    slope,
+    uncap,
+)
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -225,6 +247,49 @@ def _hard_step(
     return None, uncap(dz, x, form)
 
 
+def _held_stats(
+    x: Tensor, y: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
+) -> Kept:
+    z, shift = _logits(x, adjustment, form)
+    held = hold(z, y, class_weight=class_weight, form=form)
+    if shift is not None and held.lse is not None:
+        held = held._replace(lse=shift + held.lse)
+    return tuple(t for t in held if t is not None)
+
+
+def _held_result(
+    x: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> Tensor:
+    held = Held.of(kept, weighted=class_weight is not None, form=form)
+    return held_loss(held, _of_row(class_weight, y), form=form)
+
+
+def _held_step(
+    x: Tensor,
+    up: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> tuple[None, Tensor | Product]:
+    z = x if form.smoothing is None else _logits(widen(x), adjustment, form)[0]
+    held = Held.of(kept, weighted=class_weight is not None, form=form)
+    scale = _of_row(class_weight, y)
+    dz = held_slope(held, z, y, by_row(up), scale, class_weight=class_weight, form=form)
+    if form.softcap is None:
+        return None, dz
+    x = widen(x)
+    return None, uncap(dz.of(x.dtype) if isinstance(dz, Product) else dz, x, form)
+
+
 def _of_row(class_weight: Tensor | None, y: Tensor) -> Tensor | None:
     """The weight of each row's class."""
     return None if class_weight is None else class_weight[y].unsqueeze(1)
@@ -282,7 +347,13 @@ def _soft_step(
     return None, uncap(dz, x, form)
 
 
-INDICES = Formula(_hard_result, _hard_step, _hard_stats, block=2**19)
+INDICES = Formula(
+    _hard_result,
+    _hard_step,
+    _hard_stats,
+    block=2**19,
+    in_one=Formula(_held_result, _held_step, _held_stats, rereads=False),
+)
 SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**19)
 
 
@@ -454,13 +525,36 @@ def _binary_step(
         v = _binary_result(x, kept, t, pos_weight=pos_weight, smoothing=smoothing)
         yes = yes.to(x.dtype)
         no = (1 - yes) * torch.sigmoid(x)
-        return v, no.sub_(pos_weight * yes * torch.sigmoid(-x)).mul_(up)
+        return v, scaled_(no.sub_(pos_weight * yes * torch.sigmoid(-x)), up)
     if yes.is_floating_point():
         said = answer(x, yes)
-        return infinite_(said.nll), said.error.mul_(up)
+        return infinite_(said.nll), scaled_(said.error, up)
     turn = sign(yes.to(x.dtype))
     wrong = turn * x
-    return softplus(wrong), turn.mul_(torch.sigmoid(wrong)).mul_(up)
+    return softplus(wrong), scaled_(turn.mul_(torch.sigmoid(wrong)), up)
+
+
+def _binary_step_in_one(
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    *,
+    pos_weight: Tensor | float | None,
+    smoothing: float | None,
+) -> tuple[Tensor, Tensor]:
+    # by exponentials and logarithms as they come, which cost no memory traffic
+    yes = _yes(t, x, smoothing)
+    if pos_weight is not None:
+        return _binary_step(x, up, kept, t, pos_weight=pos_weight, smoothing=smoothing)
+    if not yes.is_floating_point():
+        turn = x.new_ones(()).add(yes, alpha=-2)
+        wrong = turn * x
+        return softplus(wrong), scaled_(softplus_slope(wrong, turn), up)
+    x = finite(x)
+    no = -x
+    v = infinite_(torch.lerp(softplus(x), softplus(no), yes))
+    return v, scaled_(torch.lerp(x.sigmoid_(), no.sigmoid_().neg_(), yes), up)
 
 
 def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
@@ -468,7 +562,13 @@ def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
     return t if smoothing is None else t.to(x.dtype) * (1 - smoothing) + smoothing / 2
 
 
-_BINARY = Formula(_binary_result, _binary_step, ahead=True, block=2**17)
+_BINARY = Formula(
+    _binary_result,
+    _binary_step,
+    ahead=True,
+    block=2**17,
+    in_one=Formula(_binary_result, _binary_step_in_one, ahead=True),
+)
 
 
 def _check_binary_options(

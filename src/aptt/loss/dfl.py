@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.bins import cross_entropy, less_target_
+from aptt.core.bins import around, cross_entropy, less_target_
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -25,7 +25,7 @@ from aptt.core.checks import (
     check_range,
     check_real,
 )
-from aptt.core.formula import Formula, Kept, by_row, wide, widen
+from aptt.core.formula import Formula, Kept, by_row, scaled_, wide, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import check_shapes
@@ -154,16 +154,29 @@ def expected_value(logits: Tensor) -> Tensor:
 
 
 def _result(x: Tensor, kept: Kept, y: Tensor) -> Tensor:
-    return cross_entropy(x.log_softmax(1), y)
+    return cross_entropy(x.log_softmax(1), around(y))
 
 
 def _step(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
     # cross-entropy with a distribution: d loss / d x = p - target
-    log_p = x.log_softmax(1)
-    return cross_entropy(log_p, y), less_target_(exp_of_gaps(log_p), y).mul_(by_row(up))
+    log_p, bins = x.log_softmax(1), around(y)
+    v = cross_entropy(log_p, bins)
+    return v, scaled_(less_target_(exp_of_gaps(log_p), bins), by_row(up))
 
 
-_FORMULA = Formula(_result, _step, ahead=True, block=2**18)
+def _step_in_one(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
+    log_p, bins = x.log_softmax(1), around(y)
+    v = cross_entropy(log_p, bins)
+    return v, scaled_(less_target_(x.softmax(1), bins), by_row(up))
+
+
+_FORMULA = Formula(
+    _result,
+    _step,
+    ahead=True,
+    block=2**18,
+    in_one=Formula(_result, _step_in_one, ahead=True),
+)
 
 
 def _check_options(out_of_range: str, normalize: str, reduction: Reduction) -> None:

@@ -28,8 +28,8 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row
-from aptt.core.logistic import finite, held, power, sign, softplus, times
+from aptt.core.formula import Formula, Kept, by_row, scaled_
+from aptt.core.logistic import add_product, finite, held, power, sign, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -214,11 +214,16 @@ def _sigmoid_step(
     turn = sign(y)
     wrong = turn * x
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
-    share = turn if alpha is None else (1 - alpha) * (1 - y) - alpha * y
+    share = turn
+    if isinstance(alpha, Tensor):
+        share = (1 - alpha) * (1 - y) - alpha * y
+    elif alpha is not None:
+        share = torch.sub((1 - y).mul_(1 - alpha), y, alpha=alpha)
     fade = share * power(miss, gamma)
-    slope = torch.addcmul(miss, (1 - miss).mul_(gamma), finite(nll)).mul_(fade).mul_(up)
+    slope = add_product(miss, 1 - miss, finite(nll), gamma).mul_(fade)
     none = isinstance(alpha, Tensor) or alpha in (0, 1)  # of the classes, one may weigh nothing
-    return (times(fade, nll) if none else nll.mul_(fade)).abs_(), slope
+    v = times(fade, nll) if none else nll.mul_(fade)
+    return v.abs_(), scaled_(slope, up)
 
 
 def _of_class(alpha: Tensor | float, y: Tensor) -> Tensor | float:

@@ -14,6 +14,7 @@ From: focal, Law and Deng, "CornerNet", ECCV 2018, arXiv:1808.01244, eq. 1, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
@@ -29,9 +30,9 @@ from aptt.core.checks import (
     check_number,
     check_range,
 )
-from aptt.core.formula import Formula, Kept, widen
+from aptt.core.formula import Formula, Kept, scaled_, widen
 from aptt.core.gaussian import gaussian_maps
-from aptt.core.logistic import finite, held, power, softplus, times
+from aptt.core.logistic import add_product, finite, held, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.peaks import mean_position, vertices
@@ -198,14 +199,19 @@ def _focal_step(
     *,
     alpha: float,
     beta: float,
+    in_one: bool = False,
 ) -> tuple[Tensor, Tensor]:
     # along the logit that is wrong, d nll = miss and d miss = miss (1 - miss), so
     # d (miss**alpha nll) = miss**alpha (miss + alpha (1 - miss) nll)
     peak, wrong = _wrong(x, y, positive)
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
-    fade = torch.where(peak, -1.0, power(1 - y, beta)).mul_(power(miss, alpha))
-    slope = torch.addcmul(miss, (1 - miss).mul_(alpha), finite(nll)).mul_(fade).mul_(up)
-    return (nll.mul_(fade) if positive is None else times(fade, nll)).abs_(), slope
+    fade = power(1 - y, beta)
+    # a choice is faster on a CPU, and one operator more
+    fade = fade.masked_fill_(peak, -1.0) if in_one else torch.where(peak, -1.0, fade)
+    fade.mul_(power(miss, alpha))
+    slope = add_product(miss, 1 - miss, finite(nll), alpha).mul_(fade)
+    v = nll.mul_(fade) if positive is None else times(fade, nll)
+    return v.abs_(), scaled_(slope, up)
 
 
 def _wrong(x: Tensor, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -216,7 +222,13 @@ def _wrong(x: Tensor, y: Tensor, positive: Tensor | None) -> tuple[Tensor, Tenso
 
 _FORMULAS = {
     "mse": Formula(_square_result, _square_step, ahead=True, block=2**17),
-    "focal": Formula(_focal_result, _focal_step, ahead=True, block=2**17),
+    "focal": Formula(
+        _focal_result,
+        _focal_step,
+        ahead=True,
+        block=2**17,
+        in_one=Formula(_focal_result, partial(_focal_step, in_one=True), ahead=True),
+    ),
     "awing": ADAPTIVE_WING,
 }
 _OPTIONS = {"mse": {}, "awing": {"alpha": 2.1, "omega": 14.0, "epsilon": 1.0, "theta": 0.5}}

@@ -225,6 +225,7 @@ def _for_head(formula: Formula) -> Formula:
         step=formula.step and _by_numbers(formula.step),
         stats=formula.stats and _by_numbers(formula.stats),
         value=formula.value and _by_numbers(formula.value),
+        in_one=formula.in_one and _for_head(formula.in_one),
     )
 
 

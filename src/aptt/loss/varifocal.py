@@ -27,8 +27,8 @@ from aptt.core.checks import (
     check_number,
     check_range,
 )
-from aptt.core.formula import Formula, Kept, wide, widen
-from aptt.core.logistic import answer, infinite_, power, times
+from aptt.core.formula import Formula, Kept, scaled_, wide, widen
+from aptt.core.logistic import add_product, answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
@@ -270,9 +270,9 @@ def _varifocal_step(
     p, slope = said.yes, said.error
     negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
     if not detach:
-        slope.addcmul_((1 - p).mul_(negative).mul_(gamma), said.nll)
-    share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
-    return infinite_(said.nll.mul_(share)), slope.mul_(share).mul_(up)
+        slope = add_product(slope, (1 - p).mul_(negative), said.nll, gamma)
+    share = add_product(q, negative, power(p, gamma), alpha)
+    return infinite_(said.nll.mul_(share)), scaled_(slope.mul_(share), up)
 
 
 def _quality_result(x: Tensor, kept: Kept, y: Tensor, *, beta: float) -> Tensor:
@@ -289,15 +289,15 @@ def _quality_step(
     said = answer(x, y.to(x.dtype))
     off, cost, doubt = said.error, said.nll, said.doubt
     if beta == 0:
-        return infinite_(cost), off.mul_(up)
+        return infinite_(cost), scaled_(off, up)
     square = off.square()
-    steep = torch.addcmul(doubt, doubt, doubt, value=-1).mul_(cost)  # p (1 - p) nll
-    steep = steep.mul_(beta).add_(square)
+    sway = torch.addcmul(doubt, doubt, doubt, value=-1)  # p (1 - p)
+    steep = add_product(square, sway, cost, beta)
     if beta == 2:
-        return infinite_(cost.mul_(square)), off.mul_(steep).mul_(up)
+        return infinite_(cost.mul_(square)), scaled_(off.mul_(steep), up)
     size = off.abs()
-    slope = off.sign_().mul_(steep).mul_(power(size, beta - 1)).mul_(up)
-    return infinite_(cost.mul_(power(size, beta))), slope
+    slope = off.sign_().mul_(steep).mul_(power(size, beta - 1))
+    return infinite_(cost.mul_(power(size, beta))), scaled_(slope, up)
 
 
 _VARIFOCAL = Formula(_varifocal_result, _varifocal_step, ahead=True, block=2**17)

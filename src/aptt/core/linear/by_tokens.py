@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula
+from aptt.core.formula import Formula, Product
 from aptt.core.linear.head import Gradients, Head, Wants, part_of, room_for, slices
 from aptt.core.linear.in_place import settle
 from aptt.core.linear.products import Multiply
@@ -87,7 +87,8 @@ class ByTokens:
         values: Tensor = self.formula.result(x, kept, *sides, **self.options)
         if up is not None:
             _, slope = self.formula.advance(x, up, kept, sides, self.options)
-            torch.mul(slope, self.scale, out=out)
+            held, by = slope if isinstance(slope, Product) else (slope, 1.0)
+            torch.mul(held, by * self.scale, out=out)
         return values
 
     def _side(self, side: Tensor | None, rows: slice) -> Tensor | None:

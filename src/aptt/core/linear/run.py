@@ -74,7 +74,7 @@ class Run:
         large, into_float32 = on_accelerator(head.hidden), self._into_float32(head)
         block, formula = block_of(head.hidden), self.formula.formula
         return ByTokens(
-            formula,
+            formula.in_one or formula if large else formula,
             self.options,
             self.scale,
             chunk=self.chunk or chunk_of(head.hidden),

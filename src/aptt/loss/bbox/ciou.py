@@ -21,19 +21,19 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, Overlap, Slopes, both, each, once
+from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, each, once
 from aptt.core.checks import Numbers
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import (
     LEAST_SIZE,
     BoxLoss,
-    Distance,
     Normalize,
     box_loss,
     check_options,
     distance,
     forms,
+    pull,
     slowed,
 )
 
@@ -120,7 +120,7 @@ def ciou_loss(
 
 def _penalties(o: Overlap, *, gate: bool) -> tuple[Tensor, ...]:
     d = distance(o)
-    w, h, goal_w, goal_h = _sides(o, d)
+    w, h, goal_w, goal_h = _sides(o, d.sides)
     size = w.square() + h.square()
     angle = _angle(w, h, goal_w, goal_h)
     angle = slowed(angle, (size / (LEAST_SIZE * d.diagonal)).detach())
@@ -129,36 +129,47 @@ def _penalties(o: Overlap, *, gate: bool) -> tuple[Tensor, ...]:
 
 
 def _slopes(o: Overlap, *, gate: bool) -> tuple[Tensor, Slopes]:
-    # v = (2 / pi angle)**2, and the angle turns by -h / (w**2 + h**2) in w, by w / ... in h
-    d = distance(o)
-    w, h, goal_w, goal_h = _sides(o, d)
-    angle = _angle(w, h, goal_w, goal_h)
-    v = (2 / math.pi * angle).square()
+    # v = (2 / pi angle)**2, and the angle turns by -h / (w**2 + h**2) in w, by w / ... in h:
+    # times w and h, that is an area that shrinks in w and grows in h
+    d = pull(o)
+    w, h, goal_w, goal_h = _sides(o, d.sides)
+    turn, run = _turn(w, h, goal_w, goal_h)
+    turn = torch.ops.aten.threshold_backward(turn, turn.abs() + run, _NOTHING)
+    angle = torch.atan2(turn, run)
+    v = angle.square().mul_(4 / math.pi**2)
     share = _share(v, o.iou, gate)
-    size = torch.maximum(torch.addcmul(w.square(), h, h), LEAST_SIZE**2 * d.diagonal)
-    steep = (8 / math.pi**2) * share * angle / size
-    width = both(-h * steep * d.sides[0], w * steep * d.sides[1])
-    return torch.addcmul(d.square, share, v), Slopes(span=d.span, centre=d.centre, width=width)
+    size = torch.addcmul(w.square(), h, h).clamp(min=LEAST_SIZE**2)
+    steep = (share * angle).div_(size).mul_(d.sides[0]).mul_(d.sides[1])
+    slopes = d.slopes._replace(
+        turn=lambda area: against_each_other(area, steep, 8 / math.pi**2),
+    )
+    return torch.addcmul(d.square, share, v), slopes
 
 
 _FORMS = forms(_penalties, _slopes)
 
 
-def _sides(o: Overlap, d: Distance) -> tuple[Tensor, ...]:
-    """Width and height of both boxes, relative to the longer enclosing length."""
+def _sides(o: Overlap, sides: Axes) -> tuple[Tensor, ...]:
+    """Width and height of both boxes, in the unit of the enclosing box's sides."""
     own, goal = each(
         lambda width, goal, side: (once(width * side), once(goal * side)),
         o.width,
         o.goal,
-        d.sides,
+        sides,
     )
     return own[0], own[1], goal[0], goal[1]
 
 
+def _turn(w: Tensor, h: Tensor, goal_w: Tensor, goal_h: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross and dot product of the two diagonals: how far one is turned from the other."""
+    # two products that are rounded alike: of a point it is an exact 0
+    turn = goal_w * (h - goal_h) - goal_h * (w - goal_w)
+    return turn, torch.addcmul(goal_w * w, goal_h, h)
+
+
 def _angle(w: Tensor, h: Tensor, goal_w: Tensor, goal_h: Tensor) -> Tensor:
     """atan(goal_w / goal_h) - atan(w / h), 0 of a point: it has no aspect; of equal boxes too."""
-    turn = goal_w * (h - goal_h) - goal_h * (w - goal_w)
-    run = torch.addcmul(goal_w * w, goal_h, h)
+    turn, run = _turn(w, h, goal_w, goal_h)
     large = turn.detach().abs() + run.detach()
     unit = torch.threshold(large, _NOTHING, 1.0)  # without which squares vanish in the gradient
     return torch.atan2(turn / unit, (run + (unit - large)) / unit)

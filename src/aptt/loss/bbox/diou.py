@@ -19,7 +19,7 @@ from torch import Tensor
 from aptt.core.boxes import BoxFormat, Overlap, Slopes
 from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms
+from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms, pull
 
 __all__ = ["DIoULoss", "diou_loss"]
 
@@ -99,8 +99,8 @@ def _penalties(o: Overlap) -> tuple[Tensor, ...]:
 
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
-    d = distance(o)
-    return d.square, Slopes(span=d.span, centre=d.centre)
+    d = pull(o)
+    return d.square, d.slopes
 
 
 _FORMS = forms(_penalties, _slopes)

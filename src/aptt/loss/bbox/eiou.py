@@ -19,7 +19,7 @@ from torch import Tensor
 from aptt.core.boxes import BoxFormat, Overlap, Slopes, each
 from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms
+from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms, pull
 
 __all__ = ["EIoULoss", "eiou_loss"]
 
@@ -102,16 +102,15 @@ def _penalties(o: Overlap) -> tuple[Tensor, ...]:
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
     # ((w - W) / cw)**2: 2 (w - W) / cw in w / cw, and -2 times itself in the logarithm of cw
-    d = distance(o)
+    d = pull(o)
 
     def sloped(width: Tensor, goal: Tensor, span: Tensor) -> tuple[Tensor, ...]:
         off = width - goal
         square = off.square()
         return square, 2 * off, torch.add(span, square, alpha=-2)
 
-    square, width, span = each(sloped, o.width, o.goal, d.span)
-    slopes = Slopes(span=span, centre=d.centre, width=width)
-    return d.square + square[0] + square[1], slopes
+    square, width, span = each(sloped, o.width, o.goal, d.slopes.span)
+    return d.square + square[0] + square[1], d.slopes._replace(span=span, width=width)
 
 
 _FORMS = forms(_penalties, _slopes)

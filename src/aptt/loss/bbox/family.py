@@ -51,10 +51,12 @@ __all__ = [
     "Distance",
     "Forms",
     "Normalize",
+    "Pull",
     "box_loss",
     "check_options",
     "distance",
     "forms",
+    "pull",
     "slowed",
 ]
 
@@ -104,9 +106,10 @@ def forms(
         assert slopes is not None
         o = overlap(x, t, box_format)
         penalty, by = slopes(o, **options)
-        per_union = torch.reciprocal(torch.threshold(o.union, 0.0, 1.0))
+        per_union = torch.reciprocal(o.some)
         area = o.iou * per_union
-        by = by._replace(area=area + by.area, common=by.common - (per_union + area))
+        common = by.common - (per_union + area)
+        by = by._replace(area=area + by.area if by.area else area, common=common)
         return _turned_back((1 - o.iou).add_(penalty), o), pull_back(o, up, by, box_format)
 
     return Forms(
@@ -134,20 +137,15 @@ def _raised(measure: Tensor, power: float | None) -> Tensor:
 
 
 class Distance(NamedTuple):
-    """The centres' distance, and its slopes."""
+    """The centres' distance."""
 
     square: Tensor  # d**2 / c**2: of the centres, over the enclosing diagonal
-    centre: Axes  # its slope in the gap of the centres, relative to the span
-    span: Axes  # and in the logarithm of the span
-    sides: Axes  # the spans relative to the longer one
+    sides: Axes  # the spans, in a unit of their size
     diagonal: Tensor  # c**2 in that unit
 
 
 def distance(o: Overlap) -> Distance:
-    """d**2 / c**2 = sum share gap**2, where share = span**2 / c**2 and the gap is over the span.
-
-    Its slopes: 2 share gap in the gap; and in a span's logarithm, by way of c**2, -2 share of it.
-    """
+    """d**2 / c**2 = sum share gap**2, where share = span**2 / c**2 and the gap is over the span."""
     longer = torch.threshold(torch.maximum(o.span[0], o.span[1]).detach(), 0.0, 1.0)
     (sides,) = each(lambda span: (once(span / longer),), o.span)
     diagonal = torch.addcmul(sides[0].square(), sides[1], sides[1])
@@ -157,13 +155,42 @@ def distance(o: Overlap) -> Distance:
         low: Tensor, high: Tensor, goal_low: Tensor, goal_high: Tensor, unit: Tensor, side: Tensor
     ) -> tuple[Tensor, ...]:
         twice = ((low - goal_low) + (high - goal_high)) / unit
-        share = side.square() / diagonal
-        return share, twice, share * twice
+        return twice, twice * (side.square() / diagonal)
 
-    share, twice, centre = each(seen, o.lo, o.hi, o.goal_low, o.goal_high, o.unit, sides)
+    twice, centre = each(seen, o.lo, o.hi, o.goal_low, o.goal_high, o.unit, sides)
     square = torch.addcmul(centre[0] * twice[0], centre[1], twice[1]) * 0.25
-    (span,) = each(lambda share: (share * (-2 * square),), share)
-    return Distance(square, centre, span, sides, diagonal)
+    return Distance(square, sides, diagonal)
+
+
+class Pull(NamedTuple):
+    """The centres' distance with its slopes; all lengths over the enclosing diagonal."""
+
+    square: Tensor
+    sides: Axes  # the spans
+    slopes: Slopes
+    """Those of ``square``: in the gap of the centres, and in the logarithms of the spans."""
+
+
+def pull(o: Overlap) -> Pull:
+    """:func:`distance`, of which nothing is to be differentiated.
+
+    Slopes: 2 gap in the gap; and in a span's logarithm, by way of c**2, -2 share of ``square``.
+    """
+    unit = torch.threshold(torch.hypot(o.span[0], o.span[1]), 0.0, 1.0)
+    per_unit = torch.reciprocal(unit)
+
+    def seen(
+        low: Tensor, high: Tensor, goal_low: Tensor, goal_high: Tensor, span: Tensor
+    ) -> tuple[Tensor, ...]:
+        before, behind = low - goal_low, high - goal_high
+        twice = (before + behind).mul_(per_unit)
+        return before, behind, twice, once(span / unit)
+
+    before, behind, twice, sides = each(seen, o.lo, o.hi, o.goal_low, o.goal_high, o.span)
+    square = torch.addcmul(twice[0].square(), twice[1], twice[1]).mul_(0.25)
+    less = -2 * square
+    span, gap = each(lambda side, twice: (side.square() * less, twice * per_unit), sides, twice)
+    return Pull(square, sides, Slopes(span=span, apart=(before, behind), pull=gap))
 
 
 def slowed(measure: Tensor, size: Tensor) -> Tensor:
