@@ -25,7 +25,7 @@ from aptt.core.checks import (
     taken_classes,
 )
 from aptt.core.formula import Formula, Kept, by_row, scaled_
-from aptt.core.logistic import add_product, power, sign, softplus
+from aptt.core.logistic import add_product_, power, sign, softplus
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -200,7 +200,7 @@ def _sigmoid_step(
     elif alpha is not None:
         share = torch.sub((1 - y).mul_(1 - alpha), y, alpha=alpha)
     fade = share * power(miss, gamma)
-    slope = add_product(miss, 1 - miss, nll, gamma)
+    slope = add_product_(miss, 1 - miss, nll, gamma)
     return nll.mul_(fade).abs_(), scaled_(slope.mul_(fade), up)
 
 

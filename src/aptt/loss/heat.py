@@ -23,7 +23,7 @@ from torch import Tensor
 from aptt.core.checks import check_choice, check_floating, check_number, check_range
 from aptt.core.formula import Formula, Kept, scaled_, widen
 from aptt.core.gaussian import gaussian_maps
-from aptt.core.logistic import add_product, power, softplus
+from aptt.core.logistic import add_product_, power, softplus
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.peaks import mean_position, vertices
@@ -195,7 +195,7 @@ def _focal_step(
     # a choice is faster on a CPU, and one operator more
     fade = fade.masked_fill_(peak, -1.0) if in_one else torch.where(peak, -1.0, fade)
     fade.mul_(power(miss, alpha))
-    slope = add_product(miss, 1 - miss, nll, alpha)
+    slope = add_product_(miss, 1 - miss, nll, alpha)
     return nll.mul_(fade).abs_(), scaled_(slope.mul_(fade), up)
 
 
