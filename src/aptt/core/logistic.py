@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "Answer",
-    "add_product",
+    "add_product_",
     "answer",
     "finite",
     "held",
@@ -75,11 +75,11 @@ def softplus_slope(x: Tensor, up: Tensor) -> Tensor:
     return torch.ops.aten.softplus_backward(up, x, 1, _LINEAR)
 
 
-def add_product(a: Tensor, b: Tensor, c: Tensor, factor: Tensor | float) -> Tensor:
-    """``a + factor * b * c``."""
+def add_product_(a: Tensor, b: Tensor, c: Tensor, factor: Tensor | float) -> Tensor:
+    """``a + factor * b * c``, over the memory of ``a``."""
     if isinstance(factor, Tensor):
-        return torch.addcmul(a, b * factor, c)
-    return torch.addcmul(a, b, c, value=factor)
+        return a.addcmul_(b * factor, c)
+    return a.addcmul_(b, c, value=factor)
 
 
 def power(chance: Tensor, exponent: float) -> Tensor:

@@ -29,7 +29,7 @@ from aptt.core.checks import (
     taken_classes,
 )
 from aptt.core.formula import Formula, Kept, by_row, scaled_
-from aptt.core.logistic import add_product, finite, held, power, sign, softplus, times
+from aptt.core.logistic import add_product_, finite, held, power, sign, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
@@ -220,7 +220,7 @@ def _sigmoid_step(
     elif alpha is not None:
         share = torch.sub((1 - y).mul_(1 - alpha), y, alpha=alpha)
     fade = share * power(miss, gamma)
-    slope = add_product(miss, 1 - miss, finite(nll), gamma).mul_(fade)
+    slope = add_product_(miss, 1 - miss, finite(nll), gamma).mul_(fade)
     none = isinstance(alpha, Tensor) or alpha in (0, 1)  # of the classes, one may weigh nothing
     v = times(fade, nll) if none else nll.mul_(fade)
     return v.abs_(), scaled_(slope, up)

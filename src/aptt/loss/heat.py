@@ -32,7 +32,7 @@ from aptt.core.checks import (
 )
 from aptt.core.formula import Formula, Kept, scaled_, widen
 from aptt.core.gaussian import gaussian_maps
-from aptt.core.logistic import add_product, finite, held, power, softplus, times
+from aptt.core.logistic import add_product_, finite, held, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.peaks import mean_position, vertices
@@ -209,7 +209,7 @@ def _focal_step(
     # a choice is faster on a CPU, and one operator more
     fade = fade.masked_fill_(peak, -1.0) if in_one else torch.where(peak, -1.0, fade)
     fade.mul_(power(miss, alpha))
-    slope = add_product(miss, 1 - miss, finite(nll), alpha).mul_(fade)
+    slope = add_product_(miss, 1 - miss, finite(nll), alpha).mul_(fade)
     v = nll.mul_(fade) if positive is None else times(fade, nll)
     return v.abs_(), scaled_(slope, up)
 

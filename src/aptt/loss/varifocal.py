@@ -28,7 +28,7 @@ from aptt.core.checks import (
     check_range,
 )
 from aptt.core.formula import Formula, Kept, scaled_, wide, widen
-from aptt.core.logistic import add_product, answer, infinite_, power, times
+from aptt.core.logistic import add_product_, answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
@@ -270,8 +270,8 @@ def _varifocal_step(
     p, slope = said.yes, said.error
     negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
     if not detach:
-        slope = add_product(slope, (1 - p).mul_(negative), said.nll, gamma)
-    share = add_product(q, negative, power(p, gamma), alpha)
+        add_product_(slope, (1 - p).mul_(negative), said.nll, gamma)
+    share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
     return infinite_(said.nll.mul_(share)), scaled_(slope.mul_(share), up)
 
 
@@ -292,7 +292,7 @@ def _quality_step(
         return infinite_(cost), scaled_(off, up)
     square = off.square()
     sway = torch.addcmul(doubt, doubt, doubt, value=-1)  # p (1 - p)
-    steep = add_product(square, sway, cost, beta)
+    steep = sway.mul_(cost).mul_(beta).add_(square)
     if beta == 2:
         return infinite_(cost.mul_(square)), scaled_(off.mul_(steep), up)
     size = off.abs()
