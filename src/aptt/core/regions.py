@@ -123,9 +123,9 @@ def measured(
         each = pixels(x, w).to(sums.dtype)
         return each.sum(0) if sums.ndim == 2 else each
 
-    parts = sums.unbind(-1)
+    parts = list(sums.unbind(-1))
     if not asks((t, w)):
-        parts = (parts[0].detach(), *parts[1:])
+        parts[0] = parts[0].detach()
     count = parts[0] if softmax or gamma is None else sizes()
     cost = count if gamma is None else parts[3]
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
