@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import lovasz
@@ -235,3 +236,41 @@ def test_of_the_input_s_size_only_the_steps_are_kept_in_float32():
         loss = lovasz_sums(p, y, None, softmax=True, batch=True, absent=False)
     assert loss.dtype == torch.float32
     assert [d for shape, d in saved if shape == x.shape] == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_weights_of_all_sizes_are_counted_in_parts_of_the_largest(softmax):
+    # in integers, the same in any order of addition: here 56 bits below the largest weight
+    x, y, _ = _inputs(pixels=30)
+    w = 10 ** (4 * torch.rand(2, 30, dtype=torch.float64) - 8)
+    target, up = y if softmax else _hot(y), torch.rand(3, dtype=torch.float64)
+    options = {"softmax": softmax, "batch": True, "absent": True}
+    with plainly():
+        wanted = _value_and_gradient(x, target, w, up, **options)
+    with _at_once():
+        found = _value_and_gradient(x, target, w, up, **options)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [None, torch.bool, torch.float64])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_at_once_nothing_is_asked_for_whose_order_of_addition_counts(softmax, kind):
+    x, y, w = _inputs()
+    w = None if kind is None else (w > 0.3).to(kind)
+    floating, names = set(), []
+
+    class Asked(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            name = op._schema.name.removeprefix("aten::")
+            names.append(name)
+            if isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
+                floating.add(name)
+            return op(*args, **(kwargs or {}))
+
+    with _at_once(), Asked():
+        options = {"softmax": softmax, "batch": True, "absent": True}
+        lovasz_sums(x.requires_grad_(), y if softmax else _hot(y), w, **options).sum().backward()
+    assert names.count("sort") == 1  # of all classes
+    assert names.count("cumsum") == 1 + (kind is torch.float64)
+    assert not {"cumsum", "scatter_add", "scatter_add_", "index_add_"} & floating
+    assert not {"bmm", "mm", "item", "nonzero"} & set(names)

@@ -4,9 +4,11 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly, whole
 from aptt.core import overlap
+from aptt.core.engine import at_once
 from aptt.core.overlap import overlap_sums
 
 
@@ -115,7 +117,7 @@ def test_the_step_is_autograd_of_the_definition(kind, extra, weighted):
     x, t, w = _inputs("indices" if kind == "together" else kind)
     formula = {
         "indices": overlap._INDICES,
-        "together": overlap._TOGETHER,
+        "together": overlap._AT_ONCE,
         "labels": overlap._LABELS,
         "shares": overlap._SHARES,
         "classes": overlap._SHARES,
@@ -294,3 +296,46 @@ def test_the_step_has_no_product_that_a_gpu_would_round():
     names = {event.key for event in profile.key_averages()}
     assert names
     assert not {"aten::bmm", "aten::mm", "aten::matmul", "aten::baddbmm"} & names
+
+
+class _Asked(TorchDispatchMode):
+    """What a device would be asked to do: operators, without views and new memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.floating = [], []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        name = op._schema.name.removeprefix("aten::")
+        if not op.is_view and name not in ("detach", "empty_like", "_unsafe_view"):
+            self.names.append(name)
+            if isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
+                self.floating.append(name)
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("extra", "most"),
+    [({}, 26), ({"gamma": 0.0}, 40), ({"gamma": 2.0}, 58), ({"common": True}, 34)],
+)
+@pytest.mark.parametrize("mask", [True, False])
+def test_in_one_block_few_operators_are_asked_for_and_none_whose_order_counts(extra, most, mask):
+    x, y, w = _inputs()
+    w = w > 0.5 if mask else w
+    with _together(), _Asked() as asked:
+        sums = overlap_sums(x.requires_grad_(), y, w, softmax=True, **extra)
+        sums.sum().backward()
+    assert 20 < len(asked.names) <= most + 8 * (not mask)
+    assert not {"bmm", "mm", "_local_scalar_dense", "nonzero"} & set(asked.names)
+    assert not {"scatter_add", "scatter_add_", "index_add_", "cumsum"} & set(asked.floating)
+    assert "scatter_add_" in asked.names if mask else "scatter_add_" not in asked.names
+
+
+def test_a_small_call_is_one_block_and_a_walk_of_a_test_is_many(monkeypatch):
+    small, large = torch.zeros(2, 4, 32, 32), torch.zeros(2, 21, 64, 64)
+    assert at_once(small)
+    assert not at_once(large)
+    with in_blocks():
+        assert not at_once(small)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not at_once(small)

@@ -27,6 +27,7 @@ from aptt.loss import (
     mask_iou_loss,
     tversky_loss,
 )
+from aptt.loss.segmentation import ratio
 
 RATIOS = [dice_loss, mask_iou_loss, tversky_loss, focal_tversky_loss]
 COMPOUNDS = [dice_ce_loss, dice_focal_loss]
@@ -85,6 +86,32 @@ def test_by_its_sums(alpha, beta, pool):
     named = {(0.5, 0.5): dice_loss, (1.0, 1.0): mask_iou_loss}.get((alpha, beta))
     if named is not None:
         torch.testing.assert_close(named(logits, target, pool=pool), expected)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 2.0])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.0, 1.0), (0.3, 2.0)])
+def test_the_ratio_as_one_step_is_autograd_of_its_definition(alpha, beta, smooth):
+    truth, false, missed = (_random(2, 3, seed=i).abs() + 0.1 for i in range(3))
+    sums = [s.requires_grad_() for s in ((truth + missed).detach(), false, missed)]
+    up = _random(2, 3, seed=9)
+
+    def slopes(call):
+        loss = call(*sums, alpha, beta, smooth)
+        first = torch.autograd.grad(loss, sums, up, create_graph=True)
+        return loss, *first, *torch.autograd.grad(sum(s.square().sum() for s in first), sums)
+
+    found, wanted = slopes(ratio._Tversky.apply), slopes(ratio._tversky)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+    loss = ratio._Tversky.apply(*sums, alpha, beta, smooth)
+    several = torch.eye(6, dtype=torch.float64).view(6, 2, 3)
+    (rows,) = torch.autograd.grad(loss, sums[1], several, is_grads_batched=True)
+    torch.testing.assert_close(
+        rows.sum(0),
+        torch.autograd.grad(ratio._tversky(*sums, alpha, beta, smooth).sum(), sums[1])[0],
+    )
+    fixed = ratio._Tversky.apply(sums[0].detach(), *sums[1:], alpha, beta, smooth)
+    again = torch.autograd.grad(fixed, sums[1:], up)
+    torch.testing.assert_close(again, found[2:4], rtol=1e-12, atol=1e-14)
 
 
 def test_modules_of_the_brief():

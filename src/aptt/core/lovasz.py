@@ -9,7 +9,8 @@ without the difference, exact for any number of pixels:
 
 The order does not change where the loss has a gradient, so the steps are constants there: they are
 found first, one for each logit, and what is left is a sum of errors at fixed prices. Errors are not
-negative, and ordered by their bits: integers sort faster. Eagerly that is done class by class.
+negative, and ordered by their bits: integers sort faster. In blocks, on a CPU, that is done class
+by class; elsewhere of all classes at once.
 
 Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices of a softmax, or ``(N, C, S)`` of 0 and
 1; weights ``(N, S)``, ``(N, 1, S)`` or ``(N, C, S)``, where 0 removes the pixel. Results ``(C,)``,
@@ -17,8 +18,6 @@ Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices of a softmax, or ``(
 """
 
 from __future__ import annotations
-
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -83,10 +82,9 @@ def _plain(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool, batch: bool
 def _softmax_stats(x: Tensor, y: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool) -> Kept:
     at = mark(y, w, x)
     x = cleared(x, w, at) if clears else x
-    pixels, others = measure(x, at)
-    share = pixels.share
-    missed = by_class(pixels.rest * share * of_class(steps, at), at, x, widest(x))
-    return ((others * share).mul(steps).sum(2) + missed, *pixels)
+    seen, others = measure(x, at)
+    missed = by_class(seen.rest * seen.share * of_class(steps, at), at, x, widest(x))
+    return ((others * seen.share).mul(steps).sum(2) + missed, *seen)
 
 
 def _softmax_result(
@@ -153,9 +151,9 @@ def _errors(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> tuple[T
     x = cleared(widen(x), w)
     if softmax:
         at = mark(t, None, x)
-        pixels, others = measure(x, at)
+        seen, others = measure(x, at)
         h = on_class_axis(torch.arange(x.shape[1], device=x.device), x) == t.unsqueeze(1)
-        e = torch.where(h, pixels.rest * pixels.share, others * pixels.share)
+        e = torch.where(h, seen.rest * seen.share, others * seen.share)
     else:
         h = t != 0
         e = _hinge(x, h.to(x.dtype))
@@ -218,7 +216,9 @@ def _placed(a: Tensor, like: Tensor) -> Tensor:
 def _steps_of(e: Tensor, h: Tensor, w: Tensor | None, *, batch: bool) -> tuple[Tensor, Tensor]:
     """The errors' falling order, and what each of them adds, in it."""
     order = _falling(_listed(e, batch))[1]
-    by = None if w is None or _is_mask(w) else _listed(w.expand_as(e), batch).gather(-1, order)
+    by = None  # of a mask: what it removes errs by 0, and comes last
+    if w is not None and w.is_floating_point():
+        by = _listed(w.expand_as(e), batch).gather(-1, order)
     h = _listed(h, batch).gather(-1, order)
     total = (h if by is None else torch.where(h, by, 0.0)).sum(-1, keepdim=True, dtype=widest(e))
     return order, _steps(h, by, total, torch.zeros_like(total), torch.zeros_like(total))[0]
@@ -259,7 +259,7 @@ def _steps_by_class(
             if not absent and not bool(h.any()):
                 steps[some, c] = 0.0
             else:
-                flat = None if by is None or _is_mask(by) else by.reshape(-1)
+                flat = by.reshape(-1) if by is not None and by.is_floating_point() else None
                 steps[some, c] = _steps_of_list(e.reshape(-1), h.reshape(-1), flat).view(h.shape)
     return steps
 
@@ -298,11 +298,6 @@ def _steps(
     across = torch.where(before > 0, left / before.clamp(min=tiny), 1.0)
     steps = (mine + others * across) / union.clamp(min=tiny)
     return steps, hit + mine.sum(-1, keepdim=True), false + others.sum(-1, keepdim=True)
-
-
-def _is_mask(w: Tensor | None) -> TypeGuard[None]:
-    """Whether all that counts counts alike: what is removed errs by 0, and comes last."""
-    return w is None or w.dtype == torch.bool
 
 
 def _levels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

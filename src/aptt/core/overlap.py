@@ -74,7 +74,7 @@ def overlap_sums(
     if softmax and t.ndim == x.ndim and not t.requires_grad and _is_hard(t):
         t = _indices(t)
     if t.ndim < x.ndim:
-        formula = _TOGETHER if at_once(x) else _INDICES
+        formula = _AT_ONCE if at_once(x) else _INDICES
     elif softmax or not (gamma or _is_hard(t)):
         formula = _SHARES
     else:
@@ -109,14 +109,14 @@ def _indices_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept
     """The sums, and what the gradient needs: three numbers a pixel, or four."""
     at = mark(y, w, x)
     x = cleared(x, w, at) if ask.removes else x
-    pixels, others = measure(x, at)
-    share = pixels.share
-    miss = pixels.rest * share
-    kept, each = [*pixels], [weighed(share, w), weighed(miss, w)]
+    seen, others = measure(x, at)
+    share = seen.share
+    miss = seen.rest * share
+    kept, each = [*seen], [weighed(share, w), weighed(miss, w)]
     if ask.common:
-        each.append(weighed(pixels.mine * share, w))
+        each.append(weighed(seen.mine * share, w))
     if ask.gamma is not None:
-        wrong = Against.of(pixels.top, pixels.rest, of_class(x, at))
+        wrong = Against.of(seen.top, seen.rest, of_class(x, at))
         cost = wrong.nll
         each.append(weighed(_faded(cost, fading(wrong), ask.gamma), w))
         kept.append(cost)
@@ -134,21 +134,21 @@ def _indices_step(
 ) -> tuple[None, Tensor]:
     at = mark(y, w, x)
     x = cleared(x, w, at) if ask.removes else x
-    pixels, (false, missed, cost) = Pixels(*kept[1:4]), _prices(up, x, ask)
+    seen, (false, missed, cost) = Pixels(*kept[1:4]), _prices(up, x, ask)
     missed, lift = of_class(missed.expand_as(x), at), None
     if ask.gamma is not None:
         lift = of_class(cost.expand_as(x), at)
-        lift = lift * _lift(pixels.rest * pixels.share, kept[4], ask.gamma) if ask.gamma else lift
-    return None, pull(x, at, pixels, w, false=false, missed=missed, lift=lift)
+        lift = lift * _lift(seen.rest * seen.share, kept[4], ask.gamma) if ask.gamma else lift
+    return None, pull(x, at, seen, w, false=false, missed=missed, lift=lift)
 
 
 _INDICES = Formula(_sums, _indices_step, _indices_stats, block=2**19)
 
 
-# ----------------------------------------------------------- the same, all of them in one block
+# ------------------------------------------------------------------ the same, all of them at once
 
 
-def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
+def _at_once_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept:
     """The sums, and what the gradient needs: what is removed, two numbers a pixel if it fades."""
     at, by = y.unsqueeze(1), _weights(w, x, ask)
     gone = pixels.removed(w) if ask.removes else None
@@ -164,13 +164,12 @@ def _together_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kep
         each.append(_faded(cost, pixels.fading(miss, cost), ask.gamma))
         kept += [miss, cost] if ask.gamma else []
     of_class = pixels.by_class(others, at)
-    counted = w is None or w.dtype == torch.bool
-    truth = pixels.counts(y, w, x) if w is None or counted else of_class(w)
+    truth = of_class(w) if w is not None and w.is_floating_point() else pixels.counts(y, w, x)
     sums = [truth, false, *(of_class(pixels.times(values, by)) for values in each)]
     return (torch.stack(sums, -1), *kept)
 
 
-def _together_step(
+def _at_once_step(
     x: Tensor, up: Tensor, kept: Kept, y: Tensor, w: Tensor | None, *, ask: _Ask
 ) -> tuple[None, Tensor]:
     at, by, (false, missed, cost) = y.unsqueeze(1), _weights(w, x, ask), _prices(up, x, ask)
@@ -180,7 +179,9 @@ def _together_step(
         own = -own
     else:  # p[y] may be too small to hold what the cost pulls at
         lift = cost.expand_as(x).gather(1, at)
-        lift = lift * _lift(kept[-2], kept[-1], ask.gamma) if ask.gamma else lift
+        if ask.gamma:
+            miss, nll = kept[-2:]
+            lift = lift * _lift(miss, nll, ask.gamma)
         own = torch.addcmul(lift, own, p.gather(1, at))
         p = pixels.put(p, at, -1.0)
     if by is None:
@@ -190,7 +191,7 @@ def _together_step(
     return None, pixels.pull(p, at, pixels.put(prices, at, own))
 
 
-_TOGETHER = Formula(_sums, _together_step, _together_stats)
+_AT_ONCE = Formula(_sums, _at_once_step, _at_once_stats)
 
 
 # ----------------------------------------------------------------- labels of 0 and 1, of a sigmoid
