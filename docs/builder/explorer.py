@@ -61,6 +61,7 @@ _NUMBERS: Mapping[str, Sequence[Value]] = {
     "log_weight": (0.0, 0.5, 1.0, 2.0),
     "convergence_weight": (0.0, 0.5, 1.0, 2.0),
     "floor": (1e-5, 1e-3, 1e-1),
+    "focal.alpha": (*_SHARES, 1.0),
     "heat.alpha": (1.0, 2.0, 4.0),
     "heat.beta": (2.0, 4.0, 8.0),
     "centernet.alpha": (1.0, 2.0, 4.0),
@@ -94,9 +95,10 @@ def grid(entry: Entry) -> dict[str, Any] | None:
         values = _WORDS.get(name) or _NUMBERS.get(f"{file}.{name}", _NUMBERS.get(name, ()))
         shown = list(values) if default in values else sorted([*values, default], key=_order)
         works = [v for v in shown if any(curve(*way, (name, v)) for way in words)]
-        same = [v for v in works if default is None and v and curve((name, v)) == curve()]
-        if same:  # what None stands for here
-            works, default = [v for v in works if v is not None], same[0]
+        open = default in (None, "auto")
+        same = [v for v in works if open and v != default and v and curve((name, v)) == curve()]
+        if same:  # what the default stands for here
+            works, default = [v for v in works if v != default], same[0]
         # an option that changes nothing here is none to move
         bends = any(len({str(curve(*way, (name, v))) for v in works}) > 1 for way in words)
         many = math.prod(len(option["values"]) for option in options) * len(works)

@@ -446,3 +446,9 @@ def test_vocabularies_of_two_sizes_are_cut_not_padded():
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
     padded = torch.cat((teacher, torch.full((5, 2), -INF)), 1)
     assert distillation_loss(student, padded, **options) > 100 * expected
+
+
+@pytest.mark.parametrize("trial", [p for p in _trials() if p.values[0].spec.composite])
+def test_a_sum_of_terms_says_why_it_has_no_value_per_element(trial):
+    with pytest.raises(ValueError, match=r"reduction: got 'none'.*not of one shape.*_terms"):
+        trial.spec.function(**trial.inputs(), **{**trial.case.options, "reduction": "none"})
