@@ -44,4 +44,5 @@ def in_blocks(size: int = 16) -> Iterator[Walked]:
 WAYS: dict[str, Callable[[], AbstractContextManager[Walked]]] = {
     "plain": plainly,
     "in blocks": in_blocks,
+    "whole": whole,
 }

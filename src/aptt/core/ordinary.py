@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["inside_functorch", "is_readable", "ordinary"]
+__all__ = ["CLASSES", "inside_functorch", "is_readable", "ordinary"]
+
+CLASSES: set[type] = {Tensor, torch.nn.Parameter}
+"""Torch's own; whoever has a device in Python, whose tensors are of a class, adds it."""
 
 
 def ordinary(t: Tensor) -> bool:
     """Whether a tensor is of torch's own class, and has values."""
-    return type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta"
+    return type(t) in CLASSES and t.device.type != "meta"
 
 
 def inside_functorch() -> bool:
