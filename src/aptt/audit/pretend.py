@@ -111,7 +111,7 @@ class Pretended(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override] # a class method, as PyTorch calls it
         cls, op: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return _run(op, *args, **(kwargs or {}))
@@ -121,7 +121,7 @@ class Pretended(Tensor):
         _wait("tolist")
         return self.actual.tolist()
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"pretended({self.actual!r})"
 
 
@@ -131,7 +131,7 @@ def actual(t: Tensor) -> Tensor:
 
 
 def _pretended(t: Tensor) -> Pretended:
-    made: Pretended = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    made: Pretended = Tensor._make_wrapper_subclass(
         Pretended,
         t.size(),
         strides=t.stride(),
@@ -252,6 +252,9 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
             _bill.kernels += kernels
             _bill.moved += moved
     written = [v for v, _ in _written(op, args, kwargs)]
+    for t in tree_leaves(written):
+        if isinstance(t, Pretended) and t.shape != t.actual.shape:  # as ``out=``, it was resized
+            t.data = _pretended(t.actual)
     if written and len(written) == len(op._schema.returns):
         return written[0] if len(written) == 1 else tuple(written)
     if not stays:
@@ -278,7 +281,8 @@ def _waits(name: str, args: Sequence[Any], kwargs: dict[str, Any], stays: bool) 
     if name in ("index_put", "index_put_"):
         return _by_mask(args[1]) and args[2].numel() != 1
     if name in ("copy_", "_copy_from", "_copy_from_and_resize"):
-        return _foreign(args[0]) or _foreign(args[1])
+        ahead = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
+        return _foreign(args[0]) or (_foreign(args[1]) and not ahead)
     return name == "_to_copy" and (_foreign(args[0]) or not stays)
 
 
@@ -329,7 +333,7 @@ def _cost(
     outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
     returned = sum(map(_stored, outputs))
     inputs = {id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, Pretended)}
-    first = args[0] if args else None
+    first: Any = args[0] if args else None
     rest = sum(_stored(t) for t in inputs.values() if t is not first)
     if name == "binary_cross_entropy_with_logits":  # clamps, logarithm, products; then the mean
         whole = _stored(first)

@@ -1,4 +1,4 @@
-"""Fresh memory for a gradient: large pages where the system gives them."""
+"""Fresh memory for a gradient, in large pages where the system gives them; and small constants."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["fresh_like", "keep_pages"]
+__all__ = ["brought", "fresh_like", "keep_pages"]
 
 _PAGE = 2**21  # a large page on Linux, x86 and most ARM
 _LARGE_PAGES = 14  # MADV_HUGEPAGE in Linux' <sys/mman.h>
+
+
+def brought(values: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of a few numbers, where ``like`` is; the host does not wait for them to arrive."""
+    return torch.tensor(values, dtype=dtype, device="cpu").to(like.device, non_blocking=True)
 
 
 def fresh_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -165,7 +165,9 @@ def _rows(
         w = weight.reshape(y.shape)
         w = w if keep is None else torch.where(keep, w, 0)
     if alpha is not None:
-        alpha = torch.as_tensor(alpha, device=x.device)
+        if not isinstance(alpha, Tensor):
+            wide = torch.promote_types(x.dtype, torch.float32)
+            alpha = torch.full((), alpha, dtype=wide, device=x.device)
         alpha = check_vector("alpha", alpha.expand(x.shape[1]) if alpha.ndim == 0 else alpha, x)
     return _SOFTMAX, x, y, w, alpha
 

@@ -31,6 +31,7 @@ from aptt.core.checks import (
     check_range,
 )
 from aptt.core.formula import Formula, Kept
+from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
@@ -162,7 +163,10 @@ def _sigmas(sigmas: str | float | Tensor | Sequence[float], pred: Tensor) -> Ten
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
     wide = torch.promote_types(pred.dtype, torch.float32)
     try:
-        made = torch.as_tensor(values, dtype=wide, device=pred.device)
+        if isinstance(values, Tensor):
+            made = values.to(pred.device, wide)
+        else:
+            made = brought(values, pred, wide)
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
     if (

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 import aptt.loss
 from aptt.audit.spec import Inputs, Maker, Options, Refused, Spec, case
 from aptt.audit.specs.making import (
+    BY_CHUNKS,
     HAS_A_UNIT,
     NOTHING_FROZEN,
     grid,
@@ -669,6 +670,7 @@ def _linear_distillation() -> Spec:
             and "log-prob" not in r.about
         ],
         neutral=_NEUTRAL,
+        asks=BY_CHUNKS,
         exempt={**own.exempt, **_HEAD},
     )
 
@@ -697,6 +699,7 @@ def _linear_multi_token() -> Spec:
             for r in own.refused
         ],
         neutral=_NEUTRAL,
+        asks=BY_CHUNKS,
         exempt={**own.exempt, **_HEAD},
     )
 
