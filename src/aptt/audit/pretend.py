@@ -121,7 +121,7 @@ class Pretended(Tensor):
         _wait("tolist")
         return self.actual.tolist()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"pretended({self.actual!r})"
 
 
@@ -163,8 +163,8 @@ def counting(twist: Twist | None = None) -> Iterator[Bill]:
         raise RuntimeError(f"in backward: {bill.faults[0]}")
 
 
-def gradient(value: Tensor, x: Tensor, up: Tensor | None = None) -> Tensor:
-    """The gradient, taken in another thread. What it raises there is raised here.
+def gradient(value: Tensor, *to: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of one number, taken in another thread. What is raised there is raised here.
 
     An operator of PyTorch's own that raises in there ends the process, whence
     :attr:`Bill.faults`; a ``backward`` written in Python may raise.
@@ -175,7 +175,7 @@ def gradient(value: Tensor, x: Tensor, up: Tensor | None = None) -> Tensor:
     def work() -> None:
         try:  # PyTorch's own threads may have been started before the device was known
             with _Calls(), torch.autograd.set_multithreading_enabled(False):
-                found.extend(torch.autograd.grad(value, x, up))
+                found.extend(torch.autograd.grad(value, to))
         except BaseException as error:
             raised.append(error)
 
@@ -184,7 +184,7 @@ def gradient(value: Tensor, x: Tensor, up: Tensor | None = None) -> Tensor:
     thread.join()
     if raised:
         raise raised[0]
-    return found[0]
+    return tuple(found)
 
 
 class _Calls(TorchFunctionMode):

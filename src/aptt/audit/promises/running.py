@@ -272,7 +272,7 @@ def charged(trial: Trial, inputs: Inputs, **changed: object) -> tuple[Tensor, Te
     x = inputs[name].detach().requires_grad_()
     with counting() as bill:
         value = loss(x)
-        grad = gradient(value if value.dim() == 0 else value.sum(), x)
+        (grad,) = gradient(value if value.dim() == 0 else value.sum(), x)
     return actual(value.detach()), actual(grad), bill
 
 
