@@ -147,13 +147,14 @@ def _pretended(t: Tensor) -> Pretended:
 def counting(twist: Twist | None = None) -> Iterator[Bill]:
     """Count what is asked of the device inside, in any thread; raise its faults at the end.
 
-    ``twist`` may give each operator other arguments than it was called with.
+    ``twist`` may give each operator other arguments than it was called with, and holds for what
+    is counted within this too.
     """
     global _bill, _twist
     register()
     before = _bill, _twist
     bill = Bill()
-    _bill, _twist = bill, twist
+    _bill, _twist = bill, twist or _twist
     try:
         with _Calls(), torch.autograd.set_multithreading_enabled(False):
             yield bill
@@ -242,9 +243,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     below = tree_map(lambda t: t.actual if isinstance(t, Pretended) else t, (args, kwargs))
     if device is not None:
         below[1]["device"] = torch.device("cpu")
-    if _twist is not None:
-        below = _twist(name, *below)
-    out = op(*below[0], **below[1])
+    out = _computed(op, name, *below)
     if _bill is not None:
         _bill.operators.add(name)
         if not (op.is_view or name in _FREE or "empty" in name):
@@ -260,6 +259,16 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     if not stays:
         return out
     return tree_map(lambda t: _pretended(t) if isinstance(t, Tensor) else t, out)
+
+
+def _computed(op: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if _twist is not None:
+        try:
+            other, named = _twist(name, args, kwargs)
+            return op(*other, **named)
+        except Exception as error:
+            _fault(f"{name}, with other arguments: {error}")
+    return op(*args, **kwargs)
 
 
 def _fault(what: str) -> None:
