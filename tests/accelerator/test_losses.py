@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from aptt.audit import SPECS
-from aptt.audit.pretend import DEVICE, counting, missing, register
+from aptt.audit.pretend import DEVICE, counting, gradient, missing, register
 from aptt.audit.promises.running import charged
 from aptt.audit.ways import whole
+from aptt.loss import stft_loss
 
 sys.path.append(str(Path(__file__).parents[2]))  # benchmarks are no part of the package
 
@@ -166,7 +167,10 @@ def in_tf32(name, args, kwargs):
 
 # ----------------------------------------------------------------------- held to every case
 
+SHORT = "stft_loss of signals that are reflected again and again"
+
 KNOWN = {
+    (SHORT, "order"): "what a padded position shows is added up by scatter_add",
     ("lovasz_loss", "raises"): "a running sum of floats",
 }
 """What is wrong today, strictly: an entry goes when its loss is mended."""
@@ -198,6 +202,21 @@ def _as_known(name, what, found):
 @ROWS
 def test_the_order_in_which_a_gpu_adds_changes_nothing(name):
     _as_known(name, "order", _changed(name, shuffled(0), ADDS))
+
+
+def test_the_order_changes_nothing_where_a_signal_is_shorter_than_a_frame():
+    g, device = torch.Generator().manual_seed(0), register()
+    x, y = (torch.randn(3, 2000, generator=g).to(device).requires_grad_() for _ in range(2))
+    lengths = torch.tensor([50, 2000, 700]).to(device)
+
+    def slope():
+        return gradient(stft_loss(x, y.detach(), lengths=lengths), x)[0].cpu()
+
+    with counting():
+        once = slope()
+    with counting(shuffled(0)):
+        again = slope()
+    _as_known(SHORT, "order", [] if torch.equal(once, again) else ["the gradient"])
 
 
 @ROWS
