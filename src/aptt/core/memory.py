@@ -18,7 +18,8 @@ _LARGE_PAGES = 14  # MADV_HUGEPAGE in Linux' <sys/mman.h>
 
 def brought(values: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor of a few numbers, where ``like`` is; the host does not wait for them to arrive."""
-    return torch.tensor(values, dtype=dtype, device="cpu").to(like.device, non_blocking=True)
+    held = torch.tensor(values, dtype=dtype, device="cpu")
+    return held.to(like.device, non_blocking=like.device.type != "mps")  # it reads them later
 
 
 def fresh_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
