@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def test_a_row_stays_within_its_budget(name):
 def test_the_budget_is_that_of_all_losses_and_no_other():
     assert list(BUDGET["rows"]) == list(SPECS)
     assert list(BUDGET["calls"]) == [call.name for call in accelerator.CALLS]
+
+
+@ROWS
+def test_half_types_give_what_they_give_on_the_cpu(name):
+    for there in SPECS[name].trials(register()):
+        here = replace(there, device=torch.device("cpu"))
+        with whole():
+            away, want = (charged(t, t.inputs(dtype=torch.bfloat16)) for t in (there, here))
+        torch.testing.assert_close(away[0], want[0], rtol=1e-5, atol=1e-6)
+        off = (away[1].double() - want[1].double()).norm()
+        assert off <= 2**-8 * want[1].double().norm(), there.label
 
 
 @ROWS
@@ -182,17 +194,23 @@ LINEAR = {"linear_cross_entropy", "linear_distillation", "linear_multi_token_los
 def _changed(name, twist, at_all):
     """The cases whose value or gradient ``twist`` changes, of those that call such an operator."""
     found = []
-    for trial in SPECS[name].trials(register()):
+    for trial in _calling(name, at_all):
         inputs = trial.inputs(22, dtype=torch.float32)
         with whole():
-            value, grad, bill = charged(trial, inputs)
-            if not any(operator.removesuffix("_") in at_all for operator in bill.operators):
-                continue
+            value, grad, _ = charged(trial, inputs)
             with counting(twist):
                 twisted = charged(trial, inputs)[:2]
         if not (torch.equal(value, twisted[0]) and torch.equal(grad, twisted[1])):
             found.append(trial.label)
     return found
+
+
+def _calling(name, operators):
+    """The cases of a row that call one of the operators."""
+    trials = {trial.label: trial for trial in SPECS[name].trials(register())}
+    for label, (bill, _) in bills(name).items():
+        if operators & {operator.removesuffix("_") for operator in bill.operators}:
+            yield trials[label]
 
 
 def _as_known(name, what, found):
@@ -222,7 +240,7 @@ def test_the_order_changes_nothing_where_a_signal_is_shorter_than_a_frame():
 @ROWS
 def test_nothing_is_called_that_deterministic_mode_refuses_on_a_gpu(name):
     seen = set()
-    for trial in SPECS[name].trials(register()):
+    for trial in _calling(name, RAISES):
         with whole(), counting(raising(seen)):
             charged(trial, trial.inputs(dtype=torch.float32))
     _as_known(name, "raises", seen)

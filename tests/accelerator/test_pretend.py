@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aptt.audit import PROMISES, SPECS
 from aptt.audit.pretend import DEVICE, actual, counting, gradient, missing, register
 from aptt.core.engine import engine
 from aptt.loss import cross_entropy
@@ -16,6 +17,15 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 @pytest.fixture(autouse=True)
 def _device():
     register()
+
+
+def test_a_process_whose_device_is_taken_is_told(monkeypatch):
+    monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "npu")
+    assert "taken, by 'npu'" in missing()
+    asks_little = PROMISES["asks_little_of_the_device"]
+    assert "npu" in asks_little.exemption(SPECS["rmse_loss"])  # said, and not passed by skipping
+    monkeypatch.delattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend")
+    assert "2.13 is needed" in missing()
 
 
 def there(t):
