@@ -96,12 +96,14 @@ def register() -> torch.device:
     if reason is not None:
         raise RuntimeError(reason)
     backend_registration._setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())
-    _LIBRARY.fallback(_run, "PrivateUse1")
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(_run, "PrivateUse1")
+    _held.append(library)
     ordinary.CLASSES.add(Pretended)
     return torch.device(DEVICE, 0)
 
 
-_LIBRARY = torch.library.Library("_", "IMPL")  # holds the registration
+_held: list[torch.library.Library] = []  # with them the registration would go
 
 
 class Pretended(Tensor):
