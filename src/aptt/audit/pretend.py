@@ -5,9 +5,10 @@ times that the host waits for them. Code that forgets where its tensors live mee
 would on a GPU. The engine takes these tensors for ordinary ones, so a loss goes the way that it
 goes on a GPU, and backward runs in another thread, as it does there.
 
+    device = register()
+    x, y = logits.to(device).requires_grad_(), target.to(device)
     with counting() as bill:
-        loss = cross_entropy(logits.to(DEVICE).requires_grad_(), target.to(DEVICE))
-        (slope,) = gradient(loss, logits)
+        (slope,) = gradient(cross_entropy(x, y), x)
     print(bill.kernels, bill.moved, bill.waits)
 
 PyTorch lets a process name one device of its own, and once: the first call of :func:`register`
