@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...] [--rounds 7] [--pages both] [--json FILE] [--quick]``."""
+"""``python -m benchmarks [NAME ...] [--rounds 7] [--pages both] [--device cpu] [--json FILE]``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "schema": 2,
         "quick": options.quick,
         "rounds": options.rounds,
-        "machine": {**describe(), "load_start": load(), "load_end": None},
+        "machine": {**describe(options.device), "load_start": load(), "load_end": None},
         "warnings": [],
         "cases": [],
     }
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in options.names or CASES:
             for large_pages in _PAGES[options.pages]:
-                result = run(CASES[name], options.rounds, options.quick, large_pages)
+                how = options.rounds, options.quick, large_pages, options.device
+                result = run(CASES[name], *how)
                 report["cases"].append(result)
                 report["machine"]["load_end"] = load()
                 _judge(report)
@@ -81,13 +82,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="memory in the system's usual pages, in large ones, or each case in both "
         "(both; with --quick usual)",
     )
+    parser.add_argument("--device", default="cpu", help="where: cpu (the default), cuda, cuda:1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything work?")
     options = parser.parse_args(argv)
     for name in options.names:
         if name not in CASES:
             parser.error(f"unknown case {name!r}, wanted one of {', '.join(CASES)}")
-    options.pages = options.pages or ("usual" if options.quick else "both")
+    usual = options.quick or options.device != "cpu"
+    options.pages = options.pages or ("usual" if usual else "both")
     if options.rounds is None:
         options.rounds = 2 if options.quick else 7
     if options.rounds < 1:

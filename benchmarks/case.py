@@ -33,6 +33,7 @@ class Contender:
     against: str = OURS
     tolerance: float = 1e-4
     by_norm: bool = False
+    device: str | None = None  # the only kind that it runs on
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Case:
     size: tuple[int, ...]
     quick: tuple[int, ...]
     contenders: tuple[Contender, ...]
+    large: tuple[int, ...] | None = None  # the size that counts on an accelerator, if it is another
     compiles: bool = True  # whether ours enters under torch.compile too
 
     def with_compiled(self) -> Case:
@@ -61,6 +63,15 @@ class Case:
                     replace(like, name=f"{c.name}, compiled", make=c.make, against=c.name)
                 )
         return replace(self, contenders=tuple(entered))
+
+    def size_on(self, device: str, quick: bool) -> tuple[int, ...]:
+        """How large the input is there."""
+        return self.quick if quick else self.size if device == "cpu" else self.large or self.size
+
+    def entered(self, device: str) -> list[Contender]:
+        """Who can run there."""
+        kind = device.partition(":")[0]
+        return [c for c in self.contenders if c.device in (None, kind)]
 
     def contender(self, name: str) -> Contender:
         """The contender of this name."""

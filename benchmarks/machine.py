@@ -8,15 +8,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 __all__ = ["describe", "load", "noise"]
 
 _PACKAGES = ("aptt", "torch", "kornia", "monai", "segmentation-models-pytorch")
+_PACKAGES += ("triton", "liger-kernel", "cut-cross-entropy")
 _QUIET = 0.5  # processes that may be running besides ours
 
 
-def describe() -> dict[str, Any]:
-    """CPU, cores, and the versions of what is compared."""
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """CPU, cores, the accelerator if it is one, and the versions of what is compared."""
+    there = torch.get_device_module(device)
+    name = there.get_device_name(device) if hasattr(there, "get_device_name") else device
     return {
+        "accelerator": None if device == "cpu" else name,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

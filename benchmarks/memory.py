@@ -1,7 +1,7 @@
 """Memory of this process: what a graph holds, and the resident set's high-water mark.
 
 The mark, which the system keeps, counts whatever was touched: tensors, compiled code's buffers, a
-library's scratch. Linux only; elsewhere the answer is ``None``.
+library's scratch. Linux only; elsewhere the answer is ``None``. On CUDA the allocator keeps it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["held", "peak_extra"]
+__all__ = ["held", "peak_extra", "release"]
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
 
-def peak_extra(call: Callable[[], object]) -> int | None:
-    """How many bytes the process grows by, at most, while ``call`` runs."""
+def peak_extra(call: Callable[[], object], device: torch.device | None = None) -> int | None:
+    """How many bytes the process grows by, at most, while ``call`` runs; or the device does."""
     gc.collect()
+    if device is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    if device is not None and device.type != "cpu":
+        return None
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed is to be faulted in again, and counted
         _CLEAR.write_text("5")  # sets the high-water mark to what is resident now
@@ -31,6 +38,12 @@ def peak_extra(call: Callable[[], object]) -> int | None:
         return 1024 * max(_kilobytes("VmHWM") - before, 0)
     except (OSError, AttributeError):
         return None
+
+
+def release(device: torch.device) -> None:
+    """Give memory that an accelerator's allocator keeps to whoever works next."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def held(forward: Callable[[], Tensor], *inputs: Tensor) -> int:

@@ -24,19 +24,22 @@ _SPAWN = multiprocessing.get_context("spawn")  # a fresh interpreter, whatever t
 class _Worker:
     """The other end of a contender's process."""
 
-    def __init__(self, case: Case, contender: str, quick: bool) -> None:
+    def __init__(self, case: Case, contender: str, quick: bool, device: str) -> None:
         self.name = contender
         self.pipe, theirs = _SPAWN.Pipe()
         self.process = _SPAWN.Process(
-            target=serve, args=(theirs, case.name, contender, quick), daemon=False
+            target=serve, args=(theirs, case.name, contender, quick, device), daemon=False
         )
         self.process.start()
         theirs.close()
         self.rounds: list[dict[str, float]] = []
-        try:
-            self.status, self.answer = self.pipe.recv()
-        except EOFError:
-            self._died()
+        self.status, self.answer = "started", None
+
+    def begin(self) -> None:
+        """Make the input and call for the first times."""
+        answer = self.order("begin")
+        if answer is not None:
+            self.status, self.answer = answer
 
     def order(self, order: str) -> Any:
         """The answer to an order; ``None`` from a process that died of it, which has failed."""
@@ -66,15 +69,19 @@ class _Worker:
             self.process.join()
 
 
-def run(case: Case, rounds: int, quick: bool, large_pages: bool = False) -> dict[str, Any]:
+def run(
+    case: Case, rounds: int, quick: bool, large_pages: bool = False, device: str = "cpu"
+) -> dict[str, Any]:
     """Measure one case; the result is as ``README.md`` describes it."""
     workers: dict[str, _Worker] = {}
     os.environ[LARGE_PAGES] = str(int(large_pages))  # read by torch when a process starts
     try:
-        for name in (FLOOR, *(contender.name for contender in case.contenders)):
+        for name in (FLOOR, *(contender.name for contender in case.entered(device))):
+            workers[name] = _Worker(case, name, quick, device)
+        for name, worker in workers.items():
             _say(f"{case.name}: starting {name}")
-            workers[name] = _Worker(case, name, quick)  # one at a time: none compiles in another's
-        for contender in case.contenders:
+            worker.begin()  # one at a time: none compiles in another's
+        for contender in case.entered(device):
             _check(contender, workers)
         for i in range(rounds):
             _say(f"{case.name}: round {i + 1} of {rounds}")
@@ -87,7 +94,7 @@ def run(case: Case, rounds: int, quick: bool, large_pages: bool = False) -> dict
         for worker in workers.values():
             worker.end()
         _say("")
-    return {**_result(case, workers, weights), "large_pages": large_pages}
+    return {**_result(case, workers, weights), "large_pages": large_pages, "device": device}
 
 
 def _round(workers: Sequence[_Worker], turn: int) -> None:
@@ -142,17 +149,22 @@ def _result(
     about = ("shape", "dtype", "prediction_bytes", "threads")
     against = {contender.name: contender.against for contender in case.contenders}
     against[FLOOR] = case.contenders[0].name
+    floor = workers[FLOOR]
+    roof = floor.answer["roof"] if _ready(floor) else None
     return {
         "name": case.name,
         **{key: ready[0][key] if ready else None for key in about},
+        "roof": roof,
         "contenders": [
-            _row(worker, workers[against[name]], weights.get(name))
+            _row(worker, workers[against[name]], weights.get(name), roof)
             for name, worker in workers.items()
         ],
     }
 
 
-def _row(worker: _Worker, ours: _Worker, weight: float | None) -> dict[str, Any]:
+def _row(
+    worker: _Worker, ours: _Worker, weight: float | None, roof: float | None
+) -> dict[str, Any]:
     row: dict[str, Any] = {"name": worker.name, "against": ours.name, "status": worker.status}
     if not _ready(worker):
         return {**row, "reason": worker.answer}
@@ -160,7 +172,8 @@ def _row(worker: _Worker, ours: _Worker, weight: float | None) -> dict[str, Any]
         row[key] = worker.answer.get(key)
     for name in UPSTREAM:
         row[name] = summary([r[name] for r in worker.rounds], [r[name] for r in ours.rounds])
-    return {**row, "extra_memory": weight}
+    share = None if roof is None else roof / row["upstream_1"]["median"]
+    return {**row, "extra_memory": weight, "of_roof": share}
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,8 @@ _WIDTH = 26
 def machine_line(machine: dict[str, Any]) -> str:
     """Where it was measured, in one line."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}\n{packages}"
+    there = f"{machine['accelerator']}; " if machine["accelerator"] else ""
+    return f"{there}{machine['cpu']}, {machine['cores']} cores, {machine['system']}\n{packages}"
 
 
 def case_table(result: dict[str, Any]) -> str:
@@ -23,13 +24,14 @@ def case_table(result: dict[str, Any]) -> str:
     shape = " x ".join(map(str, result["shape"] or ()))
     size = (result["prediction_bytes"] or 0) / 1e6
     pages = ", large pages" if result["large_pages"] else ""
+    threads, device = result["threads"], result["device"]
+    where = f"{threads} threads" if device == "cpu" else device
     lines = [
-        f"{result['name']}: {shape} {result['dtype']}, {size:.1f} MB, {result['threads']} threads"
-        + pages,
-        f"{'':{_WIDTH}}  {'loss.backward()':^25}  {'(loss / 4).backward()':^25}  {'extra':>6}"
-        f" {'':>6} {'first':>6} {'':>7} {'':>7}",
-        f"{'':{_WIDTH}}" + 2 * f"  {'ms':>9} {'spread':>7} {'ratio':>7}" + f"  {'memory':>6}"
-        f" {'held':>6} {'call s':>6} {'kernels':>7} {'traffic':>7}",
+        f"{result['name']}: {shape} {result['dtype']}, {size:.1f} MB, {where}{pages}",
+        f"{'':{_WIDTH}}  {'loss.backward()':^25}  {'(loss / 4).backward()':^25}  {'of':>5}"
+        f" {'extra':>6} {'':>6} {'first':>6} {'':>7} {'':>7}",
+        f"{'':{_WIDTH}}" + 2 * f"  {'ms':>9} {'spread':>7} {'ratio':>7}" + f"  {'roof':>5}"
+        f" {'memory':>6} {'held':>6} {'call s':>6} {'kernels':>7} {'traffic':>7}",
     ]
     for row in result["contenders"]:
         name = row["name"]
@@ -39,7 +41,8 @@ def case_table(result: dict[str, Any]) -> str:
         cells = "".join(_times(row[key]) for key in UPSTREAM)
         memory = row["extra_memory"]
         shown = "" if name == FLOOR or memory is None else f"{memory:.2f}"
-        lines.append(f"{name:{_WIDTH}}{cells}  {shown:>6}{_costs(row)}".rstrip())
+        share = "" if row["of_roof"] is None else f"{row['of_roof']:.0%}"
+        lines.append(f"{name:{_WIDTH}}{cells}  {share:>5} {shown:>6}{_costs(row)}".rstrip())
     others = [
         f"{row['name']} (against {row['against']})"
         for row in result["contenders"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import statistics
-import time
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from benchmarks.case import FLOOR, Case
 from benchmarks.cases import CASES
+from benchmarks.clock import bandwidth, seconds
 from benchmarks.compiler import Generated, generated
-from benchmarks.memory import held, peak_extra
+from benchmarks.memory import held, peak_extra, release
 
 __all__ = ["UPSTREAM", "answer", "serve"]
 
@@ -27,13 +27,14 @@ _SECONDS = 0.1  # a timing shorter than this is the median of several
 _MOST = 50
 
 
-def serve(orders: Connection, case: str, contender: str, quick: bool) -> None:
+def serve(orders: Connection, case: str, contender: str, quick: bool, device: str) -> None:
     """Be the contender's process. Ctrl-C is for the one that gives the orders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answer(orders, case, contender, quick)
+    if orders.recv() == "begin":
+        answer(orders, case, contender, quick, device)
 
 
-def answer(orders: Connection, case: str, contender: str, quick: bool) -> None:
+def answer(orders: Connection, case: str, contender: str, quick: bool, device: str = "cpu") -> None:
     """Report whether the contender works here, then time it or weigh it as ordered.
 
     Sends ``(status, answer)`` once, with status ``"ready"``, ``"missing"`` or ``"failed"``; after
@@ -41,7 +42,7 @@ def answer(orders: Connection, case: str, contender: str, quick: bool) -> None:
     """
     try:
         kind = _Floor if contender == FLOOR else _Subject
-        subject = kind(CASES[case], contender, quick)
+        subject = kind(CASES[case], contender, quick, device)
         orders.send(("ready", subject.warm_up()))
     except ImportError as error:
         orders.send(("missing", str(error)))
@@ -56,11 +57,13 @@ def answer(orders: Connection, case: str, contender: str, quick: bool) -> None:
 class _Subject:
     """A contender with its input."""
 
-    def __init__(self, case: Case, name: str, quick: bool) -> None:
+    def __init__(self, case: Case, name: str, quick: bool, device: str) -> None:
         torch.manual_seed(0)
-        self.x, self.target = case.inputs(case.quick if quick else case.size)
+        self.device = torch.device(device)
+        with self.device:
+            self.x, self.target = case.inputs(case.size_on(device, quick))
+            self._prepare(case, name)
         self.x.requires_grad_()
-        self._prepare(case, name)
         self.calls = 1
 
     def _prepare(self, case: Case, name: str) -> None:
@@ -73,12 +76,14 @@ class _Subject:
     def call(self, divisor: int = 1) -> float:
         """Forward and backward into a fresh gradient; seconds. The old one is freed before."""
         self.x.grad = None
-        start = time.perf_counter()
-        loss = self.loss(self.x, self.target)
-        if divisor != 1:
-            loss = loss / divisor
-        loss.backward()
-        return time.perf_counter() - start
+
+        def step() -> None:
+            loss = self.loss(self.x, self.target)
+            if divisor != 1:
+                loss = loss / divisor
+            loss.backward()
+
+        return seconds(step, self.device)
 
     def warm_up(self) -> dict[str, Any]:
         """Call twice, the first time compiling; what was computed, to compare with ours."""
@@ -109,7 +114,8 @@ class _Subject:
         for name, divisor in UPSTREAM.items():
             self.call(divisor)
             result[name] = statistics.median(self.call(divisor) for _ in range(self.calls))
-        self.x.grad = None  # while others run
+        self.x.grad = None
+        release(self.device)  # while others run
         return result
 
     def hold(self) -> int:
@@ -119,7 +125,7 @@ class _Subject:
     def weigh(self) -> float | None:
         """Peak memory of a call beyond the input, gradient included, in predictions."""
         self.x.grad = None
-        extra = peak_extra(self.call)
+        extra = peak_extra(self.call, self.device)
         return None if extra is None else extra / _size(self.x)
 
 
@@ -130,21 +136,23 @@ class _Floor(_Subject):
         pass
 
     def call(self, divisor: int = 1) -> float:
-        start = time.perf_counter()
-        with torch.no_grad():
-            gradient = torch.empty_like(self.x).fill_(1.0)
+        kept = []  # is freed after the time
+
+        @torch.no_grad()
+        def step() -> None:
+            kept.append(torch.empty_like(self.x).fill_(1.0))
             for _ in range(2):
                 _read(self.x)
                 _read(self.target)
-        seconds = time.perf_counter() - start
-        del gradient
-        return seconds
+
+        return seconds(step, self.device)
 
     def warm_up(self) -> dict[str, Any]:
         """As for any other, but nothing is computed."""
         first, again = self.call(), self.call()
         self.calls = min(math.ceil(_SECONDS / again), _MOST)
-        return {"first_call": first}
+        least = 2 * _size(self.x) + _size(self.target)
+        return {"first_call": first, "roof": least / bandwidth(self.x)}
 
 
 def _read(t: Tensor) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,12 +23,14 @@ memory = importlib.import_module("benchmarks.memory")
 noise = importlib.import_module("benchmarks.machine").noise
 run = importlib.import_module("benchmarks.run")
 worker = importlib.import_module("benchmarks.worker")
+clock = importlib.import_module("benchmarks.clock")
+gpu = importlib.import_module("benchmarks.gpu")
 
 PAIRS = [
     pytest.param(case, contender, id=f"{case.name}: {contender.name}")
     for case in CASES.values()
     for contender in case.contenders
-    if contender.name != contender.against
+    if contender.name != contender.against and contender.device in (None, "cpu")
 ]
 
 
@@ -94,6 +97,81 @@ def test_a_peer_that_is_not_installed_is_missing(monkeypatch):
     assert "kornia" in reason
 
 
+def test_an_accelerator_is_timed_by_its_own_clock(monkeypatch):
+    said = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            said.append("record")
+
+        def elapsed_time(self, end):
+            return 2.5  # milliseconds
+
+    there = SimpleNamespace(Event=Event, synchronize=lambda: said.append("synchronize"))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: there)
+    assert clock.seconds(lambda: said.append("call"), torch.device("cuda")) == 2.5e-3
+    assert said == ["synchronize", "record", "call", "record", "synchronize"]
+
+
+def test_who_runs_on_a_gpu_alone_enters_there():
+    case = CASES["linear_cross_entropy_bf16"]
+    here, there = (
+        {contender.name for contender in case.entered(device)} for device in ("cpu", "cuda:1")
+    )
+    assert there - here == {"Liger", "cut-cross-entropy"}
+    assert here < there
+    assert case.size_on("cpu", quick=False) == case.size
+    assert case.size_on("cuda", quick=False) == case.large
+    assert case.size_on("cuda", quick=True) == case.quick
+
+
+VERBOSE = """
+[gw0] [ 10%] PASSED tests/test_conformance.py::test_promise[autocast-rmse_loss-cuda]
+[gw1] [ 20%] FAILED tests/test_conformance.py::test_promise[copies-rmse_loss-cuda]
+[gw1] [ 30%] SKIPPED tests/test_conformance.py::test_promise[copies-wing_loss-cuda]
+=========================== short test summary info ============================
+FAILED tests/test_conformance.py::test_promise[copies-rmse_loss-cuda] - AssertionError: off
+"""
+
+
+def test_the_suites_outcomes_are_read_with_the_reasons():
+    found = gpu.outcomes(VERBOSE.splitlines())
+    assert (found["passed"], found["skipped"], found["failed"]) == (1, 1, 1)
+    assert found["failures"] == {"test_promise[copies-rmse_loss-cuda]": "AssertionError: off"}
+    cut_short = gpu.outcomes(VERBOSE.splitlines()[:3])
+    assert cut_short["failures"] == {"test_promise[copies-rmse_loss-cuda]": ""}
+
+
+def test_the_page_has_a_row_for_each_contender_and_says_what_is_left_out():
+    ready = {"name": "aptt", "status": "ready", "of_roof": 0.5, "extra_memory": 1.0}
+    ready["upstream_1"] = {"median": 2e-3, "ratio": 1.0}
+    failed = {"name": "peer", "status": "failed", "reason": "no\nmore"}
+    case = {"name": "rmse", "shape": [8], "dtype": "float32", "contenders": [ready, failed]}
+    report = {
+        "machine": {"accelerator": "a GPU", "packages": {"torch": "2"}},
+        "date": "today",
+        "quick": False,
+        "suite": {"passed": 2, "failed": 1, "finished": True, "failures": {"x[y]": "off"}},
+        "cases": [case],
+        "left_out": ["dice"],
+    }
+    page = gpu.page(report)
+    assert "Promises: 2 kept, 1 broken." in page
+    assert "- `x[y]`: off" in page
+    assert "| rmse, 8 float32 | aptt | 2.000 | 1.00 | 50% | 1.00 |" in page
+    assert "| rmse, 8 float32 | peer | failed: no | | | |" in page
+    assert page.endswith("Not measured, for want of time: dice.")
+
+
+def test_a_device_that_is_not_there_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--device", "xpu:7"])
+    assert "--device: got 'xpu:7'" in capsys.readouterr().err
+
+
 def test_ratios_are_taken_within_a_round():
     summary = run.summary([2.0, 20.0, 3.0], [1.0, 10.0, 1.0])
     assert summary["ratio"] == 2
@@ -125,7 +203,7 @@ def test_an_unknown_case_is_refused_by_name(capsys):
 
 TIMES = {"median", "quartiles", "ratio", "rounds"}
 ROW = {"name", "against", "status", "value", "gradient_norm", "first_call", "extra_memory"}
-ROW |= {"kernels", "traffic", "held"}
+ROW |= {"kernels", "traffic", "held", "of_roof"}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

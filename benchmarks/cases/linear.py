@@ -44,12 +44,27 @@ def _torch_chunks() -> Loss:
     return _on_states(lambda h, w, y: F.linear_cross_entropy(h, w, y, options=options))()
 
 
+def _liger() -> Loss:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    loss = LigerFusedLinearCrossEntropyLoss()
+    return _on_states(lambda h, w, y: loss(w, h, y))()
+
+
+def _cut() -> Loss:
+    from cut_cross_entropy import linear_cross_entropy
+
+    return _on_states(linear_cross_entropy)()
+
+
 def _contenders(tolerance: float, chunked: float) -> tuple[Contender, ...]:
     return (
         Contender(OURS, _on_states(aptt.loss.linear_cross_entropy)),
         Contender("whole logits", _on_states(_whole), tolerance=tolerance),
         Contender("whole logits, compiled", _on_states(_whole), compiled=True, tolerance=tolerance),
         Contender("F.linear_cross_entropy, chunks", _torch_chunks, tolerance=chunked),
+        Contender("Liger", _liger, tolerance=chunked, device="cuda"),
+        Contender("cut-cross-entropy", _cut, tolerance=chunked, device="cuda"),
     )
 
 
@@ -67,6 +82,7 @@ CASES = (
         "linear_cross_entropy",
         lambda size: _inputs(size, torch.bfloat16),
         size=(32000, 1024),
+        large=(151_936, 4096),
         quick=(2048, 16),
         # logits and their gradient are rounded to bfloat16 by all; torch's chunks are summed in it
         contenders=_contenders(2**-4, 2**-2),

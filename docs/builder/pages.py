@@ -180,6 +180,7 @@ def _promises(entry: Entry) -> list[str]:
         cases = [(label, case.exempt) for label, case in spec.cases.items() if case.exempt]
         for label, exempt in cases:
             lines += [f"- in “{_plain(label)}”, `{n}`: {_plain(w)}" for n, w in exempt.items()]
+        lines += [f"- an accelerator is asked for `{n}`: {_plain(w)}" for n, w in spec.asks.items()]
         lines.append("")
     lines += [f"Check it: `aptt audit {entry.name}`.", ""]
     return lines

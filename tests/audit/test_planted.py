@@ -734,6 +734,72 @@ def insists_on_view(logits, target, weight, gamma, reduction):
     return logistic(flat, target, weight=weight, gamma=gamma, reduction=reduction)
 
 
+# ---- accelerators
+
+
+@planted("a number that the host waits for", "Liger PR 1292", "asks_little_of_the_device")
+@variant
+def waits_for_a_number(logits, target, weight, gamma, reduction):
+    value = logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
+    return value * max(target.double().mean().sign().item(), 1.0)
+
+
+@planted("a count that is brought along", "ours, once", "asks_little_of_the_device")
+@variant
+def brings_the_count(logits, target, weight, gamma, reduction):
+    total = logistic(logits, target, weight=weight, gamma=gamma, reduction="sum")
+    if reduction == "sum" or weight is not None:
+        return logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
+    return total / torch.tensor(logits.numel(), device=logits.device)
+
+
+@planted("a constant on the CPU", NOBODY, "asks_little_of_the_device")
+@variant
+def forgets_the_device(logits, target, weight, gamma, reduction):
+    logits = logits * torch.ones(3, dtype=logits.dtype)
+    return logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
+
+
+class Rows(torch.autograd.Function):
+    """The values of rows, whose gradient goes through a tensor on the CPU."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, up):
+        return up * torch.ones(up.shape, dtype=up.dtype)
+
+
+@planted("a constant on the CPU, in backward", NOBODY, "asks_little_of_the_device")
+@variant
+def forgets_it_in_backward(logits, target, weight, gamma, reduction):
+    return logistic(Rows.apply(logits), target, weight=weight, gamma=gamma, reduction=reduction)
+
+
+@planted("a loop over the samples", "ours, in Lovász", "asks_little_of_the_device")
+@variant
+def loops_over_samples(logits, target, weight, gamma, reduction):
+    weights = [None] * len(logits) if weight is None else weight
+    values = [
+        logistic(x, t, weight=w, gamma=gamma, reduction="none")
+        for x, t, w in zip(logits, target, weights, strict=True)
+    ]
+    values = torch.stack(values)
+    if reduction == "none":
+        return values
+    count = torch.ones_like(values) if weight is None else weight
+    return values.sum() / (1 if reduction == "sum" else count.sum())
+
+
+@planted("another way on another device", NOBODY, "asks_little_of_the_device")
+@variant
+def differs_by_device(logits, target, weight, gamma, reduction):
+    value = logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
+    return value if logits.device.type == "cpu" else value.to(torch.bfloat16).to(value.dtype)
+
+
 # ------------------------------------------------------------------------------------ the tests
 
 
@@ -746,6 +812,8 @@ def planted_table() -> str:
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.promise}-{bug.spec.name}")
 def test_the_promise_catches_its_bug(bug):
+    if (reason := PROMISES[bug.promise].unless()) is not None:
+        pytest.skip(reason)
     with pytest.raises(AssertionError) as caught:
         PROMISES[bug.promise](bug.spec)
     assert str(caught.value)

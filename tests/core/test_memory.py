@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aptt.core.memory import fresh_like
+from aptt.core.memory import brought, fresh_like
 
 
 @pytest.mark.parametrize("n", [0, 3, 2**21 + 5, 2**23 + 1])
@@ -19,3 +19,14 @@ def test_fresh_memory_has_the_form_asked_for_and_can_be_written(n):
 def test_strides_are_kept():
     x = torch.zeros(2048, 2048).t()
     assert fresh_like(x).stride() == x.stride()
+
+
+def test_numbers_are_brought_to_where_a_tensor_is():
+    like = torch.zeros(1, dtype=torch.float64)
+    assert brought([1, 2], like).dtype == torch.int64
+    assert torch.equal(
+        brought([0.1], like, torch.float64), torch.full((1,), 0.1, dtype=torch.float64)
+    )
+    with torch.device("meta"):  # another default device is no matter
+        assert brought([1], like).tolist() == [1]
+    assert brought([1], like.to("meta")).device.type == "meta"

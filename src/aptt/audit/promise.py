@@ -15,7 +15,7 @@ import torch
 
 from aptt.audit.figures import about, coarse, require
 from aptt.audit.spec import Spec, Trial
-from aptt.audit.ways import WAYS, plainly
+from aptt.audit.ways import WAYS
 
 __all__ = ["PROMISES", "Held", "Promise", "promise", "promise_of_row"]
 
@@ -23,6 +23,7 @@ __all__ = ["PROMISES", "Held", "Promise", "promise", "promise_of_row"]
 _TOOLS = {
     *("traces_without_breaks", "transforms", "checkpointed", "meta_device", "copies"),
     *("every_option_is_exercised", "streamed_equals_plain", "half_matches_truth"),
+    "asks_little_of_the_device",
 }
 _CONVENTIONS = {
     *("bad_input_is_refused", "nothing_left_is_zero", "autocast", "twin_agrees"),
@@ -50,6 +51,8 @@ class Promise:
     of_row: bool = False
     needs: tuple[str, ...] = ()
     ways: tuple[str, ...] = ("plain", "in blocks")
+    unless: Callable[[], str | None] = lambda: None
+    """Why it cannot be checked where this runs, if it cannot."""
 
     @property
     def gravity(self) -> int:
@@ -75,7 +78,7 @@ class Promise:
 
     def exemption(self, spec: Spec) -> str | None:
         """Why the promise does not apply to a row; None if it does."""
-        return spec.exempt.get(self.name)
+        return spec.exempt.get(self.name) or self.unless()
 
     def _try(self, trial: Trial, held: Held) -> None:
         reason = trial.case.exempt.get(self.name)
@@ -90,11 +93,12 @@ class Promise:
 
     def try_(self, trial: Trial) -> None:
         """Check one case, in each way that the loss can go."""
-        for way in self.ways if trial.spec.walks else self.ways[:1]:
-            context = WAYS[way] if trial.spec.walks else plainly
-            named = len(self.ways) > 1 and trial.spec.walks
-            label = f"{trial.label}, {way}" if named else trial.label
-            with about(label), coarse(trial.spec.rounding), context():
+        ways = self.ways
+        if not trial.spec.walks:
+            ways = tuple(way for way in ways if way != "in blocks")[:1] or ("plain",)
+        for way in ways:
+            label = f"{trial.label}, {way}" if len(ways) > 1 else trial.label
+            with about(label), coarse(trial.spec.rounding), WAYS[way]():
                 self.check(trial)
 
 
@@ -103,12 +107,17 @@ PROMISES: dict[str, Promise] = {}
 
 
 def promise(
-    *needs: str, ways: tuple[str, ...] = ("plain", "in blocks")
+    *needs: str,
+    ways: tuple[str, ...] = ("plain", "in blocks"),
+    unless: Callable[[], str | None] = lambda: None,
 ) -> Callable[[Callable[[Trial], None]], Promise]:
-    """Make a promise of a check of one case. ``needs`` names what the row must give."""
+    """Make a promise of a check of one case. ``needs`` names what the row must give.
+
+    ``unless`` says why it cannot be checked where this runs, if it cannot.
+    """
 
     def made(check: Callable[[Trial], None]) -> Promise:
-        return _enter(check, needs=needs, ways=ways)
+        return _enter(check, needs=needs, ways=ways, unless=unless)
 
     return made
 

@@ -99,6 +99,9 @@ class Spec:
     """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
     within: tuple[float, float] = (-torch.inf, torch.inf)
     """Where the predictions of a stranger can lie; of probabilities, between 0 and 1."""
+    asks: Mapping[str, str] = field(default_factory=dict)
+    """What it has to ask of an accelerator, with the reason: ``"kernels"`` that grow with the
+    batch, or by its name an operator for which the host waits."""
     notes: Sequence[str] = ()
     """What was deduced of a stranger's inputs, and what is odd about them."""
     terms: int = 1

@@ -53,4 +53,5 @@ WAYS: dict[str, Callable[[], AbstractContextManager[Walked]]] = {
     "plain": plainly,
     "in blocks": in_blocks,
     "in one block": in_one,
+    "whole": whole,
 }

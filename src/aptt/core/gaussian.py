@@ -26,7 +26,9 @@ _AT_ONCE = 2**22  # cells painted in one go
 def gaussian_maps(points: Tensor, sigma: float | Tensor, size: tuple[int, int]) -> Tensor:
     """Gaussians ``(..., height, width)`` around points ``(..., 2)``, anywhere between cells."""
     height, width = size
-    scale = torch.as_tensor(sigma, dtype=points.dtype, device=points.device)[..., None]
+    if not isinstance(sigma, Tensor):
+        sigma = points.new_full((), sigma)
+    scale = sigma.to(points)[..., None]
 
     def along(centre: Tensor, cells: int) -> Tensor:
         off = torch.arange(cells, dtype=points.dtype, device=points.device) - centre.unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Fresh memory for a gradient: large pages where the system gives them."""
+"""Fresh memory for a gradient, in large pages where the system gives them; and small constants."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from torch import Tensor
 
 from aptt.core.ordinary import apart
 
-__all__ = ["fresh_like", "keep_pages"]
+__all__ = ["brought", "fresh_like", "keep_pages"]
 
 _PAGE = 2**21  # a large page on Linux, x86 and most ARM
 _LARGE_PAGES = 14  # MADV_HUGEPAGE in Linux' <sys/mman.h>
+
+
+def brought(values: Any, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of a few numbers, where ``like`` is; the host does not wait for them to arrive."""
+    held = torch.tensor(values, dtype=dtype, device="cpu")
+    return held.to(like.device, non_blocking=like.device.type != "mps")  # it reads them later
 
 
 def fresh_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["apart", "inside_functorch", "is_readable", "ordinary", "real_device"]
+__all__ = ["CLASSES", "apart", "inside_functorch", "is_readable", "ordinary", "real_device"]
+
+CLASSES: set[type] = {Tensor, torch.nn.Parameter}
+"""Torch's own; whoever has a device in Python, whose tensors are of a class, adds it."""
 
 
 def ordinary(t: Tensor) -> bool:
     """Whether a tensor is of torch's own class, and has values."""
-    return type(t) in (Tensor, torch.nn.Parameter) and t.device.type != "meta"
+    return type(t) in CLASSES and t.device.type != "meta"
 
 
 @contextmanager

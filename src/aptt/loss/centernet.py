@@ -34,6 +34,7 @@ from aptt.core.checks import (
 )
 from aptt.core.formula import widen
 from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
+from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, named, normalize
@@ -358,7 +359,7 @@ def centernet_targets(
     height, width = size
     wh, centre = (hi - lo) / stride, (lo + hi) / (2 * stride)
     cell = centre.floor()
-    limit = torch.tensor([width, height], dtype=cell.dtype, device=cell.device)
+    limit = brought([width, height], cell, cell.dtype)
     mask = real & ((cell >= 0) & (cell < limit)).all(2)
 
     def held(t: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from aptt.core.checks import (
     check_tensors,
 )
 from aptt.core.formula import Formula, Kept
+from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
@@ -174,7 +175,10 @@ def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
     if isinstance(values, Tensor):
         check_tensors(pred=pred, sigmas=values)
     try:
-        made = torch.as_tensor(values, dtype=wide, device=pred.device)
+        if isinstance(values, Tensor):
+            made = values.to(pred.device, wide)
+        else:
+            made = brought(values, pred, wide)
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
     if is_readable(pred):

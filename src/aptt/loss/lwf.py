@@ -28,6 +28,7 @@ from aptt.core.checks import (
     kept,
 )
 from aptt.core.formula import widen
+from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named
 from aptt.core.shapes import check_sample_weight, indexed_axis, without_axis
@@ -257,7 +258,7 @@ def _old_part(
             f"old_classes: got {classes}, wanted {was} different classes from 0 to "
             f"{now - 1}, one for each old logit"
         )
-    return new.index_select(axis, torch.tensor(classes, device=new.device))
+    return new.index_select(axis, brought(classes, new))
 
 
 def _check_options(temperature: float, lambda_old: float, reduction: Reduction) -> None:

@@ -35,6 +35,7 @@ from aptt.audit.promises.reduction import (
     split_invariance,
 )
 from aptt.audit.promises.running import (
+    asks_little_of_the_device,
     autocast,
     checkpointed,
     deterministic,
@@ -45,6 +46,7 @@ from aptt.audit.promises.running import (
 )
 
 __all__ = [
+    "asks_little_of_the_device",
     "autocast",
     "bad_input_is_refused",
     "checkpointed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from aptt.audit.figures import about, exact, fed, require, same
+from aptt.audit.pretend import Bill, actual, counting, gradient, missing, register
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
 
 __all__ = [
+    "asks_little_of_the_device",
     "autocast",
+    "charged",
     "checkpointed",
     "deterministic",
     "meta_device",
@@ -237,3 +241,44 @@ def _many(t: Tensor, axis: int, n: int = 5) -> list[int]:
     sizes = list(t.shape)
     sizes[axis] = n
     return sizes
+
+
+@promise(ways=("whole", "plain"), unless=missing)
+def asks_little_of_the_device(trial: Trial) -> None:
+    """On an accelerator: the CPU's result, no wait for the host, and launches that do not grow.
+
+    Limits: the accelerator is a pretended one, without kernels, memory or rounding of its own.
+    Constants may be brought there by a first call. Four times the samples take as many kernels.
+    """
+    there = replace(trial, device=register())
+    inputs = there.inputs()
+    value, grad, first = charged(there, inputs)
+    want, want_grad = charged(replace(trial, device=torch.device("cpu")), trial.inputs())[:2]
+    same(value, want, "value, there")
+    same(grad, want_grad, "gradient, there")
+    many = charged(there, there.inputs(4 * there.many(inputs)))[2]
+    waits = [why for why in many.waits if why not in trial.spec.asks]
+    require(not waits, f"the host has to wait: {', '.join(waits)}")
+    require(
+        many.kernels <= first.kernels or "kernels" in trial.spec.asks,
+        f"{first.kernels} kernels, and {many.kernels} for four times the samples",
+    )
+
+
+def charged(trial: Trial, inputs: Inputs, **changed: object) -> tuple[Tensor, Tensor, Bill]:
+    """Value and gradient on the CPU, from wherever the trial is, and what they asked for."""
+    name = trial.prediction(inputs)
+    loss = _placed(trial, inputs, **changed)
+    x = inputs[name].detach().requires_grad_()
+    with counting() as bill:
+        value = loss(x)
+        (grad,) = gradient(value if value.dim() == 0 else value.sum(), x)
+    return actual(value.detach()), actual(grad), bill
+
+
+def _placed(trial: Trial, inputs: Inputs, **changed: object) -> Callable[[Tensor], Tensor]:
+    """The loss as a function of the prediction, with all that it holds where the trial is."""
+    if not (trial.spec.stranger and trial.spec.module is not None):
+        return trial.of(inputs, **changed)
+    module, name = trial.module(**changed).to(trial.device), trial.prediction(inputs)
+    return lambda x: module(**{**inputs, name: x})

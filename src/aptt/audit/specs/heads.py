@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aptt.audit.spec import Case, Inputs, Maker, Options, Refused, Spec
 from aptt.audit.specs.classes import CLASSES
+from aptt.audit.specs.making import BY_CHUNKS
 from aptt.loss import linear as heads
 
 __all__ = ["HEADS"]
@@ -145,6 +146,7 @@ HEADS = (
             Refused("chunks of 0", "chunk", {"chunk": 0}),
             Refused("scale 0", "scale", {"scale": 0.0}),
         ),
+        asks=BY_CHUNKS,
         exempt={
             **_CROSS_ENTROPY.exempt,
             "streamed_equals_plain": "it walks on its own; its tests compare every chunk size",

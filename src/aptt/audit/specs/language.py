@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 import aptt.loss
 from aptt.audit.spec import Inputs, Maker, Options, Refused, Spec, case
 from aptt.audit.specs.making import (
+    BY_CHUNKS,
     HAS_A_UNIT,
     NOTHING_FROZEN,
     grid,
@@ -684,6 +685,7 @@ def _linear_distillation() -> Spec:
             and r.change is not _single
         ],
         neutral={**_NEUTRAL, **_DETACHED},
+        asks=BY_CHUNKS,
         exempt={**own.exempt, **_HEAD},
     )
 
@@ -712,6 +714,7 @@ def _linear_multi_token() -> Spec:
             for r in own.refused
         ],
         neutral=_NEUTRAL,
+        asks=BY_CHUNKS,
         exempt={**own.exempt, **_HEAD},
     )
 

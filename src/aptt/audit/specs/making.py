@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from aptt.audit.spec import Inputs, Maker
 
 __all__ = [
+    "BY_CHUNKS",
     "HAS_A_UNIT",
     "NOTHING_FROZEN",
     "bits",
@@ -23,6 +24,10 @@ __all__ = [
 
 HAS_A_UNIT = {"scale_invariance": "logits are not a length: another scale is another prediction"}
 NOTHING_FROZEN = {"frozen_factors_are_constants": "no factor is held constant"}
+BY_CHUNKS = {
+    "kernels": "a chunk is multiplied at once, and more rows are more chunks",
+    "nonzero": "drop_ignored multiplies the rows that count, and how many they are, it must know",
+}
 
 
 def normal(g: Generator, *shape: int, scale: float = 1.0) -> Tensor:

@@ -8,6 +8,7 @@ From: Yu et al. 2017, arXiv:1607.00325, section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
@@ -114,7 +115,19 @@ def best_permutation(
         ways = list(permutations(sources))
         costs = [torch.stack([pairs[i][k] for i, k in enumerate(way)]).sum(0) for way in ways]
         best = torch.stack(costs, 1).argmin(1)
-        return torch.tensor(ways, device=estimate.device)[best]
+        return _way(best, len(sources))
+
+
+def _way(number: Tensor, k: int) -> Tensor:
+    """The permutations of ``k`` with these numbers, in lexicographic order: ``(N, k)``.
+
+    By the digits of the number in the factorial base; a table would be brought to the device.
+    """
+    order: list[Tensor] = []
+    for i in range(k):
+        digit = (number // math.factorial(i)) % (i + 1)
+        order = [digit, *(each + (each >= digit) for each in order)]
+    return torch.stack(order, 1)
 
 
 def _by_sample(
