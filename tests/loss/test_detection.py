@@ -186,9 +186,9 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_the_assigner_holds_the_pairs_of_one_image(device, monkeypatch):
-    """On an accelerator, for which "meta" stands, those of as many images as fit the budget."""
+    """Or of as many as fit a budget, here 1 on the CPU and 2 on "meta", an accelerator."""
     many, points, most = 12, 144, 30
-    monkeypatch.setattr(detection, "_PAIRS_AT_ONCE", 2 * points * most + 1)
+    monkeypatch.setattr(detection, "_PAIRS_AT_ONCE", (points * most, 2 * points * most + 1))
     largest = []
     for images in (1, 2, many):
         args = _images(images, points, most, device)

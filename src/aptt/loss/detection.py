@@ -81,8 +81,8 @@ class TaskAlignedAssigner:
     target, the ``topk`` with the largest t are chosen; one that is chosen by several targets goes
     to that with which it has the largest IoU. Ties go to the prediction, or the target, that comes
     first. There is no host sync. The pairs of target and prediction take some 50 bytes each: of one
-    image at a time, or on an accelerator of several if they have no more than 4 million together. t
-    is compared by its logarithm, so that it does not underflow in early training.
+    image at a time, or of several that have no more than 8192 together (4 million on an
+    accelerator). t is compared by its logarithm, so that it does not underflow in early training.
 
     Args:
         topk: how many predictions a target is given at most; all candidates if there are fewer.
@@ -183,13 +183,13 @@ class TaskAlignedAssigner:
 
 
 _BACKGROUND, _IGNORED = -1, -2
-_PAIRS_AT_ONCE = 2**22  # on an accelerator, where each image by itself would cost its launches
+_PAIRS_AT_ONCE = (2**13, 2**22)  # on the CPU, and where each image would cost its launches
 _TASK_ALIGNED = TaskAlignedAssigner()
 
 
 def _images_at_once(goals: Tensor, boxes: Tensor) -> int:
-    on_cpu = boxes.device.type == "cpu"
-    return 1 if on_cpu else max(_PAIRS_AT_ONCE // (goals.shape[1] * boxes.shape[1]), 1)
+    pairs = _PAIRS_AT_ONCE[boxes.device.type != "cpu"]
+    return max(pairs // (goals.shape[1] * boxes.shape[1]), 1)
 
 
 def _candidates(points: Tensor, goals: Tensor, may: Tensor) -> Tensor:
