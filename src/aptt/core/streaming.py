@@ -85,7 +85,7 @@ class Walk:
         blocks, up = self._blocks(x), self.hint()
         if len(blocks) == 1:
             v, dx = self._both(blocks[0], x, weight, sides, up)
-            return self._summed(v), dx
+            return self._summed(v), dx.to(x.dtype)
         grad, sums = fresh_like(x), []
         for block in blocks:
             v, dx = self._both(block, x, weight, sides, up)
@@ -149,9 +149,14 @@ class Walk:
         return each if 2.0**-60 < each < 2.0**60 else 1.0
 
     def takes_ahead(self, x: Tensor) -> bool:
-        """Whether one walk is enough. A half type would round the gradient twice."""
+        """Whether one walk is enough. A half type would round the gradient twice.
+
+        An accelerator has to multiply what was taken along, which costs as much as statistics.
+        """
+        formula = self.call.formula
         half = x.dtype in (torch.float16, torch.bfloat16)
-        return self.call.formula.ahead and self.call.gather == "total" and not half
+        twice = formula.stats is not None and x.device.type != "cpu"
+        return formula.ahead and self.call.gather == "total" and not (half or twice)
 
     def scaled(self, grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
         """A gradient that was taken ahead, for the upstream gradient that came."""
