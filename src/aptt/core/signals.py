@@ -27,7 +27,6 @@ __all__ = [
     "combined",
     "count_samples",
     "energy",
-    "halves",
     "inside",
     "pair",
     "present",
@@ -110,7 +109,7 @@ class Pair(NamedTuple):
 def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
     """Two signals, with 0 for what is padding; less their first samples for ``means``."""
     if torch.compiler.is_compiling():
-        ready = (_from_first(wide(v)) if means else wide(v) for v in (x, t))
+        ready = (wide(v) - wide(v)[:, :1] if means else wide(v) for v in (x, t))
         return Pair(*(present(v, counts) for v in ready), None)
     if inside_functorch():
         both = wide(torch.stack((x, t), 1))
@@ -118,14 +117,10 @@ def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
         both = x.new_empty((len(x), 2, x.shape[1]), dtype=_widest(x))
         both[:, 0], both[:, 1] = x, t
     if means:
-        both = _from_first(both)
+        both.sub_(both[:, :, :1].clone())
     if counts is not None:
         both = torch.where(inside(counts, x.shape[1]).unsqueeze(1), both, 0.0)
     return Pair(*both.unbind(1), both)
-
-
-def _from_first(signals: Tensor) -> Tensor:
-    return signals - signals[..., :1]
 
 
 def products(p: Pair) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,9 +132,7 @@ def products(p: Pair) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def audible(power: Tensor, mean: Tensor, size: Tensor | float, dtype: torch.dtype) -> Tensor:
-    """The power of signals less their ``mean``; 0, with a gradient of 0, where it is no more than
-    their rounding in ``dtype``.
-    """
+    """The power of signals less their ``mean``, or 0 where it is no more than their rounding."""
     rounding = 8 * torch.finfo(dtype).eps * mean
     return torch.where(power <= rounding.square() * size, 0.0, power)
 
@@ -147,26 +140,16 @@ def audible(power: Tensor, mean: Tensor, size: Tensor | float, dtype: torch.dtyp
 # --------------------------------------------------------------------------- back: sums of signals
 
 
-def stretched(x: Tensor, t: Tensor, factor: Tensor) -> Tensor:
-    """``factor * (x - t)``, one factor a row, whatever its size.
+def stretched(x: Tensor, t: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    """``factor * rest * (x - t)``, two factors a row, for their product may leave the range of x.
 
     Eagerly in single precision, which loses nothing of a difference of close numbers. Of one that
     forward takes as well, a compiler would keep a copy from there.
     """
     if torch.compiler.is_compiling():
-        return (wide(x) - wide(t)) * by_row(factor)
-    half, rest = halves(factor / 2, x.dtype)
+        return (wide(x) - wide(t)) * by_row(factor * rest)
+    half, rest = (by_row(v.to(x.dtype)) for v in (factor / 2, rest))
     return torch.ops.aten.mse_loss_backward(half.expand_as(x), x, t, 0).mul_(rest)
-
-
-def halves(factor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A factor a row as two, to be multiplied with ``(N, T)`` one after the other.
-
-    The factor may leave the range of ``dtype`` where neither what it multiplies nor the product
-    does.
-    """
-    half = factor.abs().sqrt()
-    return by_row(half.to(dtype)), by_row(torch.copysign(half, factor).to(dtype))
 
 
 def combined(

@@ -118,9 +118,8 @@ def _ratio(
     on_x = 2 * DECIBEL / error
     on_t = 2 * DECIBEL * a * (least / error - 1 / signal) - on_x
     if not means:
-        return value, on_x.detach(), on_t.detach()
-    offset = -(on_x * of_x + on_t * of_t) / size
-    return value, on_x.detach(), on_t.detach(), offset.detach()
+        return value, on_x, on_t
+    return value, on_x, on_t, -(on_x * of_x + on_t * of_t) / size
 
 
 def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction
-from aptt.core.signals import energy, halves, pair, present, stretched
+from aptt.core.signals import energy, pair, present, stretched
 from aptt.loss.snr.decibels import (
     DECIBEL,
     RatioModule,
@@ -106,19 +106,18 @@ def _difference(x: Tensor, t: Tensor, n: Tensor | None, means: bool) -> tuple[Te
 def _ratio(
     d: Tensor, s: Tensor, t: Tensor, n: Tensor | None, means: bool, least: float
 ) -> tuple[Tensor, ...]:
-    # value = D log(|d|**2 / |s|**2 + t), and along d it is 2 D d / (|d|**2 + t |s|**2);
-    # a silent target counts as one of full scale, and the noise is the estimate
+    # value = D log(|d|**2 / |s|**2 + t), and along d it is 2 D d / (|d|**2 + t |s|**2), of whose
+    # factor the root is kept, which the range of d holds; a silent target
+    # counts as one of full scale, and the noise is the estimate
     noise, power = energy(d), energy(s)
     size = samples(noise, t, n)
     if means:
         bias = d.sum(1)
         noise, power = noise - bias.square() / size, less_mean(power, s.sum(1), t, n)
     signal = torch.where(power == 0, size, power)
-    value = DECIBEL * (noise / signal + least).log()
-    slope = 2 * DECIBEL / (noise + least * signal)
-    if not means:
-        return value, slope.detach()
-    return value, slope.detach(), (bias / size).detach()
+    ratio = noise / signal + least
+    value, root = DECIBEL * ratio.log(), (2 * DECIBEL / (signal * ratio)).sqrt()
+    return (value, root, bias / size) if means else (value, root)
 
 
 def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
@@ -140,15 +139,15 @@ def _step(
     least: float,
 ) -> tuple[Tensor, Tensor]:
     if kept and not means:
-        dx = stretched(present(x, n), present(t, n), kept[1] * up)
+        _, root = kept
+        dx = stretched(present(x, n), present(t, n), root, root * up)
     else:
         dx, s = _difference(x, t, n, means)
         kept = kept or _ratio(dx, s, t, n, means, least)
         if means:
-            dx = dx.sub_(by_row(kept[2])).mul_(by_row(kept[1] * up))
-        else:
-            half, rest = halves(kept[1] * up, dx.dtype)
-            dx = dx.mul_(half).mul_(rest)
+            dx = dx.sub_(by_row(kept[2]))
+        for factor in (kept[1], kept[1] * up):
+            dx = dx.mul_(by_row(factor.to(dx.dtype)))
     return kept[0].to(x.dtype), dx if n is None else present(dx, n)
 
 
