@@ -23,7 +23,7 @@ from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize, reduce
 from aptt.core.shapes import check_shapes
-from aptt.core.signals import energy, stretched, wide
+from aptt.core.signals import energy, wide
 
 __all__ = ["Pool", "RMSELoss", "RMSLELoss", "rmse_loss", "rmsle_loss"]
 
@@ -150,21 +150,22 @@ def _root(
         w = _samples(weight.to(widen(x[:0]).dtype), each)
     if log:
         _check_logarithms(w, prediction=x, target=t)
-    long = x.is_cpu and x.shape[2] > _ROOT.block and not torch.compiler.is_compiling()
+    long = x.is_cpu and x.shape[1] > _ROOT.block and not torch.compiler.is_compiling()
     if not (callable(pool) or long):
-        rows = [None if v is None else v.squeeze(1) for v in (t, w)]
-        keep = None if w is None else w.sum((1, 2)) > 0
+        keep = None if w is None else w.sum(1) > 0
         root = reduce(
             _ROOT,
-            x.squeeze(1),
-            *rows,
+            x,
+            t,
+            w,
             weight=keep,
-            count=lambda: (len(x) if x.shape[2] else 0) if keep is None else keep.sum(),
+            count=lambda: (len(x) if x.shape[1] else 0) if keep is None else keep.sum(),
             reduction=reduction,
             term=term,
             log=log,
         )
         return root.reshape(()) if reduction == "none" and not each else root
+    x, t, w = (None if v is None else v.unsqueeze(1) for v in (x, t, w))
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
     counts = squares.new_full((len(x),), x.shape[2]) if w is None else w.sum((1, 2))
     if callable(pool):
@@ -179,9 +180,9 @@ def _root(
 
 
 def _samples(t: Tensor, each: bool) -> Tensor:
-    """``(N, 1, S)``: each sample by itself, or all as one."""
+    """``(N, S)``: each sample by itself, or all as one."""
     samples = t.shape[0] if each and t.ndim else 1
-    return t.reshape(samples, 1, t.numel() // samples if samples else math.prod(t.shape[1:]))
+    return t.reshape(samples, t.numel() // samples if samples else math.prod(t.shape[1:]))
 
 
 def _error(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
@@ -224,15 +225,23 @@ def _root_step(
     # d root = sum w e de / (root sum w), where de = dx, or dx / (1 + x) of logarithms
     size = x.shape[1]
     if kept and w is None and not log and not torch.compiler.is_compiling():
-        factor = up * len(x) / (2 * kept[0].clamp(min=_LEAST))  # 2 / x.numel() is the operator's
-        factor = factor.clamp(max=torch.finfo(x.dtype).max)
-        dx = torch.ops.aten.mse_loss_backward(by_row(factor.to(x.dtype)).expand_as(x), x, t, 1)
-        return kept[0].to(x.dtype), dx
+        return kept[0].to(x.dtype), _stretched(x, t, up / (size * kept[0].clamp(min=_LEAST)))
     d = _error(x, t, w, log=log)
     kept = kept or (_length(d, w),)
     share = up / (size if w is None else w.sum(1))
     d = d.div_(by_row(kept[0].clamp(min=_LEAST).to(d.dtype))).mul_(by_row(share))
     return kept[0].to(x.dtype), _along(d, x, w, log=log)
+
+
+def _stretched(x: Tensor, t: Tensor, factor: Tensor) -> Tensor:
+    """``factor * (x - t)`` in one pass, times and over as many as there are: for a share of them.
+
+    Such a factor may leave the range of single precision, which its multiple does not.
+    """
+    if torch.compiler.is_compiling():
+        return (wide(x) - wide(t)) * by_row(factor)
+    factor = (factor * (x.numel() / 2)).clamp(max=torch.finfo(x.dtype).max).to(x.dtype)
+    return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
 
 
 _LEAST = 1e-38  # of a root that is divided by: below it there is no single
@@ -254,9 +263,7 @@ def _squares_step(
     # d sum w e**2 = 2 w e de
     slope = torch.where(kept[0] == 0, 0.0, 2 * up)
     if w is None and not log:
-        half = slope.abs().sqrt()
-        dx = stretched(x.squeeze(1), t.squeeze(1), half, torch.copysign(half, slope))
-        return None, dx.unsqueeze(1)
+        return None, _stretched(x.squeeze(1), t.squeeze(1), slope).unsqueeze(1)
     d = wide(_error(x, t, w, log=log)).mul_(slope.view(-1, 1, 1))
     return None, _along(d, x, w, log=log)
 
