@@ -8,6 +8,7 @@ complex one of twice the size; here it is the inverse real transform.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,18 @@ from torch.nn import functional as F
 from aptt.core.mel import Bank, filterbank
 from aptt.core.ordinary import inside_functorch, ordinary
 
-__all__ = ["Framing", "Resolution", "Spectrum", "back_to_samples", "check_filters", "spectrum"]
+__all__ = [
+    "Canvas",
+    "Framing",
+    "Resolution",
+    "Spectrum",
+    "back_to_frames",
+    "canvases",
+    "check_filters",
+    "reflected",
+    "spectrum",
+    "unreflected",
+]
 
 Framing = Literal["center", "tight", "full"]
 
@@ -52,38 +64,70 @@ class Resolution:
         return (self.frames(length) - 1) * self.hop + self.n_fft
 
 
+@dataclass(frozen=True)
+class Canvas:
+    """Signals of one size, reflected so far that every one of its resolutions can cut frames."""
+
+    resolutions: tuple[Resolution, ...]
+    size: int
+
+    @property
+    def pad(self) -> int:
+        """How far the signals are reflected to the left."""
+        return max(r.pad for r in self.resolutions)
+
+    @property
+    def width(self) -> int:
+        """Of all of it."""
+        return self.pad + max(r.span(self.size) - r.pad for r in self.resolutions)
+
+    def reach(self, r: Resolution) -> slice:
+        """Which part of it the frames of a resolution reach over."""
+        start = self.pad - r.pad
+        return slice(start, start + r.span(self.size))
+
+
+def canvases(resolutions: Sequence[Resolution], size: int) -> list[Canvas]:
+    """One for all resolutions, but for those that want zeros after their reflection."""
+    full = [(r,) for r in resolutions if r.framing == "full"]
+    rest = tuple(r for r in resolutions if r.framing != "full")
+    return [Canvas(members, size) for members in ([rest] if rest else []) + full]
+
+
 class Spectrum(NamedTuple):
     """What a transform gives, ``(N, frames, frequencies)``."""
 
     bins: Tensor
     """Complex."""
-    magnitude: Tensor
+    lost: Tensor
+    """Where a magnitude is no more than the rounding of its frame."""
+    magnitude: Tensor | None
+    """With 1 for what is lost; None where the power is 2."""
     filtered: Tensor
-    """The magnitude to its power, through the filters if there are any."""
+    """The magnitude to its power, 0 where it is lost, through the filters if there are any."""
 
 
-def spectrum(x: Tensor, counts: Tensor | None, r: Resolution, power: int) -> Spectrum:
-    """The spectrum of each signal ``(N, T)``, of which the first ``counts`` samples are there."""
-    window, filters = _constants_for(r, x)
-    size = x.shape[1]
-    if counts is None and r.pad < size:
-        end = r.pad + size
-        padded = torch.cat(
-            (
-                x[:, 1 : r.pad + 1].flip(1),
-                x,
-                x[:, size - 1 - r.pad : size - 1].flip(1),
-                x.new_zeros(len(x), max(r.span(size) - end - r.pad, 0)),
-            ),
-            1,
-        )
+def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
+    """The spectra of the frames in what a resolution reaches over of a canvas ``(N, width)``.
+
+    A transform rounds all frequencies of a frame alike, by the precision of its loudest: what is
+    no louder than that is nothing, and counts as such, or a logarithm would make much of it.
+    """
+    window, filters = _constants_for(r, reach)
+    bins = torch.fft.rfft(_framed(reach, r) * window)
+    re, im = torch.view_as_real(bins).unbind(-1)
+    square = torch.addcmul(re * re, im, im)
+    info = torch.finfo(square.dtype)
+    loudest = square.detach().amax(2, keepdim=True)
+    lost = square < loudest * (4 * info.eps) ** 2 + info.tiny
+    if power == 1:  # of what is lost the root would have a slope
+        magnitude = square.masked_fill(lost, 1.0).sqrt()
+        filtered = magnitude.masked_fill(lost, 0.0)
     else:
-        at, shown = _sources(r, size if counts is None else counts.unsqueeze(1), x)
-        padded = torch.where(shown, x.gather(1, at.expand(len(x), -1)), 0.0)
-    bins = torch.fft.rfft(_framed(padded[:, : r.span(size)], r) * window)
-    magnitude = _magnitude(bins)
-    filtered = magnitude if power == 1 else magnitude.square()
-    return Spectrum(bins, magnitude, filtered if filters is None else product(filtered, filters))
+        magnitude, filtered = None, square.masked_fill(lost, 0.0)
+    return Spectrum(
+        bins, lost, magnitude, filtered if filters is None else product(filtered, filters)
+    )
 
 
 def _framed(padded: Tensor, r: Resolution) -> Tensor:
@@ -95,40 +139,24 @@ def _framed(padded: Tensor, r: Resolution) -> Tensor:
     return padded[:, at]  # vmap has no rule for the adjoint of unfold
 
 
-def _magnitude(bins: Tensor) -> Tensor:
-    """``|X|``, whose slope at 0 is 0: exact but for magnitudes beside the root of the tiniest."""
-    re, im = torch.view_as_real(bins).unbind(-1)
-    tiny = torch.finfo(re.dtype).tiny
-    return torch.addcmul(re * re, im, im).add_(tiny).sqrt() - tiny**0.5
-
-
 def product(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b``, in double precision: autocast and TF32 leave that alone, there and back."""
     return a @ b if a.device.type == "mps" else (a.double() @ b.double()).to(a.dtype)
 
 
-def back_to_samples(
-    slope: Tensor,
-    s: Spectrum,
-    x: Tensor,
-    counts: Tensor | None,
-    r: Resolution,
-    power: int,
-) -> Tensor:
-    """The slope along the samples, of one along the filtered spectrum."""
-    window, filters = _constants_for(r, x)
+def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
+    """The slope along what is reached over, of one along the spectra of the first ``n`` signals."""
+    bins, lost = s.bins[:n], s.lost[:n]
+    window, filters = _constants_for(r, slope)
     if filters is not None:
         slope = product(slope, filters.T)
-    # |X| goes along X by X / |X|; all but the outermost bins stand for their mirror image too
-    slope = slope * 2 if power == 2 else slope / s.magnitude.clamp(min=_TINY)
-    twice = torch.ones(r.n_fft // 2 + 1, dtype=x.dtype, device=x.device)
-    twice[1 : (r.n_fft + 1) // 2] = 0.5
-    bins = _scaled(s.bins, slope * twice)
+    # |X| goes along X by X / |X|, and |X|**2 by 2 X
+    slope = slope * 2 if s.magnitude is None else slope / s.magnitude[:n]
+    # all but the outermost bins stand for their mirror image too
+    slope[..., 1 : (r.n_fft + 1) // 2] *= 0.5
+    bins = _scaled(bins, slope.masked_fill_(lost, 0.0))
     frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * window
-    return _unreflected(_overlapped(frames, r), x, counts, r)
-
-
-_TINY = 1e-18  # of a magnitude that has no direction
+    return _overlapped(frames, r)
 
 
 def _scaled(bins: Tensor, factor: Tensor) -> Tensor:
@@ -141,36 +169,52 @@ def _overlapped(frames: Tensor, r: Resolution) -> Tensor:
     """``(N, span)``: each frame added where it was taken."""
     n, count, width = frames.shape
     steps = -(-width // r.hop)
+    # line j holds the j-th part of each frame; one step longer than it is read, it shifts by j
+    lines = frames.new_zeros(n, steps, count + steps, r.hop)
     cut = F.pad(frames, (0, steps * r.hop - width)).unflatten(2, (steps, r.hop))
-    lines = frames.new_zeros(n, count + steps - 1, r.hop)
-    for j in range(steps):
-        lines[:, j : j + count] += cut[:, :, j]
-    return lines.flatten(1)[:, : (count - 1) * r.hop + width]
+    lines[:, :, :count] = cut.transpose(1, 2)
+    shifted = lines.flatten(1, 2)[:, : steps * (count + steps - 1)]
+    added = shifted.unflatten(1, (steps, count + steps - 1)).sum(1)
+    return added.flatten(1)[:, : (count - 1) * r.hop + width]
 
 
-def _unreflected(padded: Tensor, x: Tensor, counts: Tensor | None, r: Resolution) -> Tensor:
-    """``(N, T)``: each padded position added to the sample that it shows."""
-    size = x.shape[1]
-    if counts is None and r.pad < size:
-        end = r.pad + size
-        if padded.shape[1] < end + r.pad:
-            padded = F.pad(padded, (0, end + r.pad - padded.shape[1]))
-        dx = padded[:, r.pad : end].clone()
-        if r.pad > 0:
-            dx[:, 1 : r.pad + 1] += padded[:, : r.pad].flip(1)
-            dx[:, size - 1 - r.pad : size - 1] += padded[:, end : end + r.pad].flip(1)
-        return dx
-    at, shown = _sources(r, size if counts is None else counts.unsqueeze(1), x)
-    shows = torch.where(shown, padded, 0.0)
-    return torch.zeros_like(x, memory_format=torch.contiguous_format).scatter_add(
-        1, at.expand(len(x), -1), shows
-    )
+def reflected(x: Tensor, counts: Tensor | None, canvas: Canvas) -> Tensor:
+    """``(N, width)``: signals ``(N, T)``, of which the first ``counts`` samples are there."""
+    pad, size = canvas.pad, canvas.size
+    if counts is not None or pad >= size:
+        at, shown = _sources(canvas, size if counts is None else counts.unsqueeze(1), x)
+        return torch.where(shown, x.gather(1, at.expand(len(x), -1)), 0.0)
+    more = canvas.width - pad - size
+    parts = [x[:, 1 : pad + 1].flip(1), x, x[:, size - 1 - min(pad, more) : size - 1].flip(1)]
+    if more > pad:
+        parts.append(x.new_zeros(len(x), more - pad))
+    return torch.cat(parts, 1)[:, : canvas.width]
 
 
-def _sources(r: Resolution, length: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Which sample each padded position shows, reflected as often as needed; and where none."""
-    at = (torch.arange(r.span(x.shape[1]), device=x.device) - r.pad).unsqueeze(0)
-    shown = at < length + r.pad
+def unreflected(slope: Tensor, x: Tensor, counts: Tensor | None, canvas: Canvas) -> Tensor:
+    """``(N, T)``: a slope along each position of a canvas added to the sample that it shows."""
+    pad, size = canvas.pad, canvas.size
+    if counts is not None or pad >= size:
+        at, shown = _sources(canvas, size if counts is None else counts.unsqueeze(1), x)
+        shows = torch.where(shown, slope, 0.0)
+        return torch.zeros_like(x, memory_format=torch.contiguous_format).scatter_add(
+            1, at.expand(len(x), -1), shows
+        )
+    dx = slope[:, pad : pad + size].clone()
+    if dx.shape[1] < size:
+        dx = F.pad(dx, (0, size - dx.shape[1]))
+    if pad > 0:
+        dx[:, 1 : pad + 1] += slope[:, :pad].flip(1)
+    right = slope[:, pad + size : 2 * pad + size]
+    if right.shape[1]:
+        dx[:, size - 1 - right.shape[1] : size - 1] += right.flip(1)
+    return dx
+
+
+def _sources(canvas: Canvas, length: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Which sample each position shows, reflected as often as needed; and where none."""
+    at = (torch.arange(canvas.width, device=x.device) - canvas.pad).unsqueeze(0)
+    shown = at < length + canvas.pad
     if isinstance(length, Tensor):
         length = length.clamp(min=1)  # of a signal that is removed too, there is one to show
         period: Any = (2 * (length - 1)).clamp(min=1)
