@@ -26,6 +26,7 @@ from aptt.core.transform import (
     Spectrum,
     back_to_frames,
     canvases,
+    filtered,
     reflected,
     spectrum,
     unreflected,
@@ -91,9 +92,8 @@ def _step(
         for r in canvas.resolutions:
             spectra = spectrum(both[:, canvas.reach(r)], r, distance.power)
             a, b, each = _within(spectra, twice, r)
-            v, slope = _sloped(a, b, each, distance)
-            value = value + v
-            along[:, canvas.reach(r)] += back_to_frames(slope, spectra, r, len(x))
+            value, slope = _sloped(value, a, b, each, distance)
+            along[:, canvas.reach(r)].add_(back_to_frames(slope, spectra, r, len(x)))
         more = unreflected(along, x, counts, canvas)
         dx = more if dx is None else dx + more
     assert dx is not None  # there is at least one resolution
@@ -119,15 +119,14 @@ def _within(
     s: Spectrum, counts: Tensor | None, r: Resolution
 ) -> tuple[Tensor, Tensor, Tensor | float]:
     """Two spectra, 0 for frames beyond the end, and the share of one number in the mean."""
-    both = s.filtered
-    if counts is None:
-        each: Tensor | float = 1 / (both.shape[1] * both.shape[2])
-    else:
+    both = s.power
+    if counts is not None:
         frames = r.frames(counts)
         both = torch.where(inside(frames, both.shape[1]).unsqueeze(2), both, 0.0)
-        each = 1 / (frames.chunk(2)[0] * both.shape[2]).to(both.dtype)
-    a, b = both.chunk(2)
-    return a, b, each
+    a, b = (filtered(v, r) for v in both.chunk(2))  # alike, which rows of one product need not be
+    if counts is None:
+        return a, b, 1 / (a.shape[1] * a.shape[2])
+    return a, b, 1 / (frames[: len(a)] * a.shape[2]).to(a.dtype)
 
 
 def _compared(a: Tensor, b: Tensor, each: Tensor | float, d: Distance) -> Tensor:
@@ -144,35 +143,47 @@ def _compared(a: Tensor, b: Tensor, each: Tensor | float, d: Distance) -> Tensor
     return value
 
 
-def _sloped(a: Tensor, b: Tensor, each: Tensor | float, d: Distance) -> tuple[Tensor, Tensor]:
-    """The distance of two spectra, and its slope along ``a``."""
+def _sloped(
+    value: Tensor, a: Tensor, b: Tensor, each: Tensor | float, d: Distance
+) -> tuple[Tensor, Tensor]:
+    """``value`` and the distance of two spectra, and the slope of that along ``a``."""
     # |a - b| goes by its sign, log(a + f) by 1 / (a + f), and the norm of a - b by (a - b) / norm
-    apart, parts = a - b, []
-    sign = torch.sgn(apart) if d.linear or not d.clamps else apart
-    slope = None
+    apart, slope = a - b, None
     if d.logarithm:
         weight = d.logarithm * d.unit * each
-        sized, other = (v.clamp(min=d.floor) if d.clamps else v + d.floor for v in (a, b))
-        raised = sized - other if d.clamps else apart
-        parts.append((raised.abs() / torch.minimum(sized, other)).log1p_().sum((1, 2)) * weight)
-        away = torch.sgn(raised).mul_(a >= d.floor) if d.clamps else sign
-        slope = away / sized.mul_(_of_signal(1 / weight))
+        if d.clamps:
+            sized, other = a.clamp(min=d.floor), b.clamp(min=d.floor)
+            raised = sized - other
+            away = torch.sgn(raised).mul_(a >= d.floor)
+        else:
+            sized, other, raised, away = a + d.floor, b + d.floor, apart, torch.sgn(apart)
+        logarithms = raised.abs().div_(torch.minimum(sized, other)).log1p_().sum((1, 2))
+        value = _weighted(value, logarithms, weight)
+        slope = away.div_(sized).mul_(_of_signal(weight))
     if d.linear:
         weight = d.linear * each
-        parts.append(apart.abs().sum((1, 2)) * weight)
-        more = sign * _of_signal(weight)
+        value = _weighted(value, apart.abs().sum((1, 2)), weight)
+        more = torch.sgn(apart).mul_(_of_signal(weight))
         slope = more if slope is None else slope.add_(more)
     if d.convergence:
         noise, whole = (torch.linalg.vector_norm(v, dim=(1, 2)) for v in (apart, b))
-        factor = d.convergence / (noise * whole)
-        factor = factor.masked_fill(factor == torch.inf, 0.0)
-        parts.append(factor * noise.square())
+        factor = (noise * whole).reciprocal_()
+        factor = factor.nan_to_num_(nan=torch.nan, posinf=0.0)  # where either is silent
+        value = _weighted(value, factor * noise * noise, d.convergence)
+        steep = _of_signal(factor)
         if slope is None:
-            slope = apart * _of_signal(factor)
+            slope = apart.mul_(steep).mul_(d.convergence)
         else:
-            slope = slope.addcmul_(apart, _of_signal(factor))
+            slope = slope.addcmul_(apart, steep, value=d.convergence)
     assert slope is not None  # a distance weighs something
-    return sum(parts[1:], parts[0]), slope
+    return value, slope
+
+
+def _weighted(value: Tensor, part: Tensor, weight: Tensor | float) -> Tensor:
+    """``value + weight * part``."""
+    if isinstance(weight, Tensor):
+        return value + part * weight
+    return torch.add(value, part, alpha=weight)
 
 
 def _energies(apart: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

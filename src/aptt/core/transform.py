@@ -28,6 +28,7 @@ __all__ = [
     "back_to_frames",
     "canvases",
     "check_filters",
+    "filtered",
     "reflected",
     "spectrum",
     "unreflected",
@@ -103,8 +104,8 @@ class Spectrum(NamedTuple):
     """Where a magnitude is no more than the rounding of its frame."""
     magnitude: Tensor | None
     """With 1 for what is lost; None where the power is 2."""
-    filtered: Tensor
-    """The magnitude to its power, 0 where it is lost, through the filters if there are any."""
+    power: Tensor
+    """The magnitude to its power, 0 where it is lost."""
 
 
 def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
@@ -113,21 +114,23 @@ def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
     A transform rounds all frequencies of a frame alike, by the precision of its loudest: what is
     no louder than that is nothing, and counts as such, or a logarithm would make much of it.
     """
-    window, filters = _constants_for(r, reach)
+    window, _ = _constants_for(r, reach)
     bins = torch.fft.rfft(_framed(reach, r) * window)
     re, im = torch.view_as_real(bins).unbind(-1)
-    square = torch.addcmul(re * re, im, im)
+    square = (re * re).addcmul_(im, im)
     info = torch.finfo(square.dtype)
     loudest = square.detach().amax(2, keepdim=True)
-    lost = square < loudest * (4 * info.eps) ** 2 + info.tiny
-    if power == 1:  # of what is lost the root would have a slope
-        magnitude = square.masked_fill(lost, 1.0).sqrt()
-        filtered = magnitude.masked_fill(lost, 0.0)
-    else:
-        magnitude, filtered = None, square.masked_fill(lost, 0.0)
-    return Spectrum(
-        bins, lost, magnitude, filtered if filters is None else product(filtered, filters)
-    )
+    lost = square < loudest.mul_((4 * info.eps) ** 2).add_(info.tiny)
+    if power == 2:
+        return Spectrum(bins, lost, None, square.masked_fill_(lost, 0.0))
+    magnitude = square.masked_fill_(lost, 1.0).sqrt_()  # a root of 0 would have a slope
+    return Spectrum(bins, lost, magnitude, torch.add(magnitude, lost, alpha=-1))
+
+
+def filtered(power: Tensor, r: Resolution) -> Tensor:
+    """Through the filters, if there are any."""
+    _, filters = _constants_for(r, power)
+    return power if filters is None else product(power, filters)
 
 
 def _framed(padded: Tensor, r: Resolution) -> Tensor:
@@ -153,7 +156,7 @@ def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
     # |X| goes along X by X / |X|, and |X|**2 by 2 X
     slope = slope * 2 if s.magnitude is None else slope / s.magnitude[:n]
     # all but the outermost bins stand for their mirror image too
-    slope[..., 1 : (r.n_fft + 1) // 2] *= 0.5
+    slope.narrow(2, 1, (r.n_fft + 1) // 2 - 1).mul_(0.5)
     bins = _scaled(bins, slope.masked_fill_(lost, 0.0))
     frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * window
     return _overlapped(frames, r)
@@ -171,8 +174,9 @@ def _overlapped(frames: Tensor, r: Resolution) -> Tensor:
     steps = -(-width // r.hop)
     # line j holds the j-th part of each frame; one step longer than it is read, it shifts by j
     lines = frames.new_zeros(n, steps, count + steps, r.hop)
-    cut = F.pad(frames, (0, steps * r.hop - width)).unflatten(2, (steps, r.hop))
-    lines[:, :, :count] = cut.transpose(1, 2)
+    whole = (steps - 1) * r.hop
+    lines[:, :-1, :count] = frames[..., :whole].unflatten(2, (steps - 1, r.hop)).transpose(1, 2)
+    lines[:, -1, :count, : width - whole] = frames[..., whole:]
     shifted = lines.flatten(1, 2)[:, : steps * (count + steps - 1)]
     added = shifted.unflatten(1, (steps, count + steps - 1)).sum(1)
     return added.flatten(1)[:, : (count - 1) * r.hop + width]
@@ -204,10 +208,10 @@ def unreflected(slope: Tensor, x: Tensor, counts: Tensor | None, canvas: Canvas)
     if dx.shape[1] < size:
         dx = F.pad(dx, (0, size - dx.shape[1]))
     if pad > 0:
-        dx[:, 1 : pad + 1] += slope[:, :pad].flip(1)
+        dx[:, 1 : pad + 1].add_(slope[:, :pad].flip(1))
     right = slope[:, pad + size : 2 * pad + size]
     if right.shape[1]:
-        dx[:, size - 1 - right.shape[1] : size - 1] += right.flip(1)
+        dx[:, size - 1 - right.shape[1] : size - 1].add_(right.flip(1))
     return dx
 
 
