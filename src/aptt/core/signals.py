@@ -109,8 +109,8 @@ class Pair(NamedTuple):
 def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
     """Two signals, with 0 for what is padding; less their first samples for ``means``."""
     if torch.compiler.is_compiling():
-        ready = (wide(v) - wide(v)[:, :1] if means else wide(v) for v in (x, t))
-        return Pair(*(present(v, counts) for v in ready), None)
+        x, t = (wide(v) - wide(v)[:, :1] if means else wide(v) for v in (x, t))
+        return Pair(present(x, counts), present(t, counts), None)
     if inside_functorch():
         both = wide(torch.stack((x, t), 1))
     else:
@@ -120,7 +120,7 @@ def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
         both.sub_(both[:, :, :1].clone())
     if counts is not None:
         both = torch.where(inside(counts, x.shape[1]).unsqueeze(1), both, 0.0)
-    return Pair(*both.unbind(1), both)
+    return Pair(both[:, 0], both[:, 1], both)
 
 
 def products(p: Pair) -> tuple[Tensor, Tensor, Tensor]:

@@ -62,6 +62,7 @@ def _result(
     *,
     resolutions: Sequence[Resolution],
     distance: Distance,
+    shortest: int,
 ) -> Tensor:
     if x.numel() == 0:
         return (x + t).sum(1)
@@ -85,6 +86,7 @@ def _step(
     *,
     resolutions: Sequence[Resolution],
     distance: Distance,
+    shortest: int,
 ) -> tuple[Tensor, Tensor]:
     value, dx = x.new_zeros(()), None
     for canvas, both, twice in _drawn(x, t, counts, resolutions):
@@ -94,7 +96,7 @@ def _step(
             a, b, each = _within(spectra, twice, r)
             value, slope = _sloped(value, a, b, each, distance)
             along[:, canvas.reach(r)].add_(back_to_frames(slope, spectra, r, len(x)))
-        more = unreflected(along, x, counts, canvas)
+        more = unreflected(along, x, counts, canvas, shortest)
         dx = more if dx is None else dx + more
     assert dx is not None  # there is at least one resolution
     if not distance.sums:
@@ -211,4 +213,7 @@ def _log_ratio(a: Tensor, b: Tensor, d: Distance) -> Tensor:
 
 
 SPECTRAL = Formula(_result, _step, ahead=True, block=2**16)
-"""The distance of each signal: ``x`` and ``target`` are ``(N, T)``, ``counts`` None or ``(N,)``."""
+"""The distance of each signal: ``x`` and ``target`` are ``(N, T)``, ``counts`` None or ``(N,)``.
+
+No signal has fewer samples than ``shortest``, but none.
+"""

@@ -195,24 +195,63 @@ def reflected(x: Tensor, counts: Tensor | None, canvas: Canvas) -> Tensor:
     return torch.cat(parts, 1)[:, : canvas.width]
 
 
-def unreflected(slope: Tensor, x: Tensor, counts: Tensor | None, canvas: Canvas) -> Tensor:
-    """``(N, T)``: a slope along each position of a canvas added to the sample that it shows."""
+def unreflected(
+    slope: Tensor, x: Tensor, counts: Tensor | None, canvas: Canvas, shortest: int
+) -> Tensor:
+    """``(N, T)``: a slope along each position of a canvas added to the sample that it shows.
+
+    ``shortest`` is the least number of samples that any of the signals has.
+    """
     pad, size = canvas.pad, canvas.size
-    if counts is not None or pad >= size:
-        at, shown = _sources(canvas, size if counts is None else counts.unsqueeze(1), x)
-        shows = torch.where(shown, slope, 0.0)
-        return torch.zeros_like(x, memory_format=torch.contiguous_format).scatter_add(
-            1, at.expand(len(x), -1), shows
-        )
+    short = counts is not None or pad >= size
+    if short:
+        lengths = x.new_full((1,), size, dtype=torch.long) if counts is None else counts
+        lengths = lengths.clamp(min=1).unsqueeze(1)
+        at = torch.arange(canvas.width, device=x.device) - pad
+        slope = torch.where(at < lengths + pad, slope, 0.0)
+        alone = slope.sum(1, keepdim=True) if shortest < 2 else None
+        slope = _folded(slope, at, lengths - 1, pad, shortest)
     dx = slope[:, pad : pad + size].clone()
     if dx.shape[1] < size:
         dx = F.pad(dx, (0, size - dx.shape[1]))
-    if pad > 0:
-        dx[:, 1 : pad + 1].add_(slope[:, :pad].flip(1))
+    left = min(pad, size - 1)
+    if left > 0:
+        dx[:, 1 : left + 1].add_(slope[:, pad - left : pad].flip(1))
+    if short:
+        dx.add_(_image(slope, at[pad : pad + size], lengths - 1, pad))
+        return dx if alone is None else torch.where(lengths == 1, alone, dx)
     right = slope[:, pad + size : 2 * pad + size]
     if right.shape[1]:
         dx[:, size - 1 - right.shape[1] : size - 1].add_(right.flip(1))
     return dx
+
+
+def _folded(slope: Tensor, at: Tensor, last: Tensor, pad: int, shortest: int) -> Tensor:
+    """What lies beyond the first reflections of a signal at 0 and its ``last``, mirrored into them.
+
+    Mirrors stand at either end of a signal, and their images 3, 9, 27 times as far apart. The
+    outermost go first, and each adds one number to another: in no order that could change.
+    """
+    times = 1
+    while max(shortest - 1, 1) * (3**times - 1) // 2 < pad:
+        times += 1
+    if times == 1:
+        return slope
+    near = 3 * pad + 1  # of longer signals nothing is mirrored twice
+    part, at = slope[:, :near], at[:near]
+    for k in range(times - 1, 0, -1):
+        low = -last * ((3**k - 1) // 2)
+        part = part + _image(part, at, low, pad, -1) + _image(part, at, last - low, pad)
+    return torch.cat((part, slope[:, near:]), 1)
+
+
+def _image(slope: Tensor, at: Tensor, mirror: Tensor, pad: int, side: int = 1) -> Tensor:
+    """What a mirror shows at ``at``, of what lies behind it: on its right, or on its left."""
+    image = 2 * mirror - at + pad
+    there = (side * (mirror - at) > 0) & (image >= 0) & (image < slope.shape[1])
+    return torch.where(
+        there, slope.gather(1, image.clamp(0, slope.shape[1] - 1).expand(len(slope), -1)), 0.0
+    )
 
 
 def _sources(canvas: Canvas, length: Any, x: Tensor) -> tuple[Tensor, Tensor]:

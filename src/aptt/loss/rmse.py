@@ -165,7 +165,7 @@ def _root(
             log=log,
         )
         return root.reshape(()) if reduction == "none" and not each else root
-    x, t, w = (None if v is None else v.unsqueeze(1) for v in (x, t, w))
+    x, t, w = x.unsqueeze(1), t.unsqueeze(1), None if w is None else w.unsqueeze(1)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
     counts = squares.new_full((len(x),), x.shape[2]) if w is None else w.sum((1, 2))
     if callable(pool):
