@@ -560,11 +560,7 @@ def test_the_gradient_of_a_band_limited_signal_is_not_that_of_rounding(name, kin
     }[kind].float()
     s = 0.1 * _random(6000, seed=1).float()
     _, gradient = _value_and_gradient(PRESETS[name], e, s)
-    # nothing is louder than the least that counts by less than 1 / its rounding, and it weighs
-    # no more than its share
-    loudest = e.abs().max() * 1024
-    assert gradient.norm() < 2e3, gradient.norm()
-    assert loudest > 0
+    assert gradient.norm() < 2e3  # the sine: 2.9e3 to 1.6e4 in half of these, before
 
 
 # ------------------------------------------------------------------------------ of peers

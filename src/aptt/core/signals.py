@@ -33,6 +33,7 @@ __all__ = [
     "products",
     "stretched",
     "wide",
+    "widest",
 ]
 
 
@@ -83,10 +84,11 @@ def present(signals: Tensor, counts: Tensor | None) -> Tensor:
 
 def wide(x: Tensor) -> Tensor:
     """In a dtype that any square fits, and in which sums may cancel."""
-    return x.to(_widest(x))
+    return x.to(widest(x))
 
 
-def _widest(x: Tensor) -> torch.dtype:
+def widest(x: Tensor) -> torch.dtype:
+    """The dtype that :func:`wide` gives."""
     return x.dtype if x.device.type == "mps" else torch.float64
 
 
@@ -94,7 +96,7 @@ def energy(x: Tensor) -> Tensor:
     """The sum of squares of each row, in a wide dtype."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():  # at 0 a norm has no second slope
         return wide(x).square().sum(1)
-    return torch.linalg.vector_norm(x, dim=1, dtype=_widest(x)).square()
+    return torch.linalg.vector_norm(x, dim=1, dtype=widest(x)).square()
 
 
 class Pair(NamedTuple):
@@ -114,7 +116,7 @@ def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
     if inside_functorch():
         both = wide(torch.stack((x, t), 1))
     else:
-        both = x.new_empty((len(x), 2, x.shape[1]), dtype=_widest(x))
+        both = x.new_empty((len(x), 2, x.shape[1]), dtype=widest(x))
         both[:, 0], both[:, 1] = x, t
     if means:
         both.sub_(both[:, :, :1].clone())
@@ -141,15 +143,15 @@ def audible(power: Tensor, mean: Tensor, size: Tensor | float, dtype: torch.dtyp
 
 
 def stretched(x: Tensor, t: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
-    """``factor * rest * (x - t)``, two factors a row, for their product may leave the range of x.
+    """``2 * factor * rest * (x - t)``, two factors a row, for their product may leave the range.
 
     Eagerly in single precision, which loses nothing of a difference of close numbers. Of one that
     forward takes as well, a compiler would keep a copy from there.
     """
     if torch.compiler.is_compiling():
-        return (wide(x) - wide(t)) * by_row(factor * rest)
-    half, rest = (by_row(v.to(x.dtype)) for v in (factor / 2, rest))
-    return torch.ops.aten.mse_loss_backward(half.expand_as(x), x, t, 0).mul_(rest)
+        return (wide(x) - wide(t)) * by_row(2 * factor * rest)
+    first, rest = (by_row(v.to(x.dtype)) for v in (factor, rest))
+    return torch.ops.aten.mse_loss_backward(first.expand_as(x), x, t, 0).mul_(rest)
 
 
 def combined(

@@ -100,12 +100,12 @@ class Spectrum(NamedTuple):
 
     bins: Tensor
     """Complex."""
-    lost: Tensor
-    """Where a magnitude is no more than the rounding of its frame."""
+    heard: Tensor
+    """1, or 0 where a magnitude is no more than the rounding of its frame."""
     magnitude: Tensor | None
-    """With 1 for what is lost; None where the power is 2."""
+    """Above 0; None where the power is 2."""
     power: Tensor
-    """The magnitude to its power, 0 where it is lost."""
+    """The magnitude to its power, 0 where it is not heard."""
 
 
 def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
@@ -118,13 +118,13 @@ def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
     bins = torch.fft.rfft(_framed(reach, r) * window)
     re, im = torch.view_as_real(bins).unbind(-1)
     square = (re * re).addcmul_(im, im)
-    info = torch.finfo(square.dtype)
-    loudest = square.detach().amax(2, keepdim=True)
-    lost = square < loudest.mul_((4 * info.eps) ** 2).add_(info.tiny)
+    info, found = torch.finfo(square.dtype), square.detach()
+    least = (4 * info.eps) ** 2  # of the loudest
+    heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn_().relu_()
     if power == 2:
-        return Spectrum(bins, lost, None, square.masked_fill_(lost, 0.0))
-    magnitude = square.masked_fill_(lost, 1.0).sqrt_()  # a root of 0 would have a slope
-    return Spectrum(bins, lost, magnitude, torch.add(magnitude, lost, alpha=-1))
+        return Spectrum(bins, heard, None, square.mul_(heard))
+    magnitude = square.clamp_(min=info.tiny).sqrt_()  # a root of 0 would have a slope
+    return Spectrum(bins, heard, magnitude, magnitude * heard)
 
 
 def filtered(power: Tensor, r: Resolution) -> Tensor:
@@ -149,7 +149,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
     """The slope along what is reached over, of one along the spectra of the first ``n`` signals."""
-    bins, lost = s.bins[:n], s.lost[:n]
     window, filters = _constants_for(r, slope)
     if filters is not None:
         slope = product(slope, filters.T)
@@ -157,7 +156,7 @@ def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
     slope = slope * 2 if s.magnitude is None else slope / s.magnitude[:n]
     # all but the outermost bins stand for their mirror image too
     slope.narrow(2, 1, (r.n_fft + 1) // 2 - 1).mul_(0.5)
-    bins = _scaled(bins, slope.masked_fill_(lost, 0.0))
+    bins = _scaled(s.bins[:n], slope.mul_(s.heard[:n]))
     frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * window
     return _overlapped(frames, r)
 

@@ -23,7 +23,7 @@ from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize, reduce
 from aptt.core.shapes import check_shapes
-from aptt.core.signals import energy, wide
+from aptt.core.signals import energy, wide, widest
 
 __all__ = ["Pool", "RMSELoss", "RMSLELoss", "rmse_loss", "rmsle_loss"]
 
@@ -209,7 +209,7 @@ def _root_of(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
 
 def _length(d: Tensor, w: Tensor | None) -> Tensor:
     if w is None:
-        norm: Tensor = torch.linalg.vector_norm(d, dim=1, dtype=wide(d[:0]).dtype)
+        norm: Tensor = torch.linalg.vector_norm(d, dim=1, dtype=widest(d))
         return norm * max(d.shape[1], 1) ** -0.5
     mean = (wide(d).square() * w).sum(1) / w.sum(1)
     return mean.masked_fill(mean == 0, 0.0).sqrt()  # whose slope at 0 is infinite, and not asked
@@ -221,26 +221,30 @@ def _as_found(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
 
 def _root_step(
     x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor]:
     # d root = sum w e de / (root sum w), where de = dx, or dx / (1 + x) of logarithms
     size = x.shape[1]
-    if kept and w is None and not log and not torch.compiler.is_compiling():
-        return kept[0].to(x.dtype), _stretched(x, t, up / (size * kept[0].clamp(min=_LEAST)))
+    if kept and w is None and not log:
+        return None, _stretched(x, t, up / size, kept[0])
     d = _error(x, t, w, log=log)
-    kept = kept or (_length(d, w),)
+    (root,) = kept or (_length(d, w),)
     share = up / (size if w is None else w.sum(1))
-    d = d.div_(by_row(kept[0].clamp(min=_LEAST).to(d.dtype))).mul_(by_row(share))
-    return kept[0].to(x.dtype), _along(d, x, w, log=log)
+    d = d.div_(by_row(root.clamp(min=_LEAST).to(d.dtype))).mul_(by_row(share))
+    return None if kept else root.to(x.dtype), _along(d, x, w, log=log)
 
 
-def _stretched(x: Tensor, t: Tensor, factor: Tensor) -> Tensor:
-    """``factor * (x - t)`` in one pass, times and over as many as there are: for a share of them.
+def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None = None) -> Tensor:
+    """``share * (x - t) / root`` in one pass, for a share of as many as there are, or of more.
 
-    Such a factor may leave the range of single precision, which its multiple does not.
+    It may leave the range of single precision, which its multiple by their number does not.
     """
+    factor = share * (x.numel() / 2)
+    if root is not None:
+        factor = factor / root.clamp(min=_LEAST)
+    assert isinstance(factor, Tensor)  # of rows
     if torch.compiler.is_compiling():
-        return (wide(x) - wide(t)) * by_row(factor)
-    factor = (factor * (x.numel() / 2)).clamp(max=torch.finfo(x.dtype).max).to(x.dtype)
+        return (wide(x) - wide(t)) * by_row(factor * (2 / x.numel()))
+    factor = factor.clamp(max=torch.finfo(x.dtype).max).to(x.dtype)
     return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
 
 

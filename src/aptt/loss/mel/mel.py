@@ -158,7 +158,7 @@ def mel_loss(
         All of them: the floor is applied once, after the filters, so there is no NaN; a filter that
             is empty is refused; a value for each signal.
         HiFi-GAN, ParallelWaveGAN, auraloss: they also floor the magnitude before the filters, at
-            3e-5, 1e-5 and 1e-4, which only the quietest signals show.
+            3e-5, 1e-5 and 1e-4, which quiet signals show, and loud ones in bands that are empty.
 
     Example:
         >>> import torch

@@ -139,15 +139,15 @@ def _step(
     *,
     means: bool,
     least: float,
-) -> tuple[Tensor, Tensor]:
-    if kept and not means:
+) -> tuple[Tensor | None, Tensor]:
+    known = bool(kept)
+    if known and not means:
         e, s = present(x, n), present(t, n)
     else:
-        p = pair(x, t, n, means=means)
+        e, s, _ = p = pair(x, t, n, means=means)
         kept = kept or _ratio(p, x, t, n, means, least)
-        e, s = p.x, p.t
     dx = combined(e, s, *(slope * up for slope in kept[1:]))
-    return kept[0].to(x.dtype), dx if n is None else present(dx, n)
+    return None if known else kept[0].to(x.dtype), dx if n is None else present(dx, n)
 
 
 _SD_SDR = Formula(_result, _step, _stats, ahead=True)

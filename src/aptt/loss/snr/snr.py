@@ -107,7 +107,7 @@ def _ratio(
     d: Tensor, s: Tensor, t: Tensor, n: Tensor | None, means: bool, least: float
 ) -> tuple[Tensor, ...]:
     # value = D log(|d|**2 / |s|**2 + t), and along d it is 2 D d / (|d|**2 + t |s|**2), of whose
-    # factor the root is kept, which the range of d holds; a silent target
+    # factor, halved, the root is kept, which the range of d holds; a silent target
     # counts as one of full scale, and the noise is the estimate
     noise, power = energy(d), energy(s)
     size = samples(noise, t, n)
@@ -116,7 +116,7 @@ def _ratio(
         noise, power = noise - bias.square() / size, less_mean(power, s.sum(1), t, n)
     signal = torch.where(power == 0, size, power)
     ratio = noise / signal + least
-    value, root = DECIBEL * ratio.log(), (2 * DECIBEL / (signal * ratio)).sqrt()
+    value, root = DECIBEL * ratio.log(), (signal * ratio / DECIBEL).rsqrt()
     return (value, root, bias / size) if means else (value, root)
 
 
@@ -137,18 +137,19 @@ def _step(
     *,
     means: bool,
     least: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor]:
     if kept and not means:
         _, root = kept
-        dx = stretched(present(x, n), present(t, n), root, root * up)
+        dx, value = stretched(present(x, n), present(t, n), root, root * up), None
     else:
         dx, s = _difference(x, t, n, means)
-        kept = kept or _ratio(dx, s, t, n, means, least)
+        value, root, *centre = kept or _ratio(dx, s, t, n, means, least)
         if means:
-            dx = dx.sub_(by_row(kept[2]))
-        for factor in (kept[1], kept[1] * up):
+            dx = dx.sub_(by_row(centre[0]))
+        for factor in (root, root * (2 * up)):
             dx = dx.mul_(by_row(factor.to(dx.dtype)))
-    return kept[0].to(x.dtype), dx if n is None else present(dx, n)
+        value = value.to(x.dtype)
+    return value, dx if n is None else present(dx, n)
 
 
 _SNR = Formula(_result, _step, _stats, ahead=True)
