@@ -5,9 +5,9 @@ backward. A walk keeps none: the walk forward holds the statistics of each block
 row, and the walk back reads the prediction again and writes the gradient, with the true upstream
 gradient, rounded once.
 
-A formula of small predictions (:attr:`Formula.ahead`: boxes, bins, elements) is walked once where
-only its total is asked for. The gradient is taken along, for the upstream gradient that the mean
-will send, and held where hooks on saved tensors and activation checkpointing see it. Backward
+A formula of small predictions (:attr:`Formula.ahead`: boxes, bins, elements, signals) is walked
+once where only its total is asked for. The gradient is taken along, for the upstream gradient that
+the mean will send, and held where hooks on saved tensors and activation checkpointing see it. Backward
 multiplies it if another one arrives.
 
 Blocks cut N, and S where a single sample is too large; C is never cut. On an accelerator there is
