@@ -7,8 +7,8 @@ gradient, rounded once.
 
 A formula of small predictions (:attr:`Formula.ahead`: boxes, bins, elements, signals) is walked
 once where only its total is asked for. The gradient is taken along, for the upstream gradient that
-the mean will send, and held where hooks on saved tensors and activation checkpointing see it. Backward
-multiplies it if another one arrives.
+the mean will send, and held where hooks on saved tensors and activation checkpointing see it.
+Backward multiplies it if another one arrives.
 
 Blocks cut N, and S where a single sample is too large; C is never cut. On an accelerator there is
 one block: few launches, and its memory is not the bottleneck.
