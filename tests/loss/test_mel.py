@@ -515,6 +515,54 @@ def test_half_types_are_computed_in_single_precision():
         assert LOSSES["mel"](e.float(), s.float()) == outside
 
 
+# ------------------------------------------------------------------------------ rounding
+
+PRESETS = {
+    **{name: partial(mel_loss, preset=name) for name in ("hifigan", "pwg", "auraloss", "dac")},
+    "mel": partial(mel_loss, sample_rate=24000),
+    "stft": stft_loss,
+    "stft, power 2": partial(stft_loss, power=2, floor=1e-10),
+}
+
+
+@pytest.mark.parametrize("level", [0.5, 0.01, 300.7])
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_empty_band_beside_a_loud_one_is_empty_in_any_precision(name, level):
+    # a constant: a gradient of 6.2e3 in single precision and none in double, before
+    s = 0.1 * _random(1, 6000)
+    e = torch.full_like(s, level)
+    want, slope = _value_and_gradient(PRESETS[name], e, s)
+    found, gradient = _value_and_gradient(PRESETS[name], e.float(), s.float())
+    assert found.item() == pytest.approx(want.item(), rel=1e-5)
+    assert (gradient.double() - slope).norm() <= 1e-4 * slope.norm() + 1e-12
+    value, _ = _value_and_gradient(PRESETS[name], s.float(), e.float())  # and of the target
+    assert value.item() == pytest.approx(PRESETS[name](s, e).item(), rel=1e-5)
+
+
+def test_parallel_wavegans_mel_of_a_constant():
+    s = 0.1 * _random(1, 24000).float()
+    loss, gradient = _value_and_gradient(PRESETS["pwg"], torch.full_like(s, 0.5), s)
+    want = mel_loss(torch.zeros_like(s), s, preset="pwg")
+    assert loss == want  # all of it lies below 80 Hz: to the filters it is silence
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["sine", "low", "ramp", "step"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_gradient_of_a_band_limited_signal_is_not_that_of_rounding(name, kind):
+    time = torch.arange(6000, dtype=torch.float64) / 24000
+    low = torch.fft.rfft(_random(6000)) * (torch.arange(3001) < 700)
+    e = {
+        "sine": (2 * math.pi * 440 * time).sin(),
+        "low": torch.fft.irfft(low, n=6000),
+        "ramp": 4 * time,
+        "step": (time > 0.1).double(),
+    }[kind].float()
+    s = 0.1 * _random(6000, seed=1).float()
+    _, gradient = _value_and_gradient(PRESETS[name], e, s)
+    assert gradient.norm() < 2e3  # the sine: 2.9e3 to 1.6e4 in half of these, before
+
+
 # ------------------------------------------------------------------------------ of peers
 
 

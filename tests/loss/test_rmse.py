@@ -7,7 +7,7 @@ import torch
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
-from aptt.loss.rmse import _SQUARES
+from aptt.loss.rmse import _ROOT, _SQUARES
 
 
 def _random(*shape, seed=0):
@@ -111,6 +111,68 @@ def test_the_step_is_the_gradient_of_the_definition(weighted, log):
     up[1] = torch.inf
     _, got = _SQUARES.step(e, up, kept, t, w, log=log)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_step_of_a_root_is_the_gradient_of_its_definition(weighted, log):
+    e, t, up = _random(3, 8).abs(), _random(3, 8, seed=1).abs(), _random(3, seed=2)
+    w = _random(3, 8, seed=3).abs() if weighted else None
+    e[1] = t[1]
+    if w is not None:
+        w[0, 2], e[0, 2] = 0, torch.nan
+    x = e.clone().requires_grad_()
+    value = _ROOT.result(x, _ROOT.stats(x, t, w, log=log), t, w, log=log)
+    (want,) = torch.autograd.grad(value, x, up)
+    kept = tuple(k.detach() for k in _ROOT.stats(e, t, w, log=log))
+    for known in (kept, ()):
+        v, got = _ROOT.step(e, up, known, t, w, log=log)
+        assert known or (v - value).abs().max() < 1e-12
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [rmse_loss, rmsle_loss])
+def test_a_long_batch_is_walked_in_parts(loss):
+    x, t = _random(2**18 + 99).abs().float(), _random(2**18 + 99, seed=1).abs().float()
+    with plainly():
+        want, slope = _value_and_gradient(lambda v: loss(v, t.double()), x.double())
+    found, gradient = _value_and_gradient(lambda v: loss(v, t), x)
+    assert found.item() == pytest.approx(want.item(), rel=1e-6)
+    assert (gradient.double() - slope).norm() <= 1e-6 * slope.norm()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_logarithms_of_close_numbers_keep_their_digits(scale):
+    t = scale * (1 + _random(64).abs()).float()
+    x = t * (1 + 1e-6 * _random(64, seed=1).float())
+    want, slope = _value_and_gradient(
+        lambda v: (v.log1p() - t.double().log1p()).square().mean().sqrt(), x.double()
+    )
+    found, gradient = _value_and_gradient(lambda v: rmsle_loss(v, t), x)
+    assert found.item() == pytest.approx(want.item(), rel=1e-6)  # 3 % off at 1e6, before
+    assert (gradient.double() - slope).norm() <= 1e-6 * slope.norm()
+
+
+@pytest.mark.parametrize("bad", [-1.0, -1.5, -torch.inf])
+def test_numbers_without_a_logarithm_are_refused_where_they_count(bad):
+    x, t = torch.tensor([0.5, 2.0, 3.0]), torch.tensor([1.0, 2.0, 4.0])
+    wrong = x.clone()
+    wrong[1] = bad
+    for reduction in ("mean", "none"):
+        with pytest.raises(
+            ValueError, match=rf"prediction: got {bad:g}, wanted .* above -1.*softpl"
+        ):
+            rmsle_loss(wrong, t, reduction=reduction)
+    with pytest.raises(ValueError, match=rf"target: got {bad:g}"):
+        RMSLELoss(pool="sample")(t, wrong)
+    weight = torch.tensor([1.0, 0.0, 2.0])
+    want = rmsle_loss(x, t, weight=weight)
+    loss, gradient = _value_and_gradient(lambda v: rmsle_loss(v, t, weight=weight), wrong)
+    assert loss == want == rmsle_loss(x[[0, 2]], t[[0, 2]], weight=weight[[0, 2]])
+    assert gradient[1] == 0
+    assert gradient.isfinite().all()
+    with pytest.raises(ValueError, match="prediction"):
+        rmsle_loss(wrong, t, weight=torch.ones(3))
 
 
 @pytest.mark.parametrize("pool", ["batch", "sample", lambda sums: 2 * sums])

@@ -742,3 +742,58 @@ def test_a_target_that_is_not_a_number_is_not_skipped_in_silence(kind):
     e, s = _noisy(2, 30)
     s[1, 3] = torch.nan
     assert LOSSES[kind](e, s, silent="skip").isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [2, 400, 997])
+def test_no_level_of_a_constant_is_a_signal(size, dtype):
+    levels = torch.cat((torch.arange(1, 2001) / 100, torch.tensor([-1e-30, 3e4, 1e30]))).to(dtype)
+    e, s = levels.unsqueeze(1).expand(-1, size), _random(1, size).to(dtype).expand(len(levels), -1)
+    each = partial(_value_and_gradient, up=torch.ones(len(levels)))
+    for loss in (si_snr_loss, partial(si_sdr_loss, zero_mean=True)):
+        value, *gradients = each(partial(loss, reduction="none"), e, s)
+        torch.testing.assert_close(value, torch.full_like(value, 100), rtol=0, atol=1e-4)
+        assert all((gradient == 0).all() for gradient in gradients)
+    # of the estimate nothing is left, and the noise is the target: at 1e30 it was a perfect score
+    value, slope, _ = each(partial(snr_loss, zero_mean=True, reduction="none"), e, s)
+    torch.testing.assert_close(value, torch.zeros_like(value), rtol=0, atol=1e-6)
+    value, gradient, _ = each(partial(sd_sdr_loss, zero_mean=True, reduction="none"), e, s)
+    torch.testing.assert_close(value, torch.full_like(value, 300), rtol=0, atol=1e-3)
+    assert ((gradient - slope).norm(dim=1) <= 1e-6 * slope.norm(dim=1)).all()
+    # a constant target is silent, whatever its level: the value is the level of the estimate
+    value, gradient, _ = each(partial(si_snr_loss, reduction="none"), s, e)
+    want = 10 * s.double().var(1, correction=0).log10()
+    torch.testing.assert_close(value.double(), want, rtol=1e-6, atol=1e-6)
+    assert gradient.isfinite().all()
+    assert si_snr_loss(s, e, silent="skip") == 0
+
+
+@pytest.mark.parametrize("offset", [1.0, 1e3, -1e4])
+@each_loss
+def test_an_offset_takes_no_digits(kind, offset):
+    e, s = (v.float() for v in _noisy(3, 4000, decibels=12, gain=0.7))
+    e, s = e + offset, s - 2 * offset
+    e[1, 0] = 9 * abs(offset)  # the first sample is like no other
+    wide = [v.double() - v.double().mean(-1, keepdim=True) for v in (e, s)]
+    want, slope, _ = _value_and_gradient(partial(_ratio, kind), *wide)
+    found, gradient, _ = _value_and_gradient(
+        partial(LOSSES[kind], zero_mean=True, reduction="none"), e, s
+    )
+    slope = slope - slope.mean(-1, keepdim=True)
+    torch.testing.assert_close(found.double(), want, rtol=1e-6, atol=1e-6)
+    assert (gradient.double() - slope).norm() < 1e-6 * slope.norm()
+
+
+@pytest.mark.parametrize("means", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@each_formula
+def test_a_step_that_has_to_measure_gives_the_same(kind, padded, means):
+    e, s = _noisy(4, 40, decibels=5, gain=0.8)
+    n, up = torch.tensor([40, 33, 17, 2]) if padded else None, _random(4, seed=3)
+    options, formula = {"means": means, "least": 1e-3}, FORMULAS[kind]
+    with torch.no_grad():
+        kept = formula.stats(e, s, n, **options)
+        value, got = formula.step(e, up, (), s, n, **options)
+        _, want = formula.step(e, up, kept, s, n, **options)
+    torch.testing.assert_close(value, kept[0], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-13)

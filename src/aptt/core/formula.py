@@ -78,7 +78,8 @@ class Formula:
     ahead: bool = False
     """Whether one pass over a total may take the gradient along, and hold it until backward.
 
-    For formulas of small predictions, without statistics."""
+    For formulas of small predictions. One with statistics takes them in ``step``, where ``kept``
+    is empty."""
     block: int = 2**18
     """Elements in a block on the CPU: its temporaries should fit the cache."""
     rereads: bool = True

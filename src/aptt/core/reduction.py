@@ -58,6 +58,7 @@ def reduce(
     term: str,
     weight: Tensor | None = None,
     kind: Kind = "values",
+    splits: bool = True,
     weight_name: str = "weight",
     **options: Any,
 ) -> Tensor:
@@ -74,7 +75,7 @@ def reduce(
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)
     if callable(reduction):
-        hear(reduction, kind, term)
+        hear(reduction, kind, term, splits=splits)
         counted = begin(reduction, on_device(count(), x), term)
         total = evaluate(formula, x, *sides, gather="total", weight=weight, **options)
         return reduction(total, counted, term=term)

@@ -2,33 +2,39 @@
 
 Energies are added up in double precision: it holds the square of any single, and their sums may
 cancel there. Inside ``torch.compile`` a double lives in a register and costs nothing.
+
+A signal less its mean is taken less its first sample, and the mean of that off its sums: a constant
+is exactly 0, whatever its level, and nothing cancels by more than the number of its terms.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import check_floating, check_tensors
 from aptt.core.formula import by_row
-from aptt.core.ordinary import is_readable
+from aptt.core.ordinary import inside_functorch, is_readable
 from aptt.core.shapes import check_shapes
 
 __all__ = [
-    "centred",
+    "Pair",
+    "audible",
     "check_signals",
     "combined",
     "count_samples",
-    "inner",
+    "energy",
     "inside",
+    "pair",
     "present",
+    "products",
     "stretched",
     "wide",
+    "widest",
 ]
-
-_ROUNDING = 1e-12  # what is left of the energy of a constant without its mean, in double precision
 
 
 def check_signals(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> None:
@@ -79,55 +85,82 @@ def present(signals: Tensor, counts: Tensor | None) -> Tensor:
 
 def wide(x: Tensor) -> Tensor:
     """In a dtype that any square fits, and in which sums may cancel."""
-    return x if x.device.type == "mps" else x.double()
+    return x.to(widest(x))
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of each row."""
-    return (a * b).sum(1)
+def widest(x: Tensor) -> torch.dtype:
+    """The dtype that :func:`wide` gives."""
+    return x.dtype if x.device.type == "mps" else torch.float64
 
 
-def products(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``<x, x>``, ``<t, t>`` and ``<x, t>`` of each row; equal where the two are."""
-    if torch.compiler.is_compiling():  # which takes all three in one pass
-        x, t = wide(x), wide(t)
-        return inner(x, x), inner(t, t), inner(x, t)
-    both = wide(torch.stack((x, t), 1))
-    energy, cross, _, power = torch.bmm(both, both.mT).flatten(1).unbind(1)
-    return energy, power, cross
+def energy(x: Tensor) -> Tensor:
+    """The sum of squares of each row, in a wide dtype."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # at 0 a norm has no second slope
+        return wide(x).square().sum(1)
+    return torch.linalg.vector_norm(x, dim=1, dtype=widest(x)).square()
 
 
-def centred(energy: Tensor, total: Tensor, size: Tensor | float) -> Tensor:
-    """The energy less that of the mean; 0, with a gradient of 0, where rounding is all it is."""
-    left = energy - total.square() / size
-    return torch.where(left <= _ROUNDING * energy, 0.0, left)
+class Pair(NamedTuple):
+    """Two signals ``(N, T)`` in a wide dtype, and both of them in one, ``(N, 2, T)``."""
+
+    x: Tensor
+    t: Tensor
+    both: Tensor | None
+    """None inside ``torch.compile``, which needs no copy to read the two at once."""
+
+
+def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
+    """Two signals, with 0 for what is padding; less their first samples for ``means``."""
+    if torch.compiler.is_compiling():
+        x, t = (wide(v) - wide(v)[:, :1] if means else wide(v) for v in (x, t))
+        return Pair(present(x, counts), present(t, counts), None)
+    if inside_functorch():
+        both = wide(torch.stack((x, t), 1))
+    else:
+        both = x.new_empty((len(x), 2, x.shape[1]), dtype=widest(x))
+        both[:, 0], both[:, 1] = x, t
+    if means:
+        both.sub_(both[:, :, :1].clone())
+    if counts is not None:
+        both = torch.where(inside(counts, x.shape[1]).unsqueeze(1), both, 0.0)
+    return Pair(both[:, 0], both[:, 1], both)
+
+
+def products(p: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """``<x, x>``, ``<t, t>`` and ``<x, t>`` of each pair; equal where the two are."""
+    if p.both is None:
+        return p.x.square().sum(1), p.t.square().sum(1), (p.x * p.t).sum(1)
+    of_x, cross, _, of_t = torch.bmm(p.both, p.both.mT).flatten(1).unbind(1)
+    return of_x, of_t, cross
+
+
+def audible(power: Tensor, mean: Tensor, size: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """The power of signals less their ``mean``, or 0 where it is no more than their rounding."""
+    rounding = 8 * torch.finfo(dtype).eps * mean
+    return torch.where(power <= rounding.square() * size, 0.0, power)
 
 
 # --------------------------------------------------------------------------- back: sums of signals
 
 
-def stretched(x: Tensor, t: Tensor, factor: Tensor, centre: Tensor | None = None) -> Tensor:
-    """``factor * (x - t - centre)``, one factor and one centre a row, whatever their size.
+def stretched(x: Tensor, t: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    """``2 * factor * rest * (x - t)``, two factors a row, for their product may leave the range.
 
-    Eagerly and without a centre in single precision, which loses nothing of a difference of close
-    numbers. The factor may leave its range where neither the difference nor the product does, and
-    goes in two parts. Otherwise in double precision: a centre may be large beside what it leaves,
-    and of a difference that forward takes as well a compiler would keep a copy from there.
+    Eagerly in single precision, which loses nothing of a difference of close numbers. Of one that
+    forward takes as well, a compiler would keep a copy from there.
     """
-    if centre is not None or torch.compiler.is_compiling():
-        d = wide(x) - wide(t)
-        return (d if centre is None else d - by_row(centre)) * by_row(factor)
-    half = factor.abs().sqrt()
-    d = (x - t).mul_(by_row(half.to(x.dtype)))
-    return d.mul_(by_row(torch.copysign(half, factor).to(x.dtype)))
+    if torch.compiler.is_compiling():
+        return (wide(x) - wide(t)) * by_row(2 * factor * rest)
+    first, rest = (by_row(v.to(x.dtype)) for v in (factor, rest))
+    return torch.ops.aten.mse_loss_backward(first.expand_as(x), x, t, 0).mul_(rest)
 
 
 def combined(
     x: Tensor, t: Tensor, on_x: Tensor, on_t: Tensor, offset: Tensor | None = None
 ) -> Tensor:
-    """``on_x * x + on_t * t + offset``, one number each a row, in double precision.
+    """``on_x * x + on_t * t + offset``, one number each a row, in their wide dtype.
 
     Of two signals that point the same way, what is left is small beside either.
     """
-    sum_ = (wide(x) * by_row(on_x)).addcmul_(wide(t), by_row(on_t))
+    sum_ = (x * by_row(on_x)).addcmul_(t, by_row(on_t))
     return sum_ if offset is None else sum_.add_(by_row(offset))

@@ -11,15 +11,26 @@ norms over them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.signals import inside, present
-from aptt.core.transform import Resolution, back_to_samples, spectrum
+from aptt.core.transform import (
+    Canvas,
+    Resolution,
+    Spectrum,
+    back_to_frames,
+    canvases,
+    filtered,
+    reflected,
+    spectrum,
+    unreflected,
+)
 
 __all__ = ["SPECTRAL", "Distance"]
 
@@ -51,15 +62,16 @@ def _result(
     *,
     resolutions: Sequence[Resolution],
     distance: Distance,
+    shortest: int,
 ) -> Tensor:
     if x.numel() == 0:
         return (x + t).sum(1)
-    x, t = present(x, counts), present(t, counts)
     value = x.new_zeros(())
-    for r in resolutions:
-        a, b = (spectrum(v, counts, r, distance.power).filtered for v in (x, t))
-        a, b, each = _within(a, b, counts, r)
-        value = value + _compared(a, b, each, distance)
+    for canvas, both, twice in _drawn(x, t, counts, resolutions):
+        for r in canvas.resolutions:
+            spectra = spectrum(both[:, canvas.reach(r)], r, distance.power)
+            a, b, each = _within(spectra, twice, r)
+            value = value + _compared(a, b, each, distance)
     if not distance.sums:
         value = value / len(resolutions)
     return value if counts is None else torch.where(counts > 0, value, 0.0)
@@ -74,43 +86,58 @@ def _step(
     *,
     resolutions: Sequence[Resolution],
     distance: Distance,
+    shortest: int,
 ) -> tuple[Tensor, Tensor]:
-    x, t = present(x, counts), present(t, counts)
-    value, dx = x.new_zeros(()), torch.zeros_like(x)
-    for r in resolutions:
-        mine = spectrum(x, counts, r, distance.power)
-        theirs = spectrum(t, counts, r, distance.power).filtered
-        a, b, each = _within(mine.filtered, theirs, counts, r)
-        value = value + _compared(a, b, each, distance)
-        slope = _slope(a, b, each, distance)
-        dx = dx + back_to_samples(slope, mine, x, counts, r, distance.power)
+    value, dx = x.new_zeros(()), None
+    for canvas, both, twice in _drawn(x, t, counts, resolutions):
+        along = both.new_zeros(len(x), canvas.width)
+        for r in canvas.resolutions:
+            spectra = spectrum(both[:, canvas.reach(r)], r, distance.power)
+            a, b, each = _within(spectra, twice, r)
+            value, slope = _sloped(value, a, b, each, distance)
+            along[:, canvas.reach(r)].add_(back_to_frames(slope, spectra, r, len(x)))
+        more = unreflected(along, x, counts, canvas, shortest)
+        dx = more if dx is None else dx + more
+    assert dx is not None  # there is at least one resolution
     if not distance.sums:
-        value, dx = value / len(resolutions), dx / len(resolutions)
+        value, up = value / len(resolutions), up / len(resolutions)
     dx = dx * by_row(up)  # last: what is before it may be taken on the way there
     if counts is None:
         return value, dx
     return torch.where(counts > 0, value, 0.0), present(dx, counts)
 
 
+def _drawn(
+    x: Tensor, t: Tensor, counts: Tensor | None, resolutions: Sequence[Resolution]
+) -> Iterator[tuple[Canvas, Tensor, Tensor | None]]:
+    """Both signals, one after the other, on each canvas, with the counts of both."""
+    both = torch.cat((present(x, counts), present(t, counts)))
+    twice = None if counts is None else torch.cat((counts, counts))
+    for canvas in canvases(resolutions, x.shape[1]):
+        yield canvas, reflected(both, twice, canvas), twice
+
+
 def _within(
-    a: Tensor, b: Tensor, counts: Tensor | None, r: Resolution
+    s: Spectrum, counts: Tensor | None, r: Resolution
 ) -> tuple[Tensor, Tensor, Tensor | float]:
-    """The spectra with 0 for frames beyond the end, and the share of one number in the mean."""
+    """Two spectra, 0 for frames beyond the end, and the share of one number in the mean."""
+    both = s.power
+    if counts is not None:
+        frames = r.frames(counts)
+        both = torch.where(inside(frames, both.shape[1]).unsqueeze(2), both, 0.0)
+    a, b = (filtered(v, r) for v in both.chunk(2))  # alike, which rows of one product need not be
     if counts is None:
         return a, b, 1 / (a.shape[1] * a.shape[2])
-    frames = r.frames(counts)
-    there = inside(frames, a.shape[1]).unsqueeze(2)
-    each = 1 / (frames * a.shape[2]).to(a.dtype)
-    return torch.where(there, a, 0.0), torch.where(there, b, 0.0), each
+    return a, b, 1 / (frames[: len(a)] * a.shape[2]).to(a.dtype)
 
 
 def _compared(a: Tensor, b: Tensor, each: Tensor | float, d: Distance) -> Tensor:
     """The distance of two spectra."""
     apart, value = a - b, a.new_zeros(len(a))
     if d.logarithm:
-        value = value + d.logarithm * d.unit * each * _log_ratio(a, b, d).sum((1, 2))
+        value = value + _log_ratio(a, b, d).sum((1, 2)) * (d.logarithm * d.unit * each)
     if d.linear:
-        value = value + d.linear * each * apart.abs().sum((1, 2))
+        value = value + apart.abs().sum((1, 2)) * (d.linear * each)
     if d.convergence:
         noise, whole, some = _energies(apart, b)
         ratio = noise.sqrt() / whole.sqrt()
@@ -118,25 +145,47 @@ def _compared(a: Tensor, b: Tensor, each: Tensor | float, d: Distance) -> Tensor
     return value
 
 
-def _slope(a: Tensor, b: Tensor, each: Tensor | float, d: Distance) -> Tensor:
-    """The slope of the distance along ``a``."""
+def _sloped(
+    value: Tensor, a: Tensor, b: Tensor, each: Tensor | float, d: Distance
+) -> tuple[Tensor, Tensor]:
+    """``value`` and the distance of two spectra, and the slope of that along ``a``."""
     # |a - b| goes by its sign, log(a + f) by 1 / (a + f), and the norm of a - b by (a - b) / norm
-    apart = a - b
-    slope = torch.zeros_like(a)
+    apart, slope = a - b, None
     if d.logarithm:
+        weight = d.logarithm * d.unit * each
         if d.clamps:
-            sized = a.clamp(min=d.floor)
-            sign = torch.sgn(sized - b.clamp(min=d.floor)) * (a >= d.floor)
+            sized, other = a.clamp(min=d.floor), b.clamp(min=d.floor)
+            raised = sized - other
+            away = torch.sgn(raised).mul_(a >= d.floor)
         else:
-            sized, sign = a + d.floor, torch.sgn(apart)
-        slope = slope + (sign / sized).mul_(_of_signal(d.logarithm * d.unit * each))
+            sized, other, raised, away = a + d.floor, b + d.floor, apart, torch.sgn(apart)
+        logarithms = raised.abs().div_(torch.minimum(sized, other)).log1p_().sum((1, 2))
+        value = _weighted(value, logarithms, weight)
+        slope = away.div_(sized).mul_(_of_signal(weight))
     if d.linear:
-        slope = slope + torch.sgn(apart).mul_(_of_signal(d.linear * each))
+        weight = d.linear * each
+        value = _weighted(value, apart.abs().sum((1, 2)), weight)
+        more = torch.sgn(apart).mul_(_of_signal(weight))
+        slope = more if slope is None else slope.add_(more)
     if d.convergence:
-        noise, whole, some = _energies(apart, b)
-        factor = torch.where(some, d.convergence / (noise.sqrt() * whole.sqrt()), 0.0)
-        slope = slope + apart * _of_signal(factor)
-    return slope
+        noise, whole = (torch.linalg.vector_norm(v, dim=(1, 2)) for v in (apart, b))
+        factor = (noise * whole).reciprocal_()
+        factor = factor.nan_to_num_(nan=torch.nan, posinf=0.0)  # where either is silent
+        value = _weighted(value, factor * noise * noise, d.convergence)
+        steep = _of_signal(factor)
+        if slope is None:
+            slope = apart.mul_(steep).mul_(d.convergence)
+        else:
+            slope = slope.addcmul_(apart, steep, value=d.convergence)
+    assert slope is not None  # a distance weighs something
+    return value, slope
+
+
+def _weighted(value: Tensor, part: Tensor, weight: Tensor | float) -> Tensor:
+    """``value + weight * part``."""
+    if isinstance(weight, Tensor):
+        return value + part * weight
+    return torch.add(value, part, alpha=weight)
 
 
 def _energies(apart: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,6 +195,10 @@ def _energies(apart: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(some, noise, 1.0), torch.where(some, whole, 1.0), some
 
 
+@overload
+def _of_signal(number: Tensor) -> Tensor: ...
+@overload
+def _of_signal(number: Tensor | float) -> Tensor | float: ...
 def _of_signal(number: Tensor | float) -> Tensor | float:
     """One number for each signal, or for all, against spectra."""
     return number.view(-1, 1, 1) if isinstance(number, Tensor) else number
@@ -160,4 +213,7 @@ def _log_ratio(a: Tensor, b: Tensor, d: Distance) -> Tensor:
 
 
 SPECTRAL = Formula(_result, _step, ahead=True, block=2**16)
-"""The distance of each signal: ``x`` and ``target`` are ``(N, T)``, ``counts`` None or ``(N,)``."""
+"""The distance of each signal: ``x`` and ``target`` are ``(N, T)``, ``counts`` None or ``(N,)``.
+
+No signal has fewer samples than ``shortest``, but none.
+"""

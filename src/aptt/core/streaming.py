@@ -5,10 +5,10 @@ backward. A walk keeps none: the walk forward holds the statistics of each block
 row, and the walk back reads the prediction again and writes the gradient, with the true upstream
 gradient, rounded once.
 
-A formula of small predictions (:attr:`Formula.ahead`: boxes, bins, elements) is walked once where
-only its total is asked for. The gradient is taken along, for the upstream gradient that the mean
-will send, and held where hooks on saved tensors and activation checkpointing see it. Backward
-multiplies it if another one arrives.
+A formula of small predictions (:attr:`Formula.ahead`: boxes, bins, elements, signals) is walked
+once where only its total is asked for. The gradient is taken along, for the upstream gradient that
+the mean will send, and held where hooks on saved tensors and activation checkpointing see it.
+Backward multiplies it if another one arrives.
 
 Blocks cut N, and S where a single sample is too large; C is never cut. On an accelerator there is
 one block: few launches, and its memory is not the bottleneck, but its eager traffic is. A formula
@@ -90,7 +90,7 @@ class Walk:
         blocks, up = self._blocks(x), self.hint()
         if len(blocks) == 1:
             v, dx = self._both(blocks[0], x, weight, sides, up)
-            return self._summed(v), dx
+            return self._summed(v), dx.to(x.dtype)
         grad, sums = fresh_like(x), []
         for block in blocks:
             v, dx = self._both(block, x, weight, sides, up)
@@ -159,9 +159,14 @@ class Walk:
         return each if 2.0**-60 < each < 2.0**60 else 1.0
 
     def takes_ahead(self, x: Tensor) -> bool:
-        """Whether one walk is enough. A half type would round the gradient twice."""
+        """Whether one walk is enough. A half type would round the gradient twice.
+
+        An accelerator has to multiply what was taken along, which costs as much as statistics.
+        """
+        formula = self.call.formula
         half = x.dtype in (torch.float16, torch.bfloat16)
-        return self.call.formula.ahead and self.call.gather == "total" and not half
+        twice = formula.stats is not None and x.device.type != "cpu"
+        return formula.ahead and self.call.gather == "total" and not (half or twice)
 
     def scaled(self, grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
         """A gradient that was taken ahead, for the upstream gradient that came."""

@@ -8,6 +8,7 @@ complex one of twice the size; here it is the inverse real transform.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,19 @@ from torch.nn import functional as F
 from aptt.core.mel import Bank, filterbank
 from aptt.core.ordinary import apart, inside_functorch, ordinary
 
-__all__ = ["Framing", "Resolution", "Spectrum", "back_to_samples", "check_filters", "spectrum"]
+__all__ = [
+    "Canvas",
+    "Framing",
+    "Resolution",
+    "Spectrum",
+    "back_to_frames",
+    "canvases",
+    "check_filters",
+    "filtered",
+    "reflected",
+    "spectrum",
+    "unreflected",
+]
 
 Framing = Literal["center", "tight", "full"]
 
@@ -52,38 +65,72 @@ class Resolution:
         return (self.frames(length) - 1) * self.hop + self.n_fft
 
 
+@dataclass(frozen=True)
+class Canvas:
+    """Signals of one size, reflected so far that every one of its resolutions can cut frames."""
+
+    resolutions: tuple[Resolution, ...]
+    size: int
+
+    @property
+    def pad(self) -> int:
+        """How far the signals are reflected to the left."""
+        return max(r.pad for r in self.resolutions)
+
+    @property
+    def width(self) -> int:
+        """Of all of it."""
+        return self.pad + max(r.span(self.size) - r.pad for r in self.resolutions)
+
+    def reach(self, r: Resolution) -> slice:
+        """Which part of it the frames of a resolution reach over."""
+        start = self.pad - r.pad
+        return slice(start, start + r.span(self.size))
+
+
+def canvases(resolutions: Sequence[Resolution], size: int) -> list[Canvas]:
+    """One for all resolutions, but for those that want zeros after their reflection."""
+    full = [(r,) for r in resolutions if r.framing == "full"]
+    rest = tuple(r for r in resolutions if r.framing != "full")
+    return [Canvas(members, size) for members in ([rest] if rest else []) + full]
+
+
 class Spectrum(NamedTuple):
     """What a transform gives, ``(N, frames, frequencies)``."""
 
     bins: Tensor
     """Complex."""
-    magnitude: Tensor
-    filtered: Tensor
-    """The magnitude to its power, through the filters if there are any."""
+    heard: Tensor
+    """1, or 0 where a magnitude is no more than the rounding of its frame."""
+    magnitude: Tensor | None
+    """Above 0; None where the power is 2."""
+    power: Tensor
+    """The magnitude to its power, 0 where it is not heard."""
 
 
-def spectrum(x: Tensor, counts: Tensor | None, r: Resolution, power: int) -> Spectrum:
-    """The spectrum of each signal ``(N, T)``, of which the first ``counts`` samples are there."""
-    window, filters = _constants_for(r, x)
-    size = x.shape[1]
-    if counts is None and r.pad < size:
-        end = r.pad + size
-        padded = torch.cat(
-            (
-                x[:, 1 : r.pad + 1].flip(1),
-                x,
-                x[:, size - 1 - r.pad : size - 1].flip(1),
-                x.new_zeros(len(x), max(r.span(size) - end - r.pad, 0)),
-            ),
-            1,
-        )
-    else:
-        at, shown = _sources(r, size if counts is None else counts.unsqueeze(1), x)
-        padded = torch.where(shown, x.gather(1, at.expand(len(x), -1)), 0.0)
-    bins = torch.fft.rfft(_framed(padded[:, : r.span(size)], r) * window)
-    magnitude = _magnitude(bins)
-    filtered = magnitude if power == 1 else magnitude.square()
-    return Spectrum(bins, magnitude, filtered if filters is None else product(filtered, filters))
+def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
+    """The spectra of the frames in what a resolution reaches over of a canvas ``(N, width)``.
+
+    A transform rounds all frequencies of a frame alike, by the precision of its loudest: what is
+    no louder than that is nothing, and counts as such, or a logarithm would make much of it.
+    """
+    window, _ = _constants_for(r, reach)
+    bins = torch.fft.rfft(_framed(reach, r) * window)
+    re, im = torch.view_as_real(bins).unbind(-1)
+    square = (re * re).addcmul_(im, im)
+    info, found = torch.finfo(square.dtype), square.detach()
+    least = (4 * info.eps) ** 2  # of the loudest
+    heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn_().relu_()
+    if power == 2:
+        return Spectrum(bins, heard, None, square.mul_(heard))
+    magnitude = square.clamp_(min=info.tiny).sqrt_()  # a root of 0 would have a slope
+    return Spectrum(bins, heard, magnitude, magnitude * heard)
+
+
+def filtered(power: Tensor, r: Resolution) -> Tensor:
+    """Through the filters, if there are any."""
+    _, filters = _constants_for(r, power)
+    return power if filters is None else product(power, filters)
 
 
 def _framed(padded: Tensor, r: Resolution) -> Tensor:
@@ -95,40 +142,23 @@ def _framed(padded: Tensor, r: Resolution) -> Tensor:
     return padded[:, at]  # vmap has no rule for the adjoint of unfold
 
 
-def _magnitude(bins: Tensor) -> Tensor:
-    """``|X|``, whose slope at 0 is 0: exact but for magnitudes beside the root of the tiniest."""
-    re, im = torch.view_as_real(bins).unbind(-1)
-    tiny = torch.finfo(re.dtype).tiny
-    return torch.addcmul(re * re, im, im).add_(tiny).sqrt() - tiny**0.5
-
-
 def product(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b``, in double precision: autocast and TF32 leave that alone, there and back."""
     return a @ b if a.device.type == "mps" else (a.double() @ b.double()).to(a.dtype)
 
 
-def back_to_samples(
-    slope: Tensor,
-    s: Spectrum,
-    x: Tensor,
-    counts: Tensor | None,
-    r: Resolution,
-    power: int,
-) -> Tensor:
-    """The slope along the samples, of one along the filtered spectrum."""
-    window, filters = _constants_for(r, x)
+def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
+    """The slope along what is reached over, of one along the spectra of the first ``n`` signals."""
+    window, filters = _constants_for(r, slope)
     if filters is not None:
         slope = product(slope, filters.T)
-    # |X| goes along X by X / |X|; all but the outermost bins stand for their mirror image too
-    slope = slope * 2 if power == 2 else slope / s.magnitude.clamp(min=_TINY)
-    twice = x.new_ones(r.n_fft // 2 + 1)
-    twice[1 : (r.n_fft + 1) // 2] = 0.5
-    bins = _scaled(s.bins, slope * twice)
+    # |X| goes along X by X / |X|, and |X|**2 by 2 X
+    slope = slope * 2 if s.magnitude is None else slope / s.magnitude[:n]
+    # all but the outermost bins stand for their mirror image too
+    slope.narrow(2, 1, (r.n_fft + 1) // 2 - 1).mul_(0.5)
+    bins = _scaled(s.bins[:n], slope.mul_(s.heard[:n]))
     frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * window
-    return _unreflected(_overlapped(frames, r), x, counts, r)
-
-
-_TINY = 1e-18  # of a magnitude that has no direction
+    return _overlapped(frames, r)
 
 
 def _scaled(bins: Tensor, factor: Tensor) -> Tensor:
@@ -141,36 +171,92 @@ def _overlapped(frames: Tensor, r: Resolution) -> Tensor:
     """``(N, span)``: each frame added where it was taken."""
     n, count, width = frames.shape
     steps = -(-width // r.hop)
-    cut = F.pad(frames, (0, steps * r.hop - width)).unflatten(2, (steps, r.hop))
-    lines = frames.new_zeros(n, count + steps - 1, r.hop)
-    for j in range(steps):
-        lines[:, j : j + count] += cut[:, :, j]
-    return lines.flatten(1)[:, : (count - 1) * r.hop + width]
+    # line j holds the j-th part of each frame; one step longer than it is read, it shifts by j
+    lines = frames.new_zeros(n, steps, count + steps, r.hop)
+    whole = (steps - 1) * r.hop
+    lines[:, :-1, :count] = frames[..., :whole].unflatten(2, (steps - 1, r.hop)).transpose(1, 2)
+    lines[:, -1, :count, : width - whole] = frames[..., whole:]
+    shifted = lines.flatten(1, 2)[:, : steps * (count + steps - 1)]
+    added = shifted.unflatten(1, (steps, count + steps - 1)).sum(1)
+    return added.flatten(1)[:, : (count - 1) * r.hop + width]
 
 
-def _unreflected(padded: Tensor, x: Tensor, counts: Tensor | None, r: Resolution) -> Tensor:
-    """``(N, T)``: each padded position added to the sample that it shows."""
-    size = x.shape[1]
-    if counts is None and r.pad < size:
-        end = r.pad + size
-        if padded.shape[1] < end + r.pad:
-            padded = F.pad(padded, (0, end + r.pad - padded.shape[1]))
-        dx = padded[:, r.pad : end].clone()
-        if r.pad > 0:
-            dx[:, 1 : r.pad + 1] += padded[:, : r.pad].flip(1)
-            dx[:, size - 1 - r.pad : size - 1] += padded[:, end : end + r.pad].flip(1)
-        return dx
-    at, shown = _sources(r, size if counts is None else counts.unsqueeze(1), x)
-    shows = torch.where(shown, padded, 0.0)
-    return torch.zeros_like(x, memory_format=torch.contiguous_format).scatter_add(
-        1, at.expand(len(x), -1), shows
+def reflected(x: Tensor, counts: Tensor | None, canvas: Canvas) -> Tensor:
+    """``(N, width)``: signals ``(N, T)``, of which the first ``counts`` samples are there."""
+    pad, size = canvas.pad, canvas.size
+    if counts is not None or pad >= size:
+        at, shown = _sources(canvas, size if counts is None else counts.unsqueeze(1), x)
+        return torch.where(shown, x.gather(1, at.expand(len(x), -1)), 0.0)
+    more = canvas.width - pad - size
+    parts = [x[:, 1 : pad + 1].flip(1), x, x[:, size - 1 - min(pad, more) : size - 1].flip(1)]
+    if more > pad:
+        parts.append(x.new_zeros(len(x), more - pad))
+    return torch.cat(parts, 1)[:, : canvas.width]
+
+
+def unreflected(
+    slope: Tensor, x: Tensor, counts: Tensor | None, canvas: Canvas, shortest: int
+) -> Tensor:
+    """``(N, T)``: a slope along each position of a canvas added to the sample that it shows.
+
+    ``shortest`` is the least number of samples that any of the signals has.
+    """
+    pad, size = canvas.pad, canvas.size
+    short = counts is not None or pad >= size
+    if short:
+        lengths = x.new_full((1,), size, dtype=torch.long) if counts is None else counts
+        lengths = lengths.clamp(min=1).unsqueeze(1)
+        at = torch.arange(canvas.width, device=x.device) - pad
+        slope = torch.where(at < lengths + pad, slope, 0.0)
+        alone = slope.sum(1, keepdim=True) if shortest < 2 else None
+        slope = _folded(slope, at, lengths - 1, pad, shortest)
+    dx = slope[:, pad : pad + size].clone()
+    if dx.shape[1] < size:
+        dx = F.pad(dx, (0, size - dx.shape[1]))
+    left = min(pad, size - 1)
+    if left > 0:
+        dx[:, 1 : left + 1].add_(slope[:, pad - left : pad].flip(1))
+    if short:
+        dx.add_(_image(slope, at[pad : pad + size], lengths - 1, pad))
+        return dx if alone is None else torch.where(lengths == 1, alone, dx)
+    right = slope[:, pad + size : 2 * pad + size]
+    if right.shape[1]:
+        dx[:, size - 1 - right.shape[1] : size - 1].add_(right.flip(1))
+    return dx
+
+
+def _folded(slope: Tensor, at: Tensor, last: Tensor, pad: int, shortest: int) -> Tensor:
+    """What lies beyond the first reflections of a signal at 0 and its ``last``, mirrored into them.
+
+    Mirrors stand at either end of a signal, and their images 3, 9, 27 times as far apart. The
+    outermost go first, and each adds one number to another: in no order that could change.
+    """
+    times = 1
+    while max(shortest - 1, 1) * (3**times - 1) // 2 < pad:
+        times += 1
+    if times == 1:
+        return slope
+    near = 3 * pad + 1  # of longer signals nothing is mirrored twice
+    part, at = slope[:, :near], at[:near]
+    for k in range(times - 1, 0, -1):
+        low = -last * ((3**k - 1) // 2)
+        part = part + _image(part, at, low, pad, -1) + _image(part, at, last - low, pad)
+    return torch.cat((part, slope[:, near:]), 1)
+
+
+def _image(slope: Tensor, at: Tensor, mirror: Tensor, pad: int, side: int = 1) -> Tensor:
+    """What a mirror shows at ``at``, of what lies behind it: on its right, or on its left."""
+    image = 2 * mirror - at + pad
+    there = (side * (mirror - at) > 0) & (image >= 0) & (image < slope.shape[1])
+    return torch.where(
+        there, slope.gather(1, image.clamp(0, slope.shape[1] - 1).expand(len(slope), -1)), 0.0
     )
 
 
-def _sources(r: Resolution, length: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Which sample each padded position shows, reflected as often as needed; and where none."""
-    at = (torch.arange(r.span(x.shape[1]), device=x.device) - r.pad).unsqueeze(0)
-    shown = at < length + r.pad
+def _sources(canvas: Canvas, length: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Which sample each position shows, reflected as often as needed; and where none."""
+    at = (torch.arange(canvas.width, device=x.device) - canvas.pad).unsqueeze(0)
+    shown = at < length + canvas.pad
     if isinstance(length, Tensor):
         length = length.clamp(min=1)  # of a signal that is removed too, there is one to show
         period: Any = (2 * (length - 1)).clamp(min=1)

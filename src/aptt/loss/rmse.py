@@ -24,11 +24,12 @@ from aptt.core.checks import (
     check_weight,
 )
 from aptt.core.engine import evaluate
-from aptt.core.formula import Formula, Kept, widen
+from aptt.core.formula import Formula, Kept, by_row, widen
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.ordinary import is_readable
+from aptt.core.reduction import Reduction, check_reduction, normalize, reduce
 from aptt.core.shapes import check_shapes
-from aptt.core.signals import stretched, wide
+from aptt.core.signals import energy, wide, widest
 
 __all__ = ["Pool", "RMSELoss", "RMSLELoss", "rmse_loss", "rmsle_loss"]
 
@@ -110,7 +111,8 @@ def rmsle_loss(
         reduction="none"``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ, an unknown option.
+        ValueError: shapes that differ, an unknown option, numbers of -1 or less that count (on CPU;
+            elsewhere the loss is not finite there).
 
     The gradient goes to ``prediction``, and to targets and weights that ask for it. A root cannot
     be split: micro-batches are exact with ``pool="sample"`` only.
@@ -122,7 +124,9 @@ def rmsle_loss(
         scikit-learn ``root_mean_squared_log_error``.
 
     Differs from:
-        Clamped forms: a prediction at or below -1 is not clamped; its loss is not finite.
+        Clamped forms: a prediction of -1 or less is refused rather than clamped, which would leave
+            it without a gradient.
+        ``log1p(x) - log1p(t)``: the digits are kept where the two are close.
 
     Example:
         >>> import torch
@@ -153,66 +157,152 @@ def _root(
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         check_weight("weight", weight)
         w = _samples(weight.to(widen(x[:0]).dtype), each)
+    if log:
+        _check_logarithms(w, prediction=x, target=t)
+    long = x.is_cpu and x.shape[1] > _ROOT.block and not torch.compiler.is_compiling()
+    if not (callable(pool) or long):
+        keep = None if w is None else w.sum(1) > 0
+        root = reduce(
+            _ROOT,
+            x,
+            t,
+            w,
+            weight=keep,
+            count=lambda: (len(x) if x.shape[1] else 0) if keep is None else keep.sum(),
+            reduction=reduction,
+            term=term,
+            kind="ratios",
+            splits=each,
+            log=log,
+        )
+        return root.reshape(()) if reduction == "none" and not each else root
+    x, t, w = x.unsqueeze(1), t.unsqueeze(1), None if w is None else w.unsqueeze(1)
     squares = evaluate(_SQUARES, x, t, w, gather="samples", log=log)
-    if w is None and not callable(pool):
-        counts: Tensor | float = x.shape[2]
-        counted: Tensor | float = len(x) if x.shape[2] else 0
-    else:
-        counts = x.new_full((len(x),), x.shape[2]) if w is None else w.sum((1, 2))
-        if callable(pool):
-            both = torch.stack((squares, counts.to(squares.dtype)))
-            squares, counts = pool(both.sum(1)).unbind(0)
-        counted = (counts > 0).sum()
-        counts = torch.where(counts > 0, counts, 1)
-    mean = squares / (counts or 1 if isinstance(counts, int) else counts)
-    root = mean.sqrt().to(widen(x[:0]).dtype)
+    counts = squares.new_full((len(x),), x.shape[2]) if w is None else w.sum((1, 2))
+    if callable(pool):
+        both = torch.stack((squares, counts.to(squares.dtype)))
+        squares, counts = pool(both.sum(1)).unbind(0)
+    root = (squares / torch.where(counts > 0, counts, 1)).sqrt().to(widen(x[:0]).dtype)
     if not each:
         root = root.reshape(())
     if reduction == "none":
         return root
-    total = root.sum() if each else root
+    total, counted = root.sum() if each else root, (counts > 0).sum()
     return normalize(total, counted, reduction, term=term, kind="ratios", splits=each)
 
 
 def _samples(t: Tensor, each: bool) -> Tensor:
-    """``(N, 1, S)``: each sample by itself, or all as one."""
+    """``(N, S)``: each sample by itself, or all as one."""
     samples = t.shape[0] if each and t.ndim else 1
-    return t.reshape(samples, 1, t.numel() // samples if samples else math.prod(t.shape[1:]))
+    return t.reshape(samples, t.numel() // samples if samples else math.prod(t.shape[1:]))
 
 
-def _error(x: Tensor, t: Tensor, *, log: bool) -> Tensor:
-    return torch.log1p(x) - torch.log1p(t) if log else x - t
-
-
-def _stats(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
+def _error(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
+    """The difference of the two or of their logarithms, 0 where the weight is."""
     if w is not None:
         x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0.0)
-    d = wide(_error(x, t, log=log))
-    squares = d * d
-    return ((squares if w is None else squares * w).sum((1, 2)),)
+    if not log:
+        return x - t
+    x, t = wide(x), wide(t)
+    d = x - t  # of which the difference of two logarithms would lose digits
+    return torch.copysign((d.abs() / (1 + torch.minimum(x, t))).log1p(), d)
 
 
-def _result(x: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
+def _along(d: Tensor, x: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
+    """From a slope along the error to one along ``x``."""
+    if log:
+        d = d / (1 + (x if w is None else x.masked_fill(w == 0, 0.0)))
+    return d if w is None else d * w
+
+
+def _root_of(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
+    return (_length(_error(x, t, w, log=log), w),)
+
+
+def _length(d: Tensor, w: Tensor | None) -> Tensor:
+    if w is None:
+        norm: Tensor = torch.linalg.vector_norm(d, dim=1, dtype=widest(d))
+        return norm * max(d.shape[1], 1) ** -0.5
+    mean = (wide(d).square() * w).sum(1) / w.sum(1)
+    return mean.masked_fill(mean == 0, 0.0).sqrt()  # whose slope at 0 is infinite, and not asked
+
+
+def _as_found(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
+    return kept[0].to(x.dtype)
+
+
+def _root_step(
+    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
+) -> tuple[Tensor | None, Tensor]:
+    # d root = sum w e de / (root sum w), where de = dx, or dx / (1 + x) of logarithms
+    size = x.shape[1]
+    if kept and w is None and not log:
+        return None, _stretched(x, t, up / size, kept[0])
+    d = _error(x, t, w, log=log)
+    (root,) = kept or (_length(d, w),)
+    share = up / (size if w is None else w.sum(1))
+    d = d.div_(by_row(root.clamp(min=_LEAST).to(d.dtype))).mul_(by_row(share))
+    return None if kept else root.to(x.dtype), _along(d, x, w, log=log)
+
+
+def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None = None) -> Tensor:
+    """``share * (x - t) / root`` in one pass, for a share of as many as there are, or of more.
+
+    It may leave the range of single precision, which its multiple by their number does not.
+    """
+    factor = share * (x.numel() / 2)
+    if root is not None:
+        factor = factor / root.clamp(min=_LEAST)
+    assert isinstance(factor, Tensor)  # of rows
+    if torch.compiler.is_compiling():
+        return (wide(x) - wide(t)) * by_row(factor * (2 / x.numel()))
+    factor = factor.clamp(max=torch.finfo(x.dtype).max).to(x.dtype)
+    return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
+
+
+_LEAST = 1e-38  # of a root that is divided by: below it there is no single
+
+
+def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
+    d = _error(x, t, w, log=log).flatten(1)
+    return (energy(d) if w is None else (wide(d).square() * w.flatten(1)).sum(1),)
+
+
+def _but_none(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
     # at 0 the root that follows has an infinite slope, of which nothing may come back
-    (squares,) = kept
-    return squares.masked_fill(squares == 0, 0.0)
+    return kept[0].masked_fill(kept[0] == 0, 0.0)
 
 
-def _step(
+def _squares_step(
     x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
 ) -> tuple[None, Tensor]:
-    # d sum w e**2 = 2 w e de, where de = dx, or dx / (1 + x) of logarithms
-    slope = torch.where(kept[0] == 0, 0.0, 2 * up).unsqueeze(1)
-    if w is not None:
-        x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0.0)
-    if log:
-        dx = wide(_error(x, t, log=True)) * slope.unsqueeze(1) / (1 + x)
-    else:
-        dx = stretched(x, t, slope)
-    return None, dx if w is None else dx * w
+    # d sum w e**2 = 2 w e de
+    slope = torch.where(kept[0] == 0, 0.0, 2 * up)
+    if w is None and not log:
+        return None, _stretched(x.squeeze(1), t.squeeze(1), slope).unsqueeze(1)
+    d = wide(_error(x, t, w, log=log)).mul_(slope.view(-1, 1, 1))
+    return None, _along(d, x, w, log=log)
 
 
-_SQUARES = Formula(_result, _step, _stats)
+_ROOT = Formula(_as_found, _root_step, _root_of, ahead=True)
+"""Of rows, each whole."""
+_SQUARES = Formula(_but_none, _squares_step, _squares)
+"""Of samples ``(N, 1, S)`` in parts, of which a root is taken after."""
+
+
+def _check_logarithms(w: Tensor | None, **numbers: Tensor) -> None:
+    """Refuse numbers that count and have no ``log1p``, where looking costs no host sync."""
+    for name, v in numbers.items():
+        v = v.detach()
+        if not is_readable(v) or v.amin() > -1:
+            continue
+        wrong = v <= -1 if w is None or not is_readable(w) else (v <= -1) & (w != 0)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{name}: got {v[wrong][0].item():g}, wanted numbers above -1, of which log(1 + x) "
+                "is finite; a model's output can be made so by softplus or exp, a measured value "
+                "that is none be removed by weight=0"
+            )
 
 
 def _check_options(pool: Pool, reduction: Reduction) -> None:

@@ -147,6 +147,9 @@ def mel_loss(
     The gradient goes to ``estimate``, and to targets that ask for it. It is finite everywhere, and
     0 at exact silence, which has no phase to grow in: add a loss of the waveform.
 
+    What is no louder than the rounding of a frame's transform, in float32 5e-7 of its loudest
+    frequency (-126 dB), counts as silence too: an empty band beside a loud one has no gradient.
+
     Use when:
         Speech or music is generated: what is heard is compared, and the phase is free.
 
@@ -158,7 +161,7 @@ def mel_loss(
         All of them: the floor is applied once, after the filters, so there is no NaN; a filter that
             is empty is refused; a value for each signal.
         HiFi-GAN, ParallelWaveGAN, auraloss: they also floor the magnitude before the filters, at
-            3e-5, 1e-5 and 1e-4, which only the quietest signals show.
+            3e-5, 1e-5 and 1e-4, which quiet signals show, and loud ones in bands that are empty.
 
     Example:
         >>> import torch

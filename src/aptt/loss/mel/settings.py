@@ -12,6 +12,7 @@ from torch import Tensor
 from aptt.core.checks import check_choice, check_number, check_positive
 from aptt.core.formula import widen
 from aptt.core.mel import Bank, Norm, Scale
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, reduce
 from aptt.core.signals import check_signals, count_samples
 from aptt.core.spectral import SPECTRAL, Distance
@@ -59,6 +60,10 @@ def spectral(
     if lengths is not None or x.shape[1] == 0:
         n = count_samples(estimate, lengths)
         keep = n > 0
+    shortest = x.shape[1]
+    if lengths is not None:  # a look spares what short signals need
+        there = lengths.masked_fill(lengths == 0, shortest)
+        shortest = int(there.amin()) if is_readable(lengths) else 1
     value = reduce(
         SPECTRAL,
         x,
@@ -70,6 +75,7 @@ def spectral(
         term=term,
         resolutions=resolutions,
         distance=distance,
+        shortest=shortest,
     )
     return value.reshape(shape) if reduction == "none" else value
 

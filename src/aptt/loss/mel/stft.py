@@ -90,6 +90,9 @@ def stft_loss(
     The gradient goes to ``estimate``, and to targets that ask for it. It is finite everywhere, and
     0 at exact silence, which has no phase to grow in: add a loss of the waveform.
 
+    What is no louder than the rounding of a frame's transform, in float32 5e-7 of its loudest
+    frequency (-126 dB), counts as silence too: an empty band beside a loud one has no gradient.
+
     Use when:
         The spectrum matters at one known resolution; otherwise take several.
 
@@ -187,6 +190,9 @@ def multi_resolution_stft_loss(
 
     The gradient goes to ``estimate``, and to targets that ask for it. It is finite everywhere, and
     0 at exact silence, which has no phase to grow in: add a loss of the waveform.
+
+    What is no louder than the rounding of a frame's transform, in float32 5e-7 of its loudest
+    frequency (-126 dB), counts as silence too: an empty band beside a loud one has no gradient.
 
     Use when:
         Waveforms are generated: what one resolution blurs in time, another shows.

@@ -12,16 +12,9 @@ from aptt.core.checks import check_choice, check_number
 from aptt.core.formula import Formula, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, reduce
-from aptt.core.signals import (
-    centred,
-    check_signals,
-    count_samples,
-    inner,
-    present,
-    wide,
-)
+from aptt.core.signals import audible, check_signals, count_samples, energy, pair, present
 
-__all__ = ["DECIBEL", "UNHEARD", "RatioModule", "Silent", "evaluated", "samples"]
+__all__ = ["DECIBEL", "UNHEARD", "RatioModule", "Silent", "evaluated", "less_mean", "samples"]
 
 DECIBEL = 10 / math.log(10)
 UNHEARD = 1e-30  # of the target's energy: an estimate this quiet is as bad as none
@@ -80,6 +73,13 @@ def check_options(cap: float, silent: str, reduction: Reduction) -> None:
     check_choice("silent", silent, ("level", "skip"))
 
 
+def less_mean(power: Tensor, total: Tensor, t: Tensor, n: Tensor | None) -> Tensor:
+    """The power of signals ``t`` less their means, of those less their first samples."""
+    size = samples(power, t, n)
+    mean = total / size
+    return audible(power - total * mean, t[:, 0] + mean, size, t.dtype)
+
+
 def samples(like: Tensor, x: Tensor, n: Tensor | None) -> Tensor | float:
     """How many samples each row has, at least 1."""
     return x.shape[1] if n is None else n.clamp(min=1).to(like.dtype)
@@ -88,9 +88,11 @@ def samples(like: Tensor, x: Tensor, n: Tensor | None) -> Tensor | float:
 @torch.no_grad()
 def _heard(t: Tensor, n: Tensor | None, means: bool) -> Tensor:
     """Which targets have any energy; one that is not a number has."""
-    t = wide(present(t, n))
-    power = inner(t, t)
-    return (centred(power, t.sum(1), samples(t, t, n)) if means else power) != 0
+    if not means:
+        return energy(present(t, n)) != 0
+    away = pair(t, t, n, means=True).t
+    power, total = energy(away), away.sum(1)
+    return less_mean(power, total, t, n) != 0
 
 
 class RatioModule(LossModule):

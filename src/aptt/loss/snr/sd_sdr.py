@@ -16,8 +16,16 @@ from torch import Tensor
 
 from aptt.core.formula import Formula, Kept
 from aptt.core.reduction import Reduction
-from aptt.core.signals import centred, combined, inner, present, wide
-from aptt.loss.snr.decibels import DECIBEL, UNHEARD, RatioModule, Silent, evaluated, samples
+from aptt.core.signals import Pair, combined, energy, pair, present, products
+from aptt.loss.snr.decibels import (
+    DECIBEL,
+    UNHEARD,
+    RatioModule,
+    Silent,
+    evaluated,
+    less_mean,
+    samples,
+)
 
 __all__ = ["SDSDRLoss", "sd_sdr_loss"]
 
@@ -87,17 +95,19 @@ def sd_sdr_loss(
     )
 
 
-def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+def _ratio(
+    p: Pair, x: Tensor, t: Tensor, n: Tensor | None, means: bool, least: float
+) -> tuple[Tensor, ...]:
     # value = D log(|d|**2 + t |a s|**2) - D log(|a s|**2); along e, |d|**2 goes by 2 d, and
     # |a s|**2 = <e, s>**2 / <s, s> by 2 a s
-    x, t = wide(present(x, n)), wide(present(t, n))
-    d, size = x - t, samples(x, x, n)
-    noise, power, cross = inner(d, d), inner(t, t), inner(x, t)
+    of_e, power, cross = products(p)
+    d, size = p.x - p.t, samples(power, x, n)
+    noise = energy(d)
     if means:
-        of_x, of_t = x.sum(1), t.sum(1)
-        noise, power = centred(noise, of_x - of_t, size), centred(power, of_t, size)
-        energy = centred(inner(x, x), of_x, size)
-        cross = torch.where((energy == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
+        of_x, of_t = p.x.sum(1), p.t.sum(1)
+        noise = noise - (of_x - of_t).square() / size
+        of_e, power = less_mean(of_e, of_x, x, n), less_mean(power, of_t, t, n)
+        cross = torch.where((of_e == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
     heard = power != 0
     a = cross / torch.where(heard, power, 1.0)
     along = a * cross
@@ -105,13 +115,15 @@ def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float)
     signal = torch.where(heard, along + UNHEARD * power, size)
     error = noise + least * torch.where(heard, along, size)
     value = DECIBEL * (error / signal).log()
-    on_d = 2 * DECIBEL / error
-    on_t = 2 * DECIBEL * a * (least / error - 1 / signal)
+    on_x = 2 * DECIBEL / error
+    on_t = 2 * DECIBEL * a * (least / error - 1 / signal) - on_x
     if not means:
-        return value, on_d.detach(), on_t.detach()
-    on_d = torch.where(noise == 0, 0.0, on_d)
-    offset = -(on_d * (of_x - of_t) + on_t * of_t) / size
-    return value, on_d.detach(), on_t.detach(), offset.detach()
+        return value, on_x, on_t
+    return value, on_x, on_t, -(on_x * of_x + on_t * of_t) / size
+
+
+def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+    return _ratio(pair(x, t, n, means=means), x, t, n, means, least)
 
 
 def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> Tensor:
@@ -119,15 +131,26 @@ def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> 
 
 
 def _step(
-    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, n: Tensor | None, **_: object
-) -> tuple[None, Tensor]:
-    slopes = kept[1:]
-    x, t = wide(present(x, n)), present(t, n)
-    dx = combined(x - wide(t), t, *(slope * up for slope in slopes))
-    return None, dx if n is None else present(dx, n)
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    n: Tensor | None,
+    *,
+    means: bool,
+    least: float,
+) -> tuple[Tensor | None, Tensor]:
+    known = bool(kept)
+    if known and not means:
+        e, s = present(x, n), present(t, n)
+    else:
+        e, s, _ = p = pair(x, t, n, means=means)
+        kept = kept or _ratio(p, x, t, n, means, least)
+    dx = combined(e, s, *(slope * up for slope in kept[1:]))
+    return None if known else kept[0].to(x.dtype), dx if n is None else present(dx, n)
 
 
-_SD_SDR = Formula(_result, _step, _stats, block=2**18)
+_SD_SDR = Formula(_result, _step, _stats, ahead=True)
 
 
 class SDSDRLoss(RatioModule):

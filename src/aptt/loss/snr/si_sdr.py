@@ -17,8 +17,8 @@ from torch import Tensor
 
 from aptt.core.formula import Formula, Kept
 from aptt.core.reduction import Reduction
-from aptt.core.signals import centred, combined, present, products
-from aptt.loss.snr.decibels import DECIBEL, RatioModule, Silent, evaluated, samples
+from aptt.core.signals import Pair, combined, pair, present, products
+from aptt.loss.snr.decibels import DECIBEL, RatioModule, Silent, evaluated, less_mean, samples
 
 __all__ = ["SISDRLoss", "SISNRLoss", "si_sdr_loss", "si_snr_loss"]
 
@@ -164,16 +164,17 @@ def si_snr_loss(
     )
 
 
-def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+def _ratio(
+    p: Pair, x: Tensor, t: Tensor, n: Tensor | None, means: bool, least: float
+) -> tuple[Tensor, ...]:
     # With q = <e, s>**2 / |e|**2 |s|**2 and k = t / (1 - t), all of it relative to |e|**2,
     #     value = D log((1 - q + k) / (q + k))    d value / d q = -D (1 + 2 k) / (product of both)
     # and q goes along e by 2 q (s / <e, s> - e / |e|**2)
-    x, t = present(x, n), present(t, n)
-    energy, power, cross = products(x, t)
+    energy, power, cross = products(p)
     size, tiny = samples(energy, x, n), torch.finfo(energy.dtype).tiny
     if means:
-        of_x, of_t = (v.sum(1, dtype=energy.dtype) for v in (x, t))
-        energy, power = centred(energy, of_x, size), centred(power, of_t, size)
+        of_x, of_t = p.x.sum(1), p.t.sum(1)
+        energy, power = less_mean(energy, of_x, x, n), less_mean(power, of_t, t, n)
         cross = torch.where((energy == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
     heard, k = power != 0, least / (1 - least)
     power = power + tiny
@@ -187,9 +188,12 @@ def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float)
     on_t = (-2 * DECIBEL * (1 + 2 * k)) / (error * signal) * back / power
     on_x = torch.where(heard, -on_t * back, 2 * DECIBEL / (error * size))
     if not means:
-        return value, on_x.detach(), on_t.detach()
-    offset = -(on_x * of_x + on_t * of_t) / size
-    return value, on_x.detach(), on_t.detach(), offset.detach()
+        return value, on_x, on_t
+    return value, on_x, on_t, -(on_x * of_x + on_t * of_t) / size
+
+
+def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+    return _ratio(pair(x, t, n, means=means), x, t, n, means, least)
 
 
 def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> Tensor:
@@ -197,14 +201,26 @@ def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> 
 
 
 def _step(
-    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, n: Tensor | None, **_: object
-) -> tuple[None, Tensor]:
-    slopes = kept[1:]
-    dx = combined(present(x, n), present(t, n), *(slope * up for slope in slopes))
-    return None, dx if n is None else present(dx, n)
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    n: Tensor | None,
+    *,
+    means: bool,
+    least: float,
+) -> tuple[Tensor | None, Tensor]:
+    known = bool(kept)
+    if known and not means:
+        e, s = present(x, n), present(t, n)
+    else:
+        e, s, _ = p = pair(x, t, n, means=means)
+        kept = kept or _ratio(p, x, t, n, means, least)
+    dx = combined(e, s, *(slope * up for slope in kept[1:]))
+    return None if known else kept[0].to(x.dtype), dx if n is None else present(dx, n)
 
 
-_SI_SDR = Formula(_result, _step, _stats, block=2**18)
+_SI_SDR = Formula(_result, _step, _stats, ahead=True)
 
 
 class SISDRLoss(RatioModule):

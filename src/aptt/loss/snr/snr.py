@@ -11,10 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula, Kept
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction
-from aptt.core.signals import centred, inner, present, stretched, wide
-from aptt.loss.snr.decibels import DECIBEL, RatioModule, Silent, evaluated, samples
+from aptt.core.signals import energy, pair, present, stretched
+from aptt.loss.snr.decibels import (
+    DECIBEL,
+    RatioModule,
+    Silent,
+    evaluated,
+    less_mean,
+    samples,
+)
 
 __all__ = ["SNRLoss", "snr_loss"]
 
@@ -87,21 +94,34 @@ def snr_loss(
     )
 
 
-def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
-    # value = D log(|d|**2 / |s|**2 + t), and along d it is 2 D d / (|d|**2 + t |s|**2);
-    # a silent target counts as one of full scale, and the noise is the estimate
-    x, t = present(x, n), present(t, n)
-    d, t = wide(x) - wide(t) if means else wide(x - t), wide(t)
-    size, noise, power = samples(t, x, n), inner(d, d), inner(t, t)
+def _difference(x: Tensor, t: Tensor, n: Tensor | None, means: bool) -> tuple[Tensor, Tensor]:
+    """The noise and the target, or what they are less their first samples."""
+    if means:
+        p = pair(x, t, n, means=True)
+        return p.x - p.t, p.t
+    t = present(t, n)
+    return present(x, n) - t, t
+
+
+def _ratio(
+    d: Tensor, s: Tensor, t: Tensor, n: Tensor | None, means: bool, least: float
+) -> tuple[Tensor, ...]:
+    # value = D log(|d|**2 / |s|**2 + t), and along d it is 2 D d / (|d|**2 + t |s|**2), of whose
+    # factor, halved, the root is kept, which the range of d holds; a silent target
+    # counts as one of full scale, and the noise is the estimate
+    noise, power = energy(d), energy(s)
+    size = samples(noise, t, n)
     if means:
         bias = d.sum(1)
-        noise, power = centred(noise, bias, size), centred(power, t.sum(1), size)
+        noise, power = noise - bias.square() / size, less_mean(power, s.sum(1), t, n)
     signal = torch.where(power == 0, size, power)
-    value = DECIBEL * (noise / signal + least).log()
-    slope = 2 * DECIBEL / (noise + least * signal)
-    if not means:
-        return value, slope.detach()
-    return value, torch.where(noise == 0, 0.0, slope).detach(), (bias / size).detach()
+    ratio = noise / signal + least
+    value, root = DECIBEL * ratio.log(), (signal * ratio / DECIBEL).rsqrt()
+    return (value, root, bias / size) if means else (value, root)
+
+
+def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+    return _ratio(*_difference(x, t, n, means), t, n, means, least)
 
 
 def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> Tensor:
@@ -109,14 +129,30 @@ def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> 
 
 
 def _step(
-    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, n: Tensor | None, **_: object
-) -> tuple[None, Tensor]:
-    slope, *centre = kept[1:]
-    dx = stretched(present(x, n), present(t, n), slope * up, *centre)
-    return None, dx if n is None else present(dx, n)
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    n: Tensor | None,
+    *,
+    means: bool,
+    least: float,
+) -> tuple[Tensor | None, Tensor]:
+    if kept and not means:
+        _, root = kept
+        dx, value = stretched(present(x, n), present(t, n), root, root * up), None
+    else:
+        dx, s = _difference(x, t, n, means)
+        value, root, *centre = kept or _ratio(dx, s, t, n, means, least)
+        if means:
+            dx = dx.sub_(by_row(centre[0]))
+        for factor in (root, root * (2 * up)):
+            dx = dx.mul_(by_row(factor.to(dx.dtype)))
+        value = value.to(x.dtype)
+    return value, dx if n is None else present(dx, n)
 
 
-_SNR = Formula(_result, _step, _stats, block=2**18)
+_SNR = Formula(_result, _step, _stats, ahead=True)
 
 
 class SNRLoss(RatioModule):
