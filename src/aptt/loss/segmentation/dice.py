@@ -88,11 +88,10 @@ def dice_loss(
     Use when:
         The regions are small beside the background, or Dice is the metric. Alone it says little
         about confidence: add cross-entropy. With ``pool="sample"`` every image counts alike.
-
-    Note:
-        The default of ``absent`` surprises where most masks are empty, as lesions are: an image, or
-        with ``pool="batch"`` a batch, without one gives 0 and no gradient, whatever is predicted on
-        it. ``"penalize"`` teaches to predict nothing there, and so does a cross-entropy beside it.
+        Where most masks are empty, as those of lesions are, mind the default of ``absent``: an
+        image, or with ``pool="batch"`` a batch, without one gives 0 and no gradient, whatever is
+        predicted on it. ``"penalize"`` teaches to predict nothing there, and so does a
+        cross-entropy beside it.
 
     Elsewhere:
         MONAI, segmentation-models-pytorch ``DiceLoss``, kornia ``dice_loss``, nnU-Net
