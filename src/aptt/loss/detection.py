@@ -462,7 +462,8 @@ def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor)
         total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}))
     except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
         said = f"{name}: {_called(loss)} raised {type(error).__name__}: {error}"
-        raise type(error)(f"{said}; wanted {_WANTED[name]}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{said}; wanted {_WANTED[name]}") from error
     if total.shape != ():
         raise ValueError(f"{name}: returned shape {tuple(total.shape)}, wanted a sum")
     return total
