@@ -59,6 +59,8 @@ class Loss:
     """Whether a call has more than one gradient, by ties; it is not compared then."""
     kinked: bool = False
     """Whether gradients meet at an edge, and are differences there of the slopes on either side."""
+    products: bool = False
+    """Whether a product of matrices comes first, in the dtype of its arguments."""
     unit: float = 0.0
     """What a value is a difference of, beside its own size: decibels are of logarithms near 1."""
     conceded: Callable[[Call], set[str]] = lambda call: set()

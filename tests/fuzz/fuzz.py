@@ -88,7 +88,8 @@ def options(name: str) -> set[str]:
     for key, arg in inspect.signature(function(name)).parameters.items():
         if arg.kind is arg.KEYWORD_ONLY or arg.default is not arg.empty:
             offered |= {f"{key}={choice}" for choice in _choices(hints[key], arg.default)}
-    return offered
+    refused = LOSSES[name].wrong.get("reduction", ())
+    return offered - {f"reduction={choice}" for choice in refused}
 
 
 def _choices(hint: Any, default: Any) -> Iterator[str]:

@@ -12,7 +12,18 @@ from torch import Tensor
 from tests.fuzz.draw import FLOATS, INTEGERS, Call, Draw, Loss
 from tests.fuzz.oracles import classes as oracle
 
-__all__ = ["LOSSES", "class_logits", "class_shape", "indices", "poisoned", "shape_of", "soft"]
+__all__ = [
+    "LOSSES",
+    "SHARE",
+    "class_dim",
+    "class_logits",
+    "class_shape",
+    "indices",
+    "poisoned",
+    "shape_of",
+    "soft",
+    "without",
+]
 
 NAN = math.nan
 
@@ -32,13 +43,13 @@ def class_shape(d: Draw, *, low: int = 1) -> tuple[tuple[int, ...], int]:
     return tuple(sizes), axis
 
 
-def _without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+def without(shape: Sequence[int], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
 
 
 def class_dim(d: Draw, shape: Sequence[int], axis: int, *, soft: bool) -> int | None:
     """The class axis, where the shapes leave it open or by chance."""
-    open_ = len(shape) > 2 and (soft or _without(shape, 1) == _without(shape, len(shape) - 1))
+    open_ = len(shape) > 2 and (soft or without(shape, 1) == without(shape, len(shape) - 1))
     named = axis if d.pick("class_dim sign", (0, 1)) == 0 else axis - len(shape)
     return named if (open_ and len(shape) > 2) or d.chance("class_dim given", 4) else None
 
@@ -93,7 +104,7 @@ def _cross_entropy(d: Draw) -> Call:
     is_soft = d.pick("soft", (False, False, True))
     smoothing = d.pick("label_smoothing", (0.0, 0.0, 0.1, 1.0))
     shape, axis = class_shape(d, low=2 if is_soft or smoothing else 1)
-    positions = _without(shape, axis)
+    positions = without(shape, axis)
     ignored = d.pick("ignore_index", (-100, 0, 1, 255)) if not is_soft else -100
     target = (
         d.tensor("target", soft(d, shape, axis))
@@ -202,7 +213,7 @@ def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
     if d.pick("softmax", (False, True)):
         shape, axis = class_shape(d)
-        positions = _without(shape, axis)
+        positions = without(shape, axis)
         ignored = d.pick("ignore_index", (None, 0, 255))
         target = indices(d, positions, shape[axis], -100 if ignored is None else ignored)
         keep = target != (-100 if ignored is None else ignored)
@@ -297,7 +308,7 @@ LOSSES = {
     "cross_entropy": Loss(
         _cross_entropy,
         oracle.cross_entropy,
-        rows=0,
+        rows=1,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
     ),
@@ -308,7 +319,7 @@ LOSSES = {
         wrong={"label_smoothing": SHARE, "pos_weight": (-1.0, NAN)},
     ),
     "focal_loss": Loss(
-        _focal, oracle.focal_loss, rows=0, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}
+        _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}
     ),
     "varifocal_loss": Loss(
         _varifocal,
@@ -323,7 +334,7 @@ LOSSES = {
         wrong={"beta": (-1.0, 0.5, NAN)},
     ),
     "distribution_focal_loss": Loss(
-        _dfl, oracle.distribution_focal_loss, rows=0, conceded=lambda call: {"target"}
+        _dfl, oracle.distribution_focal_loss, rows=1, conceded=lambda call: {"target"}
     ),
-    "expected_value": Loss(_expected, oracle.expected_value, rows=0),
+    "expected_value": Loss(_expected, oracle.expected_value, rows=1),
 }

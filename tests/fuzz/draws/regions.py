@@ -118,11 +118,12 @@ def _ties(call: Call) -> bool:
 
 NEGATIVE = (-1.0, NAN)
 PRICES = {"smooth": NEGATIVE}
+NONE = PRICES | {"reduction": ("none",)}
 LOSSES = {
     name: Loss(
         _draw(name, **kinds),
         getattr(oracle, name),
-        rows=0,
+        rows=1,
         kinked=name == "lovasz_loss",
         several=_ties if name == "lovasz_loss" else None,
         conceded=lambda call: {"target"},
@@ -135,9 +136,9 @@ LOSSES = {
         ("focal_tversky_loss", {}, PRICES | {"gamma": (0.0, NAN)}),
         ("generalized_dice_loss", {"smooth": False}, {}),
         ("lovasz_loss", {"hard": True, "smooth": False, "pools": False}, {}),
-        ("dice_ce_loss", {"none": False}, PRICES | {"dice_weight": NEGATIVE}),
-        ("dice_ce_terms", {"none": False}, PRICES),
-        ("dice_focal_loss", {"hard": True, "none": False}, PRICES | {"focal_weight": NEGATIVE}),
-        ("dice_focal_terms", {"hard": True, "none": False}, PRICES | {"gamma": (0.0, NAN)}),
+        ("dice_ce_loss", {"none": False}, NONE | {"dice_weight": NEGATIVE}),
+        ("dice_ce_terms", {"none": False}, NONE),
+        ("dice_focal_loss", {"hard": True, "none": False}, NONE | {"focal_weight": NEGATIVE}),
+        ("dice_focal_terms", {"hard": True, "none": False}, NONE | {"gamma": (0.0, NAN)}),
     )
 }
