@@ -41,8 +41,9 @@ class Call:
     engine: str = "auto"
     block: int | None = None
     seed: str = ""
-    wrong: tuple[str, type[Exception] | tuple[type[Exception], ...]] | None = None
-    """An argument that is wrong, and what the call is to raise."""
+    wrong: tuple[str, type[Exception] | tuple[type[Exception], ...], bool] | None = None
+    """An argument that is wrong, what the call is to raise, and whether the error may name another:
+    two shapes that do not fit do not tell which is wrong."""
     chosen: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,7 +58,7 @@ class Loss:
     """The first axis of a gradient along which numbers are sums of each other; None: none is."""
     several: Callable[[Call], bool] | None = None
     """Whether a call has more than one gradient, by ties; it is not compared then."""
-    kinked: bool = False
+    kinked: bool | Callable[[Call], bool] = False
     """Whether gradients meet at an edge, and are differences there of the slopes on either side."""
     products: bool = False
     """Whether a product of matrices comes first, in the dtype of its arguments."""
@@ -66,6 +67,8 @@ class Loss:
     conceded: Callable[[Call], set[str]] = lambda call: set()
     """Arguments whose own rounding no formula can undo: those that it subtracts from a rounded
     number. Whole numbers among them are exact."""
+    rigid: tuple[str, ...] = ()
+    """Arguments whose numbers belong together, and are not made simpler one by one."""
     dtype: torch.dtype | None = None
     """Of the result, where it is always the same."""
     wrong: dict[str, tuple[Any, ...]] = field(default_factory=dict)

@@ -222,7 +222,7 @@ def shrunk(
                     best, failure, simplest = call, again, True
                     break
     for path, t in list(leaves(best.args)):
-        if not t.is_floating_point():
+        if not t.is_floating_point() or path.split("[")[0] in loss.rigid:
             continue
         for plain in (torch.zeros_like(t), torch.ones_like(t), t.round(), _short(t)):
             if left > 0 and not torch.equal(plain, t):

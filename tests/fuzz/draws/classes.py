@@ -309,6 +309,7 @@ LOSSES = {
         _cross_entropy,
         oracle.cross_entropy,
         rows=1,
+        kinked=lambda call: call.args["label_smoothing"] > 0 or call.args["z_loss"] > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
     ),

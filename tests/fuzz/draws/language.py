@@ -324,6 +324,7 @@ LOSSES = {
         oracle.distillation_loss,
         rows=1,
         conceded=lambda call: {"teacher_logits", "student_logits"},
+        rigid=("teacher_logits",),
         wrong=MIXED,
     ),
     "distillation_terms": Loss(
@@ -331,6 +332,7 @@ LOSSES = {
         oracle.distillation_terms,
         rows=1,
         conceded=lambda call: {"teacher_logits", "student_logits"},
+        rigid=("teacher_logits",),
         wrong=TEMPERATURE,
     ),
     "linear_cross_entropy": Loss(
@@ -363,6 +365,7 @@ LOSSES = {
         oracle.multi_token_loss,
         rows=-1,
         conceded=lambda call: {"label_smoothing"},
+        kinked=lambda call: call.args["label_smoothing"] > 0,
         wrong=FORM | {"mtp_lambda": (-1.0, NAN), "reduction": ("none",)},
     ),
     "multi_token_terms": Loss(
@@ -370,6 +373,7 @@ LOSSES = {
         oracle.multi_token_terms,
         rows=-1,
         conceded=lambda call: {"label_smoothing"},
+        kinked=lambda call: call.args["label_smoothing"] > 0,
         wrong=FORM | {"reduction": ("none",)},
     ),
     "linear_multi_token_loss": Loss(
@@ -384,6 +388,7 @@ LOSSES = {
         _forgotten("lwf_loss"),
         oracle.lwf_loss,
         rows=1,
+        kinked=True,
         conceded=lambda call: {"old_logits", "temperature"},
         wrong=TEMPERATURE,
     ),
@@ -391,6 +396,7 @@ LOSSES = {
         _forgotten("lwf_terms"),
         oracle.lwf_terms,
         rows=1,
+        kinked=True,
         conceded=lambda call: {"old_logits", "temperature"},
         wrong=TEMPERATURE,
     ),

@@ -38,8 +38,9 @@ def signals(d: Draw, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return (x + offset) * unit, (t + offset) * unit
 
 
-def lengths(d: Draw, shape: tuple[int, ...]) -> Tensor:
-    some = torch.randint(shape[-1] + 1, shape[:1], generator=d.stream("lengths"))
+def lengths(d: Draw, shape: tuple[int, ...], least: int = 0) -> Tensor:
+    some = torch.randint(least, shape[-1] + 1, shape[:1], generator=d.stream("lengths"))
+    some = torch.where(d.mask("lengths none", shape[:1], 0.1), 0, some)
     some = torch.where(d.mask("lengths full", shape[:1], 0.3), shape[-1], some)
     kinds = [k for k in INTEGERS if torch.iinfo(k).max >= shape[-1]]
     return some.to(d.dtype("lengths", kinds))
@@ -60,11 +61,14 @@ def _ratio(name: str) -> Any:
         keep = inside(shape, n)
         x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
         dtype = d.dtype("estimate")
+        target = d.tensor("target", t.to(dtype), d.pick("side", (dtype, torch.float32)))
+        level = torch.where(keep, target, 0.0)
+        level = level - level[..., :1]
         return d.call(
             name,
             dict(
                 estimate=d.tensor("estimate", x, dtype),
-                target=d.tensor("target", t.to(dtype), d.pick("side", (dtype, torch.float32))),
+                target=target,
                 lengths=n,
                 zero_mean=d.pick("zero_mean", (False, True)),
                 cap=d.pick("cap", (100.0, 30.0, 1.0, 120.0)),
@@ -72,7 +76,8 @@ def _ratio(name: str) -> Any:
                 reduction=d.reduction(),
             ),
             "estimate",
-            sides=("target",),
+            # what is silent has another definition, and no slope that leads out of it
+            sides=("target",) * bool((level != 0).any(-1).all()),
         )
 
     return draw
@@ -83,7 +88,7 @@ def _permuted(d: Draw) -> Call:
     shape = (d.size("samples", high=17), sources, *d.pick("channels", ((), (2,))), 40)
     t = d.normal("target", shape)  # no two assignments are alike
     x = t.flip(1) + d.normal("estimate", shape, d.pick("noise", (0.1, 1.0, 1e-3)))
-    n = d.maybe("lengths", lambda: lengths(d, (shape[0], shape[-1])))
+    n = d.maybe("lengths", lambda: lengths(d, (shape[0], shape[-1]), 8))
     keep = inside(shape, n)
     x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
     dtype = d.dtype("estimate")

@@ -93,8 +93,8 @@ def _safe(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(some, part / torch.where(some, whole, 1.0), 0.0)
 
 
-def _one_minus_iou(x: _Axis, y: _Axis) -> tuple[Tensor, Tensor]:
-    """1 - I / U = (U - I) / U, and U; an axis of one point counts as whole."""
+def _overlap(x: _Axis, y: _Axis) -> tuple[Tensor, Tensor, Tensor]:
+    """1 - I / U = (U - I) / U, I / U, and U; an axis of one point counts as whole."""
     (_, gw, iw, ow, fw), (h, gh, ih, oh, fh) = (
         [
             torch.where(a.point, v, k)
@@ -107,7 +107,7 @@ def _one_minus_iou(x: _Axis, y: _Axis) -> tuple[Tensor, Tensor]:
     missed = ow * h + iw * oh + fw * gh + iw * fh  # P - I + G - I
     union = missed + iw * ih
     nothing = union == 0
-    return torch.where(nothing, 1.0, _safe(missed, union)), union
+    return torch.where(nothing, 1.0, _safe(missed, union)), _safe(iw * ih, union), union
 
 
 def _raised(cost: Tensor, power: float) -> Tensor:
@@ -121,11 +121,12 @@ def _loss(a: Any, term: str, penalties: Any) -> Tensor:
     w = w[keep]
     boxes, targets = a.pred_boxes[keep], a.target_boxes[keep].double()
     x, y = (_axis(boxes, targets, i, a.box_format) for i in (0, 1))
-    missed, union = _one_minus_iou(x, y)
-    # 1 - iou**power, exact near iou = 1 too
-    sure = missed < 1
-    log = torch.log1p(-torch.where(sure, missed, 0.0))
-    loss = missed if a.power == 1 else torch.where(sure, -torch.expm1(a.power * log), 1.0)
+    missed, iou, union = _overlap(x, y)
+    loss = missed
+    if a.power != 1:  # 1 - iou**power, exact near iou = 1 too
+        near = missed < 0.5
+        log = torch.log1p(-torch.where(near, missed, 0.0))
+        loss = torch.where(near, -torch.expm1(a.power * log), 1 - _raised(iou, a.power))
     for penalty in penalties(a, x, y, missed, union):
         loss = loss + (penalty if a.power == 1 else _raised(penalty, a.power))
     for axis in (x, y):

@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.fuzz.oracles.common import against, costs, logistic, power, reduced, scattered, softplus
+from tests.fuzz.oracles.common import (
+    against,
+    chance,
+    costs,
+    logistic,
+    power,
+    reduced,
+    scattered,
+    softplus,
+)
 
 __all__ = [
     "binary_cross_entropy",
@@ -179,7 +188,7 @@ def quality_focal_loss(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 3: |q - p|**beta times the cross-entropy."""
     keep, w = _kept(a, None)
     x, q = a.logits[keep], a.target[keep].double()
-    off = (1 - q) * torch.sigmoid(x) - q * torch.sigmoid(-x)  # p - q, exact at q of 0 and 1
+    off = (1 - q) * chance(x) - q * chance(-x)  # p - q, exact at q of 0 and 1
     some = off != 0  # a power has no slope at 0
     size = torch.where(some, off, 1.0).abs()
     fade = torch.where(some, size**a.beta, 1.0 if a.beta == 0 else 0.0)

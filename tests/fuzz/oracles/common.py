@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["against", "costs", "logistic", "power", "reduced", "scattered", "softplus"]
+__all__ = ["against", "chance", "costs", "logistic", "power", "reduced", "scattered", "softplus"]
 
 
 def reduced(values: Tensor, count: Tensor | float, reduction: Any, term: str) -> Tensor:
@@ -34,7 +34,7 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def against(z: Tensor, y: Tensor) -> Tensor:
-    """The log-odds against class y of rows ``(n, C)``: -log p = softplus of it, exact near p = 1."""
+    """The log-odds against class y of rows ``(n, C)``; -log p is softplus of it."""
     others = z.scatter(1, y[:, None], -torch.inf)
     none = (others == -torch.inf).all(1)
     gap = others.masked_fill(none[:, None], 0.0).logsumexp(1) - z.gather(1, y[:, None])[:, 0]
@@ -48,6 +48,11 @@ def costs(z: Tensor) -> Tensor:
     top = z.argmax(1, keepdim=True)
     gap = torch.where(torch.arange(z.shape[1]) == top, 0.0, z.gather(1, top) - z)
     return gap + softplus(against(z, top[:, 0]))[:, None]
+
+
+def chance(x: Tensor) -> Tensor:
+    """sigmoid(x), whose slope p (1 - p) keeps its digits near 1."""
+    return torch.exp(-softplus(-x))
 
 
 def power(log_p: Tensor, exponent: float) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.fuzz.oracles.common import against, costs, logistic, power, reduced, softplus
+from tests.fuzz.oracles.common import against, chance, costs, logistic, power, reduced, softplus
 
 __all__ = [
     "dice_ce_loss",
@@ -59,13 +59,13 @@ def pixels(a: Any) -> _Pixels:
     keep = keep & (w != 0)
     x, t, w = (torch.where(keep, v.double(), 0.0) for v in (x, t, w))
     if a.mode != "multiclass":
-        return _Pixels(x, torch.sigmoid(x), torch.sigmoid(-x), x, t, w)
+        return _Pixels(x, chance(x), chance(-x), x, t, w)
     rows = x.movedim(1, -1).reshape(-1, classes)
     nll = costs(rows)
     yes = torch.exp(-nll)
     top = rows.argmax(1) if len(rows) else rows[:, 0].long()
     largest = torch.arange(classes) == top[:, None]
-    miss = torch.sigmoid(against(rows, top)) if len(rows) else rows[:, 0]
+    miss = chance(against(rows, top)) if len(rows) else rows[:, 0]
     no = torch.where(largest, miss[:, None], 1 - yes)
 
     def back(v: Tensor) -> Tensor:
