@@ -32,7 +32,7 @@ RELATIVE = {torch.float32: 2e-5, torch.float64: 1e-9}
 ROUNDINGS = 32
 """Of the largest number of a row, in each number that is a sum over the row."""
 UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-295}
-NOISE = 64 * torch.finfo(torch.float64).eps
+NOISE = 256 * torch.finfo(torch.float64).eps
 SLACK = 8
 """Times what the rounding of a conceded input moves the exact result by."""
 
@@ -45,6 +45,10 @@ class Failure:
     message: str
     off: float = math.inf
     """By what share of the exact number the worst one is off."""
+    got: float = math.nan
+    wanted: float = math.nan
+    largest: float = math.nan
+    """Of all the numbers that were wanted."""
 
 
 @dataclass
@@ -266,16 +270,23 @@ def _off(got: Tensor, exact: Tensor, room: Tensor) -> Tensor:
     return ~(near | huge | (got.isnan() & exact.isnan()))
 
 
-def _worst(got: Tensor, exact: Tensor, room: Tensor) -> tuple[str, float]:
+def _worst(got: Tensor, exact: Tensor, room: Tensor) -> tuple[str, float, float, float, float]:
     off = _off(got, exact, room)
     excess = torch.where(off, (got.double() - exact).abs() / room, 0.0).nan_to_num(torch.inf)
     at = tuple(int(i) for i in torch.unravel_index(excess.argmax(), excess.shape))
     where = f" at {at}" if at else ""
     is_, wanted = got[at].item(), exact[at].item()
-    return (
+    text = (
         f"got {is_:.9g}, wanted {wanted:.9g}{where} "
         f"(allowed: {room[at].item():.3g}; {int(off.sum())} of {off.numel()} are off)"
-    ), abs(is_ - wanted) / abs(wanted) if wanted else math.inf
+    )
+    return (
+        text,
+        (abs(is_ - wanted) / abs(wanted) if wanted else math.inf),
+        is_,
+        wanted,
+        exact.abs().nan_to_num(0.0, 0.0, 0.0).max().item(),
+    )
 
 
 def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
@@ -311,7 +322,8 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
     def move(path: str, value: Any) -> Any:
         if path.split("[")[0] != call.grads[0] or not isinstance(value, Tensor):
             return value
-        size = value.abs() + value.abs().nan_to_num(0.0, 0.0, 0.0).mean().nan_to_num(0.0)
+        mean = value.abs().nan_to_num(0.0, 0.0, 0.0).mean().nan_to_num(0.0)
+        size = value.abs() + (mean if mean > 0 else 1.0)
         return value + 0.01 * torch.randn(value.shape, generator=g) * size
 
     kinked = loss.kinked(call) if callable(loss.kinked) else loss.kinked

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,17 +24,16 @@ class Known(NamedTuple):
 
 
 REGIONS = (
-    "dice_loss", "mask_iou_loss", "tversky_loss", "focal_tversky_loss", "generalized_dice_loss",
-    "dice_ce_loss", "dice_ce_terms", "dice_focal_loss", "dice_focal_terms",
-)  # fmt: skip
-BOXES = ("box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss")
-SCALE_FREE = ("si_sdr_loss", "si_snr_loss")
-DISTILLED = ("distillation_loss", "distillation_terms", "linear_distillation")
-CLASSES_OF_ELEMENTS = ("varifocal_loss", "quality_focal_loss", "binary_cross_entropy")
-
-
-def _numeric(failure: Failure) -> bool:
-    return failure.kind.startswith(("value of", "gradient of"))
+    "dice_loss",
+    "mask_iou_loss",
+    "tversky_loss",
+    "focal_tversky_loss",
+    "generalized_dice_loss",
+    "dice_ce_loss",
+    "dice_ce_terms",
+    "dice_focal_loss",
+    "dice_focal_terms",
+)
 
 
 def _narrow_sides(call: Call) -> bool:
@@ -40,6 +41,19 @@ def _narrow_sides(call: Call) -> bool:
     return computed(call) == torch.float64 and any(
         t.is_floating_point() and t.dtype != torch.float64 for _, t in leaves(call.args)
     )
+
+
+def _rounding(call: Call, failure: Failure, units: float = 64) -> bool:
+    """Whether what is off is some roundings of the numbers that a small one is a difference of."""
+    eps = torch.finfo(computed(call)).eps
+    floats = [t for _, t in leaves(call.args) if t.is_floating_point() and t.numel()]
+    most = [t.detach().abs().nan_to_num(0.0, 0.0, 0.0).max().item() for t in floats]
+    predictions = [t for path, t in leaves(call.args) if path.split("[")[0] == call.grads[0]]
+    many = max(t.numel() for t in predictions) if call.args.get("reduction") == "sum" else 1
+    room = units * eps * max(*most, failure.largest, 1.0) * many
+    if failure.kind.startswith("gradient"):
+        room += max(torch.finfo(t.dtype).eps for t in predictions) * abs(failure.wanted)
+    return abs(failure.got - failure.wanted) <= room
 
 
 def _plainly(call: Call) -> bool:
@@ -62,10 +76,23 @@ def _fault(call: Call, failure: Failure) -> str:
     return "complex" if isinstance(value, Tensor) and value.is_complex() else "other"
 
 
-def _short_signal(call: Call) -> bool:
-    """So few samples that nothing but the level is left."""
-    x, n = call.args["estimate"], call.args.get("lengths")
-    return x.shape[-1] <= 2 or (n is not None and bool((n <= 2).any()))
+def _aligned(call: Call) -> bool:
+    """Whether a signal is its target but for rounding, in its level or not."""
+    x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
+    x, t = (v.reshape(-1, v.shape[-1]) if v.numel() else v.reshape(0, 1) for v in (x, t))
+    n = call.args.get("lengths")
+    size = torch.full(call.args["estimate"].shape[:-1], x.shape[-1])
+    if not len(x):
+        return False
+    if n is not None:
+        size = n.long().reshape(-1, *[1] * (size.ndim - 1)).expand(size.shape)
+    inside = torch.arange(x.shape[-1]) < size.reshape(-1, 1)
+    x, t = (torch.where(inside, v, 0.0) for v in (x, t))
+    if call.args.get("zero_mean", call.name == "si_snr_loss"):
+        size = inside.sum(1, keepdim=True).clamp(min=1)
+        x, t = (torch.where(inside, v - v.sum(1, keepdim=True) / size, 0.0) for v in (x, t))
+    energy = (x * x).sum(1) * (t * t).sum(1)
+    return bool(((energy - (x * t).sum(1) ** 2) <= 1e-8 * energy).any())
 
 
 def _half(call: Call, key: str) -> bool:
@@ -73,182 +100,162 @@ def _half(call: Call, key: str) -> bool:
     return isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
 
 
+def _known(
+    sentence: str,
+    names: tuple[str, ...] | str,
+    kind: str = "(value|gradient) of .*",
+    when: Callable[[Call, Failure], bool] = _rounding,
+) -> Known:
+    """Of these losses, what fails in this way."""
+    names = (names,) if isinstance(names, str) else names
+
+    def where(call: Call, failure: Failure) -> bool:
+        kinds = re.fullmatch(kind, failure.kind)
+        return call.name in names and kinds is not None and when(call, failure)
+
+    return Known(where, sentence)
+
+
 KNOWN: list[Known] = [
     Known(
-        lambda c, f: f.kind.endswith("where it is 0"),
+        lambda call, failure: failure.kind.endswith("weight where it is 0"),
         "A weight of 0 removes its element, and has a gradient all the same: half of one, of the "
         "count alone, or that of an element of zeros.",
     ),
     Known(
-        lambda c, f: _numeric(f) and _narrow_sides(c) and f.off < 1e-6,
+        lambda call, failure: _narrow_sides(call) and failure.off < 1e-6,
         "float64 beside sides of fewer digits: the count, or what is made of sides alone, is "
         "summed in float32.",
     ),
-    Known(
-        lambda c, f: (
-            c.name == "focal_loss"
-            and f.kind == "value of loss"
-            and _half(c, "target")
-            and c.args.get("normalize") == "positives"
-            and f.off < 1e-2
-        ),
+    _known(
         "focal_loss counts the positives in the target's half type.",
-    ),
-    Known(
-        lambda c, f: (
-            c.name == "distribution_focal_loss"
-            and _numeric(f)
-            and (f.off <= 1 or f.kind == "gradient of logits")
+        "focal_loss",
+        when=lambda c, f: (
+            _half(c, "target") and c.args.get("normalize") == "positives" and f.off < 1e-2
         ),
+    ),
+    _known(
         "distribution_focal_loss: log_softmax loses the digits of a small loss, and p - target of "
         "its slope.",
+        "distribution_focal_loss",
     ),
-    Known(
-        lambda c, f: c.name == "cross_entropy" and _soft(c) and _numeric(f),
+    _known(
         "cross_entropy with soft targets that are sure: lse - z and p - target lose the digits "
         "that the form of indices keeps.",
+        ("cross_entropy", "linear_cross_entropy"),
+        when=lambda c, f: _soft(c) and _rounding(c, f),
     ),
-    Known(
-        lambda c, f: (
-            c.name.startswith("linear_")
-            and c.name != "linear_distillation"
-            and _soft(c)
-            and _numeric(f)
+    _known(
+        "cross_entropy of a sure row: the slope of its z-loss is rounded beside 1 - p.",
+        (
+            "cross_entropy",
+            "linear_cross_entropy",
+            "multi_token_loss",
+            "multi_token_terms",
+            "linear_multi_token_loss",
         ),
-        "The same, of linear_cross_entropy.",
+        "gradient of .*",
+        lambda c, f: c.args["z_loss"] > 0 and _rounding(c, f),
     ),
-    Known(
-        lambda c, f: (
-            c.name in ("lwf_loss", "lwf_terms")
-            and f.kind.startswith("gradient of new")
-            and f.off < 0.1
-        ),
-        "The same, of the old heads in lwf_loss.",
+    _known(
+        "linear_token_stats: the slopes of a sure token have few digits.",
+        "linear_token_stats",
+        "gradient of .*",
     ),
-    Known(
-        lambda c, f: c.name in DISTILLED and _numeric(f),
+    _known(
+        "Soft targets that are sure, of the old heads in lwf_loss.",
+        ("lwf_loss", "lwf_terms"),
+        "gradient of .*",
+    ),
+    _known(
         "A divergence of distributions that are nearly equal has few digits, its gradient fewer.",
+        ("distillation_loss", "distillation_terms", "linear_distillation"),
+        when=lambda c, f: _rounding(c, f, 1024),
     ),
-    Known(
-        lambda c, f: c.name == "rmsle_loss" and _numeric(f) and f.off < 1,
-        "rmsle_loss: log1p(x) - log1p(t) loses what x - t has.",
+    _known("rmsle_loss: log1p(x) - log1p(t) loses what x - t has.", "rmsle_loss"),
+    _known(
+        "The gradient of the weights is NaN where the error is 0.",
+        ("rmse_loss", "rmsle_loss"),
+        "gradient of weight",
+        lambda c, f: math.isnan(f.got),
     ),
-    Known(
-        lambda c, f: (
-            c.name == "rmse_loss" and f.kind.startswith("gradient of weight") and "nan" in f.message
-        ),
-        "rmse_loss: the gradient of the weights is NaN where the error is 0.",
+    _known(
+        "Wing losses: the slope near the target is what is left of the far slope less itself.",
+        ("wing_loss", "adaptive_wing_loss", "heatmap_loss"),
+        "gradient of (prediction|target)",
+        lambda c, f: c.args.get("kind", "awing") == "awing" and _rounding(c, f),
     ),
-    Known(
-        lambda c, f: (
-            c.name == "rmsle_loss"
-            and f.kind.startswith("gradient of weight")
-            and "nan" in f.message
-        ),
-        "The same, of rmsle_loss.",
+    _known(
+        "Boxes nearly equal: 1 - I / U and (C - U) / C are differences of numbers near 1, and "
+        "lengths are compared relative to the span.",
+        ("box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss"),
     ),
-    Known(
-        lambda c, f: (
-            (
-                c.name == "adaptive_wing_loss"
-                or (c.name == "heatmap_loss" and c.args.get("kind") == "awing")
-            )
-            and f.kind in ("gradient of prediction", "gradient of target")
-            and f.off <= 1
-        ),
-        "adaptive_wing_loss: the slope near the target is what is left of the far slope less "
-        "itself.",
+    _known(
+        "The slope of expm1 is its value plus 1, and loses its digits far away.",
+        ("probiou_loss", "siou_loss", "keypoint_loss"),
+        "gradient of .*",
     ),
-    Known(
-        lambda c, f: (
-            c.name == "wing_loss"
-            and f.kind in ("gradient of prediction", "gradient of target")
-            and f.off < 1e-2
-            and c.args["width"] < c.args["epsilon"]
-        ),
-        "wing_loss: likewise, where width is small beside epsilon.",
+    _known(
+        "keypoint_loss: the gradient of the area is NaN for points far off with mode='log'.",
+        "keypoint_loss",
+        "gradient of area",
+        lambda c, f: math.isnan(f.got) and c.args["mode"] == "log",
     ),
-    Known(
-        lambda c, f: c.name in BOXES and f.kind == "value of loss" and f.off <= 1,
-        "Boxes nearly equal: 1 - I / U and (C - U) / C are differences of numbers near 1.",
+    _known(
+        "si_sdr_loss of signals in exact proportion, as those of one sample are: the gradient is "
+        "rounding.",
+        ("si_sdr_loss", "si_snr_loss"),
+        "gradient of .*",
+        lambda c, f: _aligned(c),
     ),
-    Known(
-        lambda c, f: (
-            c.name in BOXES
-            and f.kind.startswith("gradient of")
-            and f.off <= 1
-            and (c.args["power"] != 1 or c.name in ("eiou_loss", "siou_loss"))
-        ),
-        "Boxes nearly equal: the slopes of powers, and of lengths compared relative to the span, "
-        "likewise.",
-    ),
-    Known(
-        lambda c, f: (
-            c.name in ("probiou_loss", "siou_loss")
-            and f.kind.startswith("gradient of")
-            and f.off <= 1
-        ),
-        "probiou_loss, siou_loss: the slope of expm1 is its value plus 1, and loses its digits far "
-        "away.",
-    ),
-    Known(
-        lambda c, f: (
-            c.name == "keypoint_loss"
-            and f.kind == "gradient of pred"
-            and f.off <= 1
-            and c.args["mode"] != "cauchy"
-        ),
-        "keypoint_loss: likewise, a few sigmas away.",
-    ),
-    Known(
-        lambda c, f: (
-            c.name == "keypoint_loss"
-            and f.kind == "gradient of area"
-            and (f.off <= 1 or "nan" in f.message)
-            and c.args["mode"] != "cauchy"
-        ),
-        "keypoint_loss: likewise of the area; and NaN for points far off with mode='log'.",
-    ),
-    Known(
-        lambda c, f: c.name in SCALE_FREE and f.kind == "gradient of estimate" and _short_signal(c),
-        "si_sdr_loss of one sample, or two without their mean: the gradient is rounding.",
-    ),
-    Known(
-        lambda c, f: (
-            c.name in (*SCALE_FREE, "permutation_invariant_loss")
-            and _numeric(f)
-            and c.args["estimate"].dtype == torch.float64
-            and f.off < 1e-3
-        ),
+    _known(
         "si_sdr_loss in float64: 1 - q has 6 digits at 100 dB.",
+        ("si_sdr_loss", "si_snr_loss", "permutation_invariant_loss"),
+        when=lambda c, f: c.args["estimate"].dtype == torch.float64 and f.off < 1e-3,
     ),
-    Known(
-        lambda c, f: c.name in REGIONS and _numeric(f) and _plainly(c),
+    _known(
         "Regions under plain autograd: the slope of a sigmoid and of a softmax loses its digits "
         "near 1.",
+        REGIONS,
+        "gradient of .*",
+        lambda c, f: _plainly(c) and _rounding(c, f),
     ),
-    Known(
-        lambda c, f: (
-            c.name in REGIONS and f.kind == "gradient of logits" and _soft(c) and f.off <= 1
-        ),
+    _known(
         "Regions of floating targets: the price of what is false is lost beside that of what is "
         "missed, and where nearly nothing overlaps truth - missed is rounding.",
+        REGIONS,
+        "gradient of .*",
+        lambda c, f: _soft(c) and _rounding(c, f),
     ),
-    Known(
-        lambda c, f: c.name in CLASSES_OF_ELEMENTS and f.kind == "gradient of target",
+    _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",
+        ("varifocal_loss", "quality_focal_loss", "binary_cross_entropy"),
+        "gradient of target",
     ),
-    Known(
-        lambda c, f: c.name == "expected_value" and f.kind == "gradient of logits",
+    _known(
         "expected_value: the slope p (k - mean) where the mean is k but for rounding.",
+        "expected_value",
+        "gradient of logits",
+    ),
+    _known(
+        "The same, and distribution_focal_loss's p - target, in the detectors of distributions.",
+        ("detection_loss", "detection_terms"),
+        "gradient of boxes",
+        lambda c, f: c.args["boxes"].ndim == 4 and _rounding(c, f),
     ),
     # ------------------------------------------------------------------------------------ errors
+    _known(
+        "adaptive_wing_loss: weights of a wrong shape meet the target before anything looks.",
+        "adaptive_wing_loss",
+        "wrong error",
+        lambda c, f: c.wrong is not None and c.wrong[2],
+    ),
     Known(
-        lambda c, f: _fault(c, f) == "complex",
+        lambda call, failure: _fault(call, failure) == "complex",
         "Complex targets, weights and masks are taken, or raise torch's own error.",
     ),
     Known(
-        lambda c, f: _fault(c, f) == "text" and f.kind in ("wrong error", "unnamed error"),
+        lambda call, failure: _fault(call, failure) == "text" and failure.kind != "accepted",
         "What is no tensor raises an AttributeError, or an error that does not name it.",
     ),
 ]

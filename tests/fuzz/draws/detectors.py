@@ -65,9 +65,14 @@ def _centernet(name: str) -> Any:
 
 
 def _in_turn(
-    logits: Tensor, boxes: Tensor, anchors: Tensor, goals: Tensor, labels: Tensor, mask: Tensor,
+    logits: Tensor,
+    boxes: Tensor,
+    anchors: Tensor,
+    goals: Tensor,
+    labels: Tensor,
+    mask: Tensor,
     *_: object,
-) -> Assignment:  # fmt: skip
+) -> Assignment:
     """An assigner of no particular meaning: every other prediction, in turn."""
     turn = torch.arange(logits.shape[1]).expand(logits.shape[:2])
     target = turn % goals.shape[1]

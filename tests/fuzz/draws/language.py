@@ -279,7 +279,7 @@ def _forgotten(name: str) -> Any:
             args["old_logits"] = {key: logits(f"old {key}", sizes[key]) for key in ("b", "c")}
             args["task"] = d.pick("task", (None, "a"))
         else:
-            was = d.pick("old classes", (1, shape[axis]))
+            was = d.pick("old classes", (2, shape[axis]))
             args["new_logits"] = logits("new", shape[axis])
             args["old_logits"] = logits("old", was)
             if d.chance("old_classes", 2):

@@ -150,10 +150,16 @@ def _render(d: Draw) -> Call:
 
 POSITIVE = (0.0, -1.0, NAN)
 LOSSES = {
-    "wing_loss": Loss(_wing, oracle.wing_loss, wrong={"width": POSITIVE, "epsilon": POSITIVE}),
+    "wing_loss": Loss(
+        _wing,
+        oracle.wing_loss,
+        conceded=lambda call: {"width"},
+        wrong={"width": POSITIVE, "epsilon": POSITIVE},
+    ),
     "adaptive_wing_loss": Loss(
         _adaptive,
         oracle.adaptive_wing_loss,
+        conceded=lambda call: {"theta"},
         wrong={"omega": POSITIVE, "epsilon": POSITIVE, "theta": POSITIVE, "alpha": (1.9, NAN)},
     ),
     "keypoint_loss": Loss(

@@ -100,9 +100,14 @@ def _spectral(name: str) -> Any:
 
 
 WRONG = {
-    "floor": (0.0, -1.0, NAN), "power": (3,), "log_weight": (-1.0, NAN, math.inf),
-    "linear_weight": (-1.0,), "n_fft": (0, 2.5), "hop_length": (0, 2.5), "win_length": (0, 2.5),
-}  # fmt: skip
+    "floor": (0.0, -1.0, NAN),
+    "power": (3,),
+    "log_weight": (-1.0, NAN, math.inf),
+    "linear_weight": (-1.0,),
+    "n_fft": (0, 2.5),
+    "hop_length": (0, 2.5),
+    "win_length": (0, 2.5),
+}
 LOSSES = {
     name: Loss(
         _spectral(name),

@@ -46,6 +46,8 @@ class _Axis:
     change: Tensor
     """size - goal."""
     flip: Tensor
+    meets: Tensor
+    """Whether the two touch, at least."""
     point: Tensor
     """Where both are one point, and the axis decides nothing."""
 
@@ -83,6 +85,7 @@ def _axis(x: Tensor, t: Tensor, i: int, box_format: str) -> _Axis:
         gap=(lo - low) + (hi - high),
         change=change,
         flip=torch.where(turned, lo - hi, zero),
+        meets=meets,
         point=(torch.maximum(right, high) == torch.minimum(left, low)).detach(),
     )
 
@@ -95,19 +98,15 @@ def _safe(part: Tensor, whole: Tensor) -> Tensor:
 
 def _overlap(x: _Axis, y: _Axis) -> tuple[Tensor, Tensor, Tensor]:
     """1 - I / U = (U - I) / U, I / U, and U; an axis of one point counts as whole."""
-    (_, gw, iw, ow, fw), (h, gh, ih, oh, fh) = (
-        [
-            torch.where(a.point, v, k)
-            for k, v in zip(
-                (a.size, a.goal, a.common, a.out, a.off), (1.0, 1.0, 1.0, 0.0, 0.0), strict=True
-            )
-        ]
+    (iw, ow, fw), (ih, oh, fh) = (
+        [torch.where(a.point, v, k) for k, v in ((a.common, 1.0), (a.out, 0.0), (a.off, 0.0))]
         for a in (x, y)
     )
-    missed = ow * h + iw * oh + fw * gh + iw * fh  # P - I + G - I
+    h, gw = torch.where(y.point, 1.0, y.size), torch.where(x.point, 1.0, x.goal)
+    missed = ow * h + iw * oh + gw * fh + fw * ih  # P - I + G - I
     union = missed + iw * ih
-    nothing = union == 0
-    return torch.where(nothing, 1.0, _safe(missed, union)), _safe(iw * ih, union), union
+    apart = ~((x.meets | x.point) & (y.meets | y.point)) | (union == 0)
+    return torch.where(apart, 1.0, _safe(missed, union)), _safe(iw * ih, union), union
 
 
 def _raised(cost: Tensor, power: float) -> Tensor:

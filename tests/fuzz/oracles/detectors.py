@@ -30,7 +30,7 @@ def centernet_terms(a: Any) -> dict[str, Tensor]:
             beta=a.beta,
             normalize="positives",
             reduction=a.reduction,
-        )  # fmt: skip
+        )
     )
     terms, mask = {"hm": hm}, a.targets["mask"].double()
     count = mask.sum() * (2 if a.count == "coordinates" else 1)
@@ -89,10 +89,20 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
     def total(loss: Any, **args: Any) -> Tensor:
         module = class_oracles if hasattr(class_oracles, loss.__name__) else box_oracles
         options = dict(
-            pos_weight=None, label_smoothing=0.0, ignore_index=None, class_dim=None, alpha=0.25,
-            gamma=2.0, beta=2.0, normalize="elements", box_format="xyxy", power=1.0, gate=False,
-            out_of_range="clamp", reduction="sum",
-        )  # fmt: skip
+            pos_weight=None,
+            label_smoothing=0.0,
+            ignore_index=None,
+            class_dim=None,
+            alpha=0.25,
+            gamma=2.0,
+            beta=2.0,
+            normalize="elements",
+            box_format="xyxy",
+            power=1.0,
+            gate=False,
+            out_of_range="clamp",
+            reduction="sum",
+        )
         return getattr(module, loss.__name__)(SimpleNamespace(**options | args))
 
     totals = {"class": total(a.class_loss, logits=x, target=target, weight=each)}

@@ -41,7 +41,9 @@ def _divergence(a: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
     if a.divergence == "reverse_kl":
         return _kl(log_q, log_p)
     weights = torch.tensor([a.beta, 1 - a.beta], dtype=torch.float64).log()
-    mixed = torch.logsumexp(torch.stack((log_p + weights[0], log_q + weights[1])), 0)
+    masked = (log_p == -torch.inf) & (log_q == -torch.inf)
+    both = torch.stack((log_p + weights[0], log_q + weights[1])).masked_fill(masked, 0.0)
+    mixed = both.logsumexp(0).masked_fill(masked, -torch.inf)
     return a.beta * _kl(log_p, mixed) + (1 - a.beta) * _kl(log_q, mixed)
 
 

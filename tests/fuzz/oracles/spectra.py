@@ -15,43 +15,82 @@ from tests.fuzz.oracles.common import reduced
 __all__ = ["mel_loss", "multi_resolution_stft_loss", "stft_loss"]
 
 USUAL = dict(
-    n_fft=1024, hop_length=None, win_length=None, framing="center", power=1, log="log", floor=1e-5,
-    floor_by="add", log_weight=1.0, linear_weight=0.0, convergence_weight=0.0, scales="mean",
-)  # fmt: skip
+    n_fft=1024,
+    hop_length=None,
+    win_length=None,
+    framing="center",
+    power=1,
+    log="log",
+    floor=1e-5,
+    floor_by="add",
+    log_weight=1.0,
+    linear_weight=0.0,
+    convergence_weight=0.0,
+    scales="mean",
+)
 MEL = USUAL | dict(
     n_mels=80, f_min=0.0, f_max=None, scale="slaney", norm="slaney", empty_filters="refuse"
 )
 MULTI = USUAL | dict(
-    n_fft=(1024, 2048, 512), hop_length=(120, 240, 50), win_length=(600, 1200, 240),
+    n_fft=(1024, 2048, 512),
+    hop_length=(120, 240, 50),
+    win_length=(600, 1200, 240),
     convergence_weight=1.0,
-)  # fmt: skip
+)
 MEL_PRESETS: dict[str, dict[str, Any]] = {  # of the projects' code
     "hifigan": dict(sample_rate=22050, hop_length=256, framing="tight", floor_by="clamp"),
     "pwg": dict(
-        sample_rate=24000, hop_length=256, f_min=80.0, f_max=7600.0, log="log10", floor=1e-10,
+        sample_rate=24000,
+        hop_length=256,
+        f_min=80.0,
+        f_max=7600.0,
+        log="log10",
+        floor=1e-10,
         floor_by="clamp",
     ),
     "audiocraft": dict(
-        sample_rate=32000, hop_length=256, framing="full", n_mels=64, f_min=64.0, scale="htk",
-        norm="none", power=2, log="log10",
+        sample_rate=32000,
+        hop_length=256,
+        framing="full",
+        n_mels=64,
+        f_min=64.0,
+        scale="htk",
+        norm="none",
+        power=2,
+        log="log10",
     ),
     "dac": dict(
-        sample_rate=44100, n_fft=(32, 64, 128, 256, 512, 1024, 2048),
-        n_mels=(5, 10, 20, 40, 80, 160, 320), log="log10", floor_by="clamp", scales="sum",
+        sample_rate=44100,
+        n_fft=(32, 64, 128, 256, 512, 1024, 2048),
+        n_mels=(5, 10, 20, 40, 80, 160, 320),
+        log="log10",
+        floor_by="clamp",
+        scales="sum",
     ),
     "auraloss": dict(
-        sample_rate=44100, hop_length=256, n_mels=128, floor=1e-8, floor_by="clamp",
+        sample_rate=44100,
+        hop_length=256,
+        n_mels=128,
+        floor=1e-8,
+        floor_by="clamp",
         convergence_weight=1.0,
     ),
-}  # fmt: skip
+}
 MULTI_PRESETS: dict[str, dict[str, Any]] = {
     "auraloss": dict(floor=1e-4, floor_by="clamp"),
     "pwg": dict(floor=1e-7**0.5, floor_by="clamp", log_weight=0.1, convergence_weight=0.1),
     "dac": dict(
-        n_fft=(2048, 512), hop_length=None, win_length=None, log="log10", floor_by="clamp",
-        log_weight=2.0, linear_weight=1.0, convergence_weight=0.0, scales="sum",
+        n_fft=(2048, 512),
+        hop_length=None,
+        win_length=None,
+        log="log10",
+        floor_by="clamp",
+        log_weight=2.0,
+        linear_weight=1.0,
+        convergence_weight=0.0,
+        scales="sum",
     ),
-}  # fmt: skip
+}
 
 
 def _magnitude(x: Tensor, n_fft: int, hop: int, win: int, framing: str) -> Tensor:
