@@ -33,8 +33,6 @@ ROUNDINGS = 32
 """Of the largest number of a row, in each number that is a sum over the row."""
 UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-295}
 NOISE = 256 * torch.finfo(torch.float64).eps
-SLACK = 8
-"""Times what the rounding of a conceded input moves the exact result by."""
 
 
 @dataclass(frozen=True)
@@ -313,9 +311,11 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
         moved = truth(loss, call, nudge)
         for key, v in moved.values.items():
             off = (v - want.values[key]).abs().detach()
-            slack[f"value of {key}"] += SLACK * off.nan_to_num(0.0)
+            slack[f"value of {key}"] += loss.slack * off.nan_to_num(0.0)
         for path, v in moved.grads.items():
-            slack[f"gradient of {path}"] += SLACK * (v - want.grads[path]).abs().nan_to_num(0.0)
+            slack[f"gradient of {path}"] += loss.slack * (v - want.grads[path]).abs().nan_to_num(
+                0.0
+            )
     # the oracle's own rounding, beside the gradients of a call that is near this one
     g = torch.Generator().manual_seed(0)
 
@@ -345,7 +345,7 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
     share = max((s.item() for s in shares), default=1.0)
     for path, grad in total.grads.items():
         largest = grad.abs().max().item() if grad.numel() else 0.0
-        slack[f"gradient of {path} of the sum"] = torch.tensor(2 * SLACK * share * largest)
+        slack[f"gradient of {path} of the sum"] = torch.tensor(16 * share * largest)
     return slack
 
 

@@ -60,6 +60,8 @@ class Loss:
     """Whether a call has more than one gradient, by ties; it is not compared then."""
     kinked: bool | Callable[[Call], bool] = False
     """Whether gradients meet at an edge, and are differences there of the slopes on either side."""
+    slack: float = 8.0
+    """Times what the rounding of a conceded argument moves the exact result by."""
     products: bool = False
     """Whether a product of matrices comes first, in the dtype of its arguments."""
     unit: float = 0.0

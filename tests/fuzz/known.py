@@ -95,6 +95,13 @@ def _aligned(call: Call) -> bool:
     return bool(((energy - (x * t).sum(1) ** 2) <= 1e-8 * energy).any())
 
 
+def _level(call: Call) -> bool:
+    x, n = call.args["estimate"], call.args.get("lengths")
+    x = x if n is None else x.double().nan_to_num(0.0, 0.0, 0.0)
+    first = x[..., :1]
+    return bool(((x == first) | (x == 0)).all())
+
+
 def _half(call: Call, key: str) -> bool:
     value = call.args.get(key)
     return isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
@@ -123,7 +130,7 @@ KNOWN: list[Known] = [
         "count alone, or that of an element of zeros.",
     ),
     Known(
-        lambda call, failure: _narrow_sides(call) and failure.off < 1e-6,
+        lambda call, failure: failure.off < 1e-6 and _narrow_sides(call),
         "float64 beside sides of fewer digits: the count, or what is made of sides alone, is "
         "summed in float32.",
     ),
@@ -231,6 +238,16 @@ KNOWN: list[Known] = [
         "The gradient of a target is a difference of two costs, near logits of 0.",
         ("varifocal_loss", "quality_focal_loss", "binary_cross_entropy"),
         "gradient of target",
+    ),
+    _known(
+        "The gradient of a target is summed of two parts, each rounded to its dtype.",
+        ("snr_loss", "si_sdr_loss", "si_snr_loss", "sd_sdr_loss"),
+        "gradient of target",
+    ),
+    _known(
+        "Spectra of a constant: the logarithm is of the rounding of the transform.",
+        ("stft_loss", "multi_resolution_stft_loss", "mel_loss"),
+        when=lambda c, f: _level(c),
     ),
     _known(
         "expected_value: the slope p (k - mean) where the mean is k but for rounding.",

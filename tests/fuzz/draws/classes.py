@@ -114,8 +114,11 @@ def _cross_entropy(d: Draw) -> Call:
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
     keep = torch.ones(positions, dtype=torch.bool) if is_soft else target != ignored
     if sample_weight is not None:
+        heard = keep
         keep = keep & (sample_weight != 0)
-        sample_weight = d.tensor("sample_weight", sample_weight)
+        sample_weight = d.tensor(
+            "sample_weight", poisoned(d, sample_weight, heard, "sample_weight")
+        )
     x = class_logits(d, shape, axis, target, keep)
     x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
     classes = (shape[axis],)
@@ -160,6 +163,8 @@ def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any
         t = torch.where(d.mask("target ignored", shape, 0.3), torch.tensor(ignored).to(dtype), t)
     if ignored is not None:
         keep = keep & (t != ignored)
+        if weight is not None:
+            weight = poisoned(d, weight, t != ignored, "weight")
     x = d.numbers("logits", shape)
     if d.chance("logits sure", 3):
         x = d.normal("logits", shape, 0.1)
@@ -218,7 +223,9 @@ def _focal(d: Draw) -> Call:
         target = indices(d, positions, shape[axis], -100 if ignored is None else ignored)
         keep = target != (-100 if ignored is None else ignored)
         weight = d.maybe("weight", lambda: d.weights("weight", positions))
-        keep = keep if weight is None else keep & (weight != 0)
+        if weight is not None:
+            weight = poisoned(d, weight, keep, "weight")
+            keep = keep & (weight != 0)
         x = class_logits(d, shape, axis, target, keep)
         x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
         alpha, _ = _by_class(d, "alpha", shape[axis : axis + 1], (0.25, 1.0, 0.0, 0.5))

@@ -32,8 +32,11 @@ def _distilled(d: Draw, positions: tuple[int, ...], classes: int) -> tuple[dict[
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
     keep = torch.ones(positions, dtype=torch.bool) if hard is None else hard != ignored
     if sample_weight is not None:
+        heard = keep
         keep = keep & (sample_weight != 0)
-        sample_weight = d.tensor("sample_weight", sample_weight)
+        sample_weight = d.tensor(
+            "sample_weight", poisoned(d, sample_weight, heard, "sample_weight")
+        )
     return dict(
         hard_targets=hard,
         temperature=d.pick("temperature", (4.0, 1.0, 0.5)),
@@ -141,7 +144,9 @@ def _linear_entropy(d: Draw) -> Call:
     else:
         target = indices(d, positions, classes, ignored)
         keep = target != ignored
-    keep = keep if sample_weight is None else keep & (sample_weight != 0)
+    if sample_weight is not None:
+        sample_weight = poisoned(d, sample_weight, keep, "sample_weight")
+        keep = keep & (sample_weight != 0)
     args = dict(
         hidden=d.tensor("hidden", _hidden(d, (*positions, width), keep), dtype),
         weight=_head(d, classes, width, dtype),
@@ -263,7 +268,9 @@ def _forgotten(name: str) -> Any:
         target = indices(d, positions, shape[axis], ignored)
         sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
         keep = target != ignored
-        keep = keep if sample_weight is None else keep & (sample_weight != 0)
+        if sample_weight is not None:
+            sample_weight = poisoned(d, sample_weight, keep, "sample_weight")
+            keep = keep & (sample_weight != 0)
         dtype = d.dtype("logits")
 
         def logits(label: str, classes: int) -> Tensor:

@@ -53,6 +53,8 @@ def _masks(
         keep = torch.ones(shape, dtype=torch.bool) if ignored is None else target != ignored
     pixel_weight = d.maybe("pixel_weight", lambda: d.weights("pixel_weight", (samples, *size)))
     if pixel_weight is not None:
+        if mode == "multiclass":
+            pixel_weight = poisoned(d, pixel_weight, keep[:, 0], "pixel_weight")
         keep = keep & (pixel_weight != 0).unsqueeze(1).expand(shape)
     x = d.numbers("logits", shape) if not margin else sure + d.normal("logits", shape, 0.3)
     # of a softmax a pixel is ignored as a whole

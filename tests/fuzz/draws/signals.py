@@ -152,6 +152,7 @@ LOSSES = {
         getattr(oracle, name),
         rows=-1,
         unit=4.4,
+        rigid=("target",),
         conceded=_close,
         wrong={"cap": (0.0, 121.0, NAN, math.inf)},
     )

@@ -72,6 +72,8 @@ def _spectral(name: str) -> Any:
         x = t + d.normal("estimate", shape, d.pick("noise", (1.0, 0.1)))
         if d.chance("equal", 8):
             x = t
+        if d.chance("level", 16):  # bands without anything in them
+            x = torch.full_like(t, d.pick("estimate level", (0.5, 0.01)))
         n = d.maybe(
             "lengths",
             lambda: torch.where(
@@ -114,6 +116,8 @@ LOSSES = {
         getattr(oracle, name),
         rows=-1,
         kinked=True,
+        slack=64.0,
+        rigid=("estimate", "target"),
         conceded=lambda call: {"estimate", "target"},
         wrong=WRONG,
     )
