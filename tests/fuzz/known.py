@@ -79,20 +79,23 @@ def _fault(call: Call, failure: Failure) -> str:
 def _aligned(call: Call) -> bool:
     """Whether a signal is its target but for rounding, in its level or not."""
     x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
-    x, t = (v.reshape(-1, v.shape[-1]) if v.numel() else v.reshape(0, 1) for v in (x, t))
-    n = call.args.get("lengths")
-    size = torch.full(call.args["estimate"].shape[:-1], x.shape[-1])
-    if not len(x):
+    if not x.numel():
         return False
+    name = call.name
+    if "loss" in call.args:  # of permuted sources
+        t, name = t.flip(1), call.args["loss"].__name__
+    size, n = torch.full(x.shape[:-1], x.shape[-1]), call.args.get("lengths")
     if n is not None:
         size = n.long().reshape(-1, *[1] * (size.ndim - 1)).expand(size.shape)
-    inside = torch.arange(x.shape[-1]) < size.reshape(-1, 1)
+    size = size[..., None]
+    inside = torch.arange(x.shape[-1]) < size
     x, t = (torch.where(inside, v, 0.0) for v in (x, t))
-    if call.args.get("zero_mean", call.name == "si_snr_loss"):
-        size = inside.sum(1, keepdim=True).clamp(min=1)
-        x, t = (torch.where(inside, v - v.sum(1, keepdim=True) / size, 0.0) for v in (x, t))
-    energy = (x * x).sum(1) * (t * t).sum(1)
-    return bool(((energy - (x * t).sum(1) ** 2) <= 1e-8 * energy).any())
+    if call.args.get("zero_mean", name == "si_snr_loss"):
+        mean = (v.sum(-1, keepdim=True) / size.clamp(min=1) for v in (x, t))
+        x, t = (torch.where(inside, v - m, 0.0) for v, m in zip((x, t), mean, strict=True))
+    energy, power, cross = (x * x).sum(-1), (t * t).sum(-1), (x * t).sum(-1)
+    close = energy * power - cross**2 <= 1e-8 * energy * power
+    return bool((close & (size[..., 0] > 0) & ((power > 0) | (energy == 0))).any())
 
 
 def _level(call: Call) -> bool:
@@ -169,17 +172,17 @@ KNOWN: list[Known] = [
         "linear_token_stats",
         "gradient of .*",
     ),
-    _known(
-        "Soft targets that are sure, of the old heads in lwf_loss.",
-        ("lwf_loss", "lwf_terms"),
-        "gradient of .*",
-    ),
+    _known("Soft targets that are sure, of the old heads in lwf_loss.", ("lwf_loss", "lwf_terms")),
     _known(
         "A divergence of distributions that are nearly equal has few digits, its gradient fewer.",
         ("distillation_loss", "distillation_terms", "linear_distillation"),
         when=lambda c, f: _rounding(c, f, 1024),
     ),
-    _known("rmsle_loss: log1p(x) - log1p(t) loses what x - t has.", "rmsle_loss"),
+    _known(
+        "rmsle_loss: log1p(x) - log1p(t) loses what x - t has.",
+        "rmsle_loss",
+        when=lambda c, f: _rounding(c, f, 1024),
+    ),
     _known(
         "The gradient of the weights is NaN where the error is 0.",
         ("rmse_loss", "rmsle_loss"),
@@ -211,7 +214,7 @@ KNOWN: list[Known] = [
     _known(
         "si_sdr_loss of signals in exact proportion, as those of one sample are: the gradient is "
         "rounding.",
-        ("si_sdr_loss", "si_snr_loss"),
+        ("si_sdr_loss", "si_snr_loss", "permutation_invariant_loss"),
         "gradient of .*",
         lambda c, f: _aligned(c),
     ),
@@ -232,7 +235,7 @@ KNOWN: list[Known] = [
         "missed, and where nearly nothing overlaps truth - missed is rounding.",
         REGIONS,
         "gradient of .*",
-        lambda c, f: _soft(c) and _rounding(c, f),
+        lambda c, f: _soft(c) and (c.args.get("log", False) or _rounding(c, f)),
     ),
     _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",

@@ -135,6 +135,7 @@ LOSSES = {
     "probiou_loss": Loss(
         _rotated,
         oracle.probiou_loss,
+        slack=64.0,
         rows=-1,
         rigid=("target_boxes",),
         kinked=True,

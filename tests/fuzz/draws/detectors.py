@@ -112,7 +112,8 @@ def _detection(name: str) -> Any:
                 args["match_scores"] = d.shares("scores", (images, points)).float()
         if d.chance("ignore_regions", 3):
             corner = d.normal("region", (images, 2, 2), 10.0)
-            args["ignore_regions"] = torch.cat((corner, corner + 10.0), -1).float()
+            regions = torch.cat((corner, corner + 10.0), -1).float()
+            args["ignore_regions"] = list(regions) if d.pick("listed", (False, True)) else regions
             args["anchors"] = anchors
         weight = d.maybe("weight", lambda: d.weights("weight", (images, points)))
         logits = d.numbers("class_logits", (images, points, classes), 88.0)

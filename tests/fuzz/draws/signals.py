@@ -159,7 +159,12 @@ LOSSES = {
     for name in ("snr_loss", "si_sdr_loss", "si_snr_loss", "sd_sdr_loss")
 } | {
     "permutation_invariant_loss": Loss(
-        _permuted, oracle.permutation_invariant_loss, rows=-1, unit=4.4, conceded=_close
+        _permuted,
+        oracle.permutation_invariant_loss,
+        rows=-1,
+        unit=4.4,
+        conceded=_close,
+        rigid=("estimate", "target"),
     ),
     "rmse_loss": Loss(_root("rmse_loss"), oracle.rmse_loss),
     "rmsle_loss": Loss(_root("rmsle_loss"), oracle.rmsle_loss),
