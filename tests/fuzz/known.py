@@ -98,6 +98,13 @@ def _aligned(call: Call) -> bool:
     return bool((close & (size[..., 0] > 0) & ((power > 0) | (energy == 0))).any())
 
 
+def _close(call: Call) -> bool:
+    """Whether a box is nearly its target."""
+    x, t = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))
+    size = t[..., 2:4].amax(-1)
+    return bool(((x - t)[..., :4].abs().amax(-1) <= 0.05 * size).any())
+
+
 def _level(call: Call) -> bool:
     x, n = call.args["estimate"], call.args.get("lengths")
     x = x if n is None else x.double().nan_to_num(0.0, 0.0, 0.0)
@@ -204,6 +211,11 @@ KNOWN: list[Known] = [
         "The slope of expm1 is its value plus 1, and loses its digits far away.",
         ("probiou_loss", "siou_loss", "keypoint_loss"),
         "gradient of .*",
+    ),
+    _known(
+        "probiou_loss of boxes nearly equal: w h - W H is a difference of products.",
+        "probiou_loss",
+        when=lambda c, f: _close(c) and f.off < 0.2,
     ),
     _known(
         "keypoint_loss: the gradient of the area is NaN for points far off with mode='log'.",

@@ -29,7 +29,7 @@ def test_nothing_is_found():
     report = fuzz(seed, SECONDS, list(LOSSES), stop=1)
     found = "\n\n".join(map(str, report.finds))
     assert not report.finds, f"python -m tests.fuzz --seed {seed}\n{found}"
-    assert report.calls.total() > 5 * len(LOSSES)
+    assert report.calls.keys() == LOSSES.keys()
 
 
 def test_every_public_function_is_drawn():
