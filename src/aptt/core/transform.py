@@ -143,8 +143,13 @@ def _framed(padded: Tensor, r: Resolution) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b``, in double precision: autocast and TF32 leave that alone, there and back."""
-    return a @ b if a.device.type == "mps" else (a.double() @ b.double()).to(a.dtype)
+    """``a @ b``, in double precision: autocast and TF32 leave that alone, there and back.
+
+    From memory of its own, for a product rounds otherwise where ``a`` is aligned otherwise.
+    """
+    if a.device.type == "mps":
+        return a @ b
+    return (a.to(torch.float64, copy=True) @ b.double()).to(a.dtype)
 
 
 def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
