@@ -1,0 +1,355 @@
+"""One call, held to its oracle: value, gradients, dtype, shape, and the error where it is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import aptt.loss
+from aptt.core.engine import engine, walking
+from tests.fuzz.draw import HALVES, Call, Loss
+
+__all__ = [
+    "Failure",
+    "Outcome",
+    "check",
+    "computed",
+    "function",
+    "leaves",
+    "mapped",
+    "ours",
+    "truth",
+]
+
+RELATIVE = {torch.float32: 2e-5, torch.float64: 1e-9}
+ROUNDINGS = 32
+"""Of the largest number of a row, in each number that is a sum over the row."""
+UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-295}
+NOISE = 256 * torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What came out otherwise than the oracle says."""
+
+    kind: str
+    message: str
+    off: float = math.inf
+    """By what share of the exact number the worst one is off."""
+    got: float = math.nan
+    wanted: float = math.nan
+    largest: float = math.nan
+    """Of all the numbers that were wanted."""
+
+
+@dataclass
+class Outcome:
+    """Results by name, and gradients by the path of their argument."""
+
+    values: dict[str, Tensor]
+    grads: dict[str, Tensor]
+
+
+def function(name: str) -> Callable[..., Any]:
+    return getattr(aptt.loss, name)
+
+
+def mapped(tree: Any, make: Callable[[str, Tensor], Any], path: str = "") -> Any:
+    """The tree with what ``make`` gives of each tensor's path and the tensor."""
+    if isinstance(tree, Tensor):
+        return make(path, tree)
+    if isinstance(tree, dict):
+        at = "[{!r}]" if path else "{}"
+        return {key: mapped(value, make, path + at.format(key)) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(mapped(value, make, f"{path}[{i}]") for i, value in enumerate(tree))
+    return tree
+
+
+def leaves(tree: Any) -> Iterator[tuple[str, Tensor]]:
+    """Paths and tensors."""
+    found: list[tuple[str, Tensor]] = []
+    mapped(tree, lambda path, t: found.append((path, t)))
+    yield from found
+
+
+def check(loss: Loss, call: Call) -> Failure | None:
+    """Compare; None if all is as the oracle says."""
+    before = mapped(call.args, lambda _, t: t.detach().clone())
+    if call.wrong:
+        return _check_error(call)
+    try:
+        got = ours(call)
+    except Exception as error:
+        return Failure("raised", f"{type(error).__name__}: {error}")
+    for (path, t), (_, was) in zip(leaves(call.args), leaves(before), strict=True):
+        if not bool(((t == was) | ((t != t) & (was != was))).all()):
+            return Failure("changed", f"{path} was changed in place")
+    try:
+        return _compare(loss, call, got, truth(loss, call))
+    except Exception as error:
+        return Failure("oracle", f"it raised {type(error).__name__}: {error}")
+
+
+def _check_error(call: Call) -> Failure | None:
+    name, kinds, loose = call.wrong
+    try:
+        ours(call)
+    except Exception as error:
+        if not isinstance(error, kinds):
+            return Failure("wrong error", f"{type(error).__name__}: {error}")
+        named = inspect.signature(function(call.name)).parameters if loose else (name,)
+        if not any(key in str(error) for key in named):
+            return Failure("unnamed error", f"{name} is wrong; {type(error).__name__}: {error}")
+        return None
+    return Failure("accepted", f"{name} is wrong, and nothing was raised")
+
+
+def _ups(call: Call, values: dict[str, Tensor]) -> list[Tensor]:
+    """Upstream gradients, the same for both sides."""
+    g = torch.Generator().manual_seed(sum(map(ord, call.seed)))
+    steps = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    picks = [torch.randint(4, v.shape, generator=g) for v in values.values()]
+    return [steps[at].to(v.dtype) for at, v in zip(picks, values.values(), strict=True)]
+
+
+def _named(result: Any) -> dict[str, Tensor]:
+    if isinstance(result, Tensor):
+        return {"loss": result}
+    if hasattr(result, "_asdict"):
+        return dict(result._asdict())
+    return dict(result)
+
+
+def _differentiated(call: Call, run: Callable[..., Any], args: dict[str, Any]) -> Outcome:
+    values = _named(run(args))
+    asked = {path: t for path, t in leaves(args) if t.requires_grad}
+    ups = _ups(call, values)
+    # of one term, as those of several are rounded before they are added up
+    one = sum(map(ord, call.seed)) % len(values)
+    on_graph = [
+        (v, up)
+        for v, up in list(zip(values.values(), ups, strict=True))[one : one + 1]
+        if v.requires_grad
+    ]
+    grads: tuple[Tensor | None, ...] = (None,) * len(asked)
+    if on_graph and asked:
+        outputs, ups = zip(*on_graph, strict=True)
+        grads = torch.autograd.grad(outputs, list(asked.values()), ups, allow_unused=True)
+    return Outcome(
+        values,
+        {
+            path: torch.zeros_like(t) if grad is None else grad
+            for (path, t), grad in zip(asked.items(), grads, strict=True)
+        },
+    )
+
+
+def ours(call: Call) -> Outcome:
+    """What the package says."""
+
+    def leaf(path: str, t: Tensor) -> Tensor:
+        return t.detach().requires_grad_(_asks(call, path) and t.is_floating_point())
+
+    args = mapped(call.args, leaf)
+    with engine(call.engine), walking(call.block, lambda cuts: None):
+        return _differentiated(call, lambda args: function(call.name)(**args), args)
+
+
+def _asks(call: Call, path: str) -> bool:
+    return path.split("[")[0] in call.grads
+
+
+def computed(call: Call) -> torch.dtype:
+    """The dtype of the computation: that of the prediction, float32 for half types."""
+    dtypes = [t.dtype for path, t in leaves(call.args) if path.split("[")[0] == call.grads[0]]
+    dtype = dtypes[0]
+    for other in dtypes[1:]:
+        dtype = torch.promote_types(dtype, other)
+    return torch.float32 if dtype in HALVES else dtype
+
+
+def truth(loss: Loss, call: Call, nudge: Callable[[str, Any], Any] | None = None) -> Outcome:
+    """What the oracle says of the inputs as they are rounded."""
+    wide = computed(call)
+
+    def leaf(path: str, t: Tensor) -> Tensor:
+        if not t.is_floating_point():
+            return t
+        exact = (t if path.split("[")[0] == call.grads[0] else t.to(wide)).double().contiguous()
+        if nudge:
+            exact = nudge(path, exact)
+        return exact.detach().clone().requires_grad_(_asks(call, path))
+
+    args = mapped(call.args, leaf)
+    if nudge:
+        args = {key: nudge(key, v) if type(v) is float else v for key, v in args.items()}
+    bound = inspect.signature(function(call.name)).bind(**args)
+    bound.apply_defaults()
+    return _differentiated(call, lambda _: loss.oracle(SimpleNamespace(**bound.arguments)), args)
+
+
+def _compare(loss: Loss, call: Call, got: Outcome, want: Outcome) -> Failure | None:
+    wide = computed(call)
+    if got.values.keys() != want.values.keys():
+        return Failure("terms", f"got {list(got.values)}, wanted {list(want.values)}")
+    for key, value in got.values.items():
+        exact = want.values[key]
+        if value.dtype != (loss.dtype or wide):
+            return Failure("dtype", f"{key}: got {value.dtype}, wanted {loss.dtype or wide}")
+        if value.shape != exact.shape:
+            return Failure("shape", f"{key}: got {tuple(value.shape)}, wanted {tuple(exact.shape)}")
+        if got.grads and not value.requires_grad:
+            return Failure("graph", f"{key} has no gradient")
+    pairs = [
+        (f"value of {key}", got.values[key], want.values[key].detach(), loss.unit)
+        for key in got.values
+    ]
+    if loss.several is None or not loss.several(call):
+        pairs += [
+            (f"gradient of {path}", got.grads[path], want.grads[path], 0.0) for path in got.grads
+        ]
+    tensors = dict(leaves(call.args))
+    slack: dict[str, Tensor] | None = None
+    for kind, ours_, exact, unit in pairs:
+        path = kind.removeprefix("gradient of ")
+        if path in tensors and ours_.dtype != tensors[path].dtype:
+            return Failure(kind, f"dtype: got {ours_.dtype}, wanted {tensors[path].dtype}")
+        room = _room(loss, exact, ours_.dtype, wide, unit)
+        if _within(ours_, exact, room):
+            continue
+        slack = _slack(loss, call, want) if slack is None else slack
+        room = room + slack[kind]
+        if path in tensors and path.split("[")[0] != call.grads[0]:
+            eps = max(torch.finfo(dtype).eps for dtype in (ours_.dtype, wide))
+            room = room + eps * slack[kind + " of the sum"]
+        if _within(ours_, exact, room):
+            continue
+        if path.endswith("weight") and exact.shape == tensors[path].shape:
+            removed = tensors[path] == 0
+            if _within(torch.where(removed, exact.to(ours_.dtype), ours_), exact, room):
+                kind += " where it is 0"
+        return Failure(kind, *_worst(ours_, exact, room))
+    return None
+
+
+def _room(loss: Loss, exact: Tensor, dtype: torch.dtype, wide: torch.dtype, unit: float) -> Tensor:
+    """How far each number may be off."""
+    wide = torch.float32 if loss.dtype == torch.float32 else wide
+    size = exact.abs().nan_to_num(0.0, 0.0, 0.0)
+    room = (size + unit) * RELATIVE[wide] + UNDERFLOW[wide]
+    if loss.rows is not None and exact.ndim and exact.numel():
+        row = size.flatten(max(min(loss.rows % exact.ndim, exact.ndim - 1), 0)).amax(-1)
+        row = row.reshape(*row.shape, *[1] * (exact.ndim - row.ndim))
+        room = room + ROUNDINGS * torch.finfo(wide).eps * row
+    if dtype != wide:
+        info = torch.finfo(dtype)
+        room = room + info.eps * size + info.smallest_normal * info.eps
+    return room
+
+
+def _within(got: Tensor, exact: Tensor, room: Tensor) -> bool:
+    return not bool(_off(got, exact, room).any())
+
+
+def _off(got: Tensor, exact: Tensor, room: Tensor) -> Tensor:
+    """Which numbers are off; one that the dtype does not hold is to be infinite, or its largest."""
+    top = torch.finfo(got.dtype).max
+    far = exact.abs() >= 0.99 * top
+    got = got.double()
+    near = (got - exact).abs() <= room
+    huge = far & (got.abs() >= 0.98 * top) & (got.sign() == exact.sign())
+    return ~(near | huge | (got.isnan() & exact.isnan()))
+
+
+def _worst(got: Tensor, exact: Tensor, room: Tensor) -> tuple[str, float, float, float, float]:
+    off = _off(got, exact, room)
+    excess = torch.where(off, (got.double() - exact).abs() / room, 0.0).nan_to_num(torch.inf)
+    at = tuple(int(i) for i in torch.unravel_index(excess.argmax(), excess.shape))
+    where = f" at {at}" if at else ""
+    is_, wanted = got[at].item(), exact[at].item()
+    text = (
+        f"got {is_:.9g}, wanted {wanted:.9g}{where} "
+        f"(allowed: {room[at].item():.3g}; {int(off.sum())} of {off.numel()} are off)"
+    )
+    return (
+        text,
+        (abs(is_ - wanted) / abs(wanted) if wanted else math.inf),
+        is_,
+        wanted,
+        exact.abs().nan_to_num(0.0, 0.0, 0.0).max().item(),
+    )
+
+
+def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
+    """What the rounding of conceded inputs moves the exact results by; whole numbers have none.
+
+    And for what a mean counts: of how large numbers its gradient is the difference.
+    """
+    names, eps = loss.conceded(call), torch.finfo(computed(call)).eps
+    if loss.products:
+        eps = max(torch.finfo(t.dtype).eps for _, t in leaves(call.args) if t.is_floating_point())
+    slack = {f"value of {key}": torch.zeros_like(v) for key, v in want.values.items()}
+    slack |= {f"gradient of {path}": torch.zeros_like(g) for path, g in want.grads.items()}
+    for turn in range(4 if names else 0):
+        g = torch.Generator().manual_seed(turn)
+
+        def nudge(path: str, value: Any, g: torch.Generator = g) -> Any:
+            if path.split("[")[0] not in names:
+                return value
+            sign = torch.randint(2, getattr(value, "shape", ()), generator=g).double() * 2 - 1
+            if isinstance(value, float):
+                return value * (1 + eps * sign.item())
+            return torch.where(value == value.round(), value, value * (1 + eps * sign))
+
+        moved = truth(loss, call, nudge)
+        for key, v in moved.values.items():
+            off = (v - want.values[key]).abs().detach()
+            slack[f"value of {key}"] += loss.slack * off.nan_to_num(0.0)
+        for path, v in moved.grads.items():
+            slack[f"gradient of {path}"] += loss.slack * (v - want.grads[path]).abs().nan_to_num(
+                0.0
+            )
+    # the oracle's own rounding, beside the gradients of a call that is near this one
+    g = torch.Generator().manual_seed(0)
+
+    def move(path: str, value: Any) -> Any:
+        if path.split("[")[0] != call.grads[0] or not isinstance(value, Tensor):
+            return value
+        mean = value.abs().nan_to_num(0.0, 0.0, 0.0).mean().nan_to_num(0.0)
+        size = value.abs() + (mean if mean > 0 else 1.0)
+        return value + 0.01 * torch.randn(value.shape, generator=g) * size
+
+    kinked = loss.kinked(call) if callable(loss.kinked) else loss.kinked
+    kink = ROUNDINGS * eps if kinked else 0.0
+    near = truth(loss, call, move)
+    for path, grad in near.grads.items():
+        largest = grad.abs().nan_to_num(0.0, 0.0, 0.0).max().item() if grad.numel() else 0.0
+        slack[f"gradient of {path}"] += (NOISE + kink) * largest
+        size = dict(leaves(call.args))[path].abs().double().nan_to_num(0.0, 0.0, 0.0)
+        if size.numel() and path.split("[")[0] != call.grads[0] and size.max() > 0:
+            most = max(v.abs().max().item() for v in want.values.values() if v.numel())
+            slack[f"gradient of {path}"] += (NOISE + ROUNDINGS * eps) * most / size.max()
+    total, shares = want, [torch.ones(())]
+    if call.args.get("reduction", "mean") not in ("sum", "none") and "reduction" in (
+        inspect.signature(function(call.name)).parameters
+    ):
+        total = truth(loss, replace(call, args=call.args | {"reduction": "sum"}))
+        shares = [(want.values[key] / v).abs() for key, v in total.values.items() if v != 0]
+    share = max((s.item() for s in shares), default=1.0)
+    for path, grad in total.grads.items():
+        largest = grad.abs().max().item() if grad.numel() else 0.0
+        slack[f"gradient of {path} of the sum"] = torch.tensor(64 * share * largest)
+    return slack
+
+
+def simpler(call: Call, path: str, t: Tensor) -> Call:
+    """The call with another tensor at ``path``."""
+    return replace(call, args=mapped(call.args, lambda at, was: t if at == path else was))

@@ -1,0 +1,162 @@
+"""Losses of aligned boxes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.draw import Call, Draw, Loss
+from tests.fuzz.draws.classes import NAN, shape_of
+from tests.fuzz.oracles import boxes as oracle
+
+__all__ = ["LOSSES", "pairs"]
+
+
+def pairs(d: Draw, shape: tuple[int, ...], numbers: int = 4) -> tuple[Tensor, Tensor]:
+    """Targets in order and predictions, as corners; by chance apart, close, equal or degenerate."""
+    unit = d.pick("boxes unit", (1.0, 100.0, 1e-4, 1e4))
+    corner = d.normal("target corner", (*shape, 2), 2.0)
+    size = d.normal("target size", (*shape, 2)).abs() + 0.1
+    if numbers == 4 and d.chance("target thin", 5):
+        size = size * d.among("target thinness", (*shape, 2), (1.0, 0.0, 1e-3))
+    target = torch.cat((corner, corner + size), -1)
+    kind = d.pick("pred values", ("apart", "over", "close", "equal", "inside", "whole", "turned"))
+    noise = d.normal("pred", (*shape, 4))
+    if kind == "whole":  # many ties
+        target, noise = target.round(), noise.round()
+    if kind == "inside":
+        inner = corner + size * 0.25
+        pred = torch.cat((inner, inner + size * 0.5), -1)
+    elif kind == "equal":
+        pred = target.clone()
+    elif kind == "turned":
+        pred = target + noise
+    else:
+        pred = target + noise * {"close": d.pick("pred noise", (1e-2, 1e-4, 1e-6))}.get(kind, 1.0)
+        if kind == "apart":
+            pred = pred + 5.0
+        low, high = pred.chunk(2, -1)
+        pred = torch.cat((torch.minimum(low, high), torch.maximum(low, high)), -1)
+    return pred * unit, target * unit
+
+
+def formatted(boxes: Tensor, box_format: str) -> Tensor:
+    low, high = boxes.chunk(2, -1)
+    if box_format == "xyxy":
+        return boxes
+    first = low if box_format == "xywh" else (low + high) / 2
+    return torch.cat((first, high - low), -1)
+
+
+def _call(d: Draw, name: str, pred: Tensor, target: Tensor, options: dict[str, Any]) -> Call:
+    shape = pred.shape[:-1]
+    weight = d.maybe("weight", lambda: d.weights("weight", shape))
+    keep = torch.ones(shape, dtype=torch.bool) if weight is None else weight != 0
+    wide = keep.unsqueeze(-1).expand(pred.shape)
+    poison = d.pick("poison", (NAN, math.inf))
+    # one rounding for both, so that equal boxes stay equal
+    dtype = d.dtype("pred_boxes")
+    top = torch.finfo(dtype).max / 2
+    pred, t = pred.clamp(-top, top), target.clamp(-top, top).to(dtype)
+    if d.pick("target dtype", ("same", "wide")) == "wide":
+        t = t.to(torch.promote_types(dtype, torch.float32))
+    flat = (t[..., 2:4] - (t[..., :2] if options.get("box_format") == "xyxy" else 0) > 0).all()
+    if d.chance("poisoned", 3):
+        pred, t = torch.where(wide, pred, poison), torch.where(wide, t, poison)
+    return d.call(
+        name,
+        dict(
+            pred_boxes=d.tensor("pred_boxes", pred, dtype),
+            target_boxes=d.laid("target_boxes", t),
+            weight=None if weight is None else d.tensor("weight", weight),
+            validate=d.pick("validate", (False, True)),
+            normalize=d.pick("normalize", ("elements", "positives")),
+            reduction=d.reduction(),
+        )
+        | options,
+        "pred_boxes",
+        # where a target is a line or a point its gradient is one of several
+        sides=("weight", *(("target_boxes",) * bool(flat))),
+    )
+
+
+def _aligned(name: str, gate: bool = False) -> Any:
+    def draw(d: Draw) -> Call:
+        box_format = d.pick("box_format", ("xyxy", "xywh", "cxcywh"))
+        pred, target = (formatted(b, box_format) for b in pairs(d, shape_of(d, high=2)))
+        options = dict(box_format=box_format, power=d.pick("power", (1.0, 1.0, 3.0, 1.5)))
+        if gate:
+            options["gate"] = d.pick("gate", (False, True))
+        return _call(d, name, pred, target, options)
+
+    return draw
+
+
+def _rotated(d: Draw) -> Call:
+    pred, target = (formatted(b, "cxcywh") for b in pairs(d, shape_of(d, high=2), 5))
+    turn = d.normal("target angle", (*pred.shape[:-1], 1))
+    turned = turn + d.normal("pred angle", turn.shape, d.pick("turn", (1.0, 0.0, 1e-3)))
+    options = dict(
+        distance=d.pick("distance", ("hellinger", "bhattacharyya")),
+        angle=d.pick("angle", (0.0, 0.5)),
+    )
+    pred, target = torch.cat((pred, turned), -1), torch.cat((target, turn), -1)
+    return _call(d, "probiou_loss", pred, target, options)
+
+
+def _nearly_tied(call: Call) -> bool:
+    """Edges that are sums, and equal or not by their rounding: either slope is one."""
+    box_format = call.args["box_format"]
+    if box_format == "xyxy":
+        return False
+    edges = []
+    for boxes in (call.args["pred_boxes"], call.args["target_boxes"]):
+        first, size = boxes.detach().double().chunk(2, -1)
+        low = first if box_format == "xywh" else first - size / 2
+        edges.append(torch.cat((low, low + size), -1))
+    x, t = edges
+    eps = torch.finfo(torch.promote_types(call.args["pred_boxes"].dtype, torch.float32)).eps
+    off = (x - t).abs()
+    return bool(((off > 0) & (off <= 8 * eps * (x.abs() + t.abs()))).any())
+
+
+def _sums(call: Call) -> set[str]:
+    """Edges that are sums are rounded before they are compared."""
+    boxes = {"pred_boxes", "target_boxes"}
+    return set() if call.args.get("box_format", "xyxy") == "xyxy" else boxes
+
+
+LOSSES = {
+    name: Loss(
+        _aligned(name, gate=name == "ciou_loss"),
+        getattr(oracle, name),
+        rows=-1,
+        several=_nearly_tied,
+        rigid=("target_boxes",),
+        kinked=True,
+        conceded=_sums,
+        wrong={"power": (0.5, NAN, math.inf)},
+    )
+    for name in (
+        "box_iou_loss",
+        "giou_loss",
+        "diou_loss",
+        "ciou_loss",
+        "eiou_loss",
+        "siou_loss",
+    )
+} | {
+    "probiou_loss": Loss(
+        _rotated,
+        oracle.probiou_loss,
+        slack=64.0,
+        rows=-1,
+        rigid=("target_boxes",),
+        kinked=True,
+        conceded=lambda call: {"pred_boxes", "target_boxes"},
+        wrong={"angle": (-1.0, NAN)},
+    )
+}

@@ -1,0 +1,410 @@
+"""Losses of language models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.draw import FLOATS, Call, Draw, Loss
+from tests.fuzz.draws.classes import (
+    NAN,
+    SHARE,
+    class_dim,
+    class_shape,
+    indices,
+    poisoned,
+    soft,
+    without,
+)
+from tests.fuzz.oracles import language as oracle
+
+__all__ = ["LOSSES"]
+
+
+def _distilled(d: Draw, positions: tuple[int, ...], classes: int) -> tuple[dict[str, Any], Tensor]:
+    """The options that the distillations share, and what counts."""
+    ignored = d.pick("ignore_index", (-100, 0, 255))
+    hard = d.maybe("hard_targets", lambda: indices(d, positions, classes, ignored))
+    divergence = d.pick("divergence", ("forward_kl", "reverse_kl", "jsd"))
+    sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
+    keep = torch.ones(positions, dtype=torch.bool) if hard is None else hard != ignored
+    if sample_weight is not None:
+        heard = keep
+        keep = keep & (sample_weight != 0)
+        sample_weight = d.tensor(
+            "sample_weight", poisoned(d, sample_weight, heard, "sample_weight")
+        )
+    return dict(
+        hard_targets=hard,
+        temperature=d.pick("temperature", (4.0, 1.0, 0.5)),
+        divergence=divergence,
+        beta=d.pick("beta", (0.5, 0.1)) if divergence == "jsd" else None,
+        sample_weight=sample_weight,
+        ignore_index=None if hard is None else ignored,
+        reduction=d.reduction(),
+    ), keep
+
+
+def _mixed(d: Draw, args: dict[str, Any]) -> dict[str, Any]:
+    """How soft and hard terms are weighed."""
+    if args["hard_targets"] is None:
+        return dict(alpha=1.0) if d.pick("hard out", (False, True)) else dict(hard_weight=0.0)
+    return dict(
+        alpha=d.pick("alpha", (0.5, 0.0, 1.0)),
+        soft_weight=d.pick("soft_weight", (None, 0.3)),
+        hard_weight=d.pick("hard_weight", (None, 0.0, 2.0)),
+    )
+
+
+def _distillation(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape, axis = class_shape(d, low=2)
+        args, keep = _distilled(d, without(shape, axis), shape[axis])
+        x = d.numbers("logits", shape, 88.0)
+        kind = d.pick("teacher values", ("close", "unlike", "equal"))
+        t = d.normal("teacher", shape, 2.0)
+        if kind != "unlike":
+            t = x + d.normal("teacher", shape, 0.0 if kind == "equal" else 1e-3)
+        if d.chance("both masked", 4):
+            masked = d.mask("masked", (shape[axis],), 0.3)
+            masked[:2] = False
+            if args["hard_targets"] is None:
+                at = [-1 if i == axis else 1 for i in range(len(shape))]
+                x, t = (torch.where(masked.reshape(at), -math.inf, v) for v in (x, t))
+        chosen = None
+        if not d.pick("all classes", (True, True, False)):
+            k = d.pick("k", (1, 2, shape[axis]))
+            t = d.normal("teacher", shape, 1.0).log_softmax(axis)
+            order = d.normal("teacher_indices", shape).argsort(axis)
+            chosen = order.narrow(axis, 0, k)
+            t, x = t.gather(axis, chosen), x.nan_to_num(neginf=-8.0)
+        wide = keep.unsqueeze(axis)
+        x = poisoned(d, x, wide.expand(x.shape), "student")
+        t = poisoned(d, t, wide.expand(t.shape), "teacher")
+        dtype = d.dtype("student")
+        args |= dict(
+            student_logits=d.tensor("student_logits", x, dtype),
+            teacher_logits=d.tensor("teacher_logits", t, torch.float32)
+            if chosen is not None
+            else d.tensor(
+                "teacher_logits", t.to(dtype), d.pick("teacher dtype", (dtype, torch.float32))
+            ),
+            teacher_indices=chosen,
+            class_dim=class_dim(d, shape, axis, soft=args["hard_targets"] is None),
+        )
+        if name == "distillation_loss":
+            args |= _mixed(d, args)
+        return d.call(name, args, "student_logits", sides=("sample_weight",))
+
+    return draw
+
+
+def _linear(d: Draw, classes: int, width: int) -> dict[str, Any]:
+    return dict(
+        bias=d.maybe("bias", lambda: d.tensor("bias", d.normal("bias", (classes,)), FLOATS[0])),
+        chunk=d.pick("chunk", (None, 1, 7)),
+        drop_ignored=d.pick("drop_ignored", (True, False)),
+    )
+
+
+def _hidden(d: Draw, shape: tuple[int, ...], keep: Tensor, label: str = "hidden") -> Tensor:
+    x = d.normal(label, shape, d.pick(f"{label} scale", (1.0, 0.0, 1e-3, 10.0)))
+    return poisoned(d, x, keep.unsqueeze(-1).expand(shape), label)
+
+
+def _form(d: Draw) -> dict[str, Any]:
+    return dict(
+        label_smoothing=d.pick("label_smoothing", (0.0, 0.1)),
+        z_loss=d.pick("z_loss", (0.0, 1e-4)),
+        softcap=d.pick("softcap", (None, 30.0)),
+    )
+
+
+def _sizes(d: Draw) -> tuple[tuple[int, ...], int, int]:
+    positions = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", (1, 2))))
+    return positions, d.size("classes", low=2), d.size("width", low=1, high=17)
+
+
+def _head(d: Draw, classes: int, width: int, dtype: torch.dtype) -> Tensor:
+    return d.tensor("weight", d.normal("weight", (classes, width)), dtype)
+
+
+def _linear_entropy(d: Draw) -> Call:
+    positions, classes, width = _sizes(d)
+    dtype = d.dtype("hidden")
+    ignored = d.pick("ignore_index", (-100, 0, 255))
+    is_soft = d.pick("soft", (False, False, True))
+    sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
+    if is_soft:
+        target, ignored = d.tensor("target", soft(d, (*positions, classes), -1), FLOATS[0]), -100
+        keep = torch.ones(positions, dtype=torch.bool)
+    else:
+        target = indices(d, positions, classes, ignored)
+        keep = target != ignored
+    if sample_weight is not None:
+        sample_weight = poisoned(d, sample_weight, keep, "sample_weight")
+        keep = keep & (sample_weight != 0)
+    args = dict(
+        hidden=d.tensor("hidden", _hidden(d, (*positions, width), keep), dtype),
+        weight=_head(d, classes, width, dtype),
+        target=target,
+        class_weight=d.maybe(
+            "class_weight", lambda: d.tensor("w", d.weights("w", (classes,)), FLOATS[0])
+        ),
+        sample_weight=None if sample_weight is None else d.tensor("sample_weight", sample_weight),
+        ignore_index=ignored,
+        logit_adjustment=d.maybe(
+            "adjustment", lambda: d.tensor("a", d.normal("a", (classes,)), FLOATS[0]), 4
+        ),
+        scale=d.pick("scale", (1.0, 0.5)),
+        reduction=d.reduction(),
+    )
+    args |= _linear(d, classes, width) | _form(d)
+    return d.call("linear_cross_entropy", args, "hidden", "weight", "bias")
+
+
+def _token_stats(d: Draw) -> Call:
+    positions, classes, width = _sizes(d)
+    dtype = d.dtype("hidden")
+    ignored = d.pick("ignore_index", (-100, 0, 255))
+    target = indices(d, positions, classes, ignored)
+    args = dict(
+        hidden=d.tensor("hidden", _hidden(d, (*positions, width), target != ignored), dtype),
+        weight=_head(d, classes, width, dtype),
+        target=target,
+        ignore_index=ignored,
+        softcap=d.pick("softcap", (None, 30.0)),
+        scale=d.pick("scale", (1.0, 0.5)),
+    )
+    return d.call(
+        "linear_token_stats", args | _linear(d, classes, width), "hidden", "weight", "bias"
+    )
+
+
+def _linear_distillation(d: Draw) -> Call:
+    positions, classes, width = _sizes(d)
+    dtype = d.dtype("hidden")
+    args, keep = _distilled(d, positions, classes)
+    other = d.size("teacher width", low=1, high=17)
+    args |= dict(
+        hidden=d.tensor("hidden", _hidden(d, (*positions, width), keep), dtype),
+        weight=_head(d, classes, width, dtype),
+        teacher_hidden=d.tensor(
+            "teacher_hidden", _hidden(d, (*positions, other), keep, "teacher_hidden"), dtype
+        ),
+        teacher_weight=d.tensor("teacher_weight", d.normal("tw", (classes, other)), dtype),
+        teacher_bias=d.maybe(
+            "teacher_bias", lambda: d.tensor("tb", d.normal("tb", (classes,)), FLOATS[0])
+        ),
+    )
+    args |= _linear(d, classes, width) | _mixed(d, args)
+    return d.call("linear_distillation", args, "hidden", "weight", "bias")
+
+
+def _halved(step: float) -> float:
+    """A schedule."""
+    return 0.5 / (1 + step)
+
+
+def _tokens(name: str) -> Any:
+    linear = name.startswith("linear")
+
+    def draw(d: Draw) -> Call:
+        batch = d.pick("batch", ((2,), (1,), (), (3,), (0,)))
+        length, classes = d.pick("length", (3, 1, 2, 7, 17)), d.size("classes", low=2, high=17)
+        depth, width = d.pick("depth", (1, 0, 2, 3)), d.size("width", low=1, high=17)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        dtype = d.dtype("heads")
+        heads = []
+        for k in range(depth + 1):
+            short = k if d.pick(f"head {k} short", (False, True)) else 0
+            shape = (*batch, max(length - short, 0), width if linear else classes)
+            heads.append(d.tensor(f"head {k}", d.normal(f"head {k}", shape, 2.0), dtype))
+        target = indices(d, (*batch, length), classes, ignored)
+        ids = torch.randint(2, (*batch, length), generator=d.stream("documents")).cumsum(-1)
+        args = dict(
+            target=target,
+            mtp_depth=d.pick("mtp_depth", (None, depth)),
+            denominator=d.pick("denominator", ("tokens", "valid")),
+            labels=d.pick("labels", ("aligned", "raw")),
+            document_ids=ids if d.chance("document_ids", 2) else None,
+            sample_weight=d.maybe(
+                "sample_weight",
+                lambda: d.tensor(
+                    "sample_weight", d.weights("sample_weight", (*batch, length)), FLOATS[0]
+                ),
+            ),
+            ignore_index=ignored,
+            reduction=d.reduction(none=False),
+        ) | _form(d)
+        weight = d.maybe(
+            "class weight", lambda: d.tensor("w", d.weights("w", (classes,)), FLOATS[0])
+        )
+        if name != "multi_token_terms":
+            args["mtp_lambda"] = d.pick("mtp_lambda", (0.3, 0.0, _halved))
+            args["step"] = 3.0 if args["mtp_lambda"] is _halved else None
+        if not linear:
+            return d.call(name, args | dict(logits_list=heads, weight=weight), "logits_list")
+        args |= _linear(d, classes, width)
+        args |= dict(
+            hidden_list=heads,
+            weight=_head(d, classes, width, dtype),
+            class_weight=weight,
+            scale=d.pick("scale", (1.0, 0.5)),
+        )
+        return d.call(name, args, "hidden_list", "weight", "bias")
+
+    return draw
+
+
+def _forgotten(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape, axis = class_shape(d, low=2)
+        positions = without(shape, axis)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        target = indices(d, positions, shape[axis], ignored)
+        sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
+        keep = target != ignored
+        if sample_weight is not None:
+            sample_weight = poisoned(d, sample_weight, keep, "sample_weight")
+            keep = keep & (sample_weight != 0)
+        dtype = d.dtype("logits")
+
+        def logits(label: str, classes: int) -> Tensor:
+            sized = tuple(classes if i == axis else n for i, n in enumerate(shape))
+            x = d.normal(label, sized, 3.0)
+            x = poisoned(d, x, keep.unsqueeze(axis).expand(sized), label)
+            return d.tensor(label, x, dtype)
+
+        args: dict[str, Any] = {}
+        if d.pick("by task", (False, True)):
+            sizes = {"a": shape[axis], "b": 2, "c": 5}
+            args["new_logits"] = {key: logits(f"new {key}", n) for key, n in sizes.items()}
+            args["old_logits"] = {key: logits(f"old {key}", sizes[key]) for key in ("b", "c")}
+            args["task"] = d.pick("task", (None, "a"))
+        else:
+            was = d.pick("old classes", (2, shape[axis]))
+            args["new_logits"] = logits("new", shape[axis])
+            args["old_logits"] = logits("old", was)
+            if d.chance("old_classes", 2):
+                args["old_classes"] = list(range(shape[axis]))[::-1][:was]
+        args |= dict(
+            targets=target,
+            temperature=d.pick("temperature", (2.0, 1.0, 0.5)),
+            sample_weight=None if sample_weight is None else d.tensor("s", sample_weight),
+            ignore_index=ignored,
+            class_dim=class_dim(d, shape, axis, soft=False),
+            reduction=d.reduction(),
+        )
+        if name == "lwf_loss":
+            args["lambda_old"] = d.pick("lambda_old", (1.0, 0.0, 0.3))
+        return d.call(name, args, "new_logits", sides=("sample_weight",))
+
+    return draw
+
+
+def _products(call: Call) -> set[str]:
+    """A product of matrices rounds the logits."""
+    names = (
+        "hidden",
+        "hidden_list",
+        "weight",
+        "bias",
+        "teacher_hidden",
+        "teacher_weight",
+        "teacher_bias",
+        "target",
+        "label_smoothing",
+    )
+    return set(names)
+
+
+TEMPERATURE = {"temperature": (0.0, -1.0, NAN, math.inf)}
+MIXED = TEMPERATURE | {"alpha": SHARE, "beta": (0.0, 1.0, NAN)}
+FORM = {"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, NAN)}
+LOSSES = {
+    "distillation_loss": Loss(
+        _distillation("distillation_loss"),
+        oracle.distillation_loss,
+        rows=1,
+        conceded=lambda call: {"teacher_logits", "student_logits"},
+        rigid=("teacher_logits",),
+        wrong=MIXED,
+    ),
+    "distillation_terms": Loss(
+        _distillation("distillation_terms"),
+        oracle.distillation_terms,
+        rows=1,
+        conceded=lambda call: {"teacher_logits", "student_logits"},
+        rigid=("teacher_logits",),
+        wrong=TEMPERATURE,
+    ),
+    "linear_cross_entropy": Loss(
+        _linear_entropy,
+        oracle.linear_cross_entropy,
+        rows=0,
+        conceded=_products,
+        products=True,
+        wrong=FORM,
+    ),
+    "linear_token_stats": Loss(
+        _token_stats,
+        oracle.linear_token_stats,
+        rows=0,
+        conceded=_products,
+        products=True,
+        unit=1.0,
+        wrong={"softcap": (0.0, NAN)},
+    ),
+    "linear_distillation": Loss(
+        _linear_distillation,
+        oracle.linear_distillation,
+        rows=0,
+        conceded=_products,
+        products=True,
+        wrong=MIXED,
+    ),
+    "multi_token_loss": Loss(
+        _tokens("multi_token_loss"),
+        oracle.multi_token_loss,
+        rows=-1,
+        conceded=lambda call: {"label_smoothing"},
+        kinked=lambda call: call.args["label_smoothing"] > 0,
+        wrong=FORM | {"mtp_lambda": (-1.0, NAN), "reduction": ("none",)},
+    ),
+    "multi_token_terms": Loss(
+        _tokens("multi_token_terms"),
+        oracle.multi_token_terms,
+        rows=-1,
+        conceded=lambda call: {"label_smoothing"},
+        kinked=lambda call: call.args["label_smoothing"] > 0,
+        wrong=FORM | {"reduction": ("none",)},
+    ),
+    "linear_multi_token_loss": Loss(
+        _tokens("linear_multi_token_loss"),
+        oracle.linear_multi_token_loss,
+        rows=0,
+        conceded=_products,
+        products=True,
+        wrong=FORM | {"reduction": ("none",)},
+    ),
+    "lwf_loss": Loss(
+        _forgotten("lwf_loss"),
+        oracle.lwf_loss,
+        rows=1,
+        kinked=True,
+        conceded=lambda call: {"old_logits", "temperature"},
+        wrong=TEMPERATURE,
+    ),
+    "lwf_terms": Loss(
+        _forgotten("lwf_terms"),
+        oracle.lwf_terms,
+        rows=1,
+        kinked=True,
+        conceded=lambda call: {"old_logits", "temperature"},
+        wrong=TEMPERATURE,
+    ),
+}

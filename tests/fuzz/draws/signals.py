@@ -1,0 +1,171 @@
+"""Ratios of energies, and root mean squared errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import aptt.loss
+from tests.fuzz.draw import INTEGERS, Call, Draw, Loss
+from tests.fuzz.draws.classes import NAN, poisoned, shape_of
+from tests.fuzz.oracles import signals as oracle
+
+__all__ = ["LOSSES", "lengths", "signals"]
+
+
+def signals(d: Draw, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """An estimate and a target: unlike, close, in proportion, silent, quiet or loud."""
+    unit = d.pick("unit", (1.0, 1e-3, 1e4, 1e-12))
+    t = d.normal("target", shape)
+    offset = d.pick("offset", (0.0, 0.0, 3.0))
+    kind = d.pick("estimate values", ("unlike", "close", "scaled", "silent", "level", "equal"))
+    noise = d.normal("estimate", shape)
+    if d.chance("target silent", 6):
+        t = torch.where(d.mask("target silent at", (*shape[:-1], 1), 0.5), 0.0, t)
+    if kind == "close":
+        x = t + noise * d.pick("noise", (0.1, 1e-3, 1e-6))
+    elif kind == "scaled":
+        x = t * d.pick("scale", (2.0, -1.0, 1e-3, 1e3)) + noise * d.pick("noise", (0.1, 1e-3))
+    elif kind == "silent":
+        x = torch.zeros_like(t)
+    elif kind == "level":
+        x = torch.full_like(t, d.pick("level", (1.0, 0.01, -3.3)))
+    else:
+        x = t if kind == "equal" else noise
+    return (x + offset) * unit, (t + offset) * unit
+
+
+def lengths(d: Draw, shape: tuple[int, ...], least: int = 0) -> Tensor:
+    some = torch.randint(least, shape[-1] + 1, shape[:1], generator=d.stream("lengths"))
+    some = torch.where(d.mask("lengths none", shape[:1], 0.1), 0, some)
+    some = torch.where(d.mask("lengths full", shape[:1], 0.3), shape[-1], some)
+    kinds = [k for k in INTEGERS if torch.iinfo(k).max >= shape[-1]]
+    return some.to(d.dtype("lengths", kinds))
+
+
+def inside(shape: tuple[int, ...], n: Tensor | None) -> Tensor:
+    if n is None:
+        return torch.ones(shape, dtype=torch.bool)
+    n = n.long().reshape(-1, *[1] * (len(shape) - 1))
+    return (torch.arange(shape[-1]) < n).expand(shape)
+
+
+def _ratio(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape = (*shape_of(d, low=0, high=2), d.pick("samples", (17, 1, 2, 40, 200, 0)))
+        x, t = signals(d, shape)
+        n = d.maybe("lengths", lambda: lengths(d, shape)) if len(shape) > 1 else None
+        keep = inside(shape, n)
+        x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
+        dtype = d.dtype("estimate")
+        target = d.tensor("target", t.to(dtype), d.pick("side", (dtype, torch.float32)))
+        level = torch.where(keep, target, 0.0)
+        level = level - level[..., :1]
+        return d.call(
+            name,
+            dict(
+                estimate=d.tensor("estimate", x, dtype),
+                target=target,
+                lengths=n,
+                zero_mean=d.pick("zero_mean", (False, True)),
+                cap=d.pick("cap", (100.0, 30.0, 1.0, 120.0)),
+                silent=d.pick("silent", ("level", "skip")),
+                reduction=d.reduction(),
+            ),
+            "estimate",
+            # what is silent has another definition, and no slope that leads out of it
+            sides=("target",) * bool((level != 0).any(-1).all()),
+        )
+
+    return draw
+
+
+def _permuted(d: Draw) -> Call:
+    sources = d.pick("sources", (2, 1, 3, 4))
+    shape = (d.size("samples", high=17), sources, *d.pick("channels", ((), (2,))), 40)
+    t = d.normal("target", shape)  # no two assignments are alike
+    x = t.flip(1) + d.normal("estimate", shape, d.pick("noise", (0.1, 1.0, 1e-3)))
+    n = d.maybe("lengths", lambda: lengths(d, (shape[0], shape[-1]), 8))
+    keep = inside(shape, n)
+    x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
+    dtype = d.dtype("estimate")
+    names = ("si_sdr_loss", "snr_loss", "si_snr_loss", "sd_sdr_loss")
+    return d.call(
+        "permutation_invariant_loss",
+        dict(
+            estimate=d.tensor("estimate", x, dtype),
+            target=d.tensor("target", t, dtype),
+            lengths=n,
+            loss=getattr(aptt.loss, d.pick("loss", names)),
+            reduction=d.reduction(),
+        ),
+        "estimate",
+        sides=("target",),
+    )
+
+
+def _pooled(sums: Tensor) -> Tensor:
+    """The sum over ranks, of which there is one."""
+    return sums
+
+
+def _root(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape = shape_of(d, low=0)
+        t = d.numbers("target", shape)
+        x = d.numbers("prediction", shape)
+        if d.chance("prediction close", 2):
+            x = t + d.normal("prediction", shape, d.pick("noise", (1e-3, 0.0, 1e-6)))
+        if name == "rmsle_loss":
+            x, t = (v.abs() - d.pick("shift", (0.0, 0.9)) for v in (x, t))
+        weight = d.maybe("weight", lambda: d.weights("weight", shape))
+        keep = torch.ones(shape, dtype=torch.bool) if weight is None else weight != 0
+        x, t = poisoned(d, x, keep, "prediction"), poisoned(d, t, keep, "target")
+        return d.call(
+            name,
+            dict(
+                prediction=d.tensor("prediction", x),
+                target=d.tensor("target", t),
+                weight=None if weight is None else d.tensor("weight", weight),
+                pool=d.pick("pool", ("batch", "sample", _pooled)),
+                reduction=d.reduction(),
+            ),
+            "prediction",
+            sides=("target", "weight"),
+        )
+
+    return draw
+
+
+def _close(call: Call) -> set[str]:
+    """In float64 the oracle is no better than the loss."""
+    exact = call.args["estimate"].dtype == torch.float64
+    return {"estimate", "target"} if exact or call.args.get("zero_mean") else set()
+
+
+LOSSES = {
+    name: Loss(
+        _ratio(name),
+        getattr(oracle, name),
+        rows=-1,
+        unit=4.4,
+        rigid=("target",),
+        conceded=_close,
+        wrong={"cap": (0.0, 121.0, NAN, math.inf)},
+    )
+    for name in ("snr_loss", "si_sdr_loss", "si_snr_loss", "sd_sdr_loss")
+} | {
+    "permutation_invariant_loss": Loss(
+        _permuted,
+        oracle.permutation_invariant_loss,
+        rows=-1,
+        unit=4.4,
+        conceded=_close,
+        rigid=("estimate", "target"),
+    ),
+    "rmse_loss": Loss(_root("rmse_loss"), oracle.rmse_loss),
+    "rmsle_loss": Loss(_root("rmsle_loss"), oracle.rmsle_loss),
+}

@@ -1,0 +1,219 @@
+"""Classification: cross-entropy, focal, varifocal, quality focal, distribution focal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.oracles.common import (
+    against,
+    chance,
+    costs,
+    logistic,
+    power,
+    reduced,
+    scattered,
+    softplus,
+)
+
+__all__ = [
+    "binary_cross_entropy",
+    "class_rows",
+    "cross_entropy",
+    "distribution_focal_loss",
+    "expected_value",
+    "focal_loss",
+    "quality_focal_loss",
+    "row_entropy",
+    "varifocal_loss",
+]
+
+
+def class_rows(logits: Tensor, target: Tensor, class_dim: int | None) -> tuple[Tensor, int]:
+    """Logits as ``(n, C)``, by the axis that class indices lack."""
+    if class_dim is None:
+        fits = [
+            a
+            for a in (1, logits.ndim - 1)
+            if a < logits.ndim
+            and (*logits.shape[:a], *logits.shape[a + 1 :]) == tuple(target.shape)
+        ]
+        class_dim = fits[0] if fits else logits.ndim - 1
+    class_dim %= logits.ndim
+    return logits.movedim(class_dim, -1).reshape(-1, logits.shape[class_dim]), class_dim
+
+
+def row_entropy(
+    x: Tensor,
+    y: Tensor,
+    *,
+    weight: Tensor | None,
+    smoothing: float,
+    z_loss: float,
+    softcap: float | None,
+    adjustment: Tensor | None,
+) -> Tensor:
+    """Cross-entropy of rows ``(n, C)`` with indices ``(n,)`` or shares ``(n, C)``.
+
+    Szegedy et al. 2016 (arXiv:1512.00567), section 7; z-loss of PaLM (arXiv:2204.02311), section 5;
+    softcap of Gemma 2 (arXiv:2408.00118), section 2; adjustment of Menon et al. (arXiv:2007.07314),
+    eq. 10. Smoothing goes to classes that are not masked.
+    """
+    masked = x == -torch.inf
+    w = torch.ones(x.shape[1], dtype=x.dtype) if weight is None else weight
+    z = x if softcap is None else softcap * torch.tanh(x.masked_fill(masked, 0.0) / softcap)
+    z = z if adjustment is None else z + adjustment
+    z = z.masked_fill(masked, -torch.inf)
+    spread = smoothing * (~masked).double() / (~masked).sum(1, keepdim=True)
+    if y.ndim == 1:
+        loss = (1 - smoothing) * w[y] * softplus(against(z, y))
+        mass = w[y]
+        goal = spread * w
+        some = smoothing > 0
+    else:
+        mass = (y * w).sum(1)
+        goal = ((1 - smoothing) * y + spread) * w
+        loss, some = torch.zeros(len(x), dtype=x.dtype), True
+    if some:
+        loss = loss + torch.where(masked, 0.0, goal * costs(z).masked_fill(masked, 0.0)).sum(1)
+    if z_loss:
+        loss = loss + mass * z_loss * z.logsumexp(1).square()
+    return loss
+
+
+def cross_entropy(a: Any) -> Tensor:
+    x, axis = class_rows(a.logits, a.target, a.class_dim)
+    soft = a.target.is_floating_point()
+    shape = (*a.logits.shape[:axis], *a.logits.shape[axis + 1 :])
+    y = a.target.movedim(axis, -1).reshape(-1, x.shape[1]) if soft else a.target.reshape(-1).long()
+    s = (
+        torch.ones(len(x), dtype=x.dtype)
+        if a.sample_weight is None
+        else a.sample_weight.reshape(-1)
+    )
+    keep = (s != 0) if soft else (s != 0) & (y != a.ignore_index)
+    x, y, s = x[keep], y[keep], s[keep]
+    w = torch.ones(x.shape[1], dtype=x.dtype) if a.weight is None else a.weight
+    values = s * row_entropy(
+        x,
+        y,
+        weight=a.weight,
+        smoothing=a.label_smoothing,
+        z_loss=a.z_loss,
+        softcap=a.softcap,
+        adjustment=a.logit_adjustment,
+    )
+    count = (s * ((y * w).sum(1) if soft else w[y])).sum()
+    return reduced(scattered(values, keep.reshape(shape)), count, a.reduction, "cross_entropy")
+
+
+def _kept(a: Any, ignored: float | None) -> tuple[Tensor, Tensor]:
+    """What counts, and the weights of those."""
+    weight = getattr(a, "weight", None)
+    w = torch.ones(a.target.shape, dtype=torch.float64) if weight is None else weight.double()
+    keep = w != 0
+    if ignored is not None:
+        keep = keep & (a.target != ignored)
+    return keep, w[keep]
+
+
+def _per_class(vector: Any, a: Any, keep: Tensor) -> Any:
+    """A number, or one per class along ``class_dim``, at each element that counts."""
+    if not isinstance(vector, Tensor) or vector.ndim == 0:
+        return vector
+    axis = (a.logits.ndim - 1 if a.class_dim is None else a.class_dim) % a.logits.ndim
+    shape = [-1 if i == axis else 1 for i in range(a.logits.ndim)]
+    return vector.reshape(shape).expand(a.logits.shape)[keep]
+
+
+def binary_cross_entropy(a: Any) -> Tensor:
+    """Smoothing as in Szegedy et al. 2016 for two classes: t (1 - e) + e / 2."""
+    keep, w = _kept(a, a.ignore_index)
+    x, t = a.logits[keep], a.target[keep].double()
+    factor = 1.0 if a.pos_weight is None else _per_class(a.pos_weight, a, keep)
+    e = a.label_smoothing
+    t = t * (1 - e) + e / 2
+    x = torch.where((t == 1) & (x == torch.inf) | (t == 0) & (x == -torch.inf), x.sign() * 1e5, x)
+    values = w * (factor * t * softplus(-x) + (1 - t) * softplus(x))
+    return reduced(scattered(values, keep), w.sum(), a.reduction, "binary_cross_entropy")
+
+
+def focal_loss(a: Any) -> Tensor:
+    """Lin et al. 2017 (arXiv:1708.02002), eq. 5: -alpha (1 - p)**gamma log p."""
+    if a.target.shape == a.logits.shape:
+        keep, w = _kept(a, a.ignore_index)
+        x, t = a.logits[keep], a.target[keep].double()
+        wrong = (1 - 2 * t) * x
+        alpha = _per_class(a.alpha, a, keep)
+        share = 1.0 if alpha is None else t * alpha + (1 - t) * (1 - alpha)
+        positives = (w * t).sum()
+    else:
+        ignored = -100 if a.ignore_index is None else a.ignore_index
+        keep, w = _kept(a, ignored)
+        rows, _ = class_rows(a.logits, a.target, a.class_dim)
+        y = a.target[keep].long()
+        wrong = against(rows[keep.reshape(-1)], y)
+        alpha = a.alpha
+        share = 1.0 if alpha is None else alpha[y] if getattr(alpha, "ndim", 0) else alpha
+    nll, log_miss = softplus(wrong), -softplus(-wrong)
+    values = w * share * power(log_miss, a.gamma) * nll
+    count = w.sum()
+    if a.normalize == "positives":
+        count = positives.clamp(min=1) if a.reduction == "mean" else positives
+    return reduced(scattered(values, keep), count, a.reduction, "focal")
+
+
+def _quality_count(a: Any, q: Tensor, positive: Tensor, w: Tensor) -> Tensor:
+    if a.normalize == "elements":
+        return w.sum()
+    count = (w * (q if a.normalize == "quality" else positive)).sum()
+    return count.clamp(min=1) if a.reduction == "mean" else count
+
+
+def varifocal_loss(a: Any) -> Tensor:
+    """Zhang et al. 2021 (arXiv:2008.13367), eq. 2."""
+    keep, w = _kept(a, None)
+    x, q = a.logits[keep], a.target[keep].double()
+    positive = q > 0 if a.positive is None else a.positive[keep]
+    fade = a.alpha * power(-softplus(-x), a.gamma)
+    fade = fade.detach() if a.detach else fade
+    values = w * torch.where(positive, q, fade) * logistic(x, q)
+    count = _quality_count(a, q, positive.double(), w)
+    return reduced(scattered(values, keep), count, a.reduction, "varifocal")
+
+
+def quality_focal_loss(a: Any) -> Tensor:
+    """Li et al. 2020 (arXiv:2006.04388), eq. 3: |q - p|**beta times the cross-entropy."""
+    keep, w = _kept(a, None)
+    x, q = a.logits[keep], a.target[keep].double()
+    off = (1 - q) * chance(x) - q * chance(-x)  # p - q, exact at q of 0 and 1
+    some = off != 0  # a power has no slope at 0
+    size = torch.where(some, off, 1.0).abs()
+    fade = torch.where(some, size**a.beta, 1.0 if a.beta == 0 else 0.0)
+    values = w * fade * logistic(x, q)
+    count = _quality_count(a, q, (q > 0).double(), w)
+    return reduced(scattered(values, keep), count, a.reduction, "quality_focal")
+
+
+def distribution_focal_loss(a: Any) -> Tensor:
+    """Li et al. 2020 (arXiv:2006.04388), eq. 6."""
+    keep, w = _kept(a, None)
+    x, y = a.logits[keep], a.target[keep].double()
+    if a.out_of_range == "clamp":
+        y = y.clamp(0, x.shape[1] - 1)
+    low, high = y.detach().floor().long(), y.detach().ceil().long()
+    share = y - low
+    values = w * ((1 - share) * softplus(against(x, low)) + share * softplus(against(x, high)))
+    count = w.sum()
+    if a.normalize == "positives":
+        count = (w > 0).sum()
+        count = count.clamp(min=1) if a.reduction == "mean" else count
+    return reduced(scattered(values, keep), count, a.reduction, "dfl")
+
+
+def expected_value(a: Any) -> Tensor:
+    """Li et al. 2020 (arXiv:2006.04388), eq. 5."""
+    bins = torch.arange(a.logits.shape[-1], dtype=torch.float64)
+    return (a.logits.softmax(-1) * bins).sum(-1)

@@ -1,0 +1,129 @@
+"""Detectors: a dense or matched one, and CenterNet."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.oracles import boxes as box_oracles
+from tests.fuzz.oracles import classes as class_oracles
+from tests.fuzz.oracles.common import reduced
+from tests.fuzz.oracles.points import heatmap_loss
+
+__all__ = ["centernet_loss", "centernet_terms", "detection_loss", "detection_terms"]
+
+
+def centernet_terms(a: Any) -> dict[str, Tensor]:
+    """Zhou et al. 2019 (arXiv:1904.07850), eq. 1 to 3."""
+    hm = heatmap_loss(
+        SimpleNamespace(
+            prediction=a.predictions["hm"],
+            target=a.targets["hm"],
+            kind="focal",
+            visibility=None,
+            weight=a.targets.get("weight"),
+            positive=a.targets.get("positive"),
+            alpha=a.alpha,
+            beta=a.beta,
+            normalize="positives",
+            reduction=a.reduction,
+        )
+    )
+    terms, mask = {"hm": hm}, a.targets["mask"].double()
+    count = mask.sum() * (2 if a.count == "coordinates" else 1)
+    for name in ("wh", "reg"):
+        total = a.predictions[name].sum() * 0
+        for i, j in (mask != 0).nonzero().tolist():
+            found = a.predictions[name][i].flatten(1)[:, a.targets["ind"][i, j].long()]
+            total = total + mask[i, j] * (found - a.targets[name][i, j]).abs().sum()
+        terms[name] = reduced(total, count, a.reduction, name)
+    return terms
+
+
+def centernet_loss(a: Any) -> Tensor:
+    """Zhou et al. 2019, eq. 4."""
+    terms = centernet_terms(a)
+    weights = {"hm": a.hm_weight, "wh": a.wh_weight, "reg": a.reg_weight}
+    return sum(weights[name] * term for name, term in terms.items())
+
+
+def detection_terms(a: Any) -> dict[str, Tensor]:
+    """One mean for all terms, over the positives' scores: Feng et al. 2021 (arXiv:2108.07755)."""
+    x, boxes = a.class_logits, a.boxes
+    dense, size = boxes.ndim == 4, x.shape[:2]
+    goals, labels = (
+        v if isinstance(v, Tensor) else torch.stack(v) if v else x.new_zeros((0, 1, 4)[:last])
+        for v, last in ((a.target_boxes, 3), (a.target_labels, 2))
+    )
+    matches, scores = a.matches, a.match_scores
+    if matches is None:
+        there = labels != -1 if a.target_mask is None else a.target_mask
+        found = a.assigner(x, boxes, a.anchors, goals, labels, there)
+        matches, scores = found[0], found[1].double()
+    scores = torch.ones(size).double() if scores is None or a.hard_targets else scores
+    w = torch.ones(size).double() if a.weight is None else a.weight
+    rows = (matches != -2) & (w != 0)
+    positive = (matches >= 0) & rows
+    anchors = None if a.anchors is None else a.anchors.expand(*size, 2)
+    strides = None if a.strides is None else a.strides.expand(size)
+    if a.ignore_regions is not None:
+        for i in range(size[0]):
+            for region in a.ignore_regions[i]:
+                inside = ((anchors[i] > region[:2]) & (anchors[i] < region[2:])).all(-1)
+                rows[i] &= positive[i] | ~inside
+    of_class = torch.ones(x.shape[2]).double() if a.class_weight is None else a.class_weight
+    target, share = torch.zeros(x.shape).double(), torch.zeros(size).double()
+    mine = []
+    for i, j in positive.nonzero().tolist():
+        goal = int(matches[i, j])
+        label = int(labels[i][goal])
+        target[i, j, label] = scores[i, j]
+        share[i, j] = (scores[i, j] * w[i, j]).detach() * of_class[label]
+        mine.append(goals[i][goal].double())
+    count = share.sum().clamp(min=1) if a.reduction == "mean" else share.sum()
+    each = torch.where(rows, w, 0.0)[..., None] * of_class
+
+    def total(loss: Any, **args: Any) -> Tensor:
+        module = class_oracles if hasattr(class_oracles, loss.__name__) else box_oracles
+        options = dict(
+            pos_weight=None,
+            label_smoothing=0.0,
+            ignore_index=None,
+            class_dim=None,
+            alpha=0.25,
+            gamma=2.0,
+            beta=2.0,
+            normalize="elements",
+            box_format="xyxy",
+            power=1.0,
+            gate=False,
+            out_of_range="clamp",
+            reduction="sum",
+        )
+        return getattr(module, loss.__name__)(SimpleNamespace(**options | args))
+
+    totals = {"class": total(a.class_loss, logits=x, target=target, weight=each)}
+    at, of = positive, share[positive]
+    goals = torch.stack(mine) if mine else torch.zeros(0, 4).double()
+    if dense:
+        bins = torch.arange(boxes.shape[-1]).double()
+        far = (boxes[at].softmax(-1) * bins).sum(-1) * strides[at][:, None]
+        corners = torch.cat((anchors[at] - far[:, :2], anchors[at] + far[:, 2:]), -1)
+        sides = torch.cat((anchors[at] - goals[:, :2], goals[:, 2:] - anchors[at]), -1)
+        sides = sides / strides[at][:, None]
+        quarter = (of / 4)[:, None].expand(sides.shape)
+        totals["box"] = total(a.box_loss, pred_boxes=corners, target_boxes=goals, weight=of)
+        loss = SimpleNamespace(__name__="distribution_focal_loss")
+        totals["dfl"] = total(loss, logits=boxes[at], target=sides, weight=quarter)
+    else:
+        totals["box"] = total(a.box_loss, pred_boxes=boxes[at], target_boxes=goals, weight=of)
+    return {name: reduced(value, count, a.reduction, name) for name, value in totals.items()}
+
+
+def detection_loss(a: Any) -> Tensor:
+    terms = detection_terms(a)
+    gains = {"class": a.class_gain, "box": a.box_gain, "dfl": a.dfl_gain}
+    return sum(gains[name] * term for name, term in terms.items())

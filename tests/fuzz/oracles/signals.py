@@ -1,0 +1,150 @@
+"""Ratios of energies, in decibels, and root mean squared errors."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.oracles.common import reduced
+
+__all__ = [
+    "permutation_invariant_loss",
+    "rmse_loss",
+    "rmsle_loss",
+    "sd_sdr_loss",
+    "si_sdr_loss",
+    "si_snr_loss",
+    "snr_loss",
+]
+
+DECIBEL = 10 / math.log(10)
+
+
+def _signals(a: Any) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
+    """Estimate and target ``(n, T)`` with 0 in the padding, and how many samples each has."""
+    shape, length = a.estimate.shape[:-1], a.estimate.shape[-1]
+    size = torch.full(shape, length)
+    if a.lengths is not None:
+        size = a.lengths.long().reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    size = size.reshape(-1)
+    inside = torch.arange(length) < size[:, None]
+    x, t = (torch.where(inside, v.reshape(len(size), length), 0.0) for v in (a.estimate, a.target))
+    if getattr(a, "zero_mean", False):
+        n = size.clamp(min=1)[:, None]
+        x, t = (torch.where(inside, v - v.sum(1, keepdim=True) / n, 0.0) for v in (x, t))
+    return x, t, size, shape
+
+
+def _ratio(a: Any, term: str, values: Callable[..., Tensor]) -> Tensor:
+    x, t, size, shape = _signals(a)
+    power = t.square().sum(1)
+    silent = (power == 0).detach()
+    keep = (size > 0) & ~(silent & (a.silent == "skip"))
+    least, n = 10 ** (-a.cap / 10), size.clamp(min=1)
+    # a silent target: the level of the estimate, of full scale
+    level = DECIBEL * (x.square().sum(1) / n + least).log()
+    one = torch.where(silent[:, None], 1.0, t)  # anything, where it is not looked at
+    value = torch.where(silent, level, values(x, one, one.square().sum(1), least))
+    value = torch.where(keep, value, 0.0).reshape(shape)
+    return reduced(value, keep.sum(), a.reduction, term)
+
+
+def snr_loss(a: Any) -> Tensor:
+    """10 log10 |e - s|**2 / |s|**2, softly capped as Wisdom et al. 2020 (arXiv:2006.12701)."""
+
+    def values(x: Tensor, t: Tensor, power: Tensor, least: float) -> Tensor:
+        return DECIBEL * ((x - t).square().sum(1) / power + least).log()
+
+    return _ratio(a, "snr", values)
+
+
+def si_sdr_loss(a: Any, term: str = "si_sdr") -> Tensor:
+    """Le Roux et al. 2019 (arXiv:1811.02508), eq. 3 and 5, negated, capped at either end."""
+
+    def values(x: Tensor, t: Tensor, power: Tensor, least: float) -> Tensor:
+        mute = (x == 0).all(1)  # no direction: the most, without a slope
+        x = torch.where(mute[:, None], 1.0, x)
+        x = x / x.detach().norm(torch.inf, 1, keepdim=True) if x.numel() else x
+        along = ((x * t).sum(1) / power)[:, None] * t
+        noise, signal = (x - along).square().sum(1), along.square().sum(1)
+        value = DECIBEL * ((noise + least * signal) / (signal + least * noise)).log()
+        return torch.where(mute, -DECIBEL * math.log(least), value)
+
+    return _ratio(a, term, values)
+
+
+def si_snr_loss(a: Any) -> Tensor:
+    """The same, of signals less their means."""
+    return si_sdr_loss(a, "si_snr")
+
+
+def sd_sdr_loss(a: Any) -> Tensor:
+    """Le Roux et al. 2019, section 3: SD-SDR, negated; nothing of the target costs 300 dB."""
+
+    def values(x: Tensor, t: Tensor, power: Tensor, least: float) -> Tensor:
+        along = (x * t).sum(1).square() / power
+        noise = (x - t).square().sum(1)
+        return DECIBEL * ((noise + least * along) / (along + 1e-30 * power)).log()
+
+    return _ratio(a, "sd_sdr", values)
+
+
+def permutation_invariant_loss(a: Any) -> Tensor:
+    """Yu et al. 2017 (arXiv:1607.00325), eq. 7: the least mean over the permutations."""
+    oracle = globals()[a.loss.__name__]
+    sources = a.estimate.shape[1]
+    keep = torch.ones(len(a.estimate), dtype=torch.bool) if a.lengths is None else a.lengths > 0
+
+    def pair(i: int, j: int) -> Tensor:
+        value = oracle(
+            SimpleNamespace(
+                estimate=a.estimate[:, i],
+                target=a.target[:, j],
+                lengths=a.lengths,
+                cap=100.0,
+                silent="level",
+                zero_mean=a.loss.__name__ == "si_snr_loss",
+                reduction="none",
+            )
+        )
+        return value.flatten(1).mean(1) if value.ndim > 1 else value
+
+    each = [[pair(i, j) for j in range(sources)] for i in range(sources)]
+    means = [
+        sum(each[i][j] for i, j in enumerate(order)) / sources
+        for order in itertools.permutations(range(sources))
+    ]
+    value = torch.where(keep, torch.stack(means).amin(0), 0.0)
+    return reduced(value, keep.sum(), a.reduction, "permutation_invariant")
+
+
+def _root(a: Any, term: str, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    x, t = a.prediction, a.target.double()
+    w = torch.ones_like(x) if a.weight is None else a.weight.double()
+    samples = (x.shape[0] if x.ndim else 1) if a.pool == "sample" else 1
+    keep = w != 0
+    off = error(torch.where(keep, x, 0.0), torch.where(keep, t, 0.0))
+    rows = [(v.reshape(samples, -1) if samples else v.reshape(0, 1)) for v in (w * off**2, w)]
+    total, size = (v.sum(1) for v in rows)
+    some = total > 0  # the root has no slope at 0
+    mean = torch.where(some, total, 1.0) / torch.where(size > 0, size, 1.0)
+    root = torch.where(some, mean.sqrt(), 0.0)
+    counted = (size > 0).sum()
+    if a.pool != "sample":
+        root = root.reshape(())
+    return reduced(root, counted, a.reduction, term)
+
+
+def rmse_loss(a: Any) -> Tensor:
+    return _root(a, "rmse", lambda x, t: x - t)
+
+
+def rmsle_loss(a: Any) -> Tensor:
+    """log(1 + x) - log(1 + t), as the logarithm of their quotient."""
+    return _root(a, "rmsle", lambda x, t: torch.log1p((x - t) / (1 + t)))

@@ -1,0 +1,210 @@
+"""Distances of magnitude spectra, signal by signal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.fuzz.oracles.common import reduced
+
+__all__ = ["mel_loss", "multi_resolution_stft_loss", "stft_loss"]
+
+USUAL = dict(
+    n_fft=1024,
+    hop_length=None,
+    win_length=None,
+    framing="center",
+    power=1,
+    log="log",
+    floor=1e-5,
+    floor_by="add",
+    log_weight=1.0,
+    linear_weight=0.0,
+    convergence_weight=0.0,
+    scales="mean",
+)
+MEL = USUAL | dict(
+    n_mels=80, f_min=0.0, f_max=None, scale="slaney", norm="slaney", empty_filters="refuse"
+)
+MULTI = USUAL | dict(
+    n_fft=(1024, 2048, 512),
+    hop_length=(120, 240, 50),
+    win_length=(600, 1200, 240),
+    convergence_weight=1.0,
+)
+MEL_PRESETS: dict[str, dict[str, Any]] = {  # of the projects' code
+    "hifigan": dict(sample_rate=22050, hop_length=256, framing="tight", floor_by="clamp"),
+    "pwg": dict(
+        sample_rate=24000,
+        hop_length=256,
+        f_min=80.0,
+        f_max=7600.0,
+        log="log10",
+        floor=1e-10,
+        floor_by="clamp",
+    ),
+    "audiocraft": dict(
+        sample_rate=32000,
+        hop_length=256,
+        framing="full",
+        n_mels=64,
+        f_min=64.0,
+        scale="htk",
+        norm="none",
+        power=2,
+        log="log10",
+    ),
+    "dac": dict(
+        sample_rate=44100,
+        n_fft=(32, 64, 128, 256, 512, 1024, 2048),
+        n_mels=(5, 10, 20, 40, 80, 160, 320),
+        log="log10",
+        floor_by="clamp",
+        scales="sum",
+    ),
+    "auraloss": dict(
+        sample_rate=44100,
+        hop_length=256,
+        n_mels=128,
+        floor=1e-8,
+        floor_by="clamp",
+        convergence_weight=1.0,
+    ),
+}
+MULTI_PRESETS: dict[str, dict[str, Any]] = {
+    "auraloss": dict(floor=1e-4, floor_by="clamp"),
+    "pwg": dict(floor=1e-7**0.5, floor_by="clamp", log_weight=0.1, convergence_weight=0.1),
+    "dac": dict(
+        n_fft=(2048, 512),
+        hop_length=None,
+        win_length=None,
+        log="log10",
+        floor_by="clamp",
+        log_weight=2.0,
+        linear_weight=1.0,
+        convergence_weight=0.0,
+        scales="sum",
+    ),
+}
+
+
+def _magnitude(x: Tensor, n_fft: int, hop: int, win: int, framing: str) -> Tensor:
+    """|STFT| of one signal ``(frames, n_fft // 2 + 1)``, its slope 0 at 0."""
+    pad = n_fft // 2 if framing == "center" else (n_fft - hop) // 2
+    x = F.pad(x[None, None], (pad, pad), mode="reflect")[0, 0]
+    if framing == "full":  # zeros up to a whole frame
+        x = F.pad(x, (0, -(len(x) - n_fft) % hop if len(x) > n_fft else n_fft - len(x)))
+    window = torch.hann_window(win, periodic=True, dtype=torch.float64)
+    left = (n_fft - win) // 2
+    window = F.pad(window, (left, n_fft - win - left))
+    bins = torch.view_as_real(torch.fft.rfft(x.unfold(0, n_fft, hop) * window))
+    square = bins.square().sum(-1)
+    some = square > 0
+    return torch.where(some, torch.where(some, square, 1.0).sqrt(), 0.0)
+
+
+def _filters(
+    rate: float, n_fft: int, n_mels: int, low: float, high: float | None, scale: str, norm: str
+) -> Tensor:
+    """Triangles evenly spaced in mel: Slaney's Auditory Toolbox, or HTK (O'Shaughnessy)."""
+
+    def mel(f: float) -> float:
+        if scale == "htk":
+            return 2595 * math.log10(1 + f / 700)
+        return f / (200 / 3) if f < 1000 else 15 + 27 * math.log(f / 1000) / math.log(6.4)
+
+    def hertz(m: float) -> float:
+        if scale == "htk":
+            return 700 * (10 ** (m / 2595) - 1)
+        return m * (200 / 3) if m < 15 else 1000 * 6.4 ** ((m - 15) / 27)
+
+    ends = mel(low), mel(rate / 2 if high is None else high)
+    edges = [hertz(ends[0] + (ends[1] - ends[0]) * i / (n_mels + 1)) for i in range(n_mels + 2)]
+    f = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * rate / n_fft
+    rows = []
+    for a, b, c in zip(edges, edges[1:], edges[2:], strict=False):
+        row = torch.minimum((f - a) / (b - a), (c - f) / (c - b)).clamp(min=0)
+        rows.append(row * (2 / (c - a) if norm == "slaney" else 1.0))
+    return torch.stack(rows)
+
+
+def _distance(a: Tensor, b: Tensor, o: dict[str, Any]) -> Tensor:
+    """Arik et al. 2018 (arXiv:1808.06719), eq. 1 and 2, of spectra A and B."""
+    f = o["floor"]
+    low, high = (a + f, b + f) if o["floor_by"] == "add" else (a.clamp(min=f), b.clamp(min=f))
+    least = torch.minimum(low, high)
+    log = torch.log1p((low - high).abs() / least).mean()
+    log = log / math.log(10) if o["log"] == "log10" else log
+    value = o["log_weight"] * log + o["linear_weight"] * (a - b).abs().mean()
+    noise, whole = (a - b).square().sum(), b.square().sum()
+    if o["convergence_weight"] and noise > 0 and whole > 0:
+        value = value + o["convergence_weight"] * (noise / whole).sqrt()
+    return value
+
+
+def _listed(sizes: Any) -> list[int]:
+    return list(sizes) if isinstance(sizes, Sequence) else [sizes]
+
+
+def _spectral(a: Any, o: dict[str, Any], term: str) -> Tensor:
+    x, t = a.estimate, a.target
+    if a.stereo == "sum_difference":
+        x, t = (
+            torch.stack((v[..., 0, :] + v[..., 1, :], v[..., 0, :] - v[..., 1, :]), -2)
+            for v in (x, t)
+        )
+    shape, length = x.shape[:-1], x.shape[-1]
+    size = torch.full(shape, length)
+    if a.lengths is not None:
+        size = a.lengths.long().reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    size = size.reshape(-1)
+    ffts = _listed(o["n_fft"])
+    hops = [n // 4 for n in ffts] if o["hop_length"] is None else _listed(o["hop_length"])
+    wins = ffts if o["win_length"] is None else _listed(o["win_length"])
+    mels = _listed(o.get("n_mels"))
+    hops, wins, mels = (v * (len(ffts) // len(v)) for v in (hops, wins, mels))
+    values = []
+    for e, s, n in zip(
+        x.reshape(len(size), length), t.reshape(len(size), length), size.tolist(), strict=True
+    ):
+        value = (e[:n] + s[:n]).sum() * 0
+        for n_fft, hop, win, n_mels in zip(ffts, hops, wins, mels, strict=True) if n else ():
+            spectra = [_magnitude(v[:n], n_fft, hop, win, o["framing"]) for v in (e, s)]
+            spectra = [v if o["power"] == 1 else v.square() for v in spectra]
+            if n_mels:
+                bank = _filters(
+                    o["sample_rate"], n_fft, n_mels, o["f_min"], o["f_max"], o["scale"], o["norm"]
+                )
+                spectra = [v @ bank.T for v in spectra]
+            value = value + _distance(*spectra, o)
+        values.append(value / (len(ffts) if o["scales"] == "mean" else 1))
+    loss = torch.stack(values).reshape(shape) if values else x.sum(-1) * 0
+    return reduced(loss, (size > 0).sum(), a.reduction, term)
+
+
+def _chosen(a: Any, usual: dict[str, Any], presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    o = usual | presets.get(getattr(a, "preset", None), {})
+    given = {k: v for k, v in vars(a).items() if v is not None}
+    return o | {k: v for k, v in given.items() if k in o or k == "sample_rate"}
+
+
+def stft_loss(a: Any) -> Tensor:
+    return _spectral(a, USUAL | {k: v for k, v in vars(a).items() if k in USUAL}, "stft")
+
+
+def multi_resolution_stft_loss(a: Any) -> Tensor:
+    """Yamamoto et al. 2020 (arXiv:1910.11480), eq. 6."""
+    o = _chosen(a, MULTI, MULTI_PRESETS)
+    if a.n_fft is not None:  # what is not given follows it
+        o |= dict(hop_length=a.hop_length, win_length=a.win_length)
+    return _spectral(a, o, "multi_resolution_stft")
+
+
+def mel_loss(a: Any) -> Tensor:
+    """Kong et al. 2020 (arXiv:2010.05646), eq. 6, without its weight."""
+    return _spectral(a, _chosen(a, MEL, MEL_PRESETS), "mel")

@@ -1,0 +1,164 @@
+"""The fuzzer on the losses as they are, and on losses that are wrong: it must find those."""
+
+import sys
+import time
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))  # tests are no part of the package
+
+import aptt.loss  # noqa: E402
+from tests.fuzz import check as checking  # noqa: E402
+from tests.fuzz.draws import LOSSES  # noqa: E402
+from tests.fuzz.fuzz import fuzz, had, make, options  # noqa: E402
+
+NO_LOSS = {
+    "centernet_decode": "reads boxes out of maps",
+    "centernet_targets": "makes targets of boxes, without a gradient",
+    "decode_heatmaps": "reads points out of maps",
+}
+SECONDS = 25
+
+
+def test_nothing_is_found():
+    seed = str(int(time.time()))
+    report = fuzz(seed, SECONDS, list(LOSSES), stop=1)
+    found = "\n\n".join(map(str, report.finds))
+    assert not report.finds, f"python -m tests.fuzz --seed {seed}\n{found}"
+    assert report.calls.keys() == LOSSES.keys()
+
+
+def test_every_public_function_is_drawn():
+    names = {*aptt.loss.__all__, *(n for n in dir(aptt.loss) if n.endswith("_terms"))}
+    public = {name for name in names if isinstance(getattr(aptt.loss, name), FunctionType)}
+    assert public - NO_LOSS.keys() == LOSSES.keys()
+
+
+@pytest.mark.parametrize("name", ["focal_loss", "ciou_loss", "dice_loss", "snr_loss"])
+def test_options_are_reached(name):
+    reached = set().union(*(had(name, make(name, f"all/{i}").args) for i in range(60)))
+    assert reached == options(name)
+
+
+def test_a_draw_is_its_seed():
+    one, two = (make("cross_entropy", "seed") for _ in range(2))
+    assert one.chosen == two.chosen
+    assert torch.equal(one.args["target"], two.args["target"])
+
+
+# ------------------------------------------------------------------------------- planted bugs
+
+
+def planted(monkeypatch, name, make_wrong):
+    """What the fuzzer finds in ten seconds at most, of a loss that is made wrong."""
+    right = getattr(aptt.loss, name)
+    wrong = make_wrong(right)
+    wrong.__signature__ = checking.inspect.signature(right)
+    wrong.__annotations__ = checking.inspect.get_annotations(right, eval_str=False)
+    wrong.__module__ = right.__module__
+    monkeypatch.setattr(checking, "function", lambda _: right)
+    monkeypatch.setattr(
+        checking, "ours", lambda call, was=checking.ours: _with(monkeypatch, wrong, was, call)
+    )
+    return fuzz("planted", 10, [name], stop=1).finds
+
+
+def _with(monkeypatch, wrong, was, call):
+    with monkeypatch.context() as m:
+        m.setattr(checking, "function", lambda _: wrong)
+        return was(call)
+
+
+class _Steeper(torch.autograd.Function):
+    """The same value, and a gradient that is 1 % off."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, up):
+        return up * 1.01
+
+
+def _constant(right):
+    def wrong(**args):
+        return right(**args) * (1 + 1e-3)
+
+    return wrong
+
+
+def _steeper(right):
+    def wrong(**args):
+        first = next(k for k in ("logits", "pred_boxes", "estimate", "prediction") if k in args)
+        return right(**args | {first: _Steeper.apply(args[first])})
+
+    return wrong
+
+
+def _leaking(right):
+    """What is removed takes part after all, if only as 0 times what it holds."""
+
+    def wrong(**args):
+        first = next(k for k in ("logits", "pred_boxes", "estimate", "prediction") if k in args)
+        return right(**args) + 0 * args[first].sum().to(right(**args).dtype)
+
+    return wrong
+
+
+def _forgetful(right):
+    """Counts what is ignored."""
+
+    def wrong(**args):
+        if "weight" in args and args.get("reduction", "mean") == "mean" and args["weight"].ndim:
+            return right(**args | {"reduction": "sum"}) / max(args["weight"].numel(), 1)
+        return right(**args)
+
+    return wrong
+
+
+def _careless(right):
+    """Takes whatever the name of a reduction is for a sum."""
+
+    def wrong(**args):
+        if args.get("reduction") == "nonsense":
+            args["reduction"] = "sum"
+        return right(**args)
+
+    return wrong
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "giou_loss", "si_sdr_loss", "rmse_loss"])
+@pytest.mark.parametrize("bug", [_constant, _steeper, _leaking])
+def test_a_planted_bug_is_found(monkeypatch, name, bug):
+    finds = planted(monkeypatch, name, bug)
+    assert finds
+    assert finds[0].failure.kind.startswith(("value of loss", "gradient of"))
+    assert f"from aptt.loss import {name}" in str(finds[0])
+
+
+@pytest.mark.parametrize("bug", [_forgetful, _careless])
+def test_a_wrong_count_and_a_missing_check_are_found(monkeypatch, bug):
+    assert planted(monkeypatch, "binary_cross_entropy", bug)
+
+
+def test_a_find_is_shrunk_and_runs(monkeypatch):
+    """A wrong constant is seen with next to nothing, and the snippet is a program."""
+    (find,) = planted(monkeypatch, "cross_entropy", _constant)
+    assert find.call.args["logits"].numel() <= 6
+    monkeypatch.undo()
+    exec(compile(str(find), "snippet", "exec"), {})
+
+
+def test_no_floor_hides_a_small_loss(monkeypatch):
+    def absolute(right):
+        def wrong(**args):
+            return (right(**args) + 1) - 1  # off by a rounding of 1
+
+        return wrong
+
+    assert planted(monkeypatch, "quality_focal_loss", absolute)

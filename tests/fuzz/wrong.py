@@ -1,0 +1,46 @@
+"""Calls made wrong in one argument, which the error is to name."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.check import function
+from tests.fuzz.draw import Call, Draw, Loss
+
+__all__ = ["spoiled"]
+
+
+RIGHT = {("focal_loss", "logits")}
+"""Whose further axis makes another call that is right: one of classes."""
+
+
+def spoiled(d: Draw, call: Call, loss: Loss) -> Call:
+    """The call with one argument out of place."""
+    faults: list[tuple[str, Any, Any]] = []
+    hints = typing.get_type_hints(function(call.name))
+    several = sum(isinstance(value, Tensor) and value.ndim > 0 for value in call.args.values()) > 1
+    for name, value in call.args.items():
+        if isinstance(value, Tensor) and value.ndim and several and (call.name, name) not in RIGHT:
+            faults.append((name, value.unsqueeze(-1).repeat(*[1] * value.ndim, 3), None))
+        if isinstance(value, Tensor):
+            faults.append((name, value.to(torch.complex64), TypeError))
+            faults.append((name, "nonsense", (TypeError, ValueError)))
+    if isinstance(call.args.get(call.grads[0]), Tensor):
+        faults.append((call.grads[0], call.args[call.grads[0]].long(), TypeError))
+    for name, arg in inspect.signature(function(call.name)).parameters.items():
+        if "Literal" in str(hints[name]) or name == "reduction":
+            faults.append((name, "nonsense", (TypeError, ValueError)))
+        if arg.default is not arg.empty and hints[name] is float:
+            faults.append((name, "nonsense", (TypeError, ValueError)))
+    faults += [(name, value, ValueError) for name, values in loss.wrong.items() for value in values]
+    if not faults:
+        return call
+    name, value, kinds = d.pick("fault", faults)
+    wrong = (name, kinds or (TypeError, ValueError), kinds is None)
+    return replace(call, args=call.args | {name: value}, wrong=wrong)
