@@ -105,6 +105,18 @@ def _close(call: Call) -> bool:
     return bool(((x - t)[..., :4].abs().amax(-1) <= 0.05 * size).any())
 
 
+def _per_length(call: Call) -> float:
+    """How steep a loss of boxes is, at most: one over the shortest side."""
+    t = call.args.get("target_boxes")
+    if t is None:
+        return 1.0
+    sides = t.detach().double()[..., 2:4]
+    if call.args.get("box_format") == "xyxy":
+        sides = sides - t[..., :2]
+    sides = sides[(sides > 0) & sides.isfinite()]
+    return max(1.0, 1 / sides.min().item()) if sides.numel() else 1.0
+
+
 def _level(call: Call) -> bool:
     x, n = call.args["estimate"], call.args.get("lengths")
     x = x if n is None else x.double().nan_to_num(0.0, 0.0, 0.0)
@@ -211,6 +223,7 @@ KNOWN: list[Known] = [
         "The slope of expm1 is its value plus 1, and loses its digits far away.",
         ("probiou_loss", "siou_loss", "keypoint_loss"),
         "gradient of .*",
+        lambda c, f: _rounding(c, f, 64 * _per_length(c)),
     ),
     _known(
         "probiou_loss of boxes nearly equal: w h - W H is a difference of products.",
