@@ -407,6 +407,9 @@ def _multi_token() -> Spec:
             Refused("values one by one", "reduction", {"reduction": "none"}),
             Refused("more heads than there are", "logits_list", {"mtp_depth": 3}, exercises=True),
             Refused("fewer heads than there are", "mtp_depth", {"mtp_depth": 1}),
+            Refused(
+                "a right context too short", "right_context", {"right_context": 1}, exercises=True
+            ),
             Refused("a negative lambda", "mtp_lambda", {"mtp_lambda": -0.1}),
             Refused("a schedule without its step", "step", {"mtp_lambda": _falling}),
             Refused("an unknown denominator", "denominator", {"denominator": "all"}),
