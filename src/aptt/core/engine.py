@@ -27,6 +27,7 @@ __all__ = [
     "Decision",
     "against_step",
     "asks",
+    "block_of",
     "divided",
     "engine",
     "evaluate",
@@ -118,6 +119,11 @@ def walking(block: int | None, watch: Callable[[list[int]], None]) -> Iterator[N
         yield
     finally:
         _here.block, _here.watch = before
+
+
+def block_of(formula: Formula) -> int:
+    """Elements in a block of a walk of this formula on a CPU."""
+    return _here.block or formula.block
 
 
 class Decision(NamedTuple):

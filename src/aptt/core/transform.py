@@ -117,7 +117,7 @@ def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
     window, _ = _constants_for(r, reach)
     bins = torch.fft.rfft(_framed(reach, r) * window)
     re, im = torch.view_as_real(bins).unbind(-1)
-    square = (re * re).addcmul_(im, im)
+    square = torch.addcmul(re * re, im, im)
     info, found = torch.finfo(square.dtype), square.detach()
     least = (4 * info.eps) ** 2  # of the loudest
     heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn_().relu_()
