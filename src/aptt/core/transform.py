@@ -120,10 +120,10 @@ def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
     square = torch.addcmul(re * re, im, im)
     info, found = torch.finfo(square.dtype), square.detach()
     least = (4 * info.eps) ** 2  # of the loudest
-    heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn_().relu_()
+    heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn().relu()
     if power == 2:
-        return Spectrum(bins, heard, None, square.mul_(heard))
-    magnitude = square.clamp_(min=info.tiny).sqrt_()  # a root of 0 would have a slope
+        return Spectrum(bins, heard, None, square * heard)
+    magnitude = square.clamp(min=info.tiny).sqrt()  # a root of 0 would have a slope
     return Spectrum(bins, heard, magnitude, magnitude * heard)
 
 
