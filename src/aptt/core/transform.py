@@ -222,7 +222,7 @@ def unreflected(
     if left > 0:
         dx[:, 1 : left + 1].add_(slope[:, pad - left : pad].flip(1))
     if short:
-        dx.add_(_image(slope, at[pad : pad + size], lengths - 1, pad))
+        dx.add_(_image(slope, torch.arange(size, device=x.device), lengths - 1, pad))
         return dx if alone is None else torch.where(lengths == 1, alone, dx)
     right = slope[:, pad + size : 2 * pad + size]
     if right.shape[1]:
