@@ -23,7 +23,7 @@ from aptt.core.checks import (
     check_floating,
     check_weight,
 )
-from aptt.core.engine import evaluate
+from aptt.core.engine import block_of, evaluate
 from aptt.core.formula import Formula, Kept, by_row, widen
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
@@ -159,7 +159,7 @@ def _root(
         w = _samples(weight.to(widen(x[:0]).dtype), each)
     if log:
         _check_logarithms(w, prediction=x, target=t)
-    long = x.is_cpu and x.shape[1] > _ROOT.block and not torch.compiler.is_compiling()
+    long = x.is_cpu and x.shape[1] > block_of(_ROOT) and not torch.compiler.is_compiling()
     if not (callable(pool) or long):
         keep = None if w is None else w.sum(1) > 0
         root = reduce(
