@@ -46,6 +46,7 @@ def test_a_call_stays_within_its_budget_and_gives_what_the_cpu_gives(call):
     torch.testing.assert_close(away.value, here.value, rtol=1e-4 if half else 1e-5, atol=0)
     for got, want in zip(away.gradients, here.gradients, strict=True):
         close = 1e-5 if got.dtype == torch.float32 else 2**-8  # rounded once, perhaps elsewhere
+        close = 2**-5 if half else close
         assert (got.float() - want.float()).norm() <= close * want.float().norm()
 
 
