@@ -27,11 +27,11 @@ from aptt.core.checks import (
     check_number,
     check_range,
 )
-from aptt.core.formula import Formula, Kept, scaled_, wide, widen
+from aptt.core.formula import Formula, Kept, scaled_, wide
 from aptt.core.logistic import add_product_, answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.reduction import Count, Reduction, check_reduction, count_found, count_of, reduce
 from aptt.core.shapes import align_elements, check_shapes
 
 __all__ = ["QualityFocalLoss", "VariFocalLoss", "quality_focal_loss", "varifocal_loss"]
@@ -204,11 +204,7 @@ def _loss(
         if normalize == "elements":
             return count_of(x, w)
         hits = y if normalize == "quality" else y > 0 if positive is None else positive
-        hits = hits.to(wide(x.dtype))
-        if w is not None:
-            hits = torch.where(w != 0, hits, 0) * widen(w)
-        total = hits.sum()
-        return total.clamp(min=1) if reduction == "mean" else total
+        return count_found(hits.to(wide(x.dtype)), w, reduction)
 
     loss = reduce(
         formula,
