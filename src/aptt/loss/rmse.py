@@ -246,7 +246,7 @@ def _root_step(
     d = _error(x, t, w, log=log)
     (root,) = kept or (_length(d, w),)
     share = up / (size if w is None else w.sum(1))
-    d = d.div_(by_row(root.clamp(min=_LEAST).to(d.dtype))).mul_(by_row(share))
+    d = d.div_(by_row(_some(root, x).to(d.dtype))).mul_(by_row(share))
     return None if kept else root.to(x.dtype), _along(d, x, w, log=log)
 
 
@@ -257,7 +257,7 @@ def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None 
     """
     factor = share * (x.numel() / 2)
     if root is not None:
-        factor = factor / root.clamp(min=_LEAST)
+        factor = factor / _some(root, x)
     assert isinstance(factor, Tensor)  # of rows
     if torch.compiler.is_compiling():
         return (wide(x) - wide(t)) * by_row(factor * (2 / x.numel()))
@@ -265,7 +265,9 @@ def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None 
     return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
 
 
-_LEAST = 1e-38  # of a root that is divided by: below it there is no single
+def _some(root: Tensor, x: Tensor) -> Tensor:
+    """A root to divide by: above 0, as far as the dtype of ``x`` goes."""
+    return root.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
@@ -278,7 +280,7 @@ def _all(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
 
 
 def _squares_step(
-    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
+    x: Tensor, up: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
 ) -> tuple[None, Tensor]:
     # d sum w e**2 = 2 w e de
     slope = 2 * up

@@ -129,6 +129,7 @@ def _root(a: Any, term: str, error: Callable[[Tensor, Tensor], Tensor]) -> Tenso
     w = torch.ones_like(x) if a.weight is None else a.weight.double()
     samples = (x.shape[0] if x.ndim else 1) if a.pool == "sample" else 1
     keep = w != 0
+    w = torch.where(keep, w, 0.0)
     off = error(torch.where(keep, x, 0.0), torch.where(keep, t, 0.0))
     rows = [(v.reshape(samples, -1) if samples else v.reshape(0, 1)) for v in (w * off**2, w)]
     total, size = (v.sum(1) for v in rows)
