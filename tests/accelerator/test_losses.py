@@ -42,9 +42,11 @@ def test_a_call_stays_within_its_budget_and_gives_what_the_cpu_gives(call):
     inputs = call.inputs()
     away, here = (accelerator.asked(call.ours, inputs, device) for device in (register(), "cpu"))
     within(away.kernels, away.predictions, BUDGET["calls"][call.name], call.name)
-    torch.testing.assert_close(away.value, here.value, rtol=1e-5, atol=0)
+    half = "linear" in call.name and "bf16" in call.name  # the CPU rounds its products
+    torch.testing.assert_close(away.value, here.value, rtol=1e-4 if half else 1e-5, atol=0)
     for got, want in zip(away.gradients, here.gradients, strict=True):
         close = 1e-5 if got.dtype == torch.float32 else 2**-8  # rounded once, perhaps elsewhere
+        close = 2**-5 if half else close
         assert (got.float() - want.float()).norm() <= close * want.float().norm()
 
 
@@ -179,14 +181,6 @@ def in_tf32(name, args, kwargs):
 
 # ----------------------------------------------------------------------- held to every case
 
-SHORT = "stft_loss of signals that are reflected again and again"
-
-KNOWN = {
-    (SHORT, "order"): "what a padded position shows is added up by scatter_add",
-    ("lovasz_loss", "raises"): "a running sum of floats",
-}
-"""What is wrong today, strictly: an entry goes when its loss is mended."""
-
 LINEAR = {"linear_cross_entropy", "linear_distillation", "linear_multi_token_loss"}
 """Their products are the model's, in the precision that it asked for."""
 
@@ -213,13 +207,9 @@ def _calling(name, operators):
             yield trials[label]
 
 
-def _as_known(name, what, found):
-    assert bool(found) == ((name, what) in KNOWN), f"{name}, {what}: {found or 'is mended'}"
-
-
 @ROWS
 def test_the_order_in_which_a_gpu_adds_changes_nothing(name):
-    _as_known(name, "order", _changed(name, shuffled(0), ADDS))
+    assert not _changed(name, shuffled(0), ADDS)
 
 
 def test_the_order_changes_nothing_where_a_signal_is_shorter_than_a_frame():
@@ -234,7 +224,7 @@ def test_the_order_changes_nothing_where_a_signal_is_shorter_than_a_frame():
         once = slope()
     with counting(shuffled(0)):
         again = slope()
-    _as_known(SHORT, "order", [] if torch.equal(once, again) else ["the gradient"])
+    assert torch.equal(once, again)
 
 
 @ROWS
@@ -243,16 +233,12 @@ def test_nothing_is_called_that_deterministic_mode_refuses_on_a_gpu(name):
     for trial in _calling(name, RAISES):
         with whole(), counting(raising(seen)):
             charged(trial, trial.inputs(dtype=torch.float32))
-    _as_known(name, "raises", seen)
+    assert not seen
 
 
 @ROWS
 def test_tf32_changes_nothing_but_the_products_of_a_model(name):
-    found = _changed(name, in_tf32, PRODUCTS)
-    if name in LINEAR:
-        assert found
-    else:
-        _as_known(name, "tf32", found)
+    assert bool(_changed(name, in_tf32, PRODUCTS)) == (name in LINEAR)
 
 
 def test_the_simulations_change_what_they_should():

@@ -138,8 +138,7 @@ def test_the_step_is_autograd_of_the_definition(kind, extra, weighted):
     torch.testing.assert_close(dx, slope, rtol=1e-11, atol=1e-14)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 17), (1, 2, 1), (2, 1, 2), (2, 3, 0)])
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize(("shape", "weighted"), [((2, 3, 17), True), ((1, 2, 1), False)])
 @pytest.mark.parametrize(("kind", "extra"), CASES)
 def test_compiled_it_is_the_same(kind, extra, weighted, shape):
     x, t, w = _inputs(kind, shape)

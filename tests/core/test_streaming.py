@@ -426,7 +426,7 @@ COSTS = {  # loss, inputs, options, most alive, held from forward to backward; i
     "giou": (giou_loss, _boxes, {}, 1.5, 1.0),
     # the indices and their mask are 3/16 of it, a few numbers a position as much again
     "dice": (dice_loss, _maps, {}, 1.6, 0.35),
-    "si_sdr": (si_sdr_loss, _signals, {}, 1.2, 0.01),
+    "si_sdr": (si_sdr_loss, _signals, {}, 1.6, 1.0),
     "rmse": (rmse_loss, _signals, {}, 1.2, 0.01),
 }
 

@@ -336,7 +336,7 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
         size = dict(leaves(call.args))[path].abs().double().nan_to_num(0.0, 0.0, 0.0)
         if size.numel() and path.split("[")[0] != call.grads[0] and size.max() > 0:
             most = max(v.abs().max().item() for v in want.values.values() if v.numel())
-            slack[f"gradient of {path}"] += NOISE * most / size.max()
+            slack[f"gradient of {path}"] += (NOISE + ROUNDINGS * eps) * most / size.max()
     total, shares = want, [torch.ones(())]
     if call.args.get("reduction", "mean") not in ("sum", "none") and "reduction" in (
         inspect.signature(function(call.name)).parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 import types
 import typing
@@ -167,11 +168,12 @@ def fuzz(
     watch: Callable[[float, int, int], None] = lambda *_: None,
     losses: Mapping[str, Loss] = LOSSES,
     stop: int = 100,
+    calls: float = math.inf,
 ) -> Report:
-    """Calls of each loss in turn, until the time is over or so much is found."""
+    """Calls of each loss in turn, until the time is over, or so many are made, or so much found."""
     report, start, turn = Report(), time.monotonic(), 0
     seen: set[tuple[str, ...]] = set()
-    while time.monotonic() - start < seconds and len(report.finds) < stop:
+    while time.monotonic() - start < seconds and len(report.finds) < stop and turn < calls:
         name = names[turn % len(names)]
         at = f"{seed}/{turn}"
         call = make(name, at, losses=losses)

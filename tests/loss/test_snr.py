@@ -679,8 +679,7 @@ def test_formulas_run_where_there_are_no_values(kind):
     assert dx.shape == x.shape
 
 
-@pytest.mark.parametrize("size", [1, 3, 17])  # of 2 samples less their mean, any two are alike
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("size", "padded"), [(1, False), (17, True)])
 @each_loss
 def test_compiled_is_eager(kind, padded, size):
     e, s = _noisy(3, size, decibels=3, gain=0.7)

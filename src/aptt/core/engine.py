@@ -28,6 +28,7 @@ __all__ = [
     "against_step",
     "asks",
     "at_once",
+    "block_of",
     "divided",
     "engine",
     "evaluate",
@@ -125,6 +126,11 @@ def walking(
         yield
     finally:
         _here.block, _here.watch, _here.in_one = before
+
+
+def block_of(formula: Formula) -> int:
+    """Elements in a block of a walk of this formula on a CPU."""
+    return _here.block or formula.block
 
 
 class Decision(NamedTuple):

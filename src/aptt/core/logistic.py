@@ -77,7 +77,7 @@ def softplus_slope(x: Tensor, up: Tensor) -> Tensor:
 
 def add_product_(a: Tensor, b: Tensor, c: Tensor, factor: Tensor | float) -> Tensor:
     """``a + factor * b * c``, over the memory of ``a``."""
-    if isinstance(factor, Tensor):
+    if isinstance(factor, Tensor) or torch.compiler.is_compiling():  # any number in one graph
         return a.addcmul_(b * factor, c)
     return a.addcmul_(b, c, value=factor)
 

@@ -303,7 +303,8 @@ def class_weight(weight: Tensor | None, x: Tensor) -> Tensor | None:
     if weight is None:
         return None
     vector = check_vector("weight", weight, x)
-    check_weights(weight=vector)
+    if is_readable(x):  # where the logits are none with values, nothing is to be computed
+        check_weights(weight=vector)
     return vector
 
 

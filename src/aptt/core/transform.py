@@ -117,13 +117,13 @@ def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
     window, _ = _constants_for(r, reach)
     bins = torch.fft.rfft(_framed(reach, r) * window)
     re, im = torch.view_as_real(bins).unbind(-1)
-    square = (re * re).addcmul_(im, im)
+    square = torch.addcmul(re * re, im, im)
     info, found = torch.finfo(square.dtype), square.detach()
     least = (4 * info.eps) ** 2  # of the loudest
-    heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn_().relu_()
+    heard = torch.sub(found, found.amax(2, keepdim=True), alpha=least).sgn().relu()
     if power == 2:
-        return Spectrum(bins, heard, None, square.mul_(heard))
-    magnitude = square.clamp_(min=info.tiny).sqrt_()  # a root of 0 would have a slope
+        return Spectrum(bins, heard, None, square * heard)
+    magnitude = square.clamp(min=info.tiny).sqrt()  # a root of 0 would have a slope
     return Spectrum(bins, heard, magnitude, magnitude * heard)
 
 
@@ -143,8 +143,13 @@ def _framed(padded: Tensor, r: Resolution) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b``, in double precision: autocast and TF32 leave that alone, there and back."""
-    return a @ b if a.device.type == "mps" else (a.double() @ b.double()).to(a.dtype)
+    """``a @ b``, in double precision: autocast and TF32 leave that alone, there and back.
+
+    From memory of its own, for a product rounds otherwise where ``a`` is aligned otherwise.
+    """
+    if a.device.type == "mps":
+        return a @ b
+    return (a.to(torch.float64, copy=True) @ b.double()).to(a.dtype)
 
 
 def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
@@ -217,7 +222,7 @@ def unreflected(
     if left > 0:
         dx[:, 1 : left + 1].add_(slope[:, pad - left : pad].flip(1))
     if short:
-        dx.add_(_image(slope, at[pad : pad + size], lengths - 1, pad))
+        dx.add_(_image(slope, torch.arange(size, device=x.device), lengths - 1, pad))
         return dx if alone is None else torch.where(lengths == 1, alone, dx)
     right = slope[:, pad + size : 2 * pad + size]
     if right.shape[1]:

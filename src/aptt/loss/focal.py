@@ -215,7 +215,7 @@ def _sigmoid_step(
     wrong = turn * x
     nll, miss = softplus(wrong), torch.sigmoid(wrong)
     share = turn
-    if isinstance(alpha, Tensor):
+    if isinstance(alpha, Tensor) or (alpha is not None and torch.compiler.is_compiling()):
         share = (1 - alpha) * (1 - y) - alpha * y
     elif alpha is not None:
         share = torch.sub((1 - y).mul_(1 - alpha), y, alpha=alpha)

@@ -24,7 +24,7 @@ from aptt.core.checks import (
     check_floating,
     check_weight,
 )
-from aptt.core.engine import evaluate
+from aptt.core.engine import block_of, evaluate
 from aptt.core.formula import Formula, Kept, by_row, widen
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
@@ -157,10 +157,11 @@ def _root(
         weight = as_weight("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         check_weight("weight", weight)
-        w = _samples(weight.to(widen(x[:0]).dtype), each)
+        # whose slope is a difference of two numbers, to be rounded once
+        w = _samples(weight.to(widest(x) if weight.requires_grad else widen(x[:0]).dtype), each)
     if log:
         _check_logarithms(w, prediction=x, target=t)
-    long = x.is_cpu and x.shape[1] > _ROOT.block and not torch.compiler.is_compiling()
+    long = x.is_cpu and x.shape[1] > block_of(_ROOT) and not torch.compiler.is_compiling()
     if not (callable(pool) or long):
         keep = None if w is None else w.sum(1) > 0
         root = reduce(
@@ -261,7 +262,8 @@ def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None 
     assert isinstance(factor, Tensor)  # of rows
     if torch.compiler.is_compiling():
         return (wide(x) - wide(t)) * by_row(factor * (2 / x.numel()))
-    factor = factor.clamp(max=torch.finfo(x.dtype).max).to(x.dtype)
+    most = torch.finfo(x.dtype).max
+    factor = factor.clamp(-most, most).to(x.dtype)
     return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
 
 

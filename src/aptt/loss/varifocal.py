@@ -197,6 +197,7 @@ def _loss(
     **options: Any,
 ) -> Tensor:
     x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
+    y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once
     check_range(y, 0, 1, keep=None if w is None else w != 0)
     _check_negatives(y, positive, w)
 

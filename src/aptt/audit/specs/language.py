@@ -314,6 +314,17 @@ def _documents(g: Generator, n: int) -> Inputs:
     return {**_heads(g, n), "document_ids": document}
 
 
+_FURTHER = dict.fromkeys(
+    ("ignoring_is_removing", "nothing_left_is_zero", "split_invariance"),
+    "its targets reach further than its positions; the test file of the loss splits it",
+)
+
+
+def _shard(g: Generator, n: int) -> Inputs:
+    """Targets that go on behind the positions of the heads."""
+    return {**_heads(g, n), "target": indices(g, _V, n, _T + _DEPTH)}
+
+
 def _at_step(g: Generator, n: int) -> Inputs:
     return with_(_heads, "sample_weight", "target")(g, n)
 
@@ -324,7 +335,7 @@ def _falling(step: float) -> float:
 
 _CALLED = dict.fromkeys(
     ("twin_agrees", "leaves_inputs_alone", "copies", "follows_to_dtype_and_device"),
-    "its step comes with the call of the module, which the test file of the loss makes",
+    "it comes with the call of the module, which the test file of the loss makes",
 )
 
 
@@ -387,6 +398,7 @@ def _multi_token() -> Spec:
             "scheduled": case(
                 _at_step, mtp_lambda=_falling, step=20, reduction="sum", exempt=_CALLED
             ),
+            "a shard": case(_shard, right_context=_DEPTH, exempt={**_CALLED, **_FURTHER}),
             "with the options of cross-entropy": case(
                 weight=torch.tensor([0.5, 2.0, 1.0]),
                 label_smoothing=0.1,

@@ -361,7 +361,6 @@ REGIONS = (
         Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
         _HARD,
         walks=False,
-        asks={"kernels": "it sorts image by image"},
         exempt={"streamed_equals_plain": "it sorts class by class instead; its own tests compare"},
     ),
 )

@@ -77,7 +77,7 @@ def less_mean(power: Tensor, total: Tensor, t: Tensor, n: Tensor | None) -> Tens
     """The power of signals ``t`` less their means, of those less their first samples."""
     size = samples(power, t, n)
     mean = total / size
-    return audible(power - total * mean, t[:, 0] + mean, size, t.dtype)
+    return audible(power - total * mean, t[:, :1].sum(1) + mean, size, t.dtype)
 
 
 def samples(like: Tensor, x: Tensor, n: Tensor | None) -> Tensor | float:

@@ -99,7 +99,7 @@ def _ratio(
     p: Pair, x: Tensor, t: Tensor, n: Tensor | None, means: bool, least: float
 ) -> tuple[Tensor, ...]:
     # value = D log(|d|**2 + t |a s|**2) - D log(|a s|**2); along e, |d|**2 goes by 2 d, and
-    # |a s|**2 = <e, s>**2 / <s, s> by 2 a s
+    # |a s|**2 = <e, s>**2 / <s, s> by 2 a s. Kept apart, for d may be nothing beside s
     of_e, power, cross = products(p)
     d, size = p.x - p.t, samples(power, x, n)
     noise = energy(d)
@@ -115,11 +115,11 @@ def _ratio(
     signal = torch.where(heard, along + UNHEARD * power, size)
     error = noise + least * torch.where(heard, along, size)
     value = DECIBEL * (error / signal).log()
-    on_x = 2 * DECIBEL / error
-    on_t = 2 * DECIBEL * a * (least / error - 1 / signal) - on_x
+    on_d = 2 * DECIBEL / error
+    on_t = 2 * DECIBEL * a * (least / error - 1 / signal)
     if not means:
-        return value, on_x, on_t
-    return value, on_x, on_t, -(on_x * of_x + on_t * of_t) / size
+        return value, on_d, on_t
+    return value, on_d, on_t, -(on_d * (of_x - of_t) + on_t * of_t) / size
 
 
 def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
@@ -146,7 +146,7 @@ def _step(
     else:
         e, s, _ = p = pair(x, t, n, means=means)
         kept = kept or _ratio(p, x, t, n, means, least)
-    dx = combined(e, s, *(slope * up for slope in kept[1:]))
+    dx = combined(e - s, s, *(slope * up for slope in kept[1:]))
     return None if known else kept[0].to(x.dtype), dx if n is None else present(dx, n)
 
 
