@@ -27,7 +27,7 @@ from aptt.core.checks import (
     check_number,
     check_range,
 )
-from aptt.core.formula import Formula, Kept, scaled_, wide
+from aptt.core.formula import Formula, Kept, scaled_, wide, widen
 from aptt.core.logistic import add_product_, answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable

@@ -73,9 +73,9 @@ def si_sdr_loss(a: Any, term: str = "si_sdr") -> Tensor:
         x = x / x.detach().norm(torch.inf, 1, keepdim=True) if x.numel() else x
         along = ((x * t).sum(1) / power)[:, None] * t
         noise, signal = (x - along).square().sum(1), along.square().sum(1)
-        same = noise <= 1e-29 * signal  # the rounding of float64
-        noise = torch.where(same, 0.0, noise)
         value = DECIBEL * ((noise + least * signal) / (signal + least * noise)).log()
+        same = noise <= 1e-29 * signal  # in proportion, but for the rounding of float64
+        value = torch.where(same, DECIBEL * math.log(least), value)
         return torch.where(mute, -DECIBEL * math.log(least), value)
 
     return _ratio(a, term, values)
