@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,13 +33,6 @@ REGIONS = (
     "dice_focal_loss",
     "dice_focal_terms",
 )
-
-
-def _narrow_sides(call: Call) -> bool:
-    """A float64 prediction beside sides of fewer digits."""
-    return computed(call) == torch.float64 and any(
-        t.is_floating_point() and t.dtype != torch.float64 for _, t in leaves(call.args)
-    )
 
 
 def _rounding(call: Call, failure: Failure, units: float = 64) -> bool:
@@ -76,28 +68,6 @@ def _fault(call: Call, failure: Failure) -> str:
     return "complex" if isinstance(value, Tensor) and value.is_complex() else "other"
 
 
-def _aligned(call: Call) -> bool:
-    """Whether a signal is its target but for rounding, in its level or not."""
-    x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
-    if not x.numel():
-        return False
-    name = call.name
-    if "loss" in call.args:  # of permuted sources
-        t, name = t.flip(1), call.args["loss"].__name__
-    size, n = torch.full(x.shape[:-1], x.shape[-1]), call.args.get("lengths")
-    if n is not None:
-        size = n.long().reshape(-1, *[1] * (size.ndim - 1)).expand(size.shape)
-    size = size[..., None]
-    inside = torch.arange(x.shape[-1]) < size
-    x, t = (torch.where(inside, v, 0.0) for v in (x, t))
-    if call.args.get("zero_mean", name == "si_snr_loss"):
-        mean = (v.sum(-1, keepdim=True) / size.clamp(min=1) for v in (x, t))
-        x, t = (torch.where(inside, v - m, 0.0) for v, m in zip((x, t), mean, strict=True))
-    energy, power, cross = (x * x).sum(-1), (t * t).sum(-1), (x * t).sum(-1)
-    close = energy * power - cross**2 <= 1e-8 * energy * power
-    return bool((close & (size[..., 0] > 0) & ((power > 0) | (energy == 0))).any())
-
-
 def _close(call: Call) -> bool:
     """Whether a box is nearly its target."""
     x, t = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))
@@ -105,28 +75,11 @@ def _close(call: Call) -> bool:
     return bool(((x - t)[..., :4].abs().amax(-1) <= 0.05 * size).any())
 
 
-def _per_length(call: Call) -> float:
-    """How steep a loss of boxes is, at most: one over the shortest side."""
-    t = call.args.get("target_boxes")
-    if t is None:
-        return 1.0
-    sides = t.detach().double()[..., 2:4]
-    if call.args.get("box_format") == "xyxy":
-        sides = sides - t[..., :2]
-    sides = sides[(sides > 0) & sides.isfinite()]
-    return max(1.0, 1 / sides.min().item()) if sides.numel() else 1.0
-
-
 def _level(call: Call) -> bool:
     x, n = call.args["estimate"], call.args.get("lengths")
     x = x if n is None else x.double().nan_to_num(0.0, 0.0, 0.0)
     first = x[..., :1]
     return bool(((x == first) | (x == 0)).all())
-
-
-def _half(call: Call, key: str) -> bool:
-    value = call.args.get(key)
-    return isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
 
 
 def _known(
@@ -146,23 +99,6 @@ def _known(
 
 
 KNOWN: list[Known] = [
-    Known(
-        lambda call, failure: failure.kind.endswith("weight where it is 0"),
-        "A weight of 0 removes its element, and has a gradient all the same: half of one, of the "
-        "count alone, or that of an element of zeros.",
-    ),
-    Known(
-        lambda call, failure: failure.off < 1e-6 and _narrow_sides(call),
-        "float64 beside sides of fewer digits: the count, or what is made of sides alone, is "
-        "summed in float32.",
-    ),
-    _known(
-        "focal_loss counts the positives in the target's half type.",
-        "focal_loss",
-        when=lambda c, f: (
-            _half(c, "target") and c.args.get("normalize") == "positives" and f.off < 1e-2
-        ),
-    ),
     _known(
         "distribution_focal_loss: log_softmax loses the digits of a small loss, and p - target of "
         "its slope.",
@@ -198,55 +134,14 @@ KNOWN: list[Known] = [
         when=lambda c, f: _rounding(c, f, 1024),
     ),
     _known(
-        "rmsle_loss: log1p(x) - log1p(t) loses what x - t has.",
-        "rmsle_loss",
-        when=lambda c, f: _rounding(c, f, 1024),
-    ),
-    _known(
-        "The gradient of the weights is NaN where the error is 0.",
-        ("rmse_loss", "rmsle_loss"),
-        "gradient of weight",
-        lambda c, f: math.isnan(f.got),
-    ),
-    _known(
-        "Wing losses: the slope near the target is what is left of the far slope less itself.",
-        ("wing_loss", "adaptive_wing_loss", "heatmap_loss"),
-        "gradient of (prediction|target)",
-        lambda c, f: c.args.get("kind", "awing") == "awing" and _rounding(c, f),
-    ),
-    _known(
         "Boxes nearly equal: 1 - I / U and (C - U) / C are differences of numbers near 1, and "
         "lengths are compared relative to the span.",
         ("box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss"),
     ),
     _known(
-        "The slope of expm1 is its value plus 1, and loses its digits far away.",
-        ("probiou_loss", "siou_loss", "keypoint_loss"),
-        "gradient of .*",
-        lambda c, f: _rounding(c, f, 64 * _per_length(c)),
-    ),
-    _known(
         "probiou_loss of boxes nearly equal: w h - W H is a difference of products.",
         "probiou_loss",
         when=lambda c, f: _close(c) and f.off < 0.2,
-    ),
-    _known(
-        "keypoint_loss: the gradient of the area is NaN for points far off with mode='log'.",
-        "keypoint_loss",
-        "gradient of area",
-        lambda c, f: math.isnan(f.got) and c.args["mode"] == "log",
-    ),
-    _known(
-        "si_sdr_loss of signals in exact proportion, as those of one sample are: the gradient is "
-        "rounding.",
-        ("si_sdr_loss", "si_snr_loss", "permutation_invariant_loss"),
-        "gradient of .*",
-        lambda c, f: _aligned(c),
-    ),
-    _known(
-        "si_sdr_loss in float64: 1 - q has 6 digits at 100 dB.",
-        ("si_sdr_loss", "si_snr_loss", "permutation_invariant_loss"),
-        when=lambda c, f: c.args["estimate"].dtype == torch.float64 and f.off < 1e-3,
     ),
     _known(
         "Regions under plain autograd: the slope of a sigmoid and of a softmax loses its digits "
@@ -264,7 +159,7 @@ KNOWN: list[Known] = [
     ),
     _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",
-        ("varifocal_loss", "quality_focal_loss", "binary_cross_entropy"),
+        ("varifocal_loss", "quality_focal_loss"),
         "gradient of target",
     ),
     _known(

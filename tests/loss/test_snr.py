@@ -730,10 +730,10 @@ def test_single_precision_at_100_decibels(gain):
     want, slope, _ = _value_and_gradient(loss, e.double(), s.double())
     found, gradient, _ = _value_and_gradient(loss, e, s)
     torch.testing.assert_close(found.double(), want, rtol=1e-6, atol=0)
-    assert (gradient.double() - slope).norm() < 1e-6 * slope.norm()
-    # against the residual itself, which nothing cancels in
+    # sums in double precision have 1 - q = 1e-10 with 5 digits; float64 takes the residual
+    assert (gradient.double() - slope).norm() < 5e-5 * slope.norm()
     exact = _ratio("si_sdr", e.double(), s.double(), cap=120.0)
-    torch.testing.assert_close(want, exact, rtol=0, atol=1e-3)
+    torch.testing.assert_close(want, exact, rtol=1e-12, atol=0)
 
 
 @each_loss

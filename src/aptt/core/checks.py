@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import is_readable, ordinary
+from aptt.core.ordinary import inside_functorch, is_readable, ordinary
 
 __all__ = [
     "INDEX_DTYPES",
@@ -27,6 +27,7 @@ __all__ = [
     "as_factor",
     "as_floats",
     "as_tensor",
+    "as_weight",
     "check_binary",
     "check_boxes",
     "check_choice",
@@ -81,6 +82,22 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
             f"numbers ({error})"
         ) from None
     return made
+
+
+def as_weight(name: str, values: object, like: Tensor) -> Tensor:
+    """A weight of elements: floats in no narrower a dtype than ``like`` is computed in.
+
+    So its sum, the count of a mean, has the digits of the computation. An element of weight 0
+    counts as removed, whatever it holds: the gradient of a weight that is 0 is 0.
+    """
+    weight = as_tensor(name, values, like)
+    if not weight.is_floating_point():
+        return weight
+    computed = torch.promote_types(like.dtype, torch.float32)
+    weight = weight.to(torch.promote_types(weight.dtype, computed))
+    if weight.requires_grad or inside_functorch():
+        weight = weight.masked_fill(weight == 0, 0.0)
+    return weight
 
 
 def as_floats(name: str, values: object, like: Tensor) -> Tensor:

@@ -8,6 +8,10 @@ A loss hands over the sum of its values and how much was counted. What takes par
     positives            with ``normalize="positives"``: elements or boxes that there are to find
     alpha, pos_weight    not counted: they only multiply
 
+An element of weight 0 is removed, whatever it holds, from the total and from the count. Neither has
+a slope there, then: the gradient of a weight that is 0 is 0, for all losses alike
+(:func:`aptt.core.checks.as_weight`). Counts are summed in the dtype of the computation.
+
 A normalizer is any callable ``(total, count, *, term) -> scalar``: exact averages over
 micro-batches and ranks are such callables (:mod:`aptt.parallel`), and no loss knows of them. One
 with a method ``begin`` is shown the count before the total is there; one with a method ``hear`` is
@@ -34,6 +38,7 @@ __all__ = [
     "Reduction",
     "begin",
     "check_reduction",
+    "count_found",
     "count_of",
     "count_positives",
     "named",
@@ -110,7 +115,16 @@ def on_device(count: Count, like: Tensor) -> Tensor:
 
 def count_of(values: Tensor, weight: Tensor | None) -> Count:
     """How much counts: the sum of the weights, or as many as there are ``values``."""
-    return values.numel() if weight is None else widen(weight).sum()
+    return values.numel() if weight is None else weight.sum()
+
+
+def count_found(found: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    """How much there is to find, by weight: yes or no, or shares; at least 1 for the mean."""
+    found = widen(found)
+    if weight is not None:
+        found = found.masked_fill(weight == 0, 0) * weight
+    total = found.sum()
+    return total.clamp(min=1) if reduction == "mean" else total
 
 
 def count_positives(values: Tensor, weight: Tensor | None, reduction: Reduction) -> Count:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    as_weight,
     check_binary,
     check_choice,
     check_classes,
@@ -252,6 +253,7 @@ def aligned(
     w = keep
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
+        pixel_weight = as_weight("pixel_weight", pixel_weight, logits)
         extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
         extra = extra if indexed else extra.unsqueeze(1)
         w = extra if keep is None else torch.where(keep, extra, 0)

@@ -13,6 +13,7 @@ from aptt.core.checks import (
     Numbers,
     as_factor,
     as_tensor,
+    as_weight,
     check_floating,
     check_numbers,
     check_tensors,
@@ -163,7 +164,7 @@ def align_elements(
     target = as_tensor("target", target, logits)
     check_shapes(logits=(logits, "*N"), target=(target, "*N"))
     if weight is not None:
-        weight = as_tensor("weight", weight, logits)
+        weight = as_weight("weight", weight, logits)
         check_shapes(logits=(logits, "*N"), weight=(weight, "*N"))
     axis = class_axis(logits, class_dim) if by_class else None
 
@@ -259,7 +260,7 @@ def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
 def check_sample_weight(weight: Numbers, shape: tuple[int, ...], **of: Tensor) -> Tensor:
     """``sample_weight``, one number for each position ``of`` a named tensor."""
     (like,) = of.values()
-    made = as_tensor("sample_weight", weight, like)
+    made = as_weight("sample_weight", weight, like)
     check_tensors(**of, sample_weight=made)
     if made.shape != shape:
         raise ValueError(

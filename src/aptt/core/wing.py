@@ -16,7 +16,7 @@ def _wing(x: Tensor, kept: Kept, t: Tensor, *, width: float, curvature: float) -
     """``width * ln(1 + |x - t| / curvature)``, from ``width`` on linear."""
     off = (x - t).abs()
     near = off.clamp(max=width)
-    return width * torch.log1p(near / curvature) + (off - near)
+    return width * torch.log1p(near / curvature) + torch.relu(off - width)
 
 
 def _adaptive_wing(
@@ -27,7 +27,7 @@ def _adaptive_wing(
     near = off.clamp(max=theta)
     edge = (power * math.log(theta / epsilon)).exp()
     slope = omega * power * edge / (1 + edge) / theta
-    return omega * torch.log1p((near / epsilon) ** power) + slope * (off - near)
+    return omega * torch.log1p((near / epsilon) ** power) + slope * torch.relu(off - theta)
 
 
 WING = Formula(_wing, ahead=True, block=2**17)

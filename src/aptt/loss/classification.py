@@ -503,8 +503,12 @@ def _binary_result(
 ) -> Tensor:
     yes = _yes(t, x, smoothing)
     if pos_weight is not None:
-        yes = yes.to(x.dtype)
-        return times(1 - yes, softplus(x)) + times(pos_weight * yes, softplus(-x))
+        # of softplus(-x) = softplus(x) - x the smaller one is taken twice: then the slope along t
+        # has no difference of the two
+        yes, one, high = yes.to(x.dtype), x.new_ones(()), x > 0
+        far = times(torch.where(high, 1 - yes, -pos_weight * yes), x)
+        price = torch.lerp(one, pos_weight * one, yes)
+        return far + price * softplus(torch.where(high, -x, x))
     if yes.is_floating_point():
         return nll(x, yes)
     return softplus(sign(yes.to(x.dtype)) * x)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from aptt.core.checks import (
+    as_weight,
     check_classes,
     check_floating,
     check_indices,
@@ -267,6 +268,8 @@ def detection_terms(
     goals, labels, mask = _padded(target_boxes, target_labels, target_mask, class_logits)
     wide = widen(boxes) if dense else boxes  # once, so that its two gradients are rounded once
     corners = _decoded(wide.detach(), anchors, strides) if dense else boxes
+    if weight is not None:
+        weight = as_weight("weight", weight, boxes)
     counts = None if weight is None else weight != 0
     if matches is None:
         if match_scores is not None:
@@ -276,6 +279,7 @@ def detection_terms(
             found = assigner(class_logits, corners, points, goals, labels, mask, counts)
         matches, match_scores = found[0], found[1].detach()
     matches, scores = _matched(matches, match_scores, class_logits, mask)
+    scores, goals = (t.to(torch.promote_types(t.dtype, boxes.dtype)) for t in (scores, goals))
 
     rows = matches != _IGNORED if counts is None else (matches != _IGNORED) & counts
     positive = (matches >= 0) & rows

@@ -20,6 +20,7 @@ from aptt.core.bins import around, cross_entropy, less_target_
 from aptt.core.checks import (
     Numbers,
     as_tensor,
+    as_weight,
     check_choice,
     check_floating,
     check_range,
@@ -99,7 +100,7 @@ def distribution_focal_loss(
     y = target.reshape(-1).to(wide(logits.dtype))
     w = None
     if weight is not None:
-        w = as_tensor("weight", weight, logits)
+        w = as_weight("weight", weight, logits)
         check_shapes(target=(target, "*N"), weight=(w, "*N"))
         w = w.reshape(-1)
         y = torch.where(w != 0, y, 0)

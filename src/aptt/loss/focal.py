@@ -20,6 +20,7 @@ from aptt.core.checks import (
     Numbers,
     as_factor,
     as_tensor,
+    as_weight,
     check_binary,
     check_choice,
     check_floating,
@@ -31,7 +32,7 @@ from aptt.core.checks import (
 from aptt.core.formula import Formula, Kept, by_row, scaled_
 from aptt.core.logistic import add_product_, finite, held, power, sign, softplus, times
 from aptt.core.module import LossModule
-from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.reduction import Count, Reduction, check_reduction, count_found, count_of, reduce
 from aptt.core.shapes import (
     align_classes,
     align_elements,
@@ -122,8 +123,7 @@ def focal_loss(
 
     def count() -> Count:
         if normalize == "positives":
-            positives = (y if w is None else y * w).sum()
-            return positives.clamp(min=1) if reduction == "mean" else positives
+            return count_found(y, w, reduction)
         return count_of(y, w)
 
     loss = reduce(
@@ -178,7 +178,7 @@ def _rows(
     y, keep = taken_classes(y, x.shape[1], ignored)
     w = keep
     if weight is not None:
-        weight = as_tensor("weight", weight, logits)
+        weight = as_weight("weight", weight, logits)
         check_shapes(target=(target, "*N"), weight=(weight, "*N"))
         w = weight.reshape(y.shape)
         w = w if keep is None else torch.where(keep, w, 0)

@@ -25,6 +25,7 @@ from aptt.core.checks import (
     Numbers,
     as_floats,
     as_tensor,
+    as_weight,
     check_choice,
     check_floating,
     check_number,
@@ -36,7 +37,7 @@ from aptt.core.logistic import add_product_, finite, held, power, softplus, time
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.peaks import mean_position, vertices
-from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.reduction import Count, Reduction, check_reduction, count_found, count_of, reduce
 from aptt.core.shapes import check_shapes
 from aptt.core.wing import ADAPTIVE_WING
 
@@ -125,7 +126,7 @@ def heatmap_loss(
         check_shapes(target=(target, "N K *S"), positive=(positive, "N K *S"))
         if positive.dtype != torch.bool:
             raise TypeError(f"positive: got {positive.dtype}, wanted bool")
-    w = _weights(target, visibility, weight)
+    w = _weights(prediction, target, visibility, weight)
     x, y = prediction.reshape(-1), target.reshape(-1)
     peaks = None if positive is None else positive.reshape(-1)
     w = None if w is None else w.reshape(-1)
@@ -135,8 +136,7 @@ def heatmap_loss(
     def count() -> Count:
         if kind != "focal" or normalize == "elements":
             return count_of(y, w)
-        found = _peaks(y, peaks, w)
-        return found.clamp(min=1) if reduction == "mean" else found
+        return count_found(y == 1 if peaks is None else peaks, w, reduction)
 
     sides = (y, peaks) if kind == "focal" else (y,)
     options: dict[str, Any] = {"alpha": alpha, "beta": beta} if kind == "focal" else _OPTIONS[kind]
@@ -154,9 +154,11 @@ def heatmap_loss(
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-def _weights(target: Tensor, visibility: Numbers | None, weight: Numbers | None) -> Tensor | None:
+def _weights(
+    prediction: Tensor, target: Tensor, visibility: Numbers | None, weight: Numbers | None
+) -> Tensor | None:
     if weight is not None:
-        weight = as_tensor("weight", weight, target)
+        weight = as_weight("weight", weight, prediction)
         check_shapes(target=(target, "N K *S"), weight=(weight, "N K *S"))
     if visibility is None:
         return weight
@@ -165,12 +167,6 @@ def _weights(target: Tensor, visibility: Numbers | None, weight: Numbers | None)
     maps = (*visibility.shape, *[1] * (target.ndim - 2))
     seen = (visibility != 0).reshape(maps).expand(target.shape)
     return seen if weight is None else torch.where(seen, weight, 0.0)
-
-
-def _peaks(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> Tensor:
-    """How many there are, or how much they weigh."""
-    peak = y == 1 if positive is None else positive
-    return (peak if weight is None else torch.where(peak, widen(weight), 0)).sum()
 
 
 def _square_result(x: Tensor, kept: Kept, y: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from aptt.core.checks import (
     Numbers,
     as_floats,
     as_tensor,
+    as_weight,
     check_choice,
     check_floating,
     check_number,
@@ -36,6 +37,7 @@ from aptt.core.checks import (
     check_tensors,
 )
 from aptt.core.formula import Formula, Kept
+from aptt.core.gaussian import rise
 from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
@@ -146,7 +148,7 @@ def keypoint_loss(
     seen = (visibility > 0).reshape(instances, points)
     w = counts = seen.any(1)
     if weight is not None:
-        weight = as_tensor("weight", weight, pred)
+        weight = as_weight("weight", weight, pred)
         check_shapes(area=(area, "*N"), weight=(weight, "*N"))
         w = torch.where(counts, weight.reshape(-1), 0)
     _check_areas(area.reshape(-1), w)
@@ -227,12 +229,12 @@ def _oks(
     if mode == "cauchy":
         return torch.log1p(e).sum(1) / n
     if mode == "oks":
-        return -torch.expm1(-e).sum(1) / n
+        return rise(e).sum(1) / n
     # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
     least = torch.where(seen, e, torch.inf).detach().amin(1)
     least = torch.where(seen.any(1), least, 0.0)
-    further = torch.where(seen, torch.expm1(least.unsqueeze(1) - e), 0.0)
-    return least - torch.log1p(further.sum(1) / n)
+    further = rise(torch.where(seen, e - least.unsqueeze(1), 0.0))
+    return least - torch.log1p(-further.sum(1) / n)
 
 
 _OKS = Formula(_oks, ahead=True, block=2**17)
@@ -396,7 +398,7 @@ def adaptive_wing_loss(
     target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     if weight is not None:
-        weight = as_tensor("weight", weight, prediction)
+        weight = as_weight("weight", weight, prediction)
     check_range(target, 0, 1, keep=None if weight is None else weight != 0)
     return _elementwise(
         ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
@@ -418,7 +420,7 @@ def _elementwise(
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     w = None
     if weight is not None:
-        weight = as_tensor("weight", weight, prediction)
+        weight = as_weight("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         w = weight.reshape(-1)
     x, t = prediction.reshape(-1), target.reshape(-1)

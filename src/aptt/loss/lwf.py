@@ -162,7 +162,7 @@ def lwf_terms(
     check_floating(new_logits=head)
     axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
     if sample_weight is not None:
-        check_sample_weight(sample_weight, tuple(targets.shape), targets=targets)
+        sample_weight = check_sample_weight(sample_weight, tuple(targets.shape), new_logits=head)
     terms = {
         "new": cross_entropy(
             head,

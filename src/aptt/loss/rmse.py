@@ -19,6 +19,7 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     as_tensor,
+    as_weight,
     check_choice,
     check_floating,
     check_weight,
@@ -153,10 +154,11 @@ def _root(
     each = pool == "sample"
     x, t, w = _samples(prediction, each), _samples(target, each), None
     if weight is not None:
-        weight = as_tensor("weight", weight, prediction)
+        weight = as_weight("weight", weight, prediction)
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         check_weight("weight", weight)
-        w = _samples(weight.to(widen(x[:0]).dtype), each)
+        # whose slope is a difference of two numbers, to be rounded once
+        w = _samples(weight.to(widest(x) if weight.requires_grad else widen(x[:0]).dtype), each)
     if log:
         _check_logarithms(w, prediction=x, target=t)
     long = x.is_cpu and x.shape[1] > block_of(_ROOT) and not torch.compiler.is_compiling()
@@ -182,7 +184,7 @@ def _root(
     if callable(pool):
         both = torch.stack((squares, counts.to(squares.dtype)))
         squares, counts = pool(both.sum(1)).unbind(0)
-    root = (squares / torch.where(counts > 0, counts, 1)).sqrt().to(widen(x[:0]).dtype)
+    root = _sqrt(squares / torch.where(counts > 0, counts, 1)).to(widen(x[:0]).dtype)
     if not each:
         root = root.reshape(())
     if reduction == "none":
@@ -223,8 +225,12 @@ def _length(d: Tensor, w: Tensor | None) -> Tensor:
     if w is None:
         norm: Tensor = torch.linalg.vector_norm(d, dim=1, dtype=widest(d))
         return norm * max(d.shape[1], 1) ** -0.5
-    mean = (wide(d).square() * w).sum(1) / w.sum(1)
-    return mean.masked_fill(mean == 0, 0.0).sqrt()  # whose slope at 0 is infinite, and not asked
+    return _sqrt((wide(d).square() * w).sum(1) / w.sum(1))
+
+
+def _sqrt(mean: Tensor) -> Tensor:
+    """The root, with a slope of 0 at 0, where it is infinite."""
+    return mean.masked_fill(mean == 0, 0.0).sqrt()
 
 
 def _as_found(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
@@ -241,7 +247,7 @@ def _root_step(
     d = _error(x, t, w, log=log)
     (root,) = kept or (_length(d, w),)
     share = up / (size if w is None else w.sum(1))
-    d = d.div_(by_row(root.clamp(min=_LEAST).to(d.dtype))).mul_(by_row(share))
+    d = d.div_(by_row(_some(root, x).to(d.dtype))).mul_(by_row(share))
     return None if kept else root.to(x.dtype), _along(d, x, w, log=log)
 
 
@@ -252,15 +258,18 @@ def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None 
     """
     factor = share * (x.numel() / 2)
     if root is not None:
-        factor = factor / root.clamp(min=_LEAST)
+        factor = factor / _some(root, x)
     assert isinstance(factor, Tensor)  # of rows
     if torch.compiler.is_compiling():
         return (wide(x) - wide(t)) * by_row(factor * (2 / x.numel()))
-    factor = factor.clamp(max=torch.finfo(x.dtype).max).to(x.dtype)
+    most = torch.finfo(x.dtype).max
+    factor = factor.clamp(-most, most).to(x.dtype)
     return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
 
 
-_LEAST = 1e-38  # of a root that is divided by: below it there is no single
+def _some(root: Tensor, x: Tensor) -> Tensor:
+    """A root to divide by: above 0, as far as the dtype of ``x`` goes."""
+    return root.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
@@ -268,16 +277,15 @@ def _squares(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
     return (energy(d) if w is None else (wide(d).square() * w.flatten(1)).sum(1),)
 
 
-def _but_none(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
-    # at 0 the root that follows has an infinite slope, of which nothing may come back
-    return kept[0].masked_fill(kept[0] == 0, 0.0)
+def _all(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
+    return kept[0].clone()
 
 
 def _squares_step(
-    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
+    x: Tensor, up: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
 ) -> tuple[None, Tensor]:
     # d sum w e**2 = 2 w e de
-    slope = torch.where(kept[0] == 0, 0.0, 2 * up)
+    slope = 2 * up
     if w is None and not log:
         return None, _stretched(x.squeeze(1), t.squeeze(1), slope).unsqueeze(1)
     d = wide(_error(x, t, w, log=log)).mul_(slope.view(-1, 1, 1))
@@ -286,7 +294,7 @@ def _squares_step(
 
 _ROOT = Formula(_as_found, _root_step, _root_of, ahead=True)
 """Of rows, each whole."""
-_SQUARES = Formula(_but_none, _squares_step, _squares)
+_SQUARES = Formula(_all, _squares_step, _squares)
 """Of samples ``(N, 1, S)`` in parts, of which a root is taken after."""
 
 

@@ -31,7 +31,7 @@ from aptt.core.formula import Formula, Kept, scaled_, wide, widen
 from aptt.core.logistic import add_product_, answer, infinite_, power, times
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Count, Reduction, check_reduction, count_of, reduce
+from aptt.core.reduction import Count, Reduction, check_reduction, count_found, count_of, reduce
 from aptt.core.shapes import align_elements, check_shapes
 
 __all__ = ["QualityFocalLoss", "VariFocalLoss", "quality_focal_loss", "varifocal_loss"]
@@ -197,6 +197,7 @@ def _loss(
     **options: Any,
 ) -> Tensor:
     x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
+    y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once
     check_range(y, 0, 1, keep=None if w is None else w != 0)
     _check_negatives(y, positive, w)
 
@@ -204,11 +205,7 @@ def _loss(
         if normalize == "elements":
             return count_of(x, w)
         hits = y if normalize == "quality" else y > 0 if positive is None else positive
-        hits = hits.to(wide(x.dtype))
-        if w is not None:
-            hits = torch.where(w != 0, hits, 0) * widen(w)
-        total = hits.sum()
-        return total.clamp(min=1) if reduction == "mean" else total
+        return count_found(hits.to(wide(x.dtype)), w, reduction)
 
     loss = reduce(
         formula,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.fuzz.oracles.common import reduced, scattered
+from tests.fuzz.oracles.common import reduced, rise, scattered
 
 __all__ = [
     "box_iou_loss",
@@ -219,10 +219,10 @@ def siou_loss(a: Any) -> Tensor:
         slant = slowed(2 * _safe((gx * gy).abs(), far), far.sqrt())  # sin(2 alpha)
         total = 0.0
         for k in (x, y):
-            distance = -torch.expm1((slant - 2) * _safe(k.gap / 2, k.span).square())
+            distance = rise((2 - slant) * _safe(k.gap / 2, k.span).square())
             longest = torch.maximum(k.size, k.goal)
             change = slowed(_safe(k.change.abs(), longest), _safe(longest, k.span))
-            total = total + distance + torch.expm1(-change).pow(4)
+            total = total + distance + rise(change).pow(4)
         return (total / 2,)
 
     return _loss(a, "siou", penalty)
@@ -267,7 +267,7 @@ def probiou_loss(a: Any) -> Tensor:
     distance = 3 * apart + torch.log1p(beyond / (4 * w1 * h1 * w2 * h2)) / 2
     if a.distance == "hellinger":
         some = distance > 0
-        root = (-torch.expm1(-torch.where(some, distance, 1.0))).sqrt()
+        root = rise(torch.where(some, distance, 1.0)).sqrt()
         distance = torch.where(some, root, 0.0)
     goal = t[:, 2:4].clamp(min=0)
     ratio = _safe(2 * goal[:, 0] * goal[:, 1], goal.square().sum(1))

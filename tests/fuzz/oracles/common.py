@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["against", "chance", "costs", "logistic", "power", "reduced", "scattered", "softplus"]
+__all__ = [
+    "against",
+    "chance",
+    "costs",
+    "logistic",
+    "power",
+    "reduced",
+    "rise",
+    "scattered",
+    "softplus",
+]
 
 
 def reduced(values: Tensor, count: Tensor | float, reduction: Any, term: str) -> Tensor:
@@ -58,6 +68,11 @@ def chance(x: Tensor) -> Tensor:
 def power(log_p: Tensor, exponent: float) -> Tensor:
     """A probability to a power, with a slope that is finite at 0."""
     return torch.exp(exponent * log_p)
+
+
+def rise(e: Tensor) -> Tensor:
+    """1 - exp(-e), whose slope exp(-e) keeps its digits far away."""
+    return torch.where(e < 1, -torch.expm1(-e), 1 - torch.exp(-e))
 
 
 def logistic(x: Tensor, t: Tensor) -> Tensor:

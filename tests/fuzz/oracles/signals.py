@@ -74,6 +74,8 @@ def si_sdr_loss(a: Any, term: str = "si_sdr") -> Tensor:
         along = ((x * t).sum(1) / power)[:, None] * t
         noise, signal = (x - along).square().sum(1), along.square().sum(1)
         value = DECIBEL * ((noise + least * signal) / (signal + least * noise)).log()
+        same = noise <= 1e-29 * signal  # in proportion, but for the rounding of float64
+        value = torch.where(same, DECIBEL * math.log(least), value)
         return torch.where(mute, -DECIBEL * math.log(least), value)
 
     return _ratio(a, term, values)
@@ -129,6 +131,7 @@ def _root(a: Any, term: str, error: Callable[[Tensor, Tensor], Tensor]) -> Tenso
     w = torch.ones_like(x) if a.weight is None else a.weight.double()
     samples = (x.shape[0] if x.ndim else 1) if a.pool == "sample" else 1
     keep = w != 0
+    w = torch.where(keep, w, 0.0)
     off = error(torch.where(keep, x, 0.0), torch.where(keep, t, 0.0))
     rows = [(v.reshape(samples, -1) if samples else v.reshape(0, 1)) for v in (w * off**2, w)]
     total, size = (v.sum(1) for v in rows)

@@ -29,6 +29,7 @@ from aptt.core.boxes import (
 from aptt.core.checks import (
     Numbers,
     as_tensor,
+    as_weight,
     check_boxes,
     check_choice,
     check_floating,
@@ -260,7 +261,7 @@ def paired_loss(
     x = pred_boxes.reshape(-1, numbers)
     t = target_boxes.reshape(-1, numbers).to(widen(pred_boxes[:0]).dtype)
     if weight is not None:
-        weight = as_tensor("weight", weight, pred_boxes)
+        weight = as_weight("weight", weight, pred_boxes)
         check_shapes(pred_boxes=(pred_boxes, f"*N {numbers}"), weight=(weight, "*N"))
         weight = weight.reshape(-1)
     if validate:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_number
 from aptt.core.formula import Formula, Kept
+from aptt.core.gaussian import rise
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.core.rotated import bhattacharyya, slant
@@ -109,7 +110,7 @@ def _result(x: Tensor, kept: Kept, t: Tensor, *, distance: str, angle: float | N
     loss = bhattacharyya(x, t)
     if distance == "hellinger":
         none = loss <= 0  # where the root has no slope; a NaN stays one
-        loss = torch.where(none, 1, -torch.expm1(-torch.where(none, 1, loss))).sqrt()
+        loss = torch.where(none, 1, rise(torch.where(none, 1, loss))).sqrt()
         loss = torch.where(none, 0, loss)
     return loss if angle is None else loss + angle * slant(x, t)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, each
 from aptt.core.checks import Numbers
+from aptt.core.gaussian import rise
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms, slowed
 
@@ -115,10 +116,10 @@ def _penalties(o: Overlap) -> tuple[Tensor, ...]:
     slant = slowed(slant, far.detach().sqrt())
 
     def costs(reach: Tensor, width: Tensor, goal: Tensor) -> tuple[Tensor, ...]:
-        distance = -torch.expm1((slant - 2) * reach.square())
+        distance = rise((2 - slant) * reach.square())
         longest = torch.maximum(width, goal)
         change = (width - goal).abs() / torch.threshold(longest, 0.0, 1.0)
-        shape = torch.expm1(-slowed(change, longest.detach())).pow(4)
+        shape = rise(slowed(change, longest.detach())).pow(4)
         return (distance + shape,)
 
     (cost,) = each(costs, reach, o.width, o.goal)

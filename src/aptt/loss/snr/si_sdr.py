@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula, Kept
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction
 from aptt.core.signals import Pair, combined, pair, present, products
 from aptt.loss.snr.decibels import DECIBEL, RatioModule, Silent, evaluated, less_mean, samples
@@ -169,7 +169,8 @@ def _ratio(
 ) -> tuple[Tensor, ...]:
     # With q = <e, s>**2 / |e|**2 |s|**2 and k = t / (1 - t), all of it relative to |e|**2,
     #     value = D log((1 - q + k) / (q + k))    d value / d q = -D (1 + 2 k) / (product of both)
-    # and q goes along e by 2 q (s / <e, s> - e / |e|**2)
+    # and q goes along e by 2 q (s / <e, s> - e / |e|**2). Where 1 - q is the rounding of its sums,
+    # the two are in proportion: the value is the cap, and nothing is left to gain.
     energy, power, cross = products(p)
     size, tiny = samples(energy, x, n), torch.finfo(energy.dtype).tiny
     if means:
@@ -180,12 +181,21 @@ def _ratio(
     power = power + tiny
     back = cross / (energy + tiny)
     q = cross / power * back
-    if means:
-        q = q - (q - 1).relu().detach()  # above 1 by rounding alone
-    error = torch.where(heard, 1 - q + k, energy / size + least)
+    rounding = 4 * torch.finfo(energy.dtype).eps
+    if x.dtype == energy.dtype:  # whose products are rounded: of the residual they are not
+        rest = p.x - p.t * by_row(cross / power)
+        if means:
+            rest = present(rest - by_row(rest.sum(1) / size), n)
+        miss = torch.where(energy == 0, 1.0, rest.square().sum(1) / (energy + tiny))
+        rounding = rounding**2
+    else:
+        miss = 1 - q
+    same = heard & (miss <= rounding)
+    miss, q = torch.where(same, 0.0, miss), torch.where(same, 1.0, q)
+    error = torch.where(heard, miss + k, energy / size + least)
     signal = torch.where(heard, q + k, 1.0)
     value = DECIBEL * (error / signal).log()
-    on_t = (-2 * DECIBEL * (1 + 2 * k)) / (error * signal) * back / power
+    on_t = (-2 * DECIBEL * (1 + 2 * k)) / (error * signal) * torch.where(same, 0.0, back) / power
     on_x = torch.where(heard, -on_t * back, 2 * DECIBEL / (error * size))
     if not means:
         return value, on_x, on_t
