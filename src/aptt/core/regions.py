@@ -15,6 +15,7 @@ from aptt.core.checks import (
     check_floating,
     check_number,
     check_range,
+    check_tensors,
     check_weights,
     kept,
 )
@@ -202,6 +203,8 @@ def aligned(
     ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
     """
     check_floating(logits=logits)
+    extra = {} if pixel_weight is None else {"pixel_weight": pixel_weight}
+    check_tensors(logits=logits, target=target, **extra)
     if mode == "binary":
         if target.shape == logits.shape and logits.shape[1:2] == (1,):
             target = target.squeeze(1)
@@ -252,9 +255,9 @@ def aligned(
     w = keep
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
-        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
-        extra = extra if indexed else extra.unsqueeze(1)
-        w = extra if keep is None else torch.where(keep, extra, 0)
+        w = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
+        w = w if indexed else w.unsqueeze(1)
+        w = w if keep is None else torch.where(keep, w, 0)
         check_weights(pixel_weight=w)
     if hard and not indexed:
         check_binary(t if w is None else t.masked_fill(w == 0, 0), None)

@@ -162,7 +162,8 @@ def lwf_terms(
     check_floating(new_logits=head)
     axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
     if sample_weight is not None:
-        check_sample_weight(sample_weight, tuple(targets.shape), targets=targets)
+        shape = tuple(targets.shape)
+        sample_weight = check_sample_weight(sample_weight, shape, targets=targets)
     terms = {
         "new": cross_entropy(
             head,
