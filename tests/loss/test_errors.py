@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import re
 import types
 import typing
@@ -33,7 +34,7 @@ UNDRAWN = {
 SPOILED = {
     "complex": lambda t: t.to(torch.complex64),
     "text": lambda t: "nonsense",
-    "objects": lambda t: np.full(tuple(t.shape), None),
+    "objects": lambda t: np.full(tuple(getattr(t, "shape", (1,))), None),
 }
 
 
@@ -75,14 +76,16 @@ def _changed(value, path, change):
 
 @functools.cache
 def _drawn(name, key):
-    """A call that has a tensor there: the fuzzer's first."""
+    """Some calls that have a tensor there."""
     if name in UNDRAWN:
-        return UNDRAWN[name]
+        return [UNDRAWN[name]]
     loss = LOSSES[name if name in LOSSES else name.replace("_terms", "_loss")]
     calls = (loss.draw(Draw(f"{name}/{seed}")).args for seed in range(300))
-    args = next(args for args in calls if _leaf(args.get(key)) is not None)
+    having = (args for args in calls if _leaf(args.get(key)) is not None)
     taken = inspect.signature(FUNCTIONS[name]).parameters
-    return {k: v for k, v in args.items() if k in taken}
+    return [
+        {k: v for k, v in args.items() if k in taken} for args in itertools.islice(having, 4)
+    ]
 
 
 @pytest.mark.parametrize("given", SPOILED)
@@ -90,9 +93,12 @@ def _drawn(name, key):
     ("name", "key"), [(name, key) for name in FUNCTIONS for key in _tensors(name)]
 )
 def test_what_is_no_tensor_of_real_numbers_is_refused_by_name(name, key, given):
-    args = _drawn(name, key)
-    path = _leaf(args[key])
-    names = "|".join({key, *(k for k in path if isinstance(k, str))})
-    with pytest.raises((TypeError, ValueError)) as raised:
-        FUNCTIONS[name](**args | {key: _changed(args[key], path, SPOILED[given])})
-    assert re.match(rf"({names})\b", str(raised.value)), raised.value
+    calls = _drawn(name, key)
+    assert calls
+    for args in calls:
+        path = _leaf(args[key])
+        names = "|".join({key, *(f"(target_)?{k}" for k in path if isinstance(k, str))})
+        for at in {path, path if given == "complex" else ()}:
+            with pytest.raises((TypeError, ValueError)) as raised:
+                FUNCTIONS[name](**args | {key: _changed(args[key], at, SPOILED[given])})
+            assert re.match(rf"({names})\b", str(raised.value)), raised.value
