@@ -58,16 +58,6 @@ def _soft(call: Call) -> bool:
     return isinstance(target, Tensor) and target.is_floating_point()
 
 
-def _fault(call: Call, failure: Failure) -> str:
-    """What kind of thing is wrong with a call that should have been refused by its name."""
-    if not call.wrong or failure.kind not in ("wrong error", "accepted", "unnamed error"):
-        return ""
-    value = call.args[call.wrong[0]]
-    if isinstance(value, str):
-        return "text"
-    return "complex" if isinstance(value, Tensor) and value.is_complex() else "other"
-
-
 def _close(call: Call) -> bool:
     """Whether a box is nearly its target."""
     x, t = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))
@@ -182,21 +172,6 @@ KNOWN: list[Known] = [
         ("detection_loss", "detection_terms"),
         "gradient of boxes",
         lambda c, f: c.args["boxes"].ndim == 4 and _rounding(c, f),
-    ),
-    # ------------------------------------------------------------------------------------ errors
-    _known(
-        "adaptive_wing_loss: weights of a wrong shape meet the target before anything looks.",
-        "adaptive_wing_loss",
-        "wrong error",
-        lambda c, f: c.wrong is not None and c.wrong[2],
-    ),
-    Known(
-        lambda call, failure: _fault(call, failure) == "complex",
-        "Complex targets, weights and masks are taken, or raise torch's own error.",
-    ),
-    Known(
-        lambda call, failure: _fault(call, failure) == "text" and failure.kind != "accepted",
-        "What is no tensor raises an AttributeError, or an error that does not name it.",
     ),
 ]
 """In the order in which they are asked."""

@@ -33,6 +33,7 @@ __all__ = [
     "check_choice",
     "check_chunk",
     "check_classes",
+    "check_each",
     "check_floating",
     "check_index",
     "check_indices",
@@ -40,7 +41,6 @@ __all__ = [
     "check_numbers",
     "check_positive",
     "check_range",
-    "check_real",
     "check_tensors",
     "check_weight",
     "check_weights",
@@ -66,9 +66,11 @@ Numbers: TypeAlias = Tensor | Sequence[float] | Array
 def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
     """A tensor as it is; a list or an array as one, on the device of ``like``.
 
-    Floats have the precision in which ``like`` is computed with.
+    Floats have the precision in which ``like`` is computed with. Complex numbers are refused, as
+    :func:`check_tensors` does.
     """
     if isinstance(values, Tensor):
+        _check_real(name, values)
         return values
     device, dtype = (None, None) if like is None else (like.device, like.dtype)
     dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
@@ -81,6 +83,7 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
             f"{name}: got {type(values).__name__}, wanted a tensor, or a list or an array of "
             f"numbers ({error})"
         ) from None
+    _check_real(name, made)
     return made
 
 
@@ -125,14 +128,16 @@ def as_factor(
 
 
 def check_tensors(**tensors: object) -> None:
-    """Refuse what is not a tensor, and what is not on the device of the first.
+    """Refuse what is not a tensor of real numbers, or not on the device of the first.
 
-    A number of shape () on the CPU goes with tensors anywhere.
+    A number of shape () on the CPU goes with tensors anywhere. No loss has a meaning for complex
+    numbers, whose imaginary part a conversion would drop.
     """
     first = device = None
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, wanted a tensor")
+        _check_real(name, t)
         if first is None:
             first, device = name, t.device
         elif t.device != device and (t.ndim or t.device.type != "cpu"):
@@ -140,6 +145,21 @@ def check_tensors(**tensors: object) -> None:
                 f"{name}: got a tensor on {t.device}, wanted it on {device}, where {first} is; "
                 f"move it with {name}.to({first}.device), or a module that holds it with .to(...)"
             )
+
+
+def check_each(name: str, tensors: object) -> None:
+    """Refuse what is not a sequence of tensors, one an image, each of them as above."""
+    if isinstance(tensors, str) or not isinstance(tensors, Sequence):
+        raise TypeError(
+            f"{name}: got {type(tensors).__name__}, wanted a tensor, or a list, one an image"
+        )
+    for i, t in enumerate(tensors):
+        check_tensors(**{f"{name}[{i}]": t})
+
+
+def _check_real(name: str, t: Tensor) -> None:
+    if t.is_complex():
+        raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
 
 
 def check_floating(**tensors: Tensor) -> None:
@@ -150,17 +170,9 @@ def check_floating(**tensors: Tensor) -> None:
             raise TypeError(f"{name}: got {t.dtype}, wanted a floating dtype")
 
 
-def check_real(**tensors: Tensor) -> None:
-    """Refuse complex numbers, whose imaginary part a conversion would drop."""
-    check_tensors(**tensors)
-    for name, t in tensors.items():
-        if t.is_complex():
-            raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
-
-
 def check_numbers(**tensors: Tensor) -> None:
-    """Refuse what answers yes or no, too."""
-    check_real(**tensors)
+    """Refuse what answers yes or no."""
+    check_tensors(**tensors)
     for name, t in tensors.items():
         if t.dtype == torch.bool:
             raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
@@ -340,8 +352,6 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
     """Refuse targets other than 0 and 1, where looking costs no host sync: eager mode on CPU."""
     if target.dtype == torch.bool:
         return
-    if target.is_complex():
-        raise TypeError(f"target: got {target.dtype}, wanted 0 and 1, of a real dtype or bool")
     if not is_readable(target):
         return
     for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache

@@ -74,8 +74,6 @@ def reduce(
     values come back in the shape of the block notation; the caller gives them the target's shape.
     """
     if weight is not None:
-        if weight.is_complex():
-            raise TypeError(f"{weight_name}: got {weight.dtype}, wanted real numbers or bool")
         check_weight(weight_name, weight)
     if reduction == "none":
         return evaluate(formula, x, *sides, gather="values", weight=weight, **options)

@@ -16,6 +16,7 @@ from aptt.core.checks import (
     check_floating,
     check_number,
     check_range,
+    check_tensors,
     check_weights,
     kept,
 )
@@ -203,6 +204,8 @@ def aligned(
     ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
     """
     check_floating(logits=logits)
+    extra = {} if pixel_weight is None else {"pixel_weight": pixel_weight}
+    check_tensors(logits=logits, target=target, **extra)
     if mode == "binary":
         if target.shape == logits.shape and logits.shape[1:2] == (1,):
             target = target.squeeze(1)
@@ -254,9 +257,9 @@ def aligned(
     if pixel_weight is not None:
         check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
         pixel_weight = as_weight("pixel_weight", pixel_weight, logits)
-        extra = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
-        extra = extra if indexed else extra.unsqueeze(1)
-        w = extra if keep is None else torch.where(keep, extra, 0)
+        by = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
+        by = by if indexed else by.unsqueeze(1)
+        w = by if keep is None else torch.where(keep, by, 0)
         check_weights(pixel_weight=w)
     if hard and not indexed:
         check_binary(t if w is None else t.masked_fill(w == 0, 0), None)

@@ -26,10 +26,10 @@ from torch.nn.utils.rnn import pad_sequence
 from aptt.core.boxes import BoxFormat, check_box_format, edges
 from aptt.core.checks import (
     check_choice,
+    check_each,
     check_floating,
     check_indices,
     check_number,
-    check_real,
     check_whole,
 )
 from aptt.core.formula import widen
@@ -171,7 +171,6 @@ def centernet_terms(
     )
     mask = targets["mask"]
     check_indices(ind=targets["ind"])
-    check_real(mask=mask, target_wh=targets["wh"], target_reg=targets["reg"])
     ind = torch.where(mask != 0, targets["ind"], 0).long()
     _check_cells(ind, predictions["hm"].shape[2:])
     _check_peaks(targets)
@@ -385,6 +384,9 @@ def _padded(
     boxes: Tensor | Sequence[Tensor], labels: Tensor | Sequence[Tensor], max_objects: int | None
 ) -> tuple[Tensor, Tensor]:
     """Boxes in float32 at least and labels in int64, lists as one tensor each; padding is -1."""
+    for name, given in (("boxes", boxes), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            check_each(name, given)
     if not isinstance(boxes, Tensor):
         if isinstance(labels, Tensor) or len(boxes) != len(labels):
             raise ValueError(

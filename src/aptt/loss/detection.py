@@ -29,12 +29,13 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from aptt.core.checks import (
+    as_floats,
     as_weight,
     check_classes,
+    check_each,
     check_floating,
     check_indices,
     check_number,
-    check_real,
     check_tensors,
     check_whole,
     kept,
@@ -260,8 +261,8 @@ def detection_terms(
     """
     check_reduction(reduction, none=False)
     _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
-    dense = boxes.ndim == 4
     check_floating(class_logits=class_logits, boxes=boxes)
+    dense = boxes.ndim == 4
     shape = "B A 4 bins" if dense else "B A 4"
     check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, shape))
     _check_rows(class_logits, anchors=anchors, strides=strides, weight=weight)
@@ -503,13 +504,16 @@ def _in_regions(regions: Targets, anchors: Tensor | None, logits: Tensor) -> Ten
         regions = _together(regions) if regions else points.new_zeros(0, 0, 4)
     check_shapes(class_logits=(logits, "B A C"), ignore_regions=(regions, "B K 4"))
     points = points.expand(len(logits), -1, -1).unsqueeze(2)
-    return _inside(points, _real("ignore_regions", regions).unsqueeze(1)).any(-1)
+    return _inside(points, _real(regions).unsqueeze(1)).any(-1)
 
 
 def _padded(
     boxes: Targets, labels: Targets, mask: Tensor | None, logits: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Targets as :func:`_held` gives them, of lists too; the boxes are held to be boxes."""
+    for name, given in (("target_boxes", boxes), ("target_labels", labels)):
+        if not isinstance(given, Tensor):
+            _check_images(name, given, logits)
     if not isinstance(boxes, Tensor) and not isinstance(labels, Tensor):
         if mask is not None:
             raise ValueError("target_mask: got a mask for lists, which show what there is")
@@ -538,7 +542,7 @@ def _held(
         raise ValueError(f"class_logits: got {tuple(logits.shape)}, with no class on axis 2")
     if labels.numel():  # torch.tensor([]) is of a floating dtype
         check_indices(target_labels=labels)
-    boxes = _real("target_boxes", boxes)
+    boxes = _real(boxes)
     if not labels.shape[1]:
         boxes, labels, mask = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(mask, (0, 1))
     mask = mask != 0
@@ -551,8 +555,6 @@ def _stacked(
     boxes: Sequence[Tensor], labels: Sequence[Tensor], logits: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lists by image as padded tensors and their mask."""
-    _check_images("target_boxes", boxes, logits)
-    _check_images("target_labels", labels, logits)
     for i, (of_boxes, of_labels) in enumerate(zip(boxes, labels, strict=True)):
         if of_boxes.shape[1:] != (4,):
             _wrong("target_boxes", i, of_boxes, "(M, 4)")
@@ -577,13 +579,13 @@ def _together(boxes: Sequence[Tensor]) -> Tensor:
     return pad_sequence([each.to(dtype) for each in boxes], batch_first=True)
 
 
-def _real(name: str, tensor: Tensor) -> Tensor:
+def _real(tensor: Tensor) -> Tensor:
     """In a floating dtype of float32 at least."""
-    check_real(**{name: tensor})
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _check_images(name: str, tensors: Sequence[Tensor], logits: Tensor) -> None:
+    check_each(name, tensors)
     if len(tensors) != len(logits):
         raise ValueError(f"{name}: got {len(tensors)} tensors for {len(logits)} images")
 
@@ -595,7 +597,7 @@ def _wrong(name: str, image: int, got: Tensor, wanted: str) -> NoReturn:
 def _needed(name: str, tensor: Tensor | None) -> Tensor:
     if tensor is None:
         raise ValueError(f"{name}: got None, wanted one for each prediction")
-    return _real(name, tensor)
+    return _real(tensor)
 
 
 def _check_rows(logits: Tensor, **rows: Tensor | None) -> None:
@@ -612,7 +614,6 @@ def _check_rows(logits: Tensor, **rows: Tensor | None) -> None:
         alike = name in ("anchors", "strides") and tensor.ndim == len(shape.split())
         wanted = shape if alike else f"B {shape}"
         check_shapes(class_logits=(logits, "B A C"), **{name: (tensor, wanted)})
-        check_real(**{name: tensor})
 
 
 def _check_strides(strides: Tensor, rows: Tensor) -> None:
@@ -640,7 +641,6 @@ def _matched(
     if scores is None:
         return matches, torch.ones_like(logits[..., 0], dtype=widen(logits[:0]).dtype)
     check_shapes(class_logits=(logits, "B A C"), match_scores=(scores, "B A"))
-    check_real(match_scores=scores)
     return matches, widen(scores)
 
 
@@ -662,9 +662,7 @@ def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
 
 
 def _of_class(class_weight: Tensor | Sequence[float], logits: Tensor) -> Tensor:
-    if not isinstance(class_weight, Tensor):
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        class_weight = torch.tensor(class_weight, dtype=dtype, device=logits.device)
+    class_weight = as_floats("class_weight", class_weight, logits)
     check_tensors(class_logits=logits, class_weight=class_weight)
     if class_weight.shape != logits.shape[2:]:
         got = tuple(class_weight.shape)

@@ -24,7 +24,6 @@ from aptt.core.checks import (
     check_choice,
     check_floating,
     check_range,
-    check_real,
 )
 from aptt.core.formula import Formula, Kept, by_row, scaled_, wide, widen
 from aptt.core.module import LossModule
@@ -91,7 +90,6 @@ def distribution_focal_loss(
     _check_options(out_of_range, normalize, reduction)
     check_floating(logits=logits)
     target = as_tensor("target", target, logits)
-    check_real(target=target)
     check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
     bins = logits.shape[-1]
     if bins == 0:

@@ -33,7 +33,6 @@ from aptt.core.checks import (
     check_floating,
     check_number,
     check_range,
-    check_real,
     check_tensors,
 )
 from aptt.core.formula import Formula, Kept
@@ -139,7 +138,6 @@ def keypoint_loss(
     check_floating(pred=pred)
     target, area = as_floats("target", target, pred), as_floats("area", area, pred)
     visibility = as_tensor("visibility", visibility, pred)
-    check_real(visibility=visibility)
     check_shapes(pred=(pred, "*N K D"), target=(target, "*N K D"))
     check_shapes(pred=(pred, "*N K D"), visibility=(visibility, "*N K"))
     check_shapes(visibility=(visibility, "*N K"), area=(area, "*N"))
@@ -395,13 +393,8 @@ def adaptive_wing_loss(
     _check_wing(omega=omega, epsilon=epsilon, theta=theta)
     check_number("alpha", alpha, 2.0)
     options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
-    target = as_floats("target", target, prediction)
-    check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
-    if weight is not None:
-        weight = as_weight("weight", weight, prediction)
-    check_range(target, 0, 1, keep=None if weight is None else weight != 0)
     return _elementwise(
-        ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options
+        ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options, shares=True
     )
 
 
@@ -413,7 +406,10 @@ def _elementwise(
     weight: Numbers | None,
     reduction: Reduction,
     options: dict[str, Any],
+    *,
+    shares: bool = False,
 ) -> Tensor:
+    """The loss of numbers against numbers; against ``shares``, from 0 to 1."""
     check_reduction(reduction)
     check_floating(prediction=prediction)
     target = as_floats("target", target, prediction)
@@ -424,6 +420,8 @@ def _elementwise(
         check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
         w = weight.reshape(-1)
     x, t = prediction.reshape(-1), target.reshape(-1)
+    if shares:
+        check_range(t, 0, 1, keep=None if w is None else w != 0)
     loss = reduce(
         formula, x, t, weight=w, count=lambda: count_of(x, w), reduction=reduction, term=term,
         **options,

@@ -17,7 +17,7 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
-from aptt.core.checks import check_floating, check_indices, taken_classes
+from aptt.core.checks import check_floating, check_indices, check_tensors, taken_classes
 from aptt.core.formula import widen
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
@@ -112,6 +112,9 @@ def vocab_parallel_cross_entropy(
     check_floating(logits=logits)
     if isinstance(target, DTensor):
         raise TypeError("target: got a DTensor, wanted a plain tensor, the same on every rank")
+    sides = {"sample_weight": sample_weight, "weight": weight}
+    given = {name: t for name, t in sides.items() if t is not None}
+    check_tensors(logits=logits, target=target, **given)
     if logits.shape[:-1] != target.shape:
         raise ValueError(
             f"target: got shape {tuple(target.shape)} for logits {tuple(logits.shape)}, wanted "
@@ -132,8 +135,6 @@ def vocab_parallel_cross_entropy(
             )
         rows = torch.where(keep, sample_weight.reshape(-1).to(rows.dtype), 0.0)
     if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"weight: got {type(weight).__name__}, wanted a tensor")
         if weight.requires_grad:
             raise ValueError("weight: requires a gradient, and none is computed for it")
         if weight.shape != (classes,):

@@ -181,7 +181,7 @@ def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any
 
 def _by_class(d: Draw, label: str, shape: Sequence[int], numbers: Sequence[float]) -> Any:
     """None, a number, a tensor without an axis, or one per class; and the class axis."""
-    kinds = ["none", "number", "scalar"] + ["vector"] * (len(shape) > 0)
+    kinds = ["none", "number", "scalar"] + ["vector"] * (len(shape) > 1)
     kind = d.pick(f"{label} kind", kinds)
     if kind == "none":
         return None, None

@@ -1,0 +1,102 @@
+"""What no loss takes for a tensor: complex numbers, text, arrays of objects; each by its name."""
+
+import functools
+import inspect
+import itertools
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import aptt.loss
+from tests.fuzz.draw import Draw
+from tests.fuzz.draws import LOSSES
+
+FUNCTIONS = {
+    name: value
+    for name, value in vars(aptt.loss).items()
+    if name in aptt.loss.__all__ and inspect.isfunction(value)
+}
+MAPS = {"hm": torch.zeros(1, 1, 2, 2), "wh": torch.ones(1, 2, 2, 2), "reg": torch.zeros(1, 2, 2, 2)}
+BOX, LABEL = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]]), torch.tensor([[0]])
+UNDRAWN = {
+    "centernet_decode": {"predictions": MAPS},
+    "centernet_targets": {"boxes": BOX, "labels": LABEL, "num_classes": 1, "size": (2, 2)},
+    "decode_heatmaps": {"heatmaps": MAPS["hm"]},
+}
+"""Calls of what the fuzzer does not draw."""
+
+SPOILED = {
+    "complex": lambda t: t.to(torch.complex64),
+    "text": lambda t: "nonsense",
+    "objects": lambda t: np.full(tuple(getattr(t, "shape", (1,))), None),
+}
+
+
+def _tensors(name):
+    """The arguments that are tensors, or sequences or mappings of them."""
+
+    def holds(hint):
+        several = typing.get_origin(hint) in (Sequence, Mapping)
+        return hint is Tensor or (several and Tensor in typing.get_args(hint))
+
+    hints = typing.get_type_hints(FUNCTIONS[name])
+    del hints["return"]
+    unions = (typing.Union, types.UnionType)
+    parts = {
+        key: typing.get_args(hint) if typing.get_origin(hint) in unions else (hint,)
+        for key, hint in hints.items()
+    }
+    return [key for key, hints in parts.items() if any(map(holds, hints))]
+
+
+def _leaf(value):
+    """The path to the first tensor of an argument, None where it has none."""
+    if isinstance(value, Tensor):
+        return ()
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list | tuple) else items
+    return next(((key, *path) for key, v in items if (path := _leaf(v)) is not None), None)
+
+
+def _changed(value, path, change):
+    """The argument with the tensor at the end of the path changed."""
+    if not path:
+        return change(value)
+    key, *rest = path
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    made = {k: _changed(v, rest, change) if k == key else v for k, v in items}
+    return made if isinstance(value, dict) else list(made.values())
+
+
+@functools.cache
+def _drawn(name, key):
+    """Some calls that have a tensor there."""
+    if name in UNDRAWN:
+        return [UNDRAWN[name]]
+    loss = LOSSES[name if name in LOSSES else name.replace("_terms", "_loss")]
+    calls = (loss.draw(Draw(f"{name}/{seed}")).args for seed in range(300))
+    having = (args for args in calls if _leaf(args.get(key)) is not None)
+    taken = inspect.signature(FUNCTIONS[name]).parameters
+    return [{k: v for k, v in args.items() if k in taken} for args in itertools.islice(having, 4)]
+
+
+@pytest.mark.parametrize("given", SPOILED)
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name in FUNCTIONS for key in _tensors(name)]
+)
+def test_what_is_no_tensor_of_real_numbers_is_refused_by_name(name, key, given):
+    calls = _drawn(name, key)
+    assert calls
+    for args in calls:
+        path = _leaf(args[key])
+        names = "|".join({key, *(f"(target_)?{k}" for k in path if isinstance(k, str))})
+        for at in {path, path if given == "complex" else ()}:
+            with pytest.raises((TypeError, ValueError)) as raised:
+                FUNCTIONS[name](**args | {key: _changed(args[key], at, SPOILED[given])})
+            assert re.match(rf"({names})\b", str(raised.value)), raised.value
