@@ -184,21 +184,21 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_the_assigner_holds_the_pairs_of_one_image(device, monkeypatch):
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_the_assigner_holds_the_pairs_of_one_image(place, monkeypatch):
     """Or of as many as fit a budget, here 1 on the CPU and 2 on "meta", an accelerator."""
     many, points, most = 12, 144, 30
     monkeypatch.setattr(detection, "_PAIRS_AT_ONCE", (points * most, 2 * points * most + 1))
     largest = []
     for images in (1, 2, many):
-        args = _images(images, points, most, device)
+        args = _images(images, points, most, place)
         with Largest() as made:
             got = TaskAlignedAssigner()(*args)
         assert got.matches.shape == got.scores.shape == (images, points)
         largest.append(made.elements)
     one, two, all_of_them = largest
     assert one == 2 * points * most  # a coordinate along each axis
-    assert all_of_them == two == (one if device == "cpu" else 2 * one)
+    assert all_of_them == two == (one if place == "cpu" else 2 * one)
 
 
 def _images(images, points, most, device):

@@ -42,6 +42,8 @@ def ratio(
 
 def errors(false: Tensor, missed: Tensor, alpha: float, beta: float) -> Tensor:
     """False positives and false negatives, each at its price."""
+    if torch.compiler.is_compiling():  # which takes alpha for a constant, and compiles again
+        return false * alpha + missed * beta
     return torch.add(false * alpha, missed, alpha=beta)
 
 
