@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from tests.fuzz.check import Failure, check, function, leaves, simpler
 from tests.fuzz.draw import Call, Draw, Loss
 from tests.fuzz.draws import LOSSES
@@ -93,6 +94,10 @@ def options(name: str) -> set[str]:
     return offered - {f"reduction={choice}" for choice in refused}
 
 
+_AS_TENSORS = set(typing.get_args(Numbers)) - {Tensor}
+"""Lists and arrays, which serve as tensors do: tests/loss/test_rules.py holds every loss to it."""
+
+
 def _choices(hint: Any, default: Any) -> Iterator[str]:
     origin = typing.get_origin(hint)
     if hint is bool:
@@ -101,7 +106,8 @@ def _choices(hint: Any, default: Any) -> Iterator[str]:
         yield from map(str, typing.get_args(hint))
     elif origin in (typing.Union, types.UnionType):
         for part in typing.get_args(hint):
-            yield from _choices(part, default)
+            if part not in _AS_TENSORS:
+                yield from _choices(part, default)
     elif hint is type(None):
         yield "None"
     elif hint in (int, float):

@@ -108,6 +108,7 @@ KNOWN: list[Known] = [
             "multi_token_loss",
             "multi_token_terms",
             "linear_multi_token_loss",
+            "linear_multi_token_terms",
         ),
         "gradient of .*",
         lambda c, f: c.args["z_loss"] > 0 and _rounding(c, f),

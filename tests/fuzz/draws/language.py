@@ -218,19 +218,24 @@ def _tokens(name: str) -> Any:
         depth, width = d.pick("depth", (1, 0, 2, 3)), d.size("width", low=1, high=17)
         ignored = d.pick("ignore_index", (-100, 0, 255))
         dtype = d.dtype("heads")
-        heads = []
+        labels = d.pick("labels", ("aligned", "raw"))
+        packed, heads = d.chance("document_ids", 2), []
+        reach = depth + (labels == "raw" or packed)
+        further = d.pick("right_context", (0, reach))
         for k in range(depth + 1):
-            short = k if d.pick(f"head {k} short", (False, True)) else 0
+            short = k if not further and d.pick(f"head {k} short", (False, True)) else 0
             shape = (*batch, max(length - short, 0), width if linear else classes)
             heads.append(d.tensor(f"head {k}", d.normal(f"head {k}", shape, 2.0), dtype))
+        length += further
         target = indices(d, (*batch, length), classes, ignored)
         ids = torch.randint(2, (*batch, length), generator=d.stream("documents")).cumsum(-1)
         args = dict(
             target=target,
             mtp_depth=d.pick("mtp_depth", (None, depth)),
             denominator=d.pick("denominator", ("tokens", "valid")),
-            labels=d.pick("labels", ("aligned", "raw")),
-            document_ids=ids if d.chance("document_ids", 2) else None,
+            labels=labels,
+            document_ids=ids if packed else None,
+            right_context=further,
             sample_weight=d.maybe(
                 "sample_weight",
                 lambda: d.tensor(
@@ -243,7 +248,7 @@ def _tokens(name: str) -> Any:
         weight = d.maybe(
             "class weight", lambda: d.tensor("w", d.weights("w", (classes,)), FLOATS[0])
         )
-        if name != "multi_token_terms":
+        if not name.endswith("_terms"):
             args["mtp_lambda"] = d.pick("mtp_lambda", (0.3, 0.0, _halved))
             args["step"] = 3.0 if args["mtp_lambda"] is _halved else None
         if not linear:
@@ -381,6 +386,14 @@ LOSSES = {
         rows=-1,
         conceded=lambda call: {"label_smoothing"},
         kinked=lambda call: call.args["label_smoothing"] > 0,
+        wrong=FORM | {"reduction": ("none",)},
+    ),
+    "linear_multi_token_terms": Loss(
+        _tokens("linear_multi_token_terms"),
+        oracle.linear_multi_token_terms,
+        rows=0,
+        conceded=_products,
+        products=True,
         wrong=FORM | {"reduction": ("none",)},
     ),
     "linear_multi_token_loss": Loss(

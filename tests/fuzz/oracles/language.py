@@ -17,6 +17,7 @@ __all__ = [
     "linear_cross_entropy",
     "linear_distillation",
     "linear_multi_token_loss",
+    "linear_multi_token_terms",
     "linear_token_stats",
     "lwf_loss",
     "lwf_terms",
@@ -206,16 +207,24 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
 
 
 def multi_token_loss(a: Any) -> Tensor:
-    main, *depths = multi_token_terms(a).values()
+    return _with_lambda(a, multi_token_terms(a))
+
+
+def _with_lambda(a: Any, terms: dict[str, Tensor]) -> Tensor:
+    main, *depths = terms.values()
     factor = a.mtp_lambda(a.step) if callable(a.mtp_lambda) else a.mtp_lambda
     return main + (factor / len(depths) * sum(depths) if depths else 0.0)
 
 
-def linear_multi_token_loss(a: Any) -> Tensor:
+def linear_multi_token_terms(a: Any) -> dict[str, Tensor]:
     heads = [_logits(h, a.weight, a.bias, a.scale) for h in a.hidden_list]
-    return multi_token_loss(
+    return multi_token_terms(
         SimpleNamespace(**{**vars(a), "logits_list": heads, "weight": a.class_weight})
     )
+
+
+def linear_multi_token_loss(a: Any) -> Tensor:
+    return _with_lambda(a, linear_multi_token_terms(a))
 
 
 def lwf_terms(a: Any) -> dict[str, Tensor]:
