@@ -103,16 +103,17 @@ def poisoned(d: Draw, x: Tensor, keep: Tensor, label: str = "logits") -> Tensor:
 def _cross_entropy(d: Draw) -> Call:
     is_soft = d.pick("soft", (False, False, True))
     smoothing = d.pick("label_smoothing", (0.0, 0.0, 0.1, 1.0))
-    shape, axis = class_shape(d, low=2 if is_soft or smoothing else 1)
+    shape, axis = class_shape(d, low=2)
     positions = without(shape, axis)
-    ignored = d.pick("ignore_index", (-100, 0, 1, 255)) if not is_soft else -100
+    ignored = d.pick("ignore_index", (-100, 0, 1, 255, None)) if not is_soft else -100
     target = (
         d.tensor("target", soft(d, shape, axis))
         if is_soft
-        else indices(d, positions, shape[axis], ignored)
+        else indices(d, positions, shape[axis], ignored or 0)  # 0 is a class like any other
     )
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
-    keep = torch.ones(positions, dtype=torch.bool) if is_soft else target != ignored
+    every = is_soft or ignored is None
+    keep = torch.ones(positions, dtype=torch.bool) if every else target != ignored
     if sample_weight is not None:
         heard = keep
         keep = keep & (sample_weight != 0)
@@ -122,7 +123,7 @@ def _cross_entropy(d: Draw) -> Call:
     x = class_logits(d, shape, axis, target, keep)
     x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
     classes = (shape[axis],)
-    return d.call(
+    call = d.call(
         "cross_entropy",
         dict(
             logits=d.tensor("logits", x),
@@ -131,7 +132,7 @@ def _cross_entropy(d: Draw) -> Call:
                 "weight", lambda: d.tensor("weight", d.weights("weight", classes), FLOATS[0])
             ),
             sample_weight=sample_weight,
-            ignore_index=None if ignored == -100 else ignored,
+            ignore_index=ignored,
             label_smoothing=smoothing,
             z_loss=d.pick("z_loss", (0.0, 0.0, 1e-4, 1.0)),
             softcap=d.pick("softcap", (None, None, 30.0, 1.0)),
@@ -146,6 +147,9 @@ def _cross_entropy(d: Draw) -> Call:
         "logits",
         sides=("weight", "sample_weight", "logit_adjustment", *(("target",) if is_soft else ())),
     )
+    if not is_soft and ignored is None:
+        call.args["ignore_index"] = None
+    return call
 
 
 def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any], Tensor]:
@@ -217,7 +221,7 @@ def _called(d: Draw, name: str, args: dict[str, Any], *, target: bool = True) ->
 def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
     if d.pick("softmax", (False, True)):
-        shape, axis = class_shape(d)
+        shape, axis = class_shape(d, low=2)
         positions = without(shape, axis)
         ignored = d.pick("ignore_index", (None, 0, 255))
         target = indices(d, positions, shape[axis], -100 if ignored is None else ignored)
@@ -243,7 +247,7 @@ def _focal(d: Draw) -> Call:
         )
         args["normalize"] = d.pick("normalize", ("elements", "positives"))
     call = _called(d, "focal_loss", args | dict(gamma=gamma), target=False)
-    call.args["alpha"] = alpha
+    call.args["alpha"] = "auto" if d.chance("alpha as it comes", 4) else alpha
     return call
 
 

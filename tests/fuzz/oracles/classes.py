@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -142,6 +143,10 @@ def binary_cross_entropy(a: Any) -> Tensor:
 
 def focal_loss(a: Any) -> Tensor:
     """Lin et al. 2017 (arXiv:1708.02002), eq. 5: -alpha (1 - p)**gamma log p."""
+    if a.alpha == "auto":
+        a = SimpleNamespace(
+            **{**vars(a), "alpha": 0.25 if a.target.shape == a.logits.shape else None}
+        )
     if a.target.shape == a.logits.shape:
         keep, w = _kept(a, a.ignore_index)
         x, t = a.logits[keep], a.target[keep].double()
