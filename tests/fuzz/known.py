@@ -68,6 +68,28 @@ def _fault(call: Call, failure: Failure) -> str:
     return "complex" if isinstance(value, Tensor) and value.is_complex() else "other"
 
 
+def _aligned(call: Call) -> bool:
+    """Whether a signal is its target but for rounding, in its level or not."""
+    x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
+    if not x.numel():
+        return False
+    name = call.name
+    if "loss" in call.args:  # of permuted sources
+        t, name = t.flip(1), call.args["loss"].__name__
+    size, n = torch.full(x.shape[:-1], x.shape[-1]), call.args.get("lengths")
+    if n is not None:
+        size = n.long().reshape(-1, *[1] * (size.ndim - 1)).expand(size.shape)
+    size = size[..., None]
+    inside = torch.arange(x.shape[-1]) < size
+    x, t = (torch.where(inside, v, 0.0) for v in (x, t))
+    if call.args.get("zero_mean", name == "si_snr_loss"):
+        mean = (v.sum(-1, keepdim=True) / size.clamp(min=1) for v in (x, t))
+        x, t = (torch.where(inside, v - m, 0.0) for v, m in zip((x, t), mean, strict=True))
+    energy, power, cross = (x * x).sum(-1), (t * t).sum(-1), (x * t).sum(-1)
+    close = energy * power - cross**2 <= 1e-8 * energy * power
+    return bool((close & (size[..., 0] > 0) & ((power > 0) | (energy == 0))).any())
+
+
 def _close(call: Call) -> bool:
     """Whether a box is nearly its target."""
     x, t = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))
@@ -142,6 +164,14 @@ KNOWN: list[Known] = [
         "probiou_loss of boxes nearly equal: w h - W H is a difference of products.",
         "probiou_loss",
         when=lambda c, f: _close(c) and f.off < 0.2,
+    ),
+    _known(
+        "si_sdr_loss of signals nearly in proportion: sums in double leave few digits to their "
+        "gradient, and none to that of signals beside which their means are large; a walk of the "
+        "residual would keep them.",
+        ("si_sdr_loss", "si_snr_loss", "permutation_invariant_loss"),
+        "gradient of .*",
+        lambda c, f: _aligned(c) and (f.off < 1e-3 or f.got == 0),
     ),
     _known(
         "Regions under plain autograd: the slope of a sigmoid and of a softmax loses its digits "
