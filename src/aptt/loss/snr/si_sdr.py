@@ -173,7 +173,7 @@ def _ratio(
     # the two are in proportion: the value is the cap, and nothing is left to gain.
     energy, power, cross = products(p)
     size, tiny = samples(energy, x, n), torch.finfo(energy.dtype).tiny
-    rounding: Tensor | float = 4 * torch.finfo(energy.dtype).eps
+    rounding: Tensor | float = 2 * torch.finfo(energy.dtype).eps
     if means:
         of_x, of_t, whole = p.x.sum(1), p.t.sum(1), (energy, power)
         energy, power = less_mean(energy, of_x, x, n), less_mean(power, of_t, t, n)
@@ -188,7 +188,7 @@ def _ratio(
         if means:
             rest = present(rest - by_row(rest.sum(1) / size), n)
         miss = torch.where(energy == 0, 1.0, rest.square().sum(1) / (energy + tiny))
-        rounding = rounding * torch.finfo(energy.dtype).eps
+        rounding = 2 * rounding * torch.finfo(energy.dtype).eps
     else:
         miss = 1 - q
     same = heard & (energy != 0) & (miss <= rounding)
