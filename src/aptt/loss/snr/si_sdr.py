@@ -173,7 +173,7 @@ def _ratio(
     # the two are in proportion: the value is the cap, and nothing is left to gain.
     energy, power, cross = products(p)
     size, tiny = samples(energy, x, n), torch.finfo(energy.dtype).tiny
-    rounding: Tensor | float = 2 * torch.finfo(energy.dtype).eps
+    rounding: Tensor | float = torch.finfo(energy.dtype).eps
     if means:
         of_x, of_t, whole = p.x.sum(1), p.t.sum(1), (energy, power)
         energy, power = less_mean(energy, of_x, x, n), less_mean(power, of_t, t, n)
@@ -188,10 +188,12 @@ def _ratio(
         if means:
             rest = present(rest - by_row(rest.sum(1) / size), n)
         miss = torch.where(energy == 0, 1.0, rest.square().sum(1) / (energy + tiny))
-        rounding = 2 * rounding * torch.finfo(energy.dtype).eps
+        rounding = 4 * rounding * torch.finfo(energy.dtype).eps
+        same = miss <= rounding
     else:
-        miss = 1 - q
-    same = heard & (energy != 0) & (miss <= rounding)
+        miss = (1 - q).relu() if means else 1 - q  # q is above 1 by rounding alone
+        same = (energy != 0) & (size <= 1 + means)  # so few have no other direction
+    same = heard & (energy != 0) & same
     miss, q = torch.where(same, 0.0, miss), torch.where(same, 1.0, q)
     error = torch.where(heard, miss + k, energy / size + least)
     signal = torch.where(heard, q + k, 1.0)
