@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aptt.core.gaussian import gaussian_maps, gaussian_radius, paint_gaussians
+from aptt.core.gaussian import gaussian_maps, gaussian_radius, paint_gaussians, rise
 
 
 def test_a_map_is_the_formula_at_every_cell():
@@ -100,3 +100,14 @@ def test_a_peak_wider_than_the_maps_costs_no_more_than_they_do():
     (whole,) = gaussian_maps(torch.tensor([[x, y]]).double(), (2 * r + 1) / 6, (5, 7))
     torch.testing.assert_close(found, whole)
     assert largest.cells <= 15**2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_rise_of_a_gaussian_and_its_slope(dtype):
+    e = torch.logspace(-12, 1.9, 400, dtype=torch.float64).to(dtype)
+    x = e.clone().requires_grad_()
+    value = rise(x)
+    value.sum().backward()
+    rel = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(value.double(), -torch.expm1(-e.double()), rtol=rel, atol=0)
+    torch.testing.assert_close(x.grad.double(), (-e.double()).exp(), rtol=rel, atol=0)

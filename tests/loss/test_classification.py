@@ -460,3 +460,23 @@ def test_half_logits_in_one_block_are_rounded_once(dtype, options):
     limits = torch.finfo(dtype)
     within = {"rtol": 0.51 * limits.eps, "atol": limits.smallest_normal * limits.eps}
     torch.testing.assert_close(found[kept].double(), truth, **within)
+
+
+@pytest.mark.parametrize("pos_weight", [0.0, 1e-9, 1.0, 3.0])
+def test_binary_gradient_of_a_target_with_a_pos_weight(pos_weight):
+    for x in (-30.0, -1e-3, 0.0, 1e-3, 30.0):
+        for target in (0.0, 0.3, 0.5, 1.0):
+            t = torch.tensor([target], requires_grad=True)
+            z = torch.tensor([x], requires_grad=True)
+            loss = binary_cross_entropy(z, t, pos_weight=pos_weight)
+            loss.backward()
+            at, share = z.detach().double(), t.detach().double()
+            yes, no = F.softplus(-at, threshold=50), F.softplus(at, threshold=50)
+            torch.testing.assert_close(
+                loss.detach().double(), ((1 - share) * no + pos_weight * share * yes)[0],
+                rtol=1e-6, atol=0,
+            )  # fmt: skip
+            slope = -at if pos_weight == 1 else pos_weight * yes - no
+            torch.testing.assert_close(t.grad.double(), slope, rtol=1e-6, atol=0)
+            along = (1 - share) * at.sigmoid() - pos_weight * share * (-at).sigmoid()
+            torch.testing.assert_close(z.grad.double(), along, rtol=1e-6, atol=1e-7)

@@ -230,3 +230,9 @@ def test_a_weight_may_hold_anything_where_the_target_is_ignored():
     rows, classes = _random(3, 4), torch.tensor([0, -100, 1])
     found = focal_loss(rows, classes, weight=weight)
     torch.testing.assert_close(found, focal_loss(rows[::2], classes[::2]))
+
+
+def test_positives_of_a_half_target_are_counted_in_float32():
+    x, ones = torch.zeros(259), torch.ones(259, dtype=torch.bfloat16)
+    found = focal_loss(x, ones, normalize="positives", alpha=None)
+    assert found.item() == pytest.approx(math.log(2) / 4, rel=1e-6)

@@ -310,3 +310,30 @@ def test_targets_that_are_no_numbers_are_named(loss_fn, dtype):
 def test_a_target_that_is_a_parameter_is_looked_at_too():
     with pytest.raises(ValueError, match="target: got 3"):
         adaptive_wing_loss(torch.rand(2), torch.nn.Parameter(torch.full((2,), 3.0)))
+
+
+def test_the_gradient_of_the_area_with_a_hidden_point_and_one_far_off():
+    pred, area = torch.tensor([[[100.0, 0.0], [0.0, 0.0]]]), torch.ones(1, requires_grad=True)
+    seen = torch.tensor([[2, 0]])
+    keypoint_loss(pred, torch.zeros(1, 2, 2), seen, area, sigmas=0.05, mode="log").backward()
+    assert area.grad.item() == pytest.approx(-(100**2) / (8 * 0.05**2), rel=1e-6)
+
+
+@pytest.mark.parametrize("far", [60.0, 100.0, 130.0])
+def test_the_slope_of_oks_far_away(far):
+    pred = torch.tensor([[[far, 0.0]]], requires_grad=True)
+    area, seen = torch.tensor([100.0]), torch.tensor([[2]])
+    keypoint_loss(pred, torch.zeros(1, 1, 2), seen, area, sigmas=0.5).backward()
+    unit = 8 * 0.5**2 * 100
+    want = 2 * far / unit * math.exp(-(far**2) / unit)
+    assert pred.grad[0, 0, 0].item() == pytest.approx(want, rel=2e-5)
+
+
+def test_wing_losses_near_the_target():
+    x = torch.zeros(1, requires_grad=True)
+    adaptive_wing_loss(x, torch.tensor([1e-7])).backward()
+    assert x.grad.item() == pytest.approx(-14 * 2.1 * 1e-7**1.1, rel=1e-5)
+    x, t = torch.tensor([-28.036127], requires_grad=True), torch.tensor([-28.035673])
+    wing_loss(x, t, width=1e-3, epsilon=2.0).backward()
+    want = -1e-3 / (2.0 + (t - x).item())
+    assert x.grad.item() == pytest.approx(want, rel=1e-6)

@@ -1,5 +1,6 @@
 """RMSE: closed forms, exact zeros, and ranges that squares overflow."""
 
+import math
 from functools import partial
 
 import pytest
@@ -205,3 +206,30 @@ def test_compiled_is_eager(loss, weighted, pool):
 def test_what_is_not_a_number_is_not_taken_for_no_error():
     x = torch.tensor([1.0, torch.nan])
     assert rmse_loss(x, torch.zeros(2)).isnan()
+
+
+@pytest.mark.parametrize("loss", [rmse_loss, rmsle_loss])
+@pytest.mark.parametrize("pool", ["batch", "sample", lambda sums: sums])
+def test_weights_of_no_error_have_a_gradient_of_0(loss, pool):
+    w = torch.ones(2, requires_grad=True)
+    loss(torch.ones(2), torch.ones(2), weight=w, pool=pool).backward()
+    assert (w.grad == 0).all()
+
+
+def test_no_error_goes_back_as_0_whatever_comes():
+    x = torch.zeros(17, requires_grad=True)
+    loss = rmse_loss(x, torch.zeros(17), pool="sample", reduction="none")
+    (gradient,) = torch.autograd.grad(loss, x, torch.full((17,), -2.0))
+    assert (gradient == 0).all()
+
+
+def test_float64_below_the_range_of_float32():
+    x = torch.tensor([3e-39], dtype=torch.float64, requires_grad=True)
+    rmse_loss(x, torch.zeros(1)).backward()
+    assert x.grad.item() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_logarithms_nearly_equal():
+    x, t = torch.tensor([0.294]), torch.tensor([0.293])
+    want = math.log1p(x.double().item()) - math.log1p(t.double().item())
+    assert rmsle_loss(x, t).item() == pytest.approx(want, rel=1e-6)

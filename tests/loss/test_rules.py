@@ -18,20 +18,26 @@ from aptt.loss import (
     FocalLoss,
     KeypointLoss,
     QualityFocalLoss,
+    adaptive_wing_loss,
     binary_cross_entropy,
     box_iou_loss,
     ciou_loss,
     cross_entropy,
+    dice_ce_loss,
     dice_loss,
     distillation_loss,
+    distribution_focal_loss,
     focal_loss,
     giou_loss,
     heatmap_loss,
     keypoint_loss,
+    lwf_loss,
     multi_token_loss,
     probiou_loss,
     quality_focal_loss,
     render_heatmaps,
+    rmse_loss,
+    rmsle_loss,
     varifocal_loss,
 )
 
@@ -452,3 +458,56 @@ def test_vocabularies_of_two_sizes_are_cut_not_padded():
 def test_a_sum_of_terms_says_why_it_has_no_value_per_element(trial):
     with pytest.raises(ValueError, match=r"reduction: got 'none'.*not of one shape.*_terms"):
         trial.spec.function(**trial.inputs(), **{**trial.case.options, "reduction": "none"})
+
+
+_LEARNED = {  # of six elements, rows, boxes or pixels
+    "binary": lambda x, t, w: binary_cross_entropy(x[:, 0], t, weight=w),
+    "focal": lambda x, t, w: focal_loss(x[:, 0], t.round(), weight=w, normalize="positives"),
+    "quality": lambda x, t, w: quality_focal_loss(x[:, 0], t, weight=w, normalize="quality"),
+    "heat": lambda x, t, w: heatmap_loss(
+        x[:, 0].view(1, 1, -1), t.view(1, 1, -1), weight=w.view(1, 1, -1)
+    ),
+    "adaptive wing": lambda x, t, w: adaptive_wing_loss(x[:, 0], t, weight=w),
+    "rmse": lambda x, t, w: rmse_loss(x[:, 0], t, weight=w),
+    "rmsle": lambda x, t, w: rmsle_loss(x[:, 0].abs(), t, weight=w),
+    "softmax": lambda x, t, w: cross_entropy(x, t.round().long(), sample_weight=w),
+    "lwf": lambda x, t, w: lwf_loss(x, t.round().long(), x.detach().cos()[:, :2], sample_weight=w),
+    "distillation": lambda x, t, w: distillation_loss(
+        x, x.detach().cos(), sample_weight=w, alpha=1
+    ),
+    "dfl": lambda x, t, w: distribution_focal_loss(x, t, weight=w),
+    "giou": lambda x, t, w: giou_loss(x, x.detach().cos(), weight=w),
+    "keypoint": lambda x, t, w: keypoint_loss(
+        x.view(-1, 2, 2), x.detach().cos().view(-1, 2, 2), torch.ones(len(x), 2), t + 1,
+        weight=w, sigmas=0.5,
+    ),
+    "dice": lambda x, t, w: dice_loss(
+        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", pixel_weight=w.view(1, -1)
+    ),
+    "dice_ce": lambda x, t, w: dice_ce_loss(
+        x.T.unsqueeze(0), t.round().long().unsqueeze(0), pixel_weight=w.unsqueeze(0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _LEARNED)
+def test_a_weight_of_0_has_no_gradient_and_the_others_that_without_its_element(name):
+    g = torch.Generator().manual_seed(0)
+    x, t = torch.randn(6, 4, generator=g).double(), torch.rand(6, generator=g).double()
+    w = torch.tensor([0.0, 1.0, 2.5, 0.0, 0.3, 1.0]).double().requires_grad_()
+    some = w.detach() != 0
+    _LEARNED[name](x[some], t[some], alone := w.detach()[some].requires_grad_()).backward()
+    x[~some] = NAN  # what is removed may hold anything
+    _LEARNED[name](x, t, w).backward()
+    assert (w.grad[~some] == 0).all()
+    torch.testing.assert_close(w.grad[some], alone.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", _LEARNED)
+def test_float64_counts_with_narrow_weights_as_with_wide_ones(name):
+    g = torch.Generator().manual_seed(1)
+    x, t = torch.randn(6, 4, generator=g).double(), torch.rand(6, generator=g).double()
+    w = 0.1 + torch.rand(6, generator=g)
+    for narrow in (w, w.bfloat16(), w.half()):
+        found, wide = _LEARNED[name](x, t, narrow), _LEARNED[name](x, t, narrow.double())
+        torch.testing.assert_close(found, wide, rtol=1e-14, atol=0)

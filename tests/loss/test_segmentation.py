@@ -799,3 +799,10 @@ def test_the_weight_of_an_ignored_pixel_does_not_matter(loss_fn):
 def test_class_indices_of_a_floating_dtype_are_told_what_they_lack():
     with pytest.raises(TypeError, match=r"target: got torch\.float32 .* integer dtype"):
         dice_loss(torch.zeros(2, 3, 4), torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("loss", [dice_loss, dice_ce_loss])
+def test_class_weights_of_0_alone_have_a_gradient_of_0(loss):
+    weight = torch.zeros(2, requires_grad=True)
+    loss(torch.zeros(2, 2), torch.tensor([0, 1]), weight=weight).backward()
+    assert (weight.grad == 0).all()

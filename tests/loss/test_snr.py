@@ -796,3 +796,28 @@ def test_a_step_that_has_to_measure_gives_the_same(kind, padded, means):
         _, want = formula.step(e, up, kept, s, n, **options)
     torch.testing.assert_close(value, kept[0], rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("way", [in_blocks, plainly])
+@pytest.mark.parametrize("cap", [100.0, 120.0])
+def test_signals_in_proportion_are_at_the_cap_with_a_gradient_of_0(dtype, way, cap):
+    one = torch.tensor([1.0], dtype=dtype), torch.tensor([1.35], dtype=dtype)
+    many = _random(40).to(torch.bfloat16).to(dtype)
+    for e, s in (one, (torch.ones_like(many), 3 * torch.ones_like(many)), (many, 3 * many)):
+        x = e.clone().requires_grad_()
+        with way():
+            value = si_sdr_loss(x, s, cap=cap)
+            value.backward()
+        assert value.item() == pytest.approx(-cap, rel=1e-14 if dtype == torch.float64 else 1e-5)
+        if dtype == torch.float64 or e is one[0]:  # else a rounding of the sums is left
+            assert (x.grad == 0).all()
+
+
+def test_float64_near_the_cap_by_the_residual():
+    e, s = _noisy(3, 400, decibels=95)
+    value = si_sdr_loss(e, s, reduction="none")
+    torch.testing.assert_close(value, _ratio("si_sdr", e, s, cap=100.0), rtol=1e-12, atol=0)
+    e = torch.tensor([0.0, 0.0003925727954468598], dtype=torch.float64)
+    s = torch.tensor([0.0, -0.0001549790781545611], dtype=torch.float64)
+    assert si_sdr_loss(e, s, zero_mean=True).item() == pytest.approx(-100, rel=1e-14)

@@ -238,3 +238,12 @@ def test_a_held_share_still_teaches_the_target():
     varifocal_loss(x, q, detach=True).backward()
     nll = F.softplus(x) - 0.6 * x
     torch.testing.assert_close(q.grad, nll - 0.6 * x)
+
+
+def test_a_half_target_takes_its_two_gradients_rounded_once():
+    x = torch.full((2,), -6e4)
+    t = torch.tensor([0.0, 1.0], dtype=torch.float16, requires_grad=True)
+    (2 * varifocal_loss(x, t, normalize="quality", detach=False)).backward()
+    wide = t.detach().double().requires_grad_()
+    (2 * varifocal_loss(x.double(), wide, normalize="quality", detach=False)).backward()
+    assert torch.equal(t.grad, wide.grad.half())

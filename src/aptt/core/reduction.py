@@ -113,7 +113,7 @@ def on_device(count: Count, like: Tensor) -> Tensor:
 
 def count_of(values: Tensor, weight: Tensor | None) -> Count:
     """How much counts: the sum of the weights, or as many as there are ``values``."""
-    return values.numel() if weight is None else weight.sum()
+    return values.numel() if weight is None else widen(weight).sum()
 
 
 def count_found(found: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:

@@ -184,7 +184,7 @@ def mean(
     splits: bool = True,
 ) -> Tensor:
     """``total`` over ``count``, as ``reduction`` says; the total of nothing is 0."""
-    if reduction == "mean":
+    if reduction == "mean" and not count.requires_grad:  # a weight of nothing has no slope
         return total / count.clamp(min=_LEAST if count.is_floating_point() else 1)
     count = count.to(total.dtype)
     return normalize(total, count, reduction, term=term, kind=kind, splits=splits)

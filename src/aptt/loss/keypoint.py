@@ -231,7 +231,9 @@ def _oks(
     # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
     least = torch.where(seen, e, torch.inf).detach().amin(1)
     least = torch.where(seen.any(1), least, 0.0)
-    further = rise(torch.where(seen, e - least.unsqueeze(1), 0.0))
+    gap = torch.where(seen, e - least.unsqueeze(1), 0.0)
+    # at the nearest point it is 0, where an ELU has no curvature
+    further = torch.where(gap < 1, -torch.expm1(-gap), rise(gap))
     return least - torch.log1p(-further.sum(1) / n)
 
 

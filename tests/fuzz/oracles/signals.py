@@ -36,7 +36,8 @@ def _signals(a: Any) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
     inside = torch.arange(length) < size[:, None]
     x, t = (torch.where(inside, v.reshape(len(size), length), 0.0) for v in (a.estimate, a.target))
     if getattr(a, "zero_mean", False):
-        n = size.clamp(min=1)[:, None]
+        n = size.clamp(min=1)[:, None]  # of two samples the mean is taken off without rounding
+        x, t = (torch.where(inside, v - v[:, :1], 0.0) for v in (x, t))
         x, t = (torch.where(inside, v - v.sum(1, keepdim=True) / n, 0.0) for v in (x, t))
     return x, t, size, shape
 

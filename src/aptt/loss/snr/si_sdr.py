@@ -173,24 +173,27 @@ def _ratio(
     # the two are in proportion: the value is the cap, and nothing is left to gain.
     energy, power, cross = products(p)
     size, tiny = samples(energy, x, n), torch.finfo(energy.dtype).tiny
+    rounding: Tensor | float = torch.finfo(energy.dtype).eps
     if means:
-        of_x, of_t = p.x.sum(1), p.t.sum(1)
+        of_x, of_t, whole = p.x.sum(1), p.t.sum(1), (energy, power)
         energy, power = less_mean(energy, of_x, x, n), less_mean(power, of_t, t, n)
+        rounding = rounding / 2 * (whole[0] / (energy + tiny) + whole[1] / (power + tiny))
         cross = torch.where((energy == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
     heard, k = power != 0, least / (1 - least)
     power = power + tiny
     back = cross / (energy + tiny)
     q = cross / power * back
-    rounding = 4 * torch.finfo(energy.dtype).eps
     if x.dtype == energy.dtype:  # whose products are rounded: of the residual they are not
         rest = p.x - p.t * by_row(cross / power)
         if means:
             rest = present(rest - by_row(rest.sum(1) / size), n)
         miss = torch.where(energy == 0, 1.0, rest.square().sum(1) / (energy + tiny))
-        rounding = rounding**2
+        rounding = 4 * rounding * torch.finfo(energy.dtype).eps
+        same = miss <= rounding
     else:
-        miss = 1 - q
-    same = heard & (miss <= rounding)
+        miss = (1 - q).relu() if means else 1 - q  # q is above 1 by rounding alone
+        same = (energy != 0) & (size <= 1 + means)  # so few have no other direction
+    same = heard & (energy != 0) & same
     miss, q = torch.where(same, 0.0, miss), torch.where(same, 1.0, q)
     error = torch.where(heard, miss + k, energy / size + least)
     signal = torch.where(heard, q + k, 1.0)
