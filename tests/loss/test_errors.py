@@ -1,4 +1,4 @@
-"""What no loss takes for a tensor: complex numbers, text and arrays of objects, each by its name."""
+"""What no loss takes for a tensor, and names: complex numbers, text and arrays of objects."""
 
 import functools
 import inspect
@@ -83,9 +83,7 @@ def _drawn(name, key):
     calls = (loss.draw(Draw(f"{name}/{seed}")).args for seed in range(300))
     having = (args for args in calls if _leaf(args.get(key)) is not None)
     taken = inspect.signature(FUNCTIONS[name]).parameters
-    return [
-        {k: v for k, v in args.items() if k in taken} for args in itertools.islice(having, 4)
-    ]
+    return [{k: v for k, v in args.items() if k in taken} for args in itertools.islice(having, 4)]
 
 
 @pytest.mark.parametrize("given", SPOILED)

@@ -134,7 +134,8 @@ def check_each(name: str, tensors: object) -> None:
     """Refuse what is not a sequence of tensors, one an image, each of them as above."""
     if isinstance(tensors, str) or not isinstance(tensors, Sequence):
         raise TypeError(
-            f"{name}: got {type(tensors).__name__}, wanted a tensor, or a list of one for each image"
+            f"{name}: got {type(tensors).__name__}, wanted a tensor, or a list of one for each "
+            "image"
         )
     for i, t in enumerate(tensors):
         check_tensors(**{f"{name}[{i}]": t})
