@@ -513,6 +513,7 @@ def _lwf() -> Spec:
         },
         features=1,
         terms=2,
+        neutral=_DETACHED,
         hide=_hide_grown,
         perfect=_well_grown,
         hopeless=_badly_grown,
