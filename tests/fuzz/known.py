@@ -58,6 +58,28 @@ def _soft(call: Call) -> bool:
     return isinstance(target, Tensor) and target.is_floating_point()
 
 
+def _aligned(call: Call) -> bool:
+    """Whether a signal is its target but for rounding, in its level or not."""
+    x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
+    if not x.numel():
+        return False
+    name = call.name
+    if "loss" in call.args:  # of permuted sources
+        t, name = t.flip(1), call.args["loss"].__name__
+    size, n = torch.full(x.shape[:-1], x.shape[-1]), call.args.get("lengths")
+    if n is not None:
+        size = n.long().reshape(-1, *[1] * (size.ndim - 1)).expand(size.shape)
+    size = size[..., None]
+    inside = torch.arange(x.shape[-1]) < size
+    x, t = (torch.where(inside, v, 0.0) for v in (x, t))
+    if call.args.get("zero_mean", name == "si_snr_loss"):
+        mean = (v.sum(-1, keepdim=True) / size.clamp(min=1) for v in (x, t))
+        x, t = (torch.where(inside, v - m, 0.0) for v, m in zip((x, t), mean, strict=True))
+    energy, power, cross = (x * x).sum(-1), (t * t).sum(-1), (x * t).sum(-1)
+    close = energy * power - cross**2 <= 1e-8 * energy * power
+    return bool((close & (size[..., 0] > 0) & ((power > 0) | (energy == 0))).any())
+
+
 def _close(call: Call) -> bool:
     """Whether a box is nearly its target."""
     x, t = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))

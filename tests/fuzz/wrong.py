@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from tests.fuzz.check import function
 from tests.fuzz.draw import Call, Draw, Loss
 
@@ -31,7 +32,7 @@ def spoiled(d: Draw, call: Call, loss: Loss) -> Call:
         if isinstance(value, Tensor):
             faults.append((name, value.to(torch.complex64), TypeError))
             faults.append((name, "nonsense", (TypeError, ValueError)))
-    if isinstance(call.args.get(call.grads[0]), Tensor) and call.name != "render_heatmaps":
+    if isinstance(call.args.get(call.grads[0]), Tensor) and hints[call.grads[0]] != Numbers:
         faults.append((call.grads[0], call.args[call.grads[0]].long(), TypeError))
     for name, arg in inspect.signature(function(call.name)).parameters.items():
         if "Literal" in str(hints[name]) or name == "reduction":

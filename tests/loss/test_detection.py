@@ -988,14 +988,13 @@ def test_one_broken_prediction_is_in_the_sum_only_if_it_counts():
     logits, boxes, points, targets, labels = scene(2)
     boxes = boxes.clone()
     boxes[0, 0] = math.nan
-    assert detection_loss(logits, boxes, targets, labels, anchors=points).isfinite()
     matches = torch.full((2, 36), -1)
     matches[0, 0] = 0
-    poisoned = detection_loss(logits, boxes, targets, labels, matches=matches)
-    assert poisoned.isnan()
     weight = torch.ones(2, 36)
     weight[0, 0] = 0
-    assert detection_loss(logits, boxes, targets, labels, matches=matches, weight=weight).isfinite()
+    for how in ({"matches": matches}, {"anchors": points}):
+        assert detection_loss(logits, boxes, targets, labels, **how).isnan()
+        assert detection_loss(logits, boxes, targets, labels, weight=weight, **how).isfinite()
 
 
 class _Gamma3(FocalLoss):
@@ -1168,3 +1167,53 @@ def test_the_last_of_256_classes_is_no_padding():
     expected = detection_loss(logits, boxes, boxes, labels, **given)
     assert detection_loss(logits, boxes, boxes, labels.to(torch.uint8), **given) == expected
     assert detection_loss(logits, boxes, boxes, torch.tensor([[-1]]), **given) != expected
+
+
+# --------------------------------------------------------------------------------- what is NaN
+
+
+def _spoiled(*, dense, at=4):
+    """A batch of one image with 6 predictions, of which one says NaN and is no target's."""
+    points = torch.tensor([[1.0, 1], [3, 1], [5, 1], [1, 3], [3, 3], [5, 3]])
+    boxes = torch.cat((points - 1, points + 1), 1)[None]
+    if dense:
+        boxes = torch.zeros(1, 6, 4, 3)
+    boxes[0, at].view(-1)[1] = math.nan
+    sides = {"anchors": points, "strides": torch.ones(6)} if dense else {"anchors": points}
+    return {
+        "class_logits": torch.zeros(1, 6, 2),
+        "boxes": boxes.requires_grad_(),
+        "target_boxes": torch.tensor([[[0.0, 0, 2, 2]]]),
+        "target_labels": torch.tensor([[1]]),
+        **sides,
+    }
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_nan_in_a_box_that_the_assigner_passes_over_is_nan_in_the_loss_and_its_slope(dense):
+    call = _spoiled(dense=dense)
+    loss = detection_loss(**call)
+    assert loss.isnan()
+    loss.backward()
+    assert call["boxes"].grad[0, 4].isnan().any()
+    assert call["boxes"].grad[0, 0].isfinite().all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(
+    "removed",
+    [
+        {"weight": torch.tensor([[1.0, 1, 1, 1, 0, 1]])},
+        {"ignore_regions": torch.tensor([[[2.0, 2.0, 4.0, 4.0]]])},
+        {"matches": torch.tensor([[0, -1, -1, -1, -1, -1]])},
+        {"matches": torch.tensor([[0, -1, -1, -1, -2, -1]])},
+    ],
+)
+def test_nan_in_a_box_that_has_no_part_is_nothing(dense, removed):
+    call = _spoiled(dense=dense)
+    loss = detection_loss(**call, **removed)
+    clean = torch.where(call["boxes"].isnan(), 0.0, call["boxes"].detach())
+    torch.testing.assert_close(loss, detection_loss(**call | {"boxes": clean}, **removed))
+    loss.backward()
+    assert call["boxes"].grad.isfinite().all()
+    assert call["boxes"].grad[0, 4].eq(0).all()

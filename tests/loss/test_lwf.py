@@ -183,9 +183,28 @@ def test_the_sample_weight_of_what_is_ignored_may_be_nan():
 
 def test_old_logits_of_an_ignored_row_may_be_nan_and_ask_for_a_gradient():
     old = torch.tensor([[0.0, 1.0], [torch.nan, torch.nan]], requires_grad=True)
-    lwf_loss(torch.randn(2, 4), torch.tensor([1, -100]), old).backward()
+    loss = lwf_loss(torch.randn(2, 4), torch.tensor([1, -100]), old, detach_teacher=False)
+    loss.backward()
     assert (old.grad[0] != 0).all()
     assert old.grad[1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("by_task", [False, True])
+@pytest.mark.parametrize("loss", [lwf_loss, lambda *a, **k: LwFLoss(**k)(*a)])
+def test_the_old_logits_learn_only_where_they_are_not_detached(loss, by_task):
+    new, old = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    head = torch.randn(3, 2, dtype=torch.float64)
+    target = torch.tensor([1, 0, 1])
+    tasks = ({"a": head, "b": new}, target, {"b": old}) if by_task else (new, target, old)
+    free, held = (loss(*tasks, detach_teacher=detached) for detached in (False, True))
+    torch.testing.assert_close(free, held, rtol=1e-14, atol=0)
+    of_new, of_old = torch.autograd.grad(free, (new, old))
+    y, log_p = (old.detach() / 2).softmax(1), (new.detach() / 2).log_softmax(1)
+    wanted = -y * (log_p - (y * log_p).sum(1, keepdim=True)) / 2 / 3  # the softmax's slope at T = 2
+    torch.testing.assert_close(of_old, wanted, rtol=1e-12, atol=1e-14)
+    again, none = torch.autograd.grad(held, (new, old), allow_unused=True)
+    assert none is None
+    torch.testing.assert_close(again, of_new, rtol=1e-12, atol=1e-14)
 
 
 def test_old_classes_in_a_tensor_are_told_apart():

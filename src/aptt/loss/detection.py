@@ -272,6 +272,7 @@ def detection_terms(
     if weight is not None:
         weight = as_weight("weight", weight, boxes)
     counts = None if weight is None else weight != 0
+    assigned = matches is None
     if matches is None:
         if match_scores is not None:
             raise ValueError("match_scores: got scores, but no matches that they belong to")
@@ -284,8 +285,13 @@ def detection_terms(
 
     rows = matches != _IGNORED if counts is None else (matches != _IGNORED) & counts
     positive = (matches >= 0) & rows
+    if ignore_regions is not None:
+        rows = rows & (positive | ~_in_regions(ignore_regions, anchors, class_logits))
+    spoiled = corners.isnan() & rows.unsqueeze(-1) if assigned else None
     if dense:  # again, for the gradient, without those that are not boxes and may hold anything
-        held = wide.masked_fill(~positive[..., None, None], 0.0)
+        seen = positive.unsqueeze(-1)
+        seen = seen if spoiled is None else seen | spoiled
+        held = wide.masked_fill(~seen.unsqueeze(-1), 0.0)
         corners = _decoded(held, anchors, strides)
         _check_strides(_needed("strides", strides), rows)
     index = _index(matches, mask)
@@ -295,8 +301,6 @@ def detection_terms(
     target = scores.new_zeros(class_logits.shape).scatter(
         2, labels.unsqueeze(-1), scores.unsqueeze(-1)
     )
-    if ignore_regions is not None:
-        rows = rows & (positive | ~_in_regions(ignore_regions, anchors, class_logits))
     every = rows if weight is None else rows * weight
     every, share = every.unsqueeze(-1).expand_as(class_logits), scores
     if weight is not None:
@@ -312,6 +316,8 @@ def detection_terms(
         "class": _total("class_loss", class_loss, class_logits, target, every),
         "box": _total("box_loss", box_loss, corners, goals, share),
     }
+    if spoiled is not None:  # no assigner picks NaN, which is to be seen in loss and gradient
+        totals["box"] = totals["box"] + torch.where(spoiled, corners, 0.0).square().sum()
     if dense:
         sides = _sides(goals, anchors, strides)
         each = (share / 4).unsqueeze(-1).expand_as(sides)
@@ -356,7 +362,8 @@ def detection_loss(
     Args:
         class_logits: ``(B, A, C)``, a yes-or-no question for each class, so background is no class.
         boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)`` logits
-            of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides.
+            of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides. NaN in
+            one that the assigner was to choose from, and that counts, makes the loss NaN.
         target_boxes: ``(B, M, 4)`` corners in the same unit, or a list of ``(M_i, 4)`` by image.
         target_labels: ``(B, M)`` class indices, or a list of ``(M_i,)`` by image.
         target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of

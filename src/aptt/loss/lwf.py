@@ -48,6 +48,7 @@ def lwf_loss(
     lambda_old: float = 1.0,
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
+    detach_teacher: bool = True,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
     class_dim: int | None = None,
@@ -70,6 +71,8 @@ def lwf_loss(
         task: which head of a mapping the targets are for; None: the one without old logits.
         old_classes: which classes of a head that has grown the old logits are of, in their order;
             None: the first.
+        detach_teacher: False: the gradient goes to the old logits too, where they ask for one. It
+            changes neither the value nor the gradient of the new ones.
         sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
         ignore_index: the target that removes its position, from every term.
         class_dim: the class axis, where the shapes leave it open.
@@ -85,8 +88,8 @@ def lwf_loss(
             at all, targets out of range (on CPU).
         TypeError: targets that are not class indices; one head and a mapping mixed.
 
-    The gradient goes to ``new_logits``, and to old logits that ask for it: record them under
-    ``no_grad``.
+    The gradient goes to ``new_logits``, to weights that ask for it, and to old logits that are not
+    detached.
 
     Use when:
         A network learns a new task and the data of the old ones is gone. The paper first trains the
@@ -113,6 +116,7 @@ def lwf_loss(
         temperature=temperature,
         task=task,
         old_classes=old_classes,
+        detach_teacher=detach_teacher,
         sample_weight=sample_weight,
         ignore_index=ignore_index,
         class_dim=class_dim,
@@ -130,6 +134,7 @@ def lwf_terms(
     temperature: float = 2.0,
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
+    detach_teacher: bool = True,
     sample_weight: Tensor | None = None,
     ignore_index: int = -100,
     class_dim: int | None = None,
@@ -177,6 +182,7 @@ def lwf_terms(
     rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
+        old = old.detach() if detach_teacher else old
         part = _old_part(new, old, axis, head, old_classes)
         old = torch.where((rows != 0).unsqueeze(axis), old, 0.0)  # NaN there has no gradient
         terms[name] = cross_entropy(
@@ -278,6 +284,7 @@ class LwFLoss(LossModule):
         lambda_old: float = 1.0,
         task: str | None = None,
         old_classes: Sequence[int] | None = None,
+        detach_teacher: bool = True,
         ignore_index: int = -100,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
@@ -288,6 +295,7 @@ class LwFLoss(LossModule):
             lambda_old=lambda_old,
             task=task,
             old_classes=old_classes,
+            detach_teacher=detach_teacher,
             ignore_index=ignore_index,
             class_dim=class_dim,
             reduction=reduction,

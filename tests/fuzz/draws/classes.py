@@ -34,12 +34,12 @@ def shape_of(d: Draw, label: str = "shape", *, low: int = 1, high: int = 3) -> t
     return tuple(d.size(f"{label} {i}") for i in range(axes))
 
 
-def class_shape(d: Draw, *, low: int = 1) -> tuple[tuple[int, ...], int]:
+def class_shape(d: Draw) -> tuple[tuple[int, ...], int]:
     """The shape of logits, and the class axis."""
     axes = d.pick("axes", (2, 3, 4))
     axis = d.pick("class axis", (1, axes - 1))
     sizes = [d.size(f"size {i}", high=17 if i else 40) for i in range(axes)]
-    sizes[axis] = d.size("classes", low=low)
+    sizes[axis] = d.size("classes", low=2)
     return tuple(sizes), axis
 
 
@@ -103,7 +103,7 @@ def poisoned(d: Draw, x: Tensor, keep: Tensor, label: str = "logits") -> Tensor:
 def _cross_entropy(d: Draw) -> Call:
     is_soft = d.pick("soft", (False, False, True))
     smoothing = d.pick("label_smoothing", (0.0, 0.0, 0.1, 1.0))
-    shape, axis = class_shape(d, low=2)
+    shape, axis = class_shape(d)
     positions = without(shape, axis)
     ignored = d.pick("ignore_index", (-100, 0, 1, 255, None)) if not is_soft else -100
     target = (
@@ -232,7 +232,8 @@ def _focal(d: Draw) -> Call:
             keep = keep & (weight != 0)
         x = class_logits(d, shape, axis, target, keep)
         x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
-        alpha, _ = _by_class(d, "alpha", shape[axis : axis + 1], (0.25, 1.0, 0.0, 0.5))
+        alpha, _ = _by_class(d, "alpha", (1, shape[axis]), (0.25, 1.0, 0.0, 0.5))
+        alpha = alpha.expand(shape[axis]) if isinstance(alpha, Tensor) and alpha.ndim else alpha
         args = dict(
             logits=d.tensor("logits", x),
             target=target,

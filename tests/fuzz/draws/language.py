@@ -61,7 +61,7 @@ def _mixed(d: Draw, args: dict[str, Any]) -> dict[str, Any]:
 
 def _distillation(name: str) -> Any:
     def draw(d: Draw) -> Call:
-        shape, axis = class_shape(d, low=2)
+        shape, axis = class_shape(d)
         args, keep = _distilled(d, without(shape, axis), shape[axis])
         x = d.numbers("logits", shape, 88.0)
         kind = d.pick("teacher values", ("close", "unlike", "equal"))
@@ -267,7 +267,7 @@ def _tokens(name: str) -> Any:
 
 def _forgotten(name: str) -> Any:
     def draw(d: Draw) -> Call:
-        shape, axis = class_shape(d, low=2)
+        shape, axis = class_shape(d)
         positions = without(shape, axis)
         ignored = d.pick("ignore_index", (-100, 0, 255))
         target = indices(d, positions, shape[axis], ignored)
@@ -299,6 +299,7 @@ def _forgotten(name: str) -> Any:
         args |= dict(
             targets=target,
             temperature=d.pick("temperature", (2.0, 1.0, 0.5)),
+            detach_teacher=d.pick("detach_teacher", (True, False)),
             sample_weight=None if sample_weight is None else d.tensor("s", sample_weight),
             ignore_index=ignored,
             class_dim=class_dim(d, shape, axis, soft=False),

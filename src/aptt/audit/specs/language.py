@@ -520,11 +520,12 @@ def _lwf() -> Spec:
             "some old classes": case(
                 old_classes=[2, 0, 1], temperature=3.0, lambda_old=0.5, ignore_index=3
             ),
-            "weighted": case(weighted, lambda_old=2.0, reduction="sum"),
+            "weighted": case(weighted, lambda_old=2.0, detach_teacher=False, reduction="sum"),
             "tokens": case(_grown_tokens, class_dim=-1, features=-1, reduction="none"),
         },
         features=1,
         terms=2,
+        neutral=_DETACHED,
         hide=_hide_grown,
         perfect=_well_grown,
         hopeless=_badly_grown,
