@@ -112,6 +112,11 @@ def _known(
 
 KNOWN: list[Known] = [
     _known(
+        "distillation from all classes as the likeliest: they add up to 1 only to their rounding.",
+        ("distillation_loss", "distillation_terms"),
+        when=lambda c, f: c.args.get("teacher_indices") is not None and f.off < 1e-6,
+    ),
+    _known(
         "distribution_focal_loss: log_softmax loses the digits of a small loss, and p - target of "
         "its slope.",
         "distribution_focal_loss",

@@ -22,7 +22,7 @@ NO_LOSS = {
     "centernet_targets": "makes targets of boxes, without a gradient",
     "decode_heatmaps": "reads points out of maps",
 }
-CALLS = 12  # of each loss
+CALLS = 8  # of each loss
 
 
 def test_nothing_is_found():

@@ -221,7 +221,7 @@ def _called(d: Draw, name: str, args: dict[str, Any], *, target: bool = True) ->
 def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
     if d.pick("softmax", (False, True)):
-        shape, axis = class_shape(d, low=2)
+        shape, axis = class_shape(d)
         positions = without(shape, axis)
         ignored = d.pick("ignore_index", (None, 0, 255))
         target = indices(d, positions, shape[axis], -100 if ignored is None else ignored)
