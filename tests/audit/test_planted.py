@@ -390,6 +390,15 @@ def nan_below_one(logits, target, weight, gamma, reduction):
     return finish((1 - right) ** gamma * nll, weight, reduction)
 
 
+@planted(
+    "a division by the number of positives", "RetinaNet's losses, copied", "finite_at_extremes"
+)
+@variant
+def divides_by_positives(logits, target, weight, gamma, reduction):
+    values = finish(focused(*visible(logits, target, weight), gamma), weight, "none")
+    return values.sum() / target.sum() if reduction == "mean" else finish(values, None, reduction)
+
+
 @planted("computed in the input's dtype", "torch cross_entropy in bfloat16", "half_matches_truth")
 @variant
 def stays_half(logits, target, weight, gamma, reduction):

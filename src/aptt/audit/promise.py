@@ -82,9 +82,6 @@ class Promise:
 
     def _try(self, trial: Trial, held: Held) -> None:
         reason = trial.case.exempt.get(self.name)
-        if reason is None and "extremes" in self.needs:
-            own = trial.case.inputs is not None and trial.case.extremes is None
-            reason = "its inputs have a form of their own" if own else None
         if reason is not None:
             held.left_out[trial.label] = reason
             return

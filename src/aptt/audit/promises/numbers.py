@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.audit.call import is_target
 from aptt.audit.figures import about, fed, finite, require, same, within_roundings
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
@@ -62,8 +63,44 @@ def perfect_is_minimal(trial: Trial) -> None:
 def finite_at_extremes(trial: Trial) -> None:
     """Finite in, finite out: the exact value and gradient wherever the dtype holds them.
 
-    Limits: the hardest inputs that the row names, one by one, are tried, and not every input.
+    Limits: the hardest inputs that the row names, one by one, are tried, and not every input; and
+    batches without positives, or of them alone, where its targets are 0 or 1.
     """
+    if trial.case.inputs is None or trial.case.extremes is not None:
+        _hardest(trial)
+    _of_one_class(trial)
+
+
+def _of_one_class(trial: Trial) -> None:
+    """A batch without positives, or of one class alone."""
+    made = trial.inputs(32, dtype=torch.float32)
+    name = trial.prediction(made)
+    for value in (0, 1):
+        filled = {k: _filled(t, value) for k, t in made.items() if k != name and _says(k, t)}
+        alike = {**made, **filled}
+        asked = any(alike[k] is not t for k, t in made.items())
+        for reduction in trial.spec.reductions if asked else ():
+            with about(f"targets of {value} alone, {reduction!r}"), fed(alike):
+                loss, grad = trial.gradient(alike, reduction=reduction)
+                finite(loss, "value")
+                finite(grad, "gradient")
+
+
+def _says(name: str, t: Tensor) -> bool:
+    """Whether a tensor says what is positive: a target that is no distribution, or a mask."""
+    shares = t.is_floating_point() and any(
+        bool(((t.sum(axis) - 1).abs() < 1e-6).all()) for axis in range(1, t.ndim)
+    )
+    return t.dtype == torch.bool or (is_target(name) and not shares)
+
+
+def _filled(t: Tensor, value: int) -> Tensor:
+    """One value in all of a target that holds it, and no number beyond it if they are floats."""
+    outside = t.is_floating_point() and bool(((t < 0) | (t > 1)).any())
+    return t if outside or not (t == value).any() else torch.full_like(t, value)
+
+
+def _hardest(trial: Trial) -> None:
     made = trial.extremes()
     for dtype in _LOW:
         with about(str(dtype)):
