@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aptt.audit import PROMISES, Refused, Scaling, Spec, case
+from aptt.audit import PROMISES, Refused, Scaling, Spec, case, make
 from aptt.core.formula import Formula, by_row
 from aptt.core.reduction import reduce
 
@@ -297,6 +297,34 @@ def mask_multiplies(logits, target, weight, gamma, reduction):
 def none_averages(logits, target, weight, gamma, reduction):
     values = finish(focused(*visible(logits, target, weight), gamma), weight, "none")
     return values.mean(1) if reduction == "none" else finish(values, None, reduction)
+
+
+@planted(
+    "a weight by the batch's share of positives", "HED, class-balanced BCE", "samples_stand_alone"
+)
+@variant
+def balances_the_batch(logits, target, weight, gamma, reduction):
+    values = focused(*visible(logits, target, weight), gamma)
+    share = target.to(values.dtype).mean()
+    values = values * torch.where(target == 1, 1 - share, share)
+    return finish(values, weight, reduction)
+
+
+def always_balances(logits, target):
+    """The same of a loss that gives one number only."""
+    t = target.to(logits.dtype)
+    weight = torch.where(target == 1, 1 - t.mean(), t.mean())
+    return (weight * F.binary_cross_entropy_with_logits(logits, t, reduction="none")).mean()
+
+
+BUGS.append(
+    Bug(
+        "the same, of a loss that always reduces",
+        NOBODY,
+        "samples_stand_alone",
+        make(always_balances, kind="logits+multilabel"),
+    )
+)
 
 
 def off_seam(about, whose, promise, total_and_count):

@@ -95,6 +95,8 @@ class Spec:
     """Whether it is made with :mod:`aptt.core.streaming`, and so has two ways to go."""
     stranger: bool = False
     """Whether it has conventions of its own: any error refuses, and its state is its business."""
+    always_reduces: bool = False
+    """Whether it is a stranger without a reduction, whose values are its losses of one sample."""
     rounding: float = 0.0
     """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
     within: tuple[float, float] = (-torch.inf, torch.inf)

@@ -32,6 +32,7 @@ from aptt.audit.promises.reduction import (
     ignoring_is_removing,
     none_sums_to_sum,
     nothing_left_is_zero,
+    samples_stand_alone,
     split_invariance,
 )
 from aptt.audit.promises.running import (
@@ -70,6 +71,7 @@ __all__ = [
     "nothing_left_is_zero",
     "perfect_is_minimal",
     "respects_upstream_gradient",
+    "samples_stand_alone",
     "scale_invariance",
     "split_invariance",
     "streamed_equals_plain",

@@ -18,6 +18,7 @@ __all__ = [
     "ignoring_is_removing",
     "none_sums_to_sum",
     "nothing_left_is_zero",
+    "samples_stand_alone",
     "split_invariance",
 ]
 
@@ -73,6 +74,42 @@ def none_sums_to_sum(trial: Trial) -> None:
     if not trial.spec.joint:
         shape = trial.positions(inputs)
         require(value.shape == shape, f"'none' has shape {tuple(value.shape)}, wanted {shape}")
+
+
+@promise()
+def samples_stand_alone(trial: Trial) -> None:
+    """A sample's value is its own, whatever else is in its batch.
+
+    Limits: of a stranger that always reduces, samples are exchanged for others, as many.
+    """
+    if trial.spec.always_reduces:
+        return _exchanged(trial)
+    inputs = trial.inputs()
+    cuts = torch.arange(trial.many(inputs)).tensor_split([4, 5])
+    parts = [trial.take(inputs, index) for index in cuts]
+    value = trial.loss(inputs, reduction=trial.least_reduced)
+    if value.ndim and len(value) == trial.many(inputs):
+        alone = [trial.loss(part, reduction=trial.least_reduced) for part in parts]
+        same(torch.cat(alone), value, "values of a part, against those of the whole batch")
+    else:  # terms, or one number
+        total = trial.loss(inputs, reduction="sum")
+        alone = [trial.loss(part, reduction="sum") for part in parts]
+        same(torch.stack(alone).sum(), total, "sum of the parts, against that of the whole batch")
+    return None
+
+
+def _exchanged(trial: Trial) -> None:
+    """What it costs to exchange some samples does not depend on the others."""
+    here, there = trial.inputs(), trial.inputs(seed=1)
+    some = torch.arange(trial.many(here))
+    first, last = some[:4], some[4:]
+
+    def both(a: Inputs, b: Inputs) -> Tensor:
+        a, b = trial.take(a, first), trial.take(b, last)
+        return trial.loss({k: torch.cat((t, b[k]), trial.case.axis) for k, t in a.items()})
+
+    got, want = both(here, here) + both(there, there), both(here, there) + both(there, here)
+    same(got, want, "what some samples cost, beside others and beside others still")
 
 
 @promise("count")
