@@ -292,6 +292,34 @@ def mask_multiplies(logits, target, weight, gamma, reduction):
     return finish(focused(*visible(logits, target, None), gamma), weight, reduction)
 
 
+def mask_times_weight(logits, target, weight, ignore_index=-100, reduction="mean"):
+    x = logits.float() if logits.dtype.itemsize == 2 else logits
+    seen = target != ignore_index
+    x, weight = x.masked_fill(~seen[:, None], 0), weight * seen
+    values = weight * F.cross_entropy(x, target, ignore_index=ignore_index, reduction="none")
+    if reduction == "none":
+        return values
+    return values.sum() if reduction == "sum" else values.sum() / weight.sum().clamp(min=1e-9)
+
+
+def weighted_classes(g, n):
+    return {
+        "logits": torch.randn(n, 4, generator=g),
+        "target": torch.randint(4, (n,), generator=g),
+        "weight": 0.5 + torch.rand(n, generator=g),
+    }
+
+
+BUGS.append(
+    Bug(
+        "a mask that multiplies a weight: infinity times 0",
+        "token weights of fine-tuning scripts",
+        "ignoring_is_removing",
+        make(mask_times_weight, inputs=weighted_classes),
+    )
+)
+
+
 @planted("'none' is averaged all the same", "mmsegmentation 0.x", "none_sums_to_sum")
 @variant
 def none_averages(logits, target, weight, gamma, reduction):

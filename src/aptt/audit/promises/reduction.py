@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,7 @@ _POISONS = (math.nan, math.inf, -math.inf)
 
 @promise("hide")
 def ignoring_is_removing(trial: Trial) -> None:
-    """Ignored positions count for nothing, whatever they hold, NaN and infinities included.
+    """Ignored positions count for nothing, whatever they, their targets and weights hold: NaN too.
 
     Limits: of a joint statistic whole samples are ignored, of others positions here and there too.
     """
@@ -35,10 +36,12 @@ def ignoring_is_removing(trial: Trial) -> None:
     some = torch.rand(trial.many(inputs), generator=torch.Generator().manual_seed(1)) < 0.6
     index = some.nonzero().squeeze(1)
     axis = trial.case.axis
-    for poison in _POISONS:
-        hidden = trial.hidden(inputs, trial.samples(inputs, some), poison)
+    by_target = (False, True) if trial.marks(inputs) else (False,)
+    for poison, weights in itertools.product(_POISONS, by_target):
+        hidden = trial.hidden(inputs, trial.samples(inputs, some), poison, weights=weights)
+        too = ", weights too," if weights else ""
         for reduction in ("mean", "sum"):
-            with about(f"{reduction!r}, samples that hold {poison} ignored"), fed(hidden):
+            with about(f"{reduction!r}, samples that hold {poison}{too} ignored"), fed(hidden):
                 value, grad = trial.gradient(hidden, reduction=reduction)
                 want, want_grad = trial.gradient(trial.take(inputs, index), reduction=reduction)
                 same(value, want, "value")
