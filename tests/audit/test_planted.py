@@ -416,6 +416,37 @@ def leaking_target(logits, target, weight, gamma, reduction):
     return finish(values, weight, reduction)
 
 
+@planted("1 - p by subtraction, and its logarithm", "the field's", "near_perfect_keeps_digits")
+@variant
+def subtracts_from_one(logits, target, weight, gamma, reduction):
+    x, t = visible(logits, target, weight)
+    right = torch.sigmoid((2 * t - 1) * x).clamp(min=1e-38)
+    return finish((1 - right) ** gamma * -right.log(), weight, reduction)
+
+
+@planted("the logarithm of rounding", "softplus, by hand", "near_perfect_keeps_digits")
+@variant
+def logs_rounding(logits, target, weight, gamma, reduction):
+    x, t = visible(logits, target, weight)
+    margin = ((2 * t - 1) * x).clamp(min=-80)
+    return finish((1 + (-margin).exp()).log(), weight, reduction)
+
+
+def expands_a_square(prediction, target, reduction="mean"):
+    values = prediction**2 - 2 * prediction * target + target**2
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+BUGS.append(
+    Bug(
+        "a square that is multiplied out",
+        "distances by a matrix product",
+        "near_perfect_keeps_digits",
+        make(expands_a_square, kind="regression"),
+    )
+)
+
+
 def relative_row(about, whose, promise):
     """Plant a formula in the place of the relative error's."""
 

@@ -24,6 +24,7 @@ from aptt.audit.promises.interface import (
 from aptt.audit.promises.numbers import (
     finite_at_extremes,
     half_matches_truth,
+    near_perfect_keeps_digits,
     perfect_is_minimal,
     scale_invariance,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "ignoring_is_removing",
     "leaves_inputs_alone",
     "meta_device",
+    "near_perfect_keeps_digits",
     "noncontiguous",
     "none_sums_to_sum",
     "nothing_left_is_zero",

@@ -14,6 +14,7 @@ from aptt.audit.ways import plainly
 __all__ = [
     "finite_at_extremes",
     "half_matches_truth",
+    "near_perfect_keeps_digits",
     "perfect_is_minimal",
     "scale_invariance",
 ]
@@ -57,6 +58,37 @@ def perfect_is_minimal(trial: Trial) -> None:
             require(
                 lower <= rounding, f"elsewhere the loss is lower by {lower:.3g} than {best:.9g}"
             )
+
+
+@promise("perfect")
+def near_perfect_keeps_digits(trial: Trial) -> None:
+    """Near a perfect prediction float32 keeps four digits, however small the exact value is.
+
+    Limits: a hundredth off; of logits a tenth, or where the perfect ones are confident, 8 and 12.
+    """
+    perfect = trial.case.perfect or trial.spec.perfect
+    assert perfect is not None
+    inputs = trial.inputs()
+    given, _ = perfect(inputs, trial.options())
+    name = trial.prediction(given)
+    best, drawn = given[name], inputs[name]
+    noise = torch.randn(best.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    noise = noise.to(trial.device)
+    if (
+        best.nan_to_num().abs().amax() > 100 + 10 * drawn.abs().amax()
+    ):  # logits, the more the better
+        near = [best.clamp(-most, most) + 0.1 * noise for most in (8.0, 12.0)]
+    else:
+        off = 0.1 if "logits" in name else 0.01
+        near = [best + off * best.square().nanmean().sqrt() * noise]
+    for x in near:
+        low = trial.cast({**given, name: x.clamp(*trial.spec.within)}, torch.float32)
+        with about("near the best prediction, in float32"), fed(low):
+            found = _with_truth(trial, low, 1.0, trial.least_reduced)
+            for what, got, truth in zip(("value", "gradient"), found[:2], found[2:], strict=True):
+                off, whole = float((got.double() - truth).norm()), float(truth.norm())
+                said = f"the {what} is off by {off / (whole or 1):.2g} of {whole:.3g}, as a whole"
+                require(off <= 1e-4 * whole or not whole, said)
 
 
 @promise("extremes")
