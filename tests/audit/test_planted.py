@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aptt.audit import PROMISES, Refused, Scaling, Spec, case
+from aptt.audit import PROMISES, Refused, Scaling, Spec, case, make
 from aptt.core.formula import Formula, by_row
 from aptt.core.reduction import reduce
 
@@ -292,11 +292,67 @@ def mask_multiplies(logits, target, weight, gamma, reduction):
     return finish(focused(*visible(logits, target, None), gamma), weight, reduction)
 
 
+def mask_times_weight(logits, target, weight, ignore_index=-100, reduction="mean"):
+    x = logits.float() if logits.dtype.itemsize == 2 else logits
+    seen = target != ignore_index
+    x, weight = x.masked_fill(~seen[:, None], 0), weight * seen
+    values = weight * F.cross_entropy(x, target, ignore_index=ignore_index, reduction="none")
+    if reduction == "none":
+        return values
+    return values.sum() if reduction == "sum" else values.sum() / weight.sum().clamp(min=1e-9)
+
+
+def weighted_classes(g, n):
+    return {
+        "logits": torch.randn(n, 4, generator=g),
+        "target": torch.randint(4, (n,), generator=g),
+        "weight": 0.5 + torch.rand(n, generator=g),
+    }
+
+
+BUGS.append(
+    Bug(
+        "a mask that multiplies a weight: infinity times 0",
+        "token weights of fine-tuning scripts",
+        "ignoring_is_removing",
+        make(mask_times_weight, inputs=weighted_classes),
+    )
+)
+
+
 @planted("'none' is averaged all the same", "mmsegmentation 0.x", "none_sums_to_sum")
 @variant
 def none_averages(logits, target, weight, gamma, reduction):
     values = finish(focused(*visible(logits, target, weight), gamma), weight, "none")
     return values.mean(1) if reduction == "none" else finish(values, None, reduction)
+
+
+@planted(
+    "a weight by the batch's share of positives", "HED, class-balanced BCE", "samples_stand_alone"
+)
+@variant
+def balances_the_batch(logits, target, weight, gamma, reduction):
+    values = focused(*visible(logits, target, weight), gamma)
+    share = target.to(values.dtype).mean()
+    values = values * torch.where(target == 1, 1 - share, share)
+    return finish(values, weight, reduction)
+
+
+def always_balances(logits, target):
+    """The same of a loss that gives one number only."""
+    t = target.to(logits.dtype)
+    weight = torch.where(target == 1, 1 - t.mean(), t.mean())
+    return (weight * F.binary_cross_entropy_with_logits(logits, t, reduction="none")).mean()
+
+
+BUGS.append(
+    Bug(
+        "the same, of a loss that always reduces",
+        NOBODY,
+        "samples_stand_alone",
+        make(always_balances, kind="logits+multilabel"),
+    )
+)
 
 
 def off_seam(about, whose, promise, total_and_count):
@@ -360,6 +416,37 @@ def leaking_target(logits, target, weight, gamma, reduction):
     return finish(values, weight, reduction)
 
 
+@planted("1 - p by subtraction, and its logarithm", "the field's", "near_perfect_keeps_digits")
+@variant
+def subtracts_from_one(logits, target, weight, gamma, reduction):
+    x, t = visible(logits, target, weight)
+    right = torch.sigmoid((2 * t - 1) * x).clamp(min=1e-38)
+    return finish((1 - right) ** gamma * -right.log(), weight, reduction)
+
+
+@planted("the logarithm of rounding", "softplus, by hand", "near_perfect_keeps_digits")
+@variant
+def logs_rounding(logits, target, weight, gamma, reduction):
+    x, t = visible(logits, target, weight)
+    margin = ((2 * t - 1) * x).clamp(min=-80)
+    return finish((1 + (-margin).exp()).log(), weight, reduction)
+
+
+def expands_a_square(prediction, target, reduction="mean"):
+    values = prediction**2 - 2 * prediction * target + target**2
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+BUGS.append(
+    Bug(
+        "a square that is multiplied out",
+        "distances by a matrix product",
+        "near_perfect_keeps_digits",
+        make(expands_a_square, kind="regression"),
+    )
+)
+
+
 def relative_row(about, whose, promise):
     """Plant a formula in the place of the relative error's."""
 
@@ -388,6 +475,15 @@ def nan_below_one(logits, target, weight, gamma, reduction):
     right = p * t + (1 - p) * (1 - t)
     nll = F.binary_cross_entropy_with_logits(x, t, reduction="none")
     return finish((1 - right) ** gamma * nll, weight, reduction)
+
+
+@planted(
+    "a division by the number of positives", "RetinaNet's losses, copied", "finite_at_extremes"
+)
+@variant
+def divides_by_positives(logits, target, weight, gamma, reduction):
+    values = finish(focused(*visible(logits, target, weight), gamma), weight, "none")
+    return values.sum() / target.sum() if reduction == "mean" else finish(values, None, reduction)
 
 
 @planted("computed in the input's dtype", "torch cross_entropy in bfloat16", "half_matches_truth")

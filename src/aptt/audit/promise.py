@@ -7,7 +7,7 @@ and a row that lacks what a promise needs is told so.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = ["PROMISES", "Held", "Promise", "promise", "promise_of_row"]
 _TOOLS = {
     *("traces_without_breaks", "transforms", "checkpointed", "meta_device", "copies"),
     *("every_option_is_exercised", "streamed_equals_plain", "half_matches_truth"),
+    "near_perfect_keeps_digits",
     "asks_little_of_the_device",
 }
 _CONVENTIONS = {
@@ -78,13 +79,15 @@ class Promise:
 
     def exemption(self, spec: Spec) -> str | None:
         """Why the promise does not apply to a row; None if it does."""
-        return spec.exempt.get(self.name) or self.unless()
+        return self._exempt(spec.exempt) or self.unless()
+
+    def _exempt(self, exempt: Mapping[str, str]) -> str | None:
+        """Where no best prediction is known, neither is what lies near it."""
+        known = exempt.get("perfect_is_minimal") if "perfect" in self.needs else None
+        return exempt.get(self.name, known)
 
     def _try(self, trial: Trial, held: Held) -> None:
-        reason = trial.case.exempt.get(self.name)
-        if reason is None and "extremes" in self.needs:
-            own = trial.case.inputs is not None and trial.case.extremes is None
-            reason = "its inputs have a form of their own" if own else None
+        reason = self._exempt(trial.case.exempt)
         if reason is not None:
             held.left_out[trial.label] = reason
             return

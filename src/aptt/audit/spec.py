@@ -95,6 +95,8 @@ class Spec:
     """Whether it is made with :mod:`aptt.core.streaming`, and so has two ways to go."""
     stranger: bool = False
     """Whether it has conventions of its own: any error refuses, and its state is its business."""
+    always_reduces: bool = False
+    """Whether it is a stranger without a reduction, whose values are its losses of one sample."""
     rounding: float = 0.0
     """How exact it is at best, relatively; of a stranger that makes float32 of float64."""
     within: tuple[float, float] = (-torch.inf, torch.inf)
@@ -240,19 +242,46 @@ class Trial:
         view[self.case.axis] = -1
         return some.to(self.device).view(view).expand(shape)
 
-    def hidden(self, inputs: Inputs, keep: Tensor, poison: float) -> Inputs:
-        """Inputs with all positions but ``keep`` ignored, and ``poison`` in them."""
-        x = inputs[self.prediction(inputs)]
-        axis = self._features
-        drop = (~keep if axis is None else ~keep.unsqueeze(axis)).expand_as(x)
-        poisoned = {
-            name: t.masked_fill(drop, poison) if t.is_floating_point() and t.shape == x.shape else t
-            for name, t in inputs.items()
-        }
+    def hidden(
+        self, inputs: Inputs, keep: Tensor, poison: float, *, weights: bool = False
+    ) -> Inputs:
+        """Inputs with all positions but ``keep`` ignored, and ``poison`` in all that is there.
+
+        With ``weights`` poisoned too, where it is the target that marks them; see :meth:`marks`.
+        """
         if self.spec.hide is None:
             raise AssertionError(f"{self.spec.name} does not say how to hide a position")
-        return self.spec.hide(poisoned, self.options(), keep)
+        poisoned = {name: self._poisoned(inputs, t, ~keep, poison) for name, t in inputs.items()}
+        if not weights:
+            return self.spec.hide(poisoned, self.options(), keep)
+        rest = {name: t for name, t in poisoned.items() if not _is_weight(name)}
+        return {**poisoned, **self.spec.hide(rest, self.options(), keep)}
+
+    def marks(self, inputs: Inputs) -> bool:
+        """Whether a position with a weight can be ignored by its target alone."""
+        shape = self.positions(inputs)
+        rest = {name: t for name, t in inputs.items() if not _is_weight(name)}
+        marked = any(not t.is_floating_point() and t.shape == shape for t in rest.values())
+        if not marked or len(rest) == len(inputs) or self.spec.hide is None:
+            return False
+        keep = torch.ones(shape, dtype=torch.bool, device=self.device)
+        return set(self.spec.hide(rest, self.options(), keep)) == set(rest)
+
+    def _poisoned(self, inputs: Inputs, t: Tensor, drop: Tensor, poison: float) -> Tensor:
+        """A tensor with ``poison`` wherever all that it belongs to is dropped."""
+        x, axis = inputs[self.prediction(inputs)], self._features
+        if not t.is_floating_point():
+            return t
+        if axis is not None and t.ndim == x.ndim and t.movedim(axis, 0).shape[1:] == drop.shape:
+            return t.masked_fill(drop.unsqueeze(axis), poison)
+        if t.ndim and t.shape == drop.shape[: t.ndim]:  # a number for each, or for each sample
+            return t.masked_fill(drop.reshape(*t.shape, -1).all(-1), poison)
+        return t
 
     @property
     def _features(self) -> int | None:
         return self.spec.features if self.case.features is None else self.case.features
+
+
+def _is_weight(name: str) -> bool:
+    return "weight" in name.split("_")

@@ -64,7 +64,11 @@ def make(
             first = str(error).strip().partition("\n")[0]
             refusals.append(f"{label}: {type(error).__name__}: {first}")
         else:
-            return _row(loss, form, label, name, _rounding(loss, given, value))
+            row = _row(loss, form, label, name, _rounding(loss, given, value))
+            joint = (
+                {"samples_stand_alone": _RATIO} if kind == "masks" and row.always_reduces else {}
+            )
+            return replace(row, exempt={**row.exempt, **joint})
     if inputs is not None:
         took = ", ".join(f"{k} {tuple(t.shape)} {t.dtype}" for k, t in given.items())
         raise ValueError(f"{loss.name} does not take the given inputs, {took}: {refusals[0]}")
@@ -158,6 +162,7 @@ def _row(loss: Loss, form: Form, label: str, name: str | None, rounding: float) 
         joint=True,
         walks=False,
         stranger=True,
+        always_reduces=not loss.reductions,
         rounding=rounding,
         hide=hide if able else None,
         perfect=form.perfect,
@@ -181,6 +186,7 @@ def _crashes(loss: Loss, form: Form, ignored: int) -> dict[str, str]:
 
 
 _NOT_DEDUCED = "not asked: the inputs do not say what they mean; --kind has it asked"
+_RATIO = "of masks, a ratio of the batch's sums may be what is meant; it has no reduction to tell"
 _OFF = "by default it ignores nothing; the next case sets ignore_index"
 
 

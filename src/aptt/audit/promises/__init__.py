@@ -24,6 +24,7 @@ from aptt.audit.promises.interface import (
 from aptt.audit.promises.numbers import (
     finite_at_extremes,
     half_matches_truth,
+    near_perfect_keeps_digits,
     perfect_is_minimal,
     scale_invariance,
 )
@@ -32,6 +33,7 @@ from aptt.audit.promises.reduction import (
     ignoring_is_removing,
     none_sums_to_sum,
     nothing_left_is_zero,
+    samples_stand_alone,
     split_invariance,
 )
 from aptt.audit.promises.running import (
@@ -65,11 +67,13 @@ __all__ = [
     "ignoring_is_removing",
     "leaves_inputs_alone",
     "meta_device",
+    "near_perfect_keeps_digits",
     "noncontiguous",
     "none_sums_to_sum",
     "nothing_left_is_zero",
     "perfect_is_minimal",
     "respects_upstream_gradient",
+    "samples_stand_alone",
     "scale_invariance",
     "split_invariance",
     "streamed_equals_plain",

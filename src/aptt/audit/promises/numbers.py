@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.audit.call import is_target
 from aptt.audit.figures import about, fed, finite, require, same, within_roundings
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
@@ -13,6 +14,7 @@ from aptt.audit.ways import plainly
 __all__ = [
     "finite_at_extremes",
     "half_matches_truth",
+    "near_perfect_keeps_digits",
     "perfect_is_minimal",
     "scale_invariance",
 ]
@@ -58,12 +60,79 @@ def perfect_is_minimal(trial: Trial) -> None:
             )
 
 
+@promise("perfect")
+def near_perfect_keeps_digits(trial: Trial) -> None:
+    """Near a perfect prediction float32 keeps four digits, however small the exact value is.
+
+    Limits: a hundredth off; of logits a tenth, or where the perfect ones are confident, 8 and 12.
+    """
+    perfect = trial.case.perfect or trial.spec.perfect
+    assert perfect is not None
+    inputs = trial.inputs()
+    given, _ = perfect(inputs, trial.options())
+    name = trial.prediction(given)
+    best, drawn = given[name], inputs[name]
+    noise = torch.randn(best.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    noise = noise.to(trial.device)
+    if (
+        best.nan_to_num().abs().amax() > 100 + 10 * drawn.abs().amax()
+    ):  # logits, the more the better
+        near = [best.clamp(-most, most) + 0.1 * noise for most in (8.0, 12.0)]
+    else:
+        off = 0.1 if "logits" in name else 0.01
+        near = [best + off * best.square().nanmean().sqrt() * noise]
+    for x in near:
+        low = trial.cast({**given, name: x.clamp(*trial.spec.within)}, torch.float32)
+        with about("near the best prediction, in float32"), fed(low):
+            found = _with_truth(trial, low, 1.0, trial.least_reduced)
+            for what, got, truth in zip(("value", "gradient"), found[:2], found[2:], strict=True):
+                off, whole = float((got.double() - truth).norm()), float(truth.norm())
+                said = f"the {what} is off by {off / (whole or 1):.2g} of {whole:.3g}, as a whole"
+                require(off <= 1e-4 * whole or not whole, said)
+
+
 @promise("extremes")
 def finite_at_extremes(trial: Trial) -> None:
     """Finite in, finite out: the exact value and gradient wherever the dtype holds them.
 
-    Limits: the hardest inputs that the row names, one by one, are tried, and not every input.
+    Limits: the hardest inputs that the row names, one by one, are tried, and not every input; and
+    batches without positives, or of them alone, where its targets are 0 or 1.
     """
+    if trial.case.inputs is None or trial.case.extremes is not None:
+        _hardest(trial)
+    _of_one_class(trial)
+
+
+def _of_one_class(trial: Trial) -> None:
+    """A batch without positives, or of one class alone."""
+    made = trial.inputs(32, dtype=torch.float32)
+    name = trial.prediction(made)
+    for value in (0, 1):
+        filled = {k: _filled(t, value) for k, t in made.items() if k != name and _says(k, t)}
+        alike = {**made, **filled}
+        asked = any(alike[k] is not t for k, t in made.items())
+        for reduction in trial.spec.reductions if asked else ():
+            with about(f"targets of {value} alone, {reduction!r}"), fed(alike):
+                loss, grad = trial.gradient(alike, reduction=reduction)
+                finite(loss, "value")
+                finite(grad, "gradient")
+
+
+def _says(name: str, t: Tensor) -> bool:
+    """Whether a tensor says what is positive: a target that is no distribution, or a mask."""
+    shares = t.is_floating_point() and any(
+        bool(((t.sum(axis) - 1).abs() < 1e-6).all()) for axis in range(1, t.ndim)
+    )
+    return t.dtype == torch.bool or (is_target(name) and not shares)
+
+
+def _filled(t: Tensor, value: int) -> Tensor:
+    """One value in all of a target that holds it, and no number beyond it if they are floats."""
+    outside = t.is_floating_point() and bool(((t < 0) | (t > 1)).any())
+    return t if outside or not (t == value).any() else torch.full_like(t, value)
+
+
+def _hardest(trial: Trial) -> None:
     made = trial.extremes()
     for dtype in _LOW:
         with about(str(dtype)):

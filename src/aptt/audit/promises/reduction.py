@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "ignoring_is_removing",
     "none_sums_to_sum",
     "nothing_left_is_zero",
+    "samples_stand_alone",
     "split_invariance",
 ]
 
@@ -26,7 +28,7 @@ _POISONS = (math.nan, math.inf, -math.inf)
 
 @promise("hide")
 def ignoring_is_removing(trial: Trial) -> None:
-    """Ignored positions count for nothing, whatever they hold, NaN and infinities included.
+    """Ignored positions count for nothing, whatever they, their targets and weights hold: NaN too.
 
     Limits: of a joint statistic whole samples are ignored, of others positions here and there too.
     """
@@ -34,10 +36,12 @@ def ignoring_is_removing(trial: Trial) -> None:
     some = torch.rand(trial.many(inputs), generator=torch.Generator().manual_seed(1)) < 0.6
     index = some.nonzero().squeeze(1)
     axis = trial.case.axis
-    for poison in _POISONS:
-        hidden = trial.hidden(inputs, trial.samples(inputs, some), poison)
+    by_target = (False, True) if trial.marks(inputs) else (False,)
+    for poison, weights in itertools.product(_POISONS, by_target):
+        hidden = trial.hidden(inputs, trial.samples(inputs, some), poison, weights=weights)
+        too = ", weights too," if weights else ""
         for reduction in ("mean", "sum"):
-            with about(f"{reduction!r}, samples that hold {poison} ignored"), fed(hidden):
+            with about(f"{reduction!r}, samples that hold {poison}{too} ignored"), fed(hidden):
                 value, grad = trial.gradient(hidden, reduction=reduction)
                 want, want_grad = trial.gradient(trial.take(inputs, index), reduction=reduction)
                 same(value, want, "value")
@@ -73,6 +77,42 @@ def none_sums_to_sum(trial: Trial) -> None:
     if not trial.spec.joint:
         shape = trial.positions(inputs)
         require(value.shape == shape, f"'none' has shape {tuple(value.shape)}, wanted {shape}")
+
+
+@promise()
+def samples_stand_alone(trial: Trial) -> None:
+    """A sample's value is its own, whatever else is in its batch.
+
+    Limits: of a stranger that always reduces, samples are exchanged for others, as many.
+    """
+    if trial.spec.always_reduces:
+        return _exchanged(trial)
+    inputs = trial.inputs()
+    cuts = torch.arange(trial.many(inputs)).tensor_split([4, 5])
+    parts = [trial.take(inputs, index) for index in cuts]
+    value = trial.loss(inputs, reduction=trial.least_reduced)
+    if value.ndim and len(value) == trial.many(inputs):
+        alone = [trial.loss(part, reduction=trial.least_reduced) for part in parts]
+        same(torch.cat(alone), value, "values of a part, against those of the whole batch")
+    else:  # terms, or one number
+        total = trial.loss(inputs, reduction="sum")
+        alone = [trial.loss(part, reduction="sum") for part in parts]
+        same(torch.stack(alone).sum(), total, "sum of the parts, against that of the whole batch")
+    return None
+
+
+def _exchanged(trial: Trial) -> None:
+    """What it costs to exchange some samples does not depend on the others."""
+    here, there = trial.inputs(), trial.inputs(seed=1)
+    some = torch.arange(trial.many(here))
+    first, last = some[:4], some[4:]
+
+    def both(a: Inputs, b: Inputs) -> Tensor:
+        a, b = trial.take(a, first), trial.take(b, last)
+        return trial.loss({k: torch.cat((t, b[k]), trial.case.axis) for k, t in a.items()})
+
+    got, want = both(here, here) + both(there, there), both(here, there) + both(there, here)
+    same(got, want, "what some samples cost, beside others and beside others still")
 
 
 @promise("count")

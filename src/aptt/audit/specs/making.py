@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
 
-from aptt.audit.spec import Inputs, Maker
+from aptt.audit.spec import Case, Inputs, Maker
 
 __all__ = [
     "BY_CHUNKS",
@@ -18,6 +19,7 @@ __all__ = [
     "indices",
     "marked",
     "normal",
+    "pooled",
     "uniform",
     "with_",
 ]
@@ -77,3 +79,12 @@ def marked(make: Maker, value: int, name: str = "target") -> Maker:
 def grid(*rows: Sequence[float]) -> Tensor:
     """Numbers in float64, as written."""
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def pooled(cases: Mapping[str, Case]) -> dict[str, Case]:
+    """Cases, of which those that pool the whole batch do not promise that samples stand alone."""
+    joint = {"samples_stand_alone": "one statistic of the whole batch, by its option 'pool'"}
+    return {
+        label: c if c.options.get("pool") == "sample" else replace(c, exempt={**c.exempt, **joint})
+        for label, c in cases.items()
+    }

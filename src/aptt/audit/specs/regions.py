@@ -17,6 +17,7 @@ from aptt.audit.specs.making import (
     grid,
     indices,
     normal,
+    pooled,
     uniform,
     with_,
 )
@@ -175,7 +176,7 @@ def _regions(
         function=function,
         module=module,
         inputs=_pixels,
-        cases=cases,
+        cases=pooled(cases),
         features=1,
         joint=True,
         hide=_hide,

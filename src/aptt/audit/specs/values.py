@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from aptt.audit.spec import Inputs, Options, Refused, Scaling, Spec, case
-from aptt.audit.specs.making import NOTHING_FROZEN, grid, normal, uniform, with_
+from aptt.audit.specs.making import NOTHING_FROZEN, grid, normal, pooled, uniform, with_
 from aptt.loss import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
 
 __all__ = ["VALUES"]
@@ -53,12 +53,14 @@ def _roots(function: Callable[..., Tensor], module: Callable[..., nn.Module], **
         name=function.__name__,
         function=function,
         module=module,
-        cases={
-            "batch": case(),
-            "weighted": case(with_(more["inputs"], "weight", "target"), reduction="sum"),
-            "sample": case(pool="sample", reduction="none"),
-            "sample, weighted": case(with_(more["inputs"], "weight", "target"), pool="sample"),
-        },
+        cases=pooled(
+            {
+                "batch": case(),
+                "weighted": case(with_(more["inputs"], "weight", "target"), reduction="sum"),
+                "sample": case(pool="sample", reduction="none"),
+                "sample, weighted": case(with_(more["inputs"], "weight", "target"), pool="sample"),
+            }
+        ),
         joint=True,
         hide=_hide,
         count=_count,
