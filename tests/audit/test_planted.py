@@ -338,6 +338,14 @@ def balances_the_batch(logits, target, weight, gamma, reduction):
     return finish(values, weight, reduction)
 
 
+@planted("large batches are rounded to save memory", NOBODY, "size_changes_nothing")
+@variant
+def rounds_what_is_large(logits, target, weight, gamma, reduction):
+    values = focused(*visible(logits, target, weight), gamma)
+    values = values.half().to(values.dtype) if values.numel() > 16384 else values
+    return finish(values, weight, reduction)
+
+
 def always_balances(logits, target):
     """The same of a loss that gives one number only."""
     t = target.to(logits.dtype)

@@ -34,6 +34,7 @@ from aptt.audit.promises.reduction import (
     none_sums_to_sum,
     nothing_left_is_zero,
     samples_stand_alone,
+    size_changes_nothing,
     split_invariance,
 )
 from aptt.audit.promises.running import (
@@ -75,6 +76,7 @@ __all__ = [
     "respects_upstream_gradient",
     "samples_stand_alone",
     "scale_invariance",
+    "size_changes_nothing",
     "split_invariance",
     "streamed_equals_plain",
     "traces_without_breaks",

@@ -20,9 +20,11 @@ __all__ = [
     "none_sums_to_sum",
     "nothing_left_is_zero",
     "samples_stand_alone",
+    "size_changes_nothing",
     "split_invariance",
 ]
 
+_LARGE = 2**15  # elements, more than what is small enough to be treated otherwise
 _POISONS = (math.nan, math.inf, -math.inf)
 
 
@@ -99,6 +101,21 @@ def samples_stand_alone(trial: Trial) -> None:
         alone = [trial.loss(part, reduction="sum") for part in parts]
         same(torch.stack(alone).sum(), total, "sum of the parts, against that of the whole batch")
     return None
+
+
+@promise(ways=("whole",))
+def size_changes_nothing(trial: Trial) -> None:
+    """A batch repeated until it is large has the same mean, and the same gradient by sample."""
+    inputs = trial.inputs()
+    name, n = trial.prediction(inputs), trial.many(inputs)
+    times = 1 + _LARGE // inputs[name].numel()
+    value, grad = trial.gradient(inputs, reduction="mean")
+    many = trial.take(inputs, torch.arange(n).repeat(times))
+    large, large_grad = trial.gradient(many, reduction="mean")
+    same(large, value, f"mean of the batch repeated {times} times", rtol=1e-11)
+    for at in (0, n * (times - 1)):
+        part = times * large_grad.narrow(trial.case.axis, at, n)
+        same(part, grad, f"gradient of the batch repeated {times} times", rtol=1e-11)
 
 
 def _exchanged(trial: Trial) -> None:

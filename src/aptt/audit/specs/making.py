@@ -84,7 +84,10 @@ def grid(*rows: Sequence[float]) -> Tensor:
 def pooled(cases: Mapping[str, Case]) -> dict[str, Case]:
     """Cases, of which those that pool the whole batch do not promise that samples stand alone."""
     joint = {"samples_stand_alone": "one statistic of the whole batch, by its option 'pool'"}
+    smoothed = {"size_changes_nothing": "the smoothing is a constant, and the sums are not"}
     return {
-        label: c if c.options.get("pool") == "sample" else replace(c, exempt={**c.exempt, **joint})
+        label: c
+        if c.options.get("pool") == "sample"
+        else replace(c, exempt={**c.exempt, **joint, **(smoothed if "smooth" in c.options else {})})
         for label, c in cases.items()
     }

@@ -254,7 +254,10 @@ def _rarities() -> dict[str, Case]:
 
 
 def _sorted() -> dict[str, Case]:
-    whole = {"split_invariance": "a sort of the batch needs the batch: ranks cannot be pooled"}
+    whole = {
+        "split_invariance": "a sort of the batch needs the batch: ranks cannot be pooled",
+        "size_changes_nothing": "of equal errors the sort lets one bear the whole gradient",
+    }
     return {
         "classes": case(axis=-1, exempt=whole),
         "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, exempt=whole),
