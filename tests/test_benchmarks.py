@@ -234,7 +234,7 @@ def test_the_command_writes_what_the_readme_promises(tmp_path):
             assert len(row[name]["rounds"]) == 2
             assert row[name]["median"] > 0
     assert rows["aptt"]["upstream_1"]["ratio"] == 1
-    assert rows["aptt"]["held"] < 0.01
+    assert rows["aptt"]["held"] == pytest.approx(1, abs=0.01)  # its gradient, as it is small
     assert rows["aptt"]["kernels"] is None
     for name in ("aptt, compiled", "plain, compiled"):
         assert rows[name]["kernels"] >= 2  # forward and backward

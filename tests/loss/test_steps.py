@@ -19,7 +19,7 @@ def _share(*shape, seed=1):
 
 
 @pytest.mark.parametrize("target", [SOFT, HARD, YES])
-@pytest.mark.parametrize("pos_weight", [None, 3.0, torch.tensor([0.0, 0.5, 4.0])])
+@pytest.mark.parametrize("pos_weight", [None, 3.0, torch.tensor([0.0, 0.5, 4.0]).double()])
 @pytest.mark.parametrize("smoothing", [None, 0.1])
 def test_of_binary_cross_entropy(target, pos_weight, smoothing, same_as_autograd):
     x, t = 6 * _random(40, 3), _share(40, 3)
