@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import inside_functorch, is_readable, ordinary
+from aptt.core.ordinary import apart, inside_functorch, is_readable, real_device
 
 __all__ = [
     "INDEX_DTYPES",
@@ -46,6 +47,7 @@ __all__ = [
     "check_weights",
     "check_whole",
     "kept",
+    "looking",
     "taken_classes",
 ]
 
@@ -75,9 +77,10 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
     device, dtype = (None, None) if like is None else (like.device, like.dtype)
     dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
     try:
-        made = torch.tensor(values, device=device)
-        if made.is_floating_point() and made.dtype != dtype:
-            made = torch.tensor(values, device=device, dtype=dtype)  # with all digits of the list
+        with apart(real_device()) if like is None else nullcontext():
+            made = torch.tensor(values, device=device)
+            if made.is_floating_point() and made.dtype != dtype:  # with all digits of the list
+                made = torch.tensor(values, device=device, dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name}: got {type(values).__name__}, wanted a tensor, or a list or an array of "
@@ -265,15 +268,18 @@ def check_weight(name: str, weight: Tensor, high: float = math.inf) -> None:
     """Hold a weight to the rule, and a share to its end; one look, in eager mode on CPU."""
     if weight.dtype == torch.bool or not is_readable(weight):
         return
-    ends = weight.detach().aminmax()  # both NaN where one number is
-    if not all(map(ordinary, ends)):  # a mode is on that makes tensors without values
-        return
-    least, most = (v.item() for v in ends)
+    with looking(weight):
+        least, most = (v.item() for v in weight.detach().aminmax())  # both NaN where one number is
     if least >= 0 and most <= high and most != math.inf:
         return
     wrong = ~((weight >= 0) & (weight <= high) & (weight != math.inf))
     wanted = "finite numbers of at least 0" if high == math.inf else f"from 0 to {high:g}"
     raise ValueError(f"{name}: got {weight[wrong][0].item()}, wanted {wanted}")
+
+
+def looking(t: Tensor) -> AbstractContextManager[None]:
+    """Where a readable tensor can be looked at, though a mode around makes them without values."""
+    return apart(t.device) if torch._C._len_torch_dispatch_stack() else nullcontext()
 
 
 def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -> None:

@@ -101,7 +101,8 @@ class engine:
         Example:
             >>> import torch
             >>> from aptt.loss import giou_loss
-            >>> print(*engine.explain(giou_loss, torch.rand(3, 4), torch.rand(3, 4)))
+            >>> boxes = torch.rand(3, 4).cumsum(1)
+            >>> print(*engine.explain(giou_loss, boxes, boxes + 1))
             (3, 4) torch.float32 on cpu: walk in 1 block; traced inside torch.compile
         """
         before, _here.log = _here.log, []

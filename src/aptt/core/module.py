@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
-from aptt.core.ordinary import apart, real_device
 
 __all__ = ["LossModule", "per_class", "reduced"]
 
@@ -95,8 +94,7 @@ def per_class(
     """
     if values is None:
         return None
-    with apart(real_device()):
-        made = as_tensor(name, values)
+    made = as_tensor(name, values)
     if made.ndim == 0:
         raise TypeError(f"{name}: got {values!r}, wanted numbers, one per class")
     check_numbers(**{name: made})

@@ -475,6 +475,8 @@ def binary_cross_entropy(
     check_floating(logits=logits)
     if pos_weight is not None:
         pos_weight = one_or_each("pos_weight", pos_weight, logits)
+        if isinstance(pos_weight, Tensor):
+            pos_weight = pos_weight.to(wide(logits.dtype))
     classes = isinstance(pos_weight, Tensor) and pos_weight.ndim > 0
     x, t, w = align_elements(logits, target, weight, by_class=classes, class_dim=class_dim)
     if isinstance(pos_weight, Tensor) and classes:

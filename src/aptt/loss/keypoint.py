@@ -34,6 +34,7 @@ from aptt.core.checks import (
     check_number,
     check_range,
     check_tensors,
+    looking,
 )
 from aptt.core.formula import Formula, Kept
 from aptt.core.gaussian import rise
@@ -193,8 +194,11 @@ def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
 
 
 def _check_sigmas(sigmas: Tensor) -> None:
-    if is_readable(sigmas) and not bool(((sigmas > 0) & (sigmas < torch.inf)).all()):
-        raise ValueError(f"sigmas: got {sigmas.tolist()}, wanted positive numbers")
+    if not is_readable(sigmas):
+        return
+    with looking(sigmas):
+        if not bool(((sigmas > 0) & (sigmas < torch.inf)).all()):
+            raise ValueError(f"sigmas: got {sigmas.tolist()}, wanted positive numbers")
 
 
 def _check_areas(area: Tensor, weight: Tensor) -> None:
