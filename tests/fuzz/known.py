@@ -112,6 +112,12 @@ def _known(
 
 KNOWN: list[Known] = [
     _known(
+        "generalized_dice_loss: where all that count weigh 0, the weights have a gradient.",
+        "generalized_dice_loss",
+        "gradient of weight.*",
+        lambda c, f: not c.args["weight"][0 if c.args.get("background", True) else 1 :].any(),
+    ),
+    _known(
         "distillation from all classes as the likeliest: they add up to 1 only to their rounding.",
         ("distillation_loss", "distillation_terms"),
         when=lambda c, f: c.args.get("teacher_indices") is not None and f.off < 1e-6,

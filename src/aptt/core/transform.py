@@ -284,12 +284,13 @@ def _constants(
     r: Resolution, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The window amid a frame, and the filters, transposed, if there are any."""
+    ahead = device.type != "mps"  # which reads them later
     window = torch.hann_window(r.win, periodic=True, dtype=torch.float64, device="cpu")
     left = (r.n_fft - r.win) // 2
-    window = F.pad(window, (left, r.n_fft - r.win - left)).to(dtype).to(device)
+    window = F.pad(window, (left, r.n_fft - r.win - left)).to(dtype).to(device, non_blocking=ahead)
     if r.bank is None:
         return window, None
-    return window, filterbank(r.bank, r.n_fft).T.to(dtype).to(device)
+    return window, filterbank(r.bank, r.n_fft).T.to(dtype).to(device, non_blocking=ahead)
 
 
 @lru_cache(maxsize=64)
