@@ -242,7 +242,7 @@ class Total(nn.Module):
 
             with criterion.accumulating(len(micro_batches)):
                 for batch in micro_batches:
-                    criterion(**batch, reduction...).backward()
+                    criterion(**batch).backward()
 
         Each rank may have its own number of micro-batches, at least 1. All micro-batches of a step
         have the weights that were learnt before it.
