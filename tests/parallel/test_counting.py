@@ -263,6 +263,11 @@ def test_a_function_is_asked_what_it_counts():
     assert counts_of(cross_entropy)(batch) == {"cross_entropy": 2.0}
 
 
+def test_a_function_that_cannot_be_asked_is_refused():
+    with pytest.raises(TypeError, match="loss: got .*, wanted a loss that takes a reduction"):
+        counts_of(lambda logits: logits.sum())
+
+
 def test_losses_of_others_are_named_where_they_are_not_reached():
     criterion = nn.ModuleDict({"ours": CrossEntropyLoss(), "theirs": nn.L1Loss()})
     said = r"still a mean of its own batch: theirs \(L1Loss\)"

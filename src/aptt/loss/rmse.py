@@ -307,9 +307,9 @@ def _check_logarithms(w: Tensor | None, **numbers: Tensor) -> None:
         wrong = v <= -1 if w is None or not is_readable(w) else (v <= -1) & (w != 0)
         if bool(wrong.any()):
             raise ValueError(
-                f"{name}: got {v[wrong][0].item():g}, wanted numbers above -1, of which log(1 + x) "
-                "is finite; a model's output can be made so by softplus or exp, a measured value "
-                "that is none be removed by weight=0"
+                f"{name}: got {v[wrong][0].item():g}, wanted numbers above -1, whose log(1 + x) "
+                "is finite: take softplus or exp of a model's output, and give weight=0 to what "
+                "was not measured"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -109,6 +110,8 @@ def counts_of(loss: nn.Module | Callable[..., Tensor]) -> Callable[[Any], Counts
         >>> counts_of(loss)((logits, target))
         {'dice': 5.0, 'cross_entropy': 7.0}
     """
+    if not isinstance(loss, nn.Module) and "reduction" not in inspect.signature(loss).parameters:
+        raise TypeError(f"loss: got {loss!r}, wanted a loss that takes a reduction, or a module")
 
     def counts(batch: Any) -> Counts:
         if not isinstance(batch, Mapping | tuple | list):
