@@ -264,7 +264,7 @@ def test_a_function_is_asked_what_it_counts():
 
 
 def test_a_function_that_cannot_be_asked_is_refused():
-    with pytest.raises(TypeError, match="loss: got .*, wanted a loss that takes a reduction"):
+    with pytest.raises(TypeError, match=r"loss: got .*, wanted a loss that takes a reduction"):
         counts_of(lambda logits: logits.sum())
 
 
