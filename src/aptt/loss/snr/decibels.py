@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import check_choice, check_number
-from aptt.core.formula import Formula, widen
+from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, reduce
-from aptt.core.signals import audible, check_signals, count_samples, energy, pair, present
+from aptt.core.signals import (
+    Pair,
+    audible,
+    check_signals,
+    combined,
+    count_samples,
+    energy,
+    pair,
+    present,
+)
 
-__all__ = ["DECIBEL", "UNHEARD", "RatioModule", "Silent", "evaluated", "less_mean", "samples"]
+__all__ = [
+    "DECIBEL",
+    "UNHEARD",
+    "RatioModule",
+    "Silent",
+    "evaluated",
+    "from_energies",
+    "less_mean",
+    "samples",
+]
 
 DECIBEL = 10 / math.log(10)
 UNHEARD = 1e-30  # of the target's energy: an estimate this quiet is as bad as none
@@ -64,6 +83,46 @@ def evaluated(
         least=10 ** (-cap / 10),
     )
     return value.reshape(shape) if reduction == "none" else value
+
+
+Energies = Callable[[Pair, Tensor, Tensor, Tensor | None, bool, float], tuple[Tensor, ...]]
+"""``ratio(pair, x, t, counts, means, least)``: value, two slopes, one number for each sample."""
+
+
+def from_energies(ratio: Energies, along: Literal["estimate", "error"] = "estimate") -> Formula:
+    """The formula of a ratio of energies.
+
+    ``ratio`` gives, for each signal, the value; its slope as a factor of the estimate (or of its
+    error) and one of the target; and with ``means`` what is added to each sample's slope.
+    """
+
+    def stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
+        return ratio(pair(x, t, n, means=means), x, t, n, means, least)
+
+    def result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> Tensor:
+        return kept[0].to(x.dtype)
+
+    def step(
+        x: Tensor,
+        up: Tensor | float,
+        kept: Kept,
+        t: Tensor,
+        n: Tensor | None,
+        *,
+        means: bool,
+        least: float,
+    ) -> tuple[Tensor | None, Tensor]:
+        known = bool(kept)
+        if known and not means:
+            e, s = present(x, n), present(t, n)
+        else:
+            e, s, _ = p = pair(x, t, n, means=means)
+            kept = kept or ratio(p, x, t, n, means, least)
+        first = e - s if along == "error" else e
+        dx = combined(first, s, *(slope * up for slope in kept[1:]))
+        return None if known else kept[0].to(x.dtype), dx if n is None else present(dx, n)
+
+    return Formula(result, step, stats, ahead=True)
 
 
 def check_options(cap: float, silent: str, reduction: Reduction) -> None:

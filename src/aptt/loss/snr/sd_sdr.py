@@ -14,15 +14,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula, Kept
 from aptt.core.reduction import Reduction
-from aptt.core.signals import Pair, combined, energy, pair, present, products
+from aptt.core.signals import Pair, energy, products
 from aptt.loss.snr.decibels import (
     DECIBEL,
     UNHEARD,
     RatioModule,
     Silent,
     evaluated,
+    from_energies,
     less_mean,
     samples,
 )
@@ -122,35 +122,7 @@ def _ratio(
     return value, on_d, on_t, -(on_d * (of_x - of_t) + on_t * of_t) / size
 
 
-def _stats(x: Tensor, t: Tensor, n: Tensor | None, *, means: bool, least: float) -> Kept:
-    return _ratio(pair(x, t, n, means=means), x, t, n, means, least)
-
-
-def _result(x: Tensor, kept: Kept, t: Tensor, n: Tensor | None, **_: object) -> Tensor:
-    return kept[0].to(x.dtype)
-
-
-def _step(
-    x: Tensor,
-    up: Tensor | float,
-    kept: Kept,
-    t: Tensor,
-    n: Tensor | None,
-    *,
-    means: bool,
-    least: float,
-) -> tuple[Tensor | None, Tensor]:
-    known = bool(kept)
-    if known and not means:
-        e, s = present(x, n), present(t, n)
-    else:
-        e, s, _ = p = pair(x, t, n, means=means)
-        kept = kept or _ratio(p, x, t, n, means, least)
-    dx = combined(e - s, s, *(slope * up for slope in kept[1:]))
-    return None if known else kept[0].to(x.dtype), dx if n is None else present(dx, n)
-
-
-_SD_SDR = Formula(_result, _step, _stats, ahead=True)
+_SD_SDR = from_energies(_ratio, along="error")
 
 
 class SDSDRLoss(RatioModule):
