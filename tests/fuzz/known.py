@@ -112,6 +112,12 @@ def _known(
 
 KNOWN: list[Known] = [
     _known(
+        "probiou_loss of a size of 0 or less: its slope has four digits in float32.",
+        "probiou_loss",
+        "gradient of .*",
+        lambda c, f: bool((c.args["pred_boxes"][..., 2:4] <= 0).any()) and f.off < 1e-3,
+    ),
+    _known(
         "generalized_dice_loss: where all that count weigh 0, the weights have a gradient.",
         "generalized_dice_loss",
         "gradient of weight.*",
