@@ -3,7 +3,8 @@
 Kernels and bytes of forward and backward, the bytes in predictions, on a pretended accelerator
 (:mod:`aptt.audit.pretend`), beside those of plain torch; and how often the host waits. ``--write``
 writes the budget, ``accelerator.json``, which the tests hold every loss to: ``"calls"`` are those
-below, ``"rows"`` every row of the audit in the dearest of its cases, at a few samples.
+below, ``"rows"`` every row of the audit in the dearest of its cases, at a few samples. With names,
+``--write`` counts those calls and rows alone and leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -228,7 +229,9 @@ def of_row(spec: Spec) -> dict[str, tuple[Bill, float]]:
 def main() -> None:
     """Print the table, and write the budget if told to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="calls to count (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="calls and rows to count (default: all)"
+    )
     parser.add_argument("--write", action="store_true", help=f"write {BUDGET.name}")
     given = parser.parse_args()
     register()
@@ -252,21 +255,27 @@ def main() -> None:
     if given.write:
         rows = {}
         for spec in SPECS.values():
-            bills = of_row(spec).values()
-            rows[spec.name] = (
-                max(bill.kernels for bill, _ in bills),
-                round(max(predictions for _, predictions in bills), 1),
-            )
-        BUDGET.write_text(_written({"calls": calls, "rows": rows}), encoding="utf-8")
+            if not given.names or spec.name in given.names:
+                bills = of_row(spec).values()
+                rows[spec.name] = (
+                    max(bill.kernels for bill, _ in bills),
+                    round(max(predictions for _, predictions in bills), 1),
+                )
+        _write(calls, rows)
 
 
-def _written(budget: dict[str, dict[str, Any]]) -> str:
-    """As JSON, with a line for each loss."""
+def _write(calls: dict[str, Any], rows: dict[str, Any]) -> None:
+    """As JSON, with a line for each loss; what was not counted keeps its figures."""
+    before = json.loads(BUDGET.read_text(encoding="utf-8"))
     parts = []
-    for part, entries in budget.items():
-        lines = [f"  {json.dumps(k)}: {json.dumps(list(v))}" for k, v in entries.items()]
+    for part, counted, names in (
+        ("calls", calls, [call.name for call in CALLS]),
+        ("rows", rows, list(SPECS)),
+    ):
+        entries = before[part] | counted
+        lines = [f"  {json.dumps(k)}: {json.dumps(list(entries[k]))}" for k in names]
         parts.append(f" {json.dumps(part)}: {{\n" + ",\n".join(lines) + "\n }")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+    BUDGET.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
