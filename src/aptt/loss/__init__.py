@@ -31,7 +31,6 @@ from aptt.loss.classification import (
     cross_entropy,
 )
 from aptt.loss.detection import (
-    Assignment,
     DetectionLoss,
     TaskAlignedAssigner,
     detection_loss,
@@ -79,6 +78,14 @@ from aptt.loss.lwf import (
     LwFLoss,
     lwf_loss,
     lwf_terms,
+)
+from aptt.loss.matching import (
+    Assignment,
+    HungarianMatcher,
+    assign,
+    denoising_matches,
+    match_cost,
+    union_matches,
 )
 from aptt.loss.mel import (
     MelLoss,
@@ -162,6 +169,7 @@ __all__ = [
     "GIoULoss",
     "GeneralizedDiceLoss",
     "HeatmapLoss",
+    "HungarianMatcher",
     "IoULoss",
     "KeypointLoss",
     "LinearCrossEntropyLoss",
@@ -189,6 +197,7 @@ __all__ = [
     "VariFocalLoss",
     "WingLoss",
     "adaptive_wing_loss",
+    "assign",
     "binary_cross_entropy",
     "box_iou_loss",
     "centernet_decode",
@@ -198,6 +207,7 @@ __all__ = [
     "ciou_loss",
     "cross_entropy",
     "decode_heatmaps",
+    "denoising_matches",
     "detection_loss",
     "detection_terms",
     "dice_ce_loss",
@@ -227,6 +237,7 @@ __all__ = [
     "lwf_loss",
     "lwf_terms",
     "mask_iou_loss",
+    "match_cost",
     "mel_loss",
     "multi_resolution_stft_loss",
     "multi_token_loss",
@@ -244,6 +255,7 @@ __all__ = [
     "snr_loss",
     "stft_loss",
     "tversky_loss",
+    "union_matches",
     "varifocal_loss",
     "wing_loss",
 ]
