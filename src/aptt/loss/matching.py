@@ -328,8 +328,8 @@ class HungarianMatcher:
 
         C = class_gain K + l1_gain |b_q - b_m|_1 - giou_gain GIoU
 
-    Called as :class:`TaskAlignedAssigner` is, but it asks for no anchors; see :func:`match_cost`
-    and :func:`assign`, whose options it has.
+    Called as :class:`TaskAlignedAssigner` is, but it asks for no anchors; its options are those of
+    ``match_cost`` and ``assign``.
 
     Args:
         class_cost: ``"focal"``, ``"softmax"`` or a callable.
