@@ -134,6 +134,9 @@ from aptt.loss.snr import (
     si_snr_loss,
     snr_loss,
 )
+from aptt.loss.statistics import (
+    token_stats,
+)
 from aptt.loss.varifocal import (
     QualityFocalLoss,
     VariFocalLoss,
@@ -243,6 +246,7 @@ __all__ = [
     "siou_loss",
     "snr_loss",
     "stft_loss",
+    "token_stats",
     "tversky_loss",
     "varifocal_loss",
     "wing_loss",
