@@ -3,6 +3,7 @@
     bce   = -(pos_weight * t * log sigmoid(x) + (1 - t) * log sigmoid(-x))
 
 Axes: logits of any shape; target the same.
+From: Bishop 2006, "Pattern Recognition and Machine Learning", eq. 4.90.
 """
 
 from __future__ import annotations
