@@ -141,6 +141,9 @@ from aptt.loss.snr import (
     si_snr_loss,
     snr_loss,
 )
+from aptt.loss.statistics import (
+    token_stats,
+)
 from aptt.loss.varifocal import (
     QualityFocalLoss,
     VariFocalLoss,
@@ -254,6 +257,7 @@ __all__ = [
     "siou_loss",
     "snr_loss",
     "stft_loss",
+    "token_stats",
     "tversky_loss",
     "union_matches",
     "varifocal_loss",
