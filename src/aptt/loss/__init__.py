@@ -31,7 +31,6 @@ from aptt.loss.classification import (
     cross_entropy,
 )
 from aptt.loss.detection import (
-    Assignment,
     DetectionLoss,
     TaskAlignedAssigner,
     detection_loss,
@@ -79,6 +78,14 @@ from aptt.loss.lwf import (
     LwFLoss,
     lwf_loss,
     lwf_terms,
+)
+from aptt.loss.matching import (
+    Assignment,
+    HungarianMatcher,
+    assign,
+    denoising_matches,
+    match_cost,
+    union_matches,
 )
 from aptt.loss.mel import (
     MelLoss,
@@ -158,6 +165,9 @@ from aptt.loss.snr import (
     si_snr_loss,
     snr_loss,
 )
+from aptt.loss.statistics import (
+    token_stats,
+)
 from aptt.loss.varifocal import (
     QualityFocalLoss,
     VariFocalLoss,
@@ -191,6 +201,7 @@ __all__ = [
     "GeneralizedDiceLoss",
     "HeatmapLoss",
     "HuberLoss",
+    "HungarianMatcher",
     "IoULoss",
     "KeypointLoss",
     "L1Loss",
@@ -224,6 +235,7 @@ __all__ = [
     "VariFocalLoss",
     "WingLoss",
     "adaptive_wing_loss",
+    "assign",
     "binary_cross_entropy",
     "box_iou_loss",
     "centernet_decode",
@@ -234,6 +246,7 @@ __all__ = [
     "ciou_loss",
     "cross_entropy",
     "decode_heatmaps",
+    "denoising_matches",
     "detection_loss",
     "detection_terms",
     "dice_ce_loss",
@@ -270,6 +283,7 @@ __all__ = [
     "lwf_loss",
     "lwf_terms",
     "mask_iou_loss",
+    "match_cost",
     "mel_loss",
     "mse_loss",
     "multi_resolution_stft_loss",
@@ -289,7 +303,9 @@ __all__ = [
     "smooth_l1_loss",
     "snr_loss",
     "stft_loss",
+    "token_stats",
     "tversky_loss",
+    "union_matches",
     "varifocal_loss",
     "wing_loss",
 ]
