@@ -2,6 +2,7 @@
 
 from tests.fuzz.draw import Loss
 from tests.fuzz.draws import (
+    adversaries,
     boxes,
     classes,
     detectors,
@@ -17,7 +18,18 @@ __all__ = ["LOSSES"]
 
 LOSSES: dict[str, Loss] = {
     name: loss
-    for family in (classes, language, boxes, detectors, regions, signals, spectra, points, numbers)
+    for family in (
+        classes,
+        language,
+        boxes,
+        detectors,
+        regions,
+        signals,
+        spectra,
+        points,
+        numbers,
+        adversaries,
+    )
     for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""
