@@ -482,10 +482,10 @@ _LEARNED = {  # of six elements, rows, boxes or pixels
         weight=w, sigmas=0.5,
     ),
     "dice": lambda x, t, w: dice_loss(
-        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", pixel_weight=w.view(1, -1)
+        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", weight=w.view(1, -1)
     ),
     "dice_ce": lambda x, t, w: dice_ce_loss(
-        x.T.unsqueeze(0), t.round().long().unsqueeze(0), pixel_weight=w.unsqueeze(0)
+        x.T.unsqueeze(0), t.round().long().unsqueeze(0), weight=w.unsqueeze(0)
     ),
 }  # fmt: skip
 

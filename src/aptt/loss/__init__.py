@@ -73,7 +73,7 @@ from aptt.loss.linear import (
 )
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
-    linear_distillation,
+    linear_distillation_loss,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -219,7 +219,7 @@ __all__ = [
     "heatmap_loss",
     "keypoint_loss",
     "linear_cross_entropy",
-    "linear_distillation",
+    "linear_distillation_loss",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",

@@ -51,9 +51,9 @@ def focal_loss(
     logits: Tensor,
     target: Numbers,
     *,
+    weight: Numbers | None = None,
     alpha: float | Numbers | Literal["auto"] | None = "auto",
     gamma: float = 2.0,
-    weight: Numbers | None = None,
     ignore_index: int | None = None,
     class_dim: int | None = None,
     normalize: Literal["elements", "positives"] = "elements",
@@ -67,12 +67,12 @@ def focal_loss(
         logits: any shape (sigmoid), or ``(N, C, ...)`` or ``(..., C)`` (softmax); floating.
         target: 0 or 1 in the logits' shape, of any real dtype: sigmoid, each element a question of
             its own. Class indices without the class axis: softmax, one class of several is right.
+        weight: shaped like the target; multiplies and is counted, and 0 removes.
         alpha: sigmoid: the balance, in [0, 1]: positives weigh alpha, negatives ``1 - alpha``;
             softmax: the weight of the right class, at least 0. One number for all, ``(C,)`` of
             them, or None for 1 everywhere. ``"auto"`` is 0.25 in the sigmoid form, as published,
             and None in the softmax form, where one number would but scale the loss.
         gamma: how fast easy examples fade, at least 0; 0 is cross-entropy.
-        weight: shaped like the target; multiplies and is counted, and 0 removes.
         ignore_index: the target value that removes its element; None: -100 for class indices.
         class_dim: the class axis, where the shapes leave it open.
         normalize: what ``"mean"`` counts: elements (or rows), or the positives of a sigmoid loss,

@@ -265,7 +265,7 @@ def _varifocal(d: Draw) -> Call:
     options = dict(
         alpha=d.pick("alpha", (0.75, 0.0, 1.0)),
         gamma=d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 3.0)),
-        detach=d.pick("detach", (False, True)),
+        detach_factor=d.pick("detach_factor", (False, True)),
     )
     return _quality(d, "varifocal_loss", options)
 

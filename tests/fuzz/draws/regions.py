@@ -51,11 +51,11 @@ def _masks(
         if ignored == 255 and target.dtype != torch.bool:
             target = torch.where(d.mask("ignored", shape, 0.3), 255, target).to(target.dtype)
         keep = torch.ones(shape, dtype=torch.bool) if ignored is None else target != ignored
-    pixel_weight = d.maybe("pixel_weight", lambda: d.weights("pixel_weight", (samples, *size)))
-    if pixel_weight is not None:
+    weight = d.maybe("weight", lambda: d.weights("weight", (samples, *size)))
+    if weight is not None:
         if mode == "multiclass":
-            pixel_weight = poisoned(d, pixel_weight, keep[:, 0], "pixel_weight")
-        keep = keep & (pixel_weight != 0).unsqueeze(1).expand(shape)
+            weight = poisoned(d, weight, keep[:, 0], "weight")
+        keep = keep & (weight != 0).unsqueeze(1).expand(shape)
     x = d.numbers("logits", shape) if not margin else sure + d.normal("logits", shape, 0.3)
     # of a softmax a pixel is ignored as a whole
     x = poisoned(d, x, keep)
@@ -70,10 +70,11 @@ def _masks(
         logits=d.tensor("logits", x),
         target=d.laid("target", target),
         mode=mode,
-        weight=d.maybe(
-            "weight", lambda: d.tensor("weight", d.weights("weight", (classes,)), FLOATS[0])
+        class_weight=d.maybe(
+            "class_weight",
+            lambda: d.tensor("class_weight", d.weights("class_weight", (classes,)), FLOATS[0]),
         ),
-        pixel_weight=None if pixel_weight is None else d.tensor("pixel_weight", pixel_weight),
+        weight=None if weight is None else d.tensor("weight", weight),
         ignore_index=ignored,
         background=mode != "multiclass" or d.pick("background", (True, False)),
         absent=d.pick("absent", (*SKIP, "smooth") if least else SKIP),
@@ -102,8 +103,8 @@ def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: bool) 
                 "dice_weight": d.pick("dice_weight", (1.0, 0.0, 0.3)),
                 second: d.pick(second, (1.0, 0.0, 2.0)),
             }
-        sides = ("weight", "pixel_weight")
-        return d.call(name, args, "logits", sides=sides if learns else ("pixel_weight",))
+        sides = ("class_weight", "weight")
+        return d.call(name, args, "logits", sides=sides if learns else ("weight",))
 
     return draw
 

@@ -54,8 +54,8 @@ def pixels(a: Any) -> _Pixels:
         t = t[..., None].flatten(2)
         keep = torch.ones(x.shape, dtype=torch.bool) if ignored is None else t != ignored
     w = torch.ones(x.shape).double()
-    if a.pixel_weight is not None:
-        w = a.pixel_weight.double().reshape(len(x), 1, -1).expand(x.shape) if x.numel() else w
+    if a.weight is not None:
+        w = a.weight.double().reshape(len(x), 1, -1).expand(x.shape) if x.numel() else w
     keep = keep & (w != 0)
     x, t, w = (torch.where(keep, v.double(), 0.0) for v in (x, t, w))
     if a.mode != "multiclass":
@@ -118,7 +118,7 @@ def _average(a: Any, loss: Tensor, s: _Sums, term: str) -> Tensor:
 
 
 def _class_weight(a: Any, like: Tensor) -> Tensor:
-    share = torch.ones(like.shape[-1]).double() if a.weight is None else a.weight
+    share = torch.ones(like.shape[-1]).double() if a.class_weight is None else a.class_weight
     return share if a.background else share * (torch.arange(len(share)) > 0)
 
 
@@ -174,7 +174,7 @@ def generalized_dice_loss(a: Any) -> Tensor:
 def _compound(a: Any, term: str, gamma: float) -> dict[str, Tensor]:
     v = pixels(a)
     s = _sums(a, v)
-    w = v.w if a.weight is None else v.w * a.weight[:, None]
+    w = v.w if a.class_weight is None else v.w * a.class_weight[:, None]
     if a.mode == "multiclass":
         cost, count = v.t * v.nll, (w * v.t).sum()
         if gamma:

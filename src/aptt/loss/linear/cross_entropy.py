@@ -45,8 +45,8 @@ def linear_cross_entropy(
     target: Tensor,
     *,
     bias: Tensor | None = None,
-    class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -67,8 +67,8 @@ def linear_cross_entropy(
             the logits ``(n, V)`` of hidden states ``(n, D)``, such as a head wrapped by LoRA.
         target: ``(...)`` class indices of any integer dtype, or ``(..., V)`` soft targets.
         bias: ``(V,)``; -inf masks a class.
-        class_weight: ``(V,)``; multiplies and is counted.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
+        class_weight: ``(V,)``; multiplies and is counted.
         ignore_index: the class index that removes its token.
         label_smoothing: the share of the target's mass spread evenly over the classes. In [0, 1].
         z_loss: the factor of ``logsumexp(z)**2``.

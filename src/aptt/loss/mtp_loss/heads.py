@@ -81,7 +81,7 @@ def terms_of(
     heads: Sequence[Tensor],
     goals: Goals,
     loss: Callable[[Tensor, Goal, Reduction], Tensor],
-    denominator: str,
+    normalized_by: str,
     reduction: Reduction,
 ) -> dict[str, Tensor]:
     """The loss of each head by name, over its own targets or over the main head's."""
@@ -95,7 +95,7 @@ def terms_of(
     for k, head in enumerate(heads):
         total = loss(head, goals.of(k).cut(head.shape[-2]), noted)
         name = "main" if k == 0 else f"depth_{k}"
-        over = counts[0 if denominator == "tokens" else k]
+        over = counts[0 if normalized_by == "tokens" else k]
         terms[name] = normalize(total, over, reduction, term=name)
     return terms
 
@@ -170,13 +170,13 @@ def _lambda(mtp_lambda: Lambda, step: float | None) -> float:
 def check_options(
     mtp_depth: int | None,
     mtp_lambda: Lambda,
-    denominator: str,
+    normalized_by: str,
     labels: str,
     reduction: Reduction,
 ) -> None:
     """Refuse options that no data could mend."""
     check_reduction(reduction, none=False)
-    check_choice("denominator", denominator, ("tokens", "valid"))
+    check_choice("normalize", normalized_by, ("tokens", "valid"))
     check_choice("labels", labels, ("aligned", "raw"))
     if mtp_depth is not None:
         check_number("mtp_depth", mtp_depth)

@@ -30,11 +30,11 @@ def dice_ce_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     dice_weight: float = 1.0,
     ce_weight: float = 1.0,
     mode: Mode = "multiclass",
-    weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     ignore_index: int | None = None,
     background: bool = True,
     absent: Absent = "skip",
@@ -51,11 +51,11 @@ def dice_ce_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         dice_weight: what the Dice term is multiplied by.
         ce_weight: what the cross-entropy is multiplied by: of a softmax, or of each sigmoid.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        class_weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
         ignore_index: the target value that removes its pixel; None: -100 for class indices.
         background: whether class 0 of a softmax is in the Dice term; it is in the cross-entropy.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
@@ -102,8 +102,8 @@ def dice_ce_loss(
         logits,
         target,
         mode=mode,
+        class_weight=class_weight,
         weight=weight,
-        pixel_weight=pixel_weight,
         ignore_index=ignore_index,
         background=background,
         absent=absent,
@@ -118,9 +118,9 @@ def dice_ce_terms(
     logits: Tensor,
     target: Tensor,
     *,
-    mode: Mode = "multiclass",
     weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
+    mode: Mode = "multiclass",
+    class_weight: Tensor | None = None,
     ignore_index: int | None = None,
     background: bool = True,
     absent: Absent = "skip",
@@ -143,7 +143,7 @@ def dice_ce_terms(
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False)
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
     return compound(logits, target, options, gamma=0.0, term="cross_entropy")
 
@@ -159,7 +159,7 @@ class DiceCELoss(RegionLoss):
         dice_weight: float = 1.0,
         ce_weight: float = 1.0,
         mode: Mode = "multiclass",
-        weight: Tensor | Sequence[float] | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
         ignore_index: int | None = None,
         background: bool = True,
         absent: Absent = "skip",
@@ -174,7 +174,7 @@ class DiceCELoss(RegionLoss):
             dice_weight=dice_weight,
             ce_weight=ce_weight,
             mode=mode,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             background=background,
             absent=absent,

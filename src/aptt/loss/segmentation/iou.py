@@ -35,9 +35,9 @@ def mask_iou_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    mode: Mode = "multiclass",
     weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
+    mode: Mode = "multiclass",
+    class_weight: Tensor | None = None,
     ignore_index: int | None = None,
     background: bool = True,
     absent: Absent = "skip",
@@ -55,9 +55,9 @@ def mask_iou_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one weight per class; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        class_weight: ``(C,)``, one weight per class; multiplies and is counted.
         ignore_index: the target value that removes its pixel; None: -100 for class indices.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
@@ -100,7 +100,7 @@ def mask_iou_loss(
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth)
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
     regions, _, _ = measured(logits, target, options, log=log)
     loss = ratio(regions, 1.0, 1.0, smooth, log=log)
