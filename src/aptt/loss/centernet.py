@@ -458,8 +458,8 @@ def centernet_decode(
 
     Returns:
         ``boxes (N, topk, 4)`` as corners in pixels, ``scores (N, topk)`` from high to low, in
-        [0, 1], and ``labels (N, topk)``. Peaks are ranked by their logits; places beyond the last have a
-            score of 0.
+        [0, 1], and ``labels (N, topk)``. Peaks are ranked by their logits; places beyond the last
+        have a score of 0.
 
     Raises:
         ValueError: keys missing or unknown, shapes that do not fit, a kernel that is not odd.
