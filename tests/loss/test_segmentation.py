@@ -814,3 +814,13 @@ def test_class_weights_of_0_alone_have_a_gradient_of_0(loss):
     weight = torch.zeros(2, requires_grad=True)
     loss(torch.zeros(2, 2), torch.tensor([0, 1]), class_weight=weight).backward()
     assert (weight.grad == 0).all()
+
+
+@pytest.mark.parametrize("unit", [1.0, 640.0])
+def test_boxes_are_sent_to_the_loss_of_boxes(unit):
+    boxes = unit * torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.3, 0.3, 0.9, 0.7]])
+    with pytest.raises(ValueError, match=r"read as boxes.*there is BoxIoULoss"):
+        IoULoss()(boxes + 0.01 * unit, boxes)
+    soft = torch.tensor([[0.1, 0.2, 0.3, 0.4]])  # four classes are no box
+    assert IoULoss()(torch.tensor([[0.0, 0.1, 0.2, 0.3]]), soft).isfinite()
+    assert IoULoss()(boxes, torch.tensor([0, 3])).isfinite()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    IgnoreIndex,
     as_weight,
     check_binary,
     check_choice,
@@ -18,6 +19,7 @@ from aptt.core.checks import (
     check_range,
     check_tensors,
     check_weights,
+    ignored,
     kept,
 )
 from aptt.core.engine import asks
@@ -58,7 +60,7 @@ class RegionOptions(NamedTuple):
     mode: Mode
     class_weight: Tensor | None
     weight: Tensor | None
-    ignore_index: int | None
+    ignore_index: IgnoreIndex
     background: bool
     absent: Absent
     smooth: float
@@ -194,7 +196,7 @@ def aligned(
     target: Tensor,
     mode: Mode,
     weight: Tensor | None,
-    ignore_index: int | None,
+    ignore_index: IgnoreIndex,
     *,
     hard: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -234,18 +236,17 @@ def aligned(
         )
     # a pixel axis for (N, C) too
     x, t = _flat(logits, 2), _flat(target, 1 if indexed else 2)
-    keep = None
+    keep, removed = None, ignored(ignore_index, indexed=indexed)
     if indexed:
-        ignored = -100 if ignore_index is None else ignore_index
-        if not check_classes(t, x.shape[1], ignored):
-            keep = kept(t, ignored)
-    elif ignore_index is not None:
+        if not check_classes(t, x.shape[1], removed) and removed is not None:
+            keep = kept(t, removed)
+    elif removed is not None:
         if mode == "multiclass":
             raise ValueError(
                 f"ignore_index: got {ignore_index} with soft targets, of which no single value is "
                 "a pixel; wanted None, and weight=0 where pixels are to be removed"
             )
-        keep = kept(t, ignore_index)
+        keep = kept(t, removed)
     if keep is not None:
         if is_readable(keep) and bool(keep.all()):
             keep = None  # looking costs less than a copy of the target and a mask
@@ -268,10 +269,10 @@ def aligned(
 
 
 def _one_hot(
-    mask: Tensor, weight: Tensor | None, ignore_index: int | None, *, hard: bool
+    mask: Tensor, weight: Tensor | None, ignore_index: IgnoreIndex, *, hard: bool
 ) -> Tensor:
     """A mask of 0 and 1 for each class: as class indices where they are hard, or as floats."""
-    if ignore_index is not None:
+    if ignored(ignore_index, indexed=False) is not None:
         raise ValueError(
             f"ignore_index: got {ignore_index} with a one-hot target, of which no single value is "
             "a pixel; wanted None, and weight=0 where pixels are to be removed"

@@ -162,7 +162,7 @@ def keypoint_loss(
         reduction=reduction,
         term="keypoint",
         sigmas=_sigmas(sigmas, prediction),
-        kind=kind,
+        form=kind,
         area_scale=area_scale,
     )
     return loss.reshape(area.shape) if reduction == "none" else loss
@@ -218,7 +218,7 @@ def _oks(
     area: Tensor,
     *,
     sigmas: Tensor,
-    kind: str,
+    form: str,
     area_scale: float,
 ) -> Tensor:
     places = x.shape[1] // max(len(sigmas), 1)
@@ -228,9 +228,9 @@ def _oks(
     unit = (8 * area_scale * area).sqrt().unsqueeze(1) * sigmas
     e = (off / unit.unsqueeze(2)).square().sum(2)
     n = seen.sum(1).clamp_min(1)
-    if kind == "cauchy":
+    if form == "cauchy":
         return torch.log1p(e).sum(1) / n
-    if kind == "oks":
+    if form == "oks":
         return rise(e).sum(1) / n
     # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
     least = torch.where(seen, e, torch.inf).detach().amin(1)

@@ -57,7 +57,7 @@ def linear_distillation_loss(
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     detach_teacher: bool = True,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     chunk: int | None = None,
     drop_ignored: bool = True,
     reduction: Reduction = "mean",
@@ -83,7 +83,7 @@ def linear_distillation_loss(
         divergence: ``"forward_kl"``, ``"reverse_kl"`` or ``"jsd"``.
         beta: the teacher's share in the mixture of ``"jsd"``.
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one.
-        ignore_index: the target that removes its token, from both terms.
+        ignore_index: the target that removes its token, from both terms; None: none does.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
         drop_ignored: leave tokens that are removed out of the products.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
@@ -135,7 +135,7 @@ def linear_distillation_loss(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
         )
-    elif ignore_index != -100:
+    elif ignore_index not in (-100, None):
         raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
@@ -247,7 +247,7 @@ class LinearDistillationLoss(LossModule):
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
         detach_teacher: bool = True,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         chunk: int | None = None,
         drop_ignored: bool = True,
         reduction: Reduction = "mean",

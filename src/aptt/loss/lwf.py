@@ -50,7 +50,7 @@ def lwf_loss(
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
     detach_teacher: bool = True,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -74,7 +74,7 @@ def lwf_loss(
             None: the first.
         detach_teacher: False: the gradient goes to the old logits too, where they ask for one. It
             changes neither the value nor the gradient of the new ones.
-        ignore_index: the target that removes its position, from every term.
+        ignore_index: the target that removes its position, from every term; None: none does.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``,
             which is called for ``"new"`` and for ``"old"``, or ``"old_TASK"`` for each old task.
@@ -136,7 +136,7 @@ def lwf_terms(
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
     detach_teacher: bool = True,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -178,7 +178,9 @@ def lwf_terms(
             reduction=named(reduction, "new"),
         )
     }
-    keep = kept(target, ignore_index)
+    keep = torch.ones_like(target, dtype=torch.bool)
+    if ignore_index is not None:
+        keep = kept(target, ignore_index)
     rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
@@ -285,7 +287,7 @@ class LwFLoss(LossModule):
         task: str | None = None,
         old_classes: Sequence[int] | None = None,
         detach_teacher: bool = True,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:

@@ -252,7 +252,7 @@ def _tokens(name: str) -> Any:
             args["mtp_lambda"] = d.pick("mtp_lambda", (0.3, 0.0, _halved))
             args["step"] = 3.0 if args["mtp_lambda"] is _halved else None
         if not linear:
-            return d.call(name, args | dict(logits_list=heads, weight=weight), "logits_list")
+            return d.call(name, args | dict(logits_list=heads, class_weight=weight), "logits_list")
         args |= _linear(d, classes, width)
         args |= dict(
             hidden_list=heads,

@@ -28,18 +28,20 @@ def _masks(
     samples = d.size("samples", high=3)
     size = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", (1, 2, 0))))
     shape = (samples, classes, *size)
-    ignored = d.pick("ignore_index", (None, None, 0, 1, 255))
+    ignored = d.pick("ignore_index", ("auto", None, 0, 1, 255))
     is_soft = not hard and d.pick("soft", (False, True))
     margin = d.pick("logits margin", (8.0, 0.0, 1.0, 20.0, 60.0))
     if mode == "multiclass":
         if is_soft:
-            ignored = None
+            ignored = "auto" if ignored == "auto" else None
             target = d.tensor("target", soft(d, shape, 1))
             keep = torch.ones(shape, dtype=torch.bool)
             one = target.double()
         else:
-            target = indices(d, (samples, *size), classes, -100 if ignored is None else ignored)
-            keep = (target != (-100 if ignored is None else ignored)).unsqueeze(1).expand(shape)
+            removed = -100 if ignored == "auto" else ignored
+            target = indices(d, (samples, *size), classes, removed)
+            keep = torch.ones_like(target, dtype=torch.bool)
+            keep = (keep if removed is None else target != removed).unsqueeze(1).expand(shape)
             y = torch.where(keep[:, 0], target.long(), 0)
             one = torch.nn.functional.one_hot(y, classes).movedim(-1, 1).double()
         sure = margin * one
@@ -50,7 +52,8 @@ def _masks(
         sure = margin * (2 * one - 1)
         if ignored == 255 and target.dtype != torch.bool:
             target = torch.where(d.mask("ignored", shape, 0.3), 255, target).to(target.dtype)
-        keep = torch.ones(shape, dtype=torch.bool) if ignored is None else target != ignored
+        keep = torch.ones(shape, dtype=torch.bool)
+        keep = keep if ignored in (None, "auto") else target != ignored
     weight = d.maybe("weight", lambda: d.weights("weight", (samples, *size)))
     if weight is not None:
         if mode == "multiclass":

@@ -169,7 +169,7 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
     Position i of depth k predicts the token at i + k + 1, which aligned labels hold at i + k.
     """
     length = a.target.shape[-1]
-    w = None if a.weight is None else a.weight
+    w = a.class_weight
     totals, counts = [], []
     for k, head in enumerate(a.logits_list):
         shift = k + (a.labels == "raw")
@@ -218,9 +218,7 @@ def _with_lambda(a: Any, terms: dict[str, Tensor]) -> Tensor:
 
 def linear_multi_token_terms(a: Any) -> dict[str, Tensor]:
     heads = [_logits(h, a.weight, a.bias, a.scale) for h in a.hidden_list]
-    return multi_token_terms(
-        SimpleNamespace(**{**vars(a), "logits_list": heads, "weight": a.class_weight})
-    )
+    return multi_token_terms(SimpleNamespace(**{**vars(a), "logits_list": heads}))
 
 
 def linear_multi_token_loss(a: Any) -> Tensor:

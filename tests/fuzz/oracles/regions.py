@@ -44,10 +44,12 @@ def pixels(a: Any) -> _Pixels:
         x, t = (v.reshape(len(a.logits), 1, -1) if len(v) else v.reshape(0, 1, 1) for v in (x, t))
     x = x[..., None].flatten(2) if a.mode != "binary" else x
     classes = x.shape[1]
-    ignored = a.ignore_index
+    indexed = a.mode == "multiclass" and not t.is_floating_point()
+    ignored = (-100 if indexed else None) if a.ignore_index == "auto" else a.ignore_index
     if a.mode == "multiclass" and not t.is_floating_point():
         y = t[..., None].flatten(1).long()
-        keep = (y != (-100 if ignored is None else ignored))[:, None].expand(x.shape)
+        keep = torch.ones_like(y, dtype=torch.bool) if ignored is None else y != ignored
+        keep = keep[:, None].expand(x.shape)
         y = torch.where(keep[:, 0], y, 0)
         t = torch.nn.functional.one_hot(y, classes).movedim(-1, 1)
     else:

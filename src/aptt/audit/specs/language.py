@@ -400,7 +400,7 @@ def _multi_token() -> Spec:
             ),
             "a shard": case(_shard, right_context=_DEPTH, exempt={**_CALLED, **_FURTHER}),
             "with the options of cross-entropy": case(
-                weight=torch.tensor([0.5, 2.0, 1.0]),
+                class_weight=torch.tensor([0.5, 2.0, 1.0]),
                 label_smoothing=0.1,
                 z_loss=0.01,
                 softcap=9.0,
@@ -705,12 +705,7 @@ def _linear_distillation() -> Spec:
 
 def _linear_multi_token() -> Spec:
     own = _multi_token()
-    cases = {
-        label: replace(
-            c, options={"class_weight" if k == "weight" else k: v for k, v in c.options.items()}
-        )
-        for label, c in own.cases.items()
-    }
+    cases = dict(own.cases)
     cases["aligned"] = case(chunk=5, drop_ignored=False)
     cases["own counts"] = replace(
         cases["own counts"], options={**cases["own counts"].options, "scale": 2.0}

@@ -16,10 +16,20 @@ from aptt.core.checks import (
     check_tensors,
     check_whole,
 )
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
 
-__all__ = ["Goal", "Goals", "Lambda", "check_heads", "check_options", "combined", "terms_of"]
+__all__ = [
+    "Goal",
+    "Goals",
+    "Lambda",
+    "check_heads",
+    "check_options",
+    "combined",
+    "mark",
+    "terms_of",
+]
 
 Lambda = float | Callable[[float], float]
 
@@ -70,6 +80,15 @@ class Goals(NamedTuple):
             check_shapes(target=(self.target, "*N"), sample_weight=(weight, "*N"))
             weight = _moved(weight, shift, 0)
         return Goal(goal, weight)
+
+
+def mark(ignore_index: int | None, target: Tensor) -> int:
+    """What stands where the shift leaves no target: the label that is ignored, if there is one."""
+    if ignore_index is not None:
+        return ignore_index
+    if is_readable(target) and bool((target < 0).any()):
+        raise ValueError(f"target: got class {int(target.min())}, wanted at least 0")
+    return -100
 
 
 def _moved(t: Tensor, shift: int, fill: int) -> Tensor:

@@ -28,6 +28,7 @@ from aptt.loss.mtp_loss.heads import (
     check_heads,
     check_options,
     combined,
+    mark,
     terms_of,
 )
 
@@ -46,16 +47,16 @@ def linear_multi_token_loss(
     step: float | None = None,
     mtp_depth: int | None = None,
     mtp_lambda: Lambda = 0.3,
-    normalize: Literal["tokens", "valid"] = "tokens",
     labels: Literal["aligned", "raw"] = "aligned",
     class_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Multi-token prediction from hidden states and the head that all depths share.
@@ -76,16 +77,16 @@ def linear_multi_token_loss(
         mtp_depth: how many depths there are besides the main model; None: as many as are given.
             With the next six, as in :func:`multi_token_loss`.
         mtp_lambda: weight of the mean over the depths, or a schedule ``step -> number``.
-        normalize: ``"tokens"``, the main head's targets, or ``"valid"``, the depth's own.
         labels: ``"aligned"`` or ``"raw"``.
         class_weight: ``(V,)``. With the rest, as in :func:`linear_cross_entropy`, at every depth.
-        ignore_index: the target that is not to be predicted, at any depth.
+        ignore_index: the target that is not to be predicted, at any depth; None: there is none.
         label_smoothing: the share of the target's mass spread evenly over the vocabulary.
         z_loss: the factor of ``logsumexp(z)**2``.
         softcap: bounds the logits to ``(-softcap, softcap)``.
         scale: multiplies the logits.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
         drop_ignored: leave ignored tokens out of the products.
+        normalize: ``"tokens"``, the main head's targets, or ``"valid"``, the depth's own.
         reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -148,16 +149,16 @@ def linear_multi_token_terms(
     sample_weight: Tensor | None = None,
     right_context: int = 0,
     mtp_depth: int | None = None,
-    normalize: Literal["tokens", "valid"] = "tokens",
     labels: Literal["aligned", "raw"] = "aligned",
     class_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`linear_multi_token_loss` by name, without lambda.
@@ -189,7 +190,7 @@ def linear_multi_token_terms(
             bias=bias,
             class_weight=class_weight,
             sample_weight=goal.weight,
-            ignore_index=ignore_index,
+            ignore_index=ignored,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
@@ -202,7 +203,8 @@ def linear_multi_token_terms(
     heads = check_heads(
         "hidden_list", hidden_list, target, mtp_depth, labels, right_context, document_ids
     )
-    goals = Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
+    ignored = mark(ignore_index, target)
+    goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
     return terms_of(heads, goals, loss, normalize, reduction)
 
 
@@ -215,16 +217,16 @@ class LinearMTPLoss(LossModule):
         self,
         mtp_depth: int | None = None,
         mtp_lambda: Lambda = 0.3,
-        normalize: Literal["tokens", "valid"] = "tokens",
         labels: Literal["aligned", "raw"] = "aligned",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
         scale: float = 1.0,
         chunk: int | None = None,
         drop_ignored: bool = True,
+        normalize: Literal["tokens", "valid"] = "tokens",
         reduction: Reduction = "mean",
     ) -> None:
         check_options(mtp_depth, mtp_lambda, normalize, labels, reduction)
@@ -233,7 +235,6 @@ class LinearMTPLoss(LossModule):
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,
-            normalize=normalize,
             labels=labels,
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
@@ -243,6 +244,7 @@ class LinearMTPLoss(LossModule):
             scale=scale,
             chunk=chunk,
             drop_ignored=drop_ignored,
+            normalize=normalize,
             reduction=reduction,
         )
 

@@ -28,6 +28,7 @@ from aptt.loss.mtp_loss.heads import (
     check_heads,
     check_options,
     combined,
+    mark,
     terms_of,
 )
 
@@ -44,13 +45,13 @@ def multi_token_loss(
     step: float | None = None,
     mtp_depth: int | None = None,
     mtp_lambda: Lambda = 0.3,
-    normalize: Literal["tokens", "valid"] = "tokens",
     labels: Literal["aligned", "raw"] = "aligned",
     class_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Multi-token prediction loss, as DeepSeek-V3 has it.
@@ -70,16 +71,16 @@ def multi_token_loss(
         step: where the schedule is; needed if ``mtp_lambda`` is one.
         mtp_depth: D, how many heads there are besides the main one; None: as many as are given.
         mtp_lambda: weight of the mean over the depths: a number, or a schedule ``step -> number``.
-        normalize: what every depth's sum is divided by: ``"tokens"``, the main head's targets,
-            as in the paper, or ``"valid"``, the depth's own, which are up to k a sequence fewer.
         labels: ``"aligned"``: ``target[i]`` is the token after position i, which the main head
             predicts there. ``"raw"``: ``target[i]`` is the token at position i itself.
         class_weight: ``(V,)``, a weight for each class. With the next four, as in
             :func:`cross_entropy`, for every head.
-        ignore_index: the target that is not to be predicted, by any head.
+        ignore_index: the target that is not to be predicted, by any head; None: there is none.
         label_smoothing: the share of the target's mass spread evenly over the vocabulary.
         z_loss: the factor of ``logsumexp(z)**2``.
         softcap: bounds the logits to ``(-softcap, softcap)``.
+        normalize: what every depth's sum is divided by: ``"tokens"``, the main head's targets,
+            as in the paper, or ``"valid"``, the depth's own, which are up to k a sequence fewer.
         reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``, which is
             called for the terms ``"main"``, ``"depth_1"``, ``"depth_2"``, ...
 
@@ -140,13 +141,13 @@ def multi_token_terms(
     sample_weight: Tensor | None = None,
     right_context: int = 0,
     mtp_depth: int | None = None,
-    normalize: Literal["tokens", "valid"] = "tokens",
     labels: Literal["aligned", "raw"] = "aligned",
     class_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`multi_token_loss` by name, without lambda.
@@ -176,7 +177,7 @@ def multi_token_terms(
             goal.target,
             weight=class_weight,
             sample_weight=goal.weight,
-            ignore_index=ignore_index,
+            ignore_index=ignored,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
@@ -187,7 +188,8 @@ def multi_token_terms(
     heads = check_heads(
         "logits_list", logits_list, target, mtp_depth, labels, right_context, document_ids
     )
-    goals = Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
+    ignored = mark(ignore_index, target)
+    goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
     return terms_of(heads, goals, loss, normalize, reduction)
 
 
@@ -211,13 +213,13 @@ class MTPLoss(LossModule):
         self,
         mtp_depth: int | None = None,
         mtp_lambda: Lambda = 0.3,
-        normalize: Literal["tokens", "valid"] = "tokens",
         labels: Literal["aligned", "raw"] = "aligned",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
+        normalize: Literal["tokens", "valid"] = "tokens",
         reduction: Reduction = "mean",
     ) -> None:
         check_options(mtp_depth, mtp_lambda, normalize, labels, reduction)
@@ -225,13 +227,13 @@ class MTPLoss(LossModule):
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,
-            normalize=normalize,
             labels=labels,
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
+            normalize=normalize,
             reduction=reduction,
         )
 

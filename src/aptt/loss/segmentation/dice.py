@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from aptt.core.checks import IgnoreIndex
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -41,7 +42,7 @@ def dice_loss(
     weight: Tensor | None = None,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -61,7 +62,8 @@ def dice_loss(
         weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one weight per class; multiplies and is counted.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient; ``"zero"``, nothing, and it is
@@ -130,7 +132,7 @@ class DiceLoss(RegionLoss):
         self,
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,

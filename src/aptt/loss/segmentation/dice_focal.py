@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from aptt.core.checks import check_number
+from aptt.core.checks import IgnoreIndex, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
@@ -37,7 +37,7 @@ def dice_focal_loss(
     focal_weight: float = 1.0,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -59,7 +59,8 @@ def dice_focal_loss(
         focal_weight: what the focal term is multiplied by: of a softmax, or of each sigmoid.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is in the Dice term; it is in the focal term.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient from this term; ``"zero"``, nothing, and it is
@@ -123,7 +124,7 @@ def dice_focal_terms(
     gamma: float = 2.0,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -163,7 +164,7 @@ class DiceFocalLoss(RegionLoss):
         focal_weight: float = 1.0,
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from aptt.core.checks import IgnoreIndex
 from aptt.core.logistic import power
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
@@ -46,7 +47,7 @@ def focal_tversky_loss(
     gamma: float = 0.75,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -68,7 +69,8 @@ def focal_tversky_loss(
         gamma: the exponent, above 0: below 1 it sharpens the last errors, above 1 it fades them.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one weight per class; multiplies and is counted.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient; ``"zero"``, nothing, and it is
@@ -140,7 +142,7 @@ class FocalTverskyLoss(RegionLoss):
         gamma: float = 0.75,
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,

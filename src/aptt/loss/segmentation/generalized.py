@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice
+from aptt.core.checks import IgnoreIndex, check_choice
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -47,7 +47,7 @@ def generalized_dice_loss(
     weighting: Weighting = "square",
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
     pool: Pool = "batch",
@@ -67,7 +67,8 @@ def generalized_dice_loss(
             ``"uniform"``, by none.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one more weight per class, inside the ratio; it is not counted.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is summed with the others.
         absent: what a class without target pixels is worth: ``"skip"`` and ``"zero"``, nothing;
             ``"penalize"``, as much as the rarest. Where all are absent: ``"skip"``, it is not
@@ -148,7 +149,7 @@ class GeneralizedDiceLoss(RegionLoss):
         weighting: Weighting = "square",
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",
         pool: Pool = "batch",

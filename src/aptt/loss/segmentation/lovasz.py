@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice
+from aptt.core.checks import IgnoreIndex, check_choice
 from aptt.core.lovasz import lovasz_sums
 from aptt.core.module import per_class
 from aptt.core.pixels import counts
@@ -35,7 +35,7 @@ def lovasz_loss(
     weight: Tensor | None = None,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
     pool: Literal["batch", "sample"] = "batch",
@@ -55,7 +55,8 @@ def lovasz_loss(
         weight: ``(N, ...)``, the part of each pixel in J; 0 removes it.
         mode: ``"multiclass"`` (Lovasz-softmax), ``"multilabel"`` or ``"binary"`` (Lovasz hinge).
         class_weight: ``(C,)``, one weight per class; multiplies and is counted.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted;
             ``"zero"``, nothing; ``"penalize"``, its largest error, as the definition has it.
@@ -132,7 +133,7 @@ class LovaszLoss(RegionLoss):
         self,
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",
         pool: Literal["batch", "sample"] = "batch",

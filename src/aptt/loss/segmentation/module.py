@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from aptt.core.checks import ignored
 from aptt.core.module import LossModule
 from aptt.core.regions import check_class_weight
 
@@ -18,6 +19,7 @@ class RegionLoss(LossModule):
 
     def __init__(self, **options: Any) -> None:
         check_class_weight(options["class_weight"], options["mode"])
+        ignored(options["ignore_index"], indexed=True)
         super().__init__(**options)
 
     def __call__(self, *args: Any, **given: Any) -> Tensor:
