@@ -17,6 +17,13 @@ from aptt.loss.bbox import (
     probiou_loss,
     siou_loss,
 )
+from aptt.loss.boundary import (
+    BoundaryLoss,
+    HausdorffLoss,
+    boundary_loss,
+    hausdorff_loss,
+    signed_distance,
+)
 from aptt.loss.centernet import (
     CenterNetLoss,
     centernet_decode,
@@ -145,6 +152,7 @@ __all__ = [
     "AdaptiveWingLoss",
     "Assignment",
     "BinaryCrossEntropyLoss",
+    "BoundaryLoss",
     "BoxIoULoss",
     "CIoULoss",
     "CenterNetLoss",
@@ -161,6 +169,7 @@ __all__ = [
     "FocalTverskyLoss",
     "GIoULoss",
     "GeneralizedDiceLoss",
+    "HausdorffLoss",
     "HeatmapLoss",
     "IoULoss",
     "KeypointLoss",
@@ -190,6 +199,7 @@ __all__ = [
     "WingLoss",
     "adaptive_wing_loss",
     "binary_cross_entropy",
+    "boundary_loss",
     "box_iou_loss",
     "centernet_decode",
     "centernet_loss",
@@ -216,6 +226,7 @@ __all__ = [
     "focal_tversky_loss",
     "generalized_dice_loss",
     "giou_loss",
+    "hausdorff_loss",
     "heatmap_loss",
     "keypoint_loss",
     "linear_cross_entropy",
@@ -240,6 +251,7 @@ __all__ = [
     "sd_sdr_loss",
     "si_sdr_loss",
     "si_snr_loss",
+    "signed_distance",
     "siou_loss",
     "snr_loss",
     "stft_loss",
