@@ -80,7 +80,7 @@ from aptt.loss.linear import (
 )
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
-    linear_distillation,
+    linear_distillation_loss,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -230,7 +230,7 @@ __all__ = [
     "heatmap_loss",
     "keypoint_loss",
     "linear_cross_entropy",
-    "linear_distillation",
+    "linear_distillation_loss",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
