@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from tests.fuzz.draw import Call, Draw, Loss
 from tests.fuzz.draws.classes import NAN
 from tests.fuzz.draws.regions import masks
@@ -32,19 +31,17 @@ def _draw(name: str) -> Any:
         if name == "boundary_loss":
             args["rim"] = d.pick("rim", ("zero", "centre"))
         else:
-            args["exponent"] = d.pick("exponent", (2.0, 1.0, 1.5))
-            args["one_sided"] = d.pick("one_sided", (True, True, False))
+            args["distance_power"] = d.pick("distance_power", (2.0, 1.0, 1.5))
+            args["one_sided"] = d.pick("one_sided", (True, True, False)) or _on_the_edge(args)
         return d.call(name, args, "logits", sides=("class_weight", "weight"))
 
     return draw
 
 
-def _on_the_edge(call: Call) -> bool:
+def _on_the_edge(args: dict[str, Any]) -> bool:
     """A probability of 1/2 may be rounded to either side, and moves a boundary."""
-    if call.args.get("one_sided", True):
-        return False
-    x = call.args["logits"].detach().double()
-    p = x.softmax(1) if call.args["mode"] == "multiclass" else x.sigmoid()
+    x = args["logits"].double()
+    p = x.softmax(1) if args["mode"] == "multiclass" else x.sigmoid()
     return bool(((p - 0.5).abs() < 1e-3).any())
 
 
@@ -53,12 +50,10 @@ LOSSES = {
         _draw(name),
         getattr(oracle, name),
         rows=1,
-        several=_on_the_edge,
         wrong={"cap": (0.0, NAN), **wrong},
     )
     for name, wrong in (
         ("boundary_loss", {}),
-        ("hausdorff_loss", {"exponent": (0.0, NAN)}),
+        ("hausdorff_loss", {"distance_power": (0.0, NAN)}),
     )
 }
-

@@ -41,17 +41,23 @@ def _edge(own: Tensor, other: Tensor, size: tuple[int, ...]) -> Tensor:
 def _map(a: Any, own: Tensor, known: Tensor, *, rim: str) -> Tensor:
     """How far each pixel is from the boundary, ``(N, C, S)``; 0 where there is none."""
     size, other = _size(a), known & ~own
-    spacing = torch.ones(len(size)).double() if a.spacing is None else torch.as_tensor(a.spacing)
+    if not own.numel():
+        return own.double()
+    spacing = (
+        torch.ones(len(size)).double()
+        if a.spacing is None
+        else torch.as_tensor(a.spacing, dtype=torch.float64)
+    )
     found = []
     for n in range(len(own)):
-        by = spacing.double() if spacing.ndim < 2 else spacing[n].double()
+        by = spacing if spacing.ndim < 2 else spacing[n]
         edge = _edge(own[n], other[n], size) if rim == "zero" else other[n]
         seeds = torch.where(edge.any(-1, keepdim=True), edge, other[n])
         far = torch.where(own[n], _far(seeds, size, by), _far(own[n], size, by))
         there = own[n].any(-1) & other[n].any(-1)
         far = torch.where(there[:, None] & known[n], far, 0.0)
         found.append(far if a.cap is None else far.clamp(max=a.cap))
-    return torch.stack(found) if found else own.double()
+    return torch.stack(found)
 
 
 def _mean(a: Any, far: Tensor, own: Tensor, known: Tensor, v: Any, term: str, square: bool) -> Any:
@@ -92,10 +98,10 @@ def hausdorff_loss(a: Any) -> Tensor:
     """Karimi and Salcudean 2019 (arXiv:1904.10030), by distance transforms."""
     v, own, known = _sides(a)
     far = _map(a, own, known, rim="centre") if a.distance_map is None else _given(a, known)
-    price = far**a.exponent
+    price = far**a.distance_power
     if not a.one_sided:
         likely = (v.yes > 0.5).detach() & known
         there = (far > 0).any(-1, keepdim=True)
-        both = _map(a, likely, known, rim="centre") ** a.exponent
+        both = _map(a, likely, known, rim="centre") ** a.distance_power
         price = price + torch.where(there, both, 0.0)
     return _mean(a, price, own, known, v, "hausdorff", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,13 +38,23 @@ def _images(g: Generator, n: int) -> Inputs:
     return {"logits": normal(g, n, _C, 3, 4, scale=2), "target": indices(g, _C, n, 3, 4)}
 
 
+def _weighed(g: Generator, n: int) -> Inputs:
+    return with_(_images, "weight", "logits", features=1)(g, n)
+
+
 def _lines(g: Generator, n: int) -> Inputs:
     """Images of so few pixels that classes are absent, or alone."""
     return {"logits": normal(g, n, _C, 2, scale=2), "target": indices(g, _C, n, 2)}
 
 
 def _labels(g: Generator, n: int) -> Inputs:
-    return {"logits": normal(g, n, _C, 5, scale=2), "target": bits(g, n, _C, 5)}
+    """With pixels of another size in each sample."""
+    size = uniform(g, n, 1, low=0.5, high=3.0)
+    return {
+        "logits": normal(g, n, _C, 5, scale=2),
+        "target": bits(g, n, _C, 5),
+        "spacing": size,
+    }
 
 
 def _mask(g: Generator, n: int) -> Inputs:
@@ -149,11 +160,11 @@ def _outline(
             Refused("an unknown mode", "mode", {"mode": "softmax"}),
             Refused("an unknown policy", "absent", {"absent": "smooth"}),
             Refused("no reach", "cap", {"cap": 0.0}),
-            Refused("a pixel without size", "spacing", {"spacing": (1.0, 0.0)}),
-            Refused("a size for an axis too few", "spacing", {"spacing": (1.0,)}),
+            Refused("a pixel without size", "spacing", change=partial(_spaced, by=(1.0, 0.0))),
+            Refused("an axis too few", "spacing", change=partial(_spaced, by=(1.0,))),
             Refused("maps of other pixels", "distance_map", change=_other_map),
-            Refused("two measures", "spacing", {"spacing": 2.0}, _with_map),
-            Refused("a weight per class too few", "weight", {"class_weight": torch.ones(_C - 1)}),
+            Refused("two measures", "spacing", change=_with_map),
+            Refused("too few class weights", "class_weight", {"class_weight": torch.ones(_C - 1)}),
             Refused("a class out of range", "target", change=_out_of_range),
             Refused("soft targets", "target", change=_soft),
             Refused("labels without a background", "background", _NO_BACKGROUND, _as_labels),
@@ -169,7 +180,12 @@ def _out_of_range(inputs: Inputs) -> Inputs:
 
 
 def _with_map(inputs: Inputs) -> Inputs:
-    return {**inputs, "distance_map": torch.ones_like(inputs["logits"])}
+    both = {"distance_map": torch.ones_like(inputs["logits"]), "spacing": torch.ones(2)}
+    return {**inputs, **both}
+
+
+def _spaced(inputs: Inputs, by: tuple[float, ...]) -> Inputs:
+    return {**inputs, "spacing": torch.tensor(by)}
 
 
 def _other_map(inputs: Inputs) -> Inputs:
@@ -188,19 +204,26 @@ def _cases(**options: Any) -> dict[str, Case]:
     return {
         "classes": case(),
         "weighted": case(
-            with_(_images, "weight", "logits", features=1),
+            _weighed,
             class_weight=_PER_CLASS,
             ignore_index=2,
-            spacing=(2.0, 0.7),
             cap=1.5,
             **options,
         ),
         "few pixels": case(_lines, absent="penalize", background=False, reduction="none"),
-        "labels": case(_labels, mode="multilabel", ignore_index=7, absent="zero", reduction="sum"),
+        "labels": case(
+            _labels,
+            mode="multilabel",
+            ignore_index=7,
+            absent="zero",
+            reduction="sum",
+            exempt=_MEASURED,
+        ),
         "mask": case(_mapped, mode="binary", extremes=_extreme_masks),
     }
 
 
+_MEASURED = {"gradient_reaches_all_who_ask": "the size of a pixel is measured, and a constant"}
 _NO_BACKGROUND = {"background": False, "mode": "multilabel"}
 
 _STEPS = {
@@ -217,7 +240,7 @@ OUTLINES = (
     _outline(
         hausdorff_loss,
         HausdorffLoss,
-        {**_cases(exponent=1.5), "both": case(one_sided=False, exempt=_STEPS)},
-        Refused("exponent 0", "exponent", {"exponent": 0.0}),
+        {**_cases(distance_power=1.5), "both": case(one_sided=False, exempt=_STEPS)},
+        Refused("exponent 0", "distance_power", {"distance_power": 0.0}),
     ),
 )

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_positive
+from aptt.core.checks import IgnoreIndex, check_positive
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Mode, check_class_weight
@@ -33,23 +33,23 @@ def hausdorff_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    one_sided: bool = True,
-    exponent: float = 2.0,
+    weight: Tensor | None = None,
     distance_map: Tensor | None = None,
     spacing: Spacing | None = None,
+    one_sided: bool = True,
+    distance_power: float = 2.0,
     cap: float | None = None,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Hausdorff distance loss from logits, by distance transforms.
 
-        loss = mean of (p - t)**2 d_t**exponent                          one-sided
-             = mean of (p - t)**2 (d_t**exponent + d_p**exponent)        both
+        loss = mean of (p - t)**2 d_t**distance_power                          one-sided
+             = mean of (p - t)**2 (d_t**distance_power + d_p**distance_power)        both
 
     Args:
         logits: ``(N, C, *S)``, an image of any number of axes; binary also ``(N, *S)``. Any
@@ -57,18 +57,19 @@ def hausdorff_loss(
         target: multiclass: class indices ``(N, *S)``, or one-hot ``(N, C, *S)`` of an integer
             dtype; multilabel: 0 and 1, like the logits; binary: like the logits, with or without
             their single channel.
-        one_sided: whether only distances to the target's boundary weigh. Those to the prediction's
-            change at every step, and cannot be computed ahead.
-        exponent: of the distances.
+        weight: ``(N, *S)``, one weight per pixel; multiplies and is counted, and 0 removes it.
         distance_map: d_t, of the shape of the logits, from :func:`signed_distance` with
             ``rim="centre"`` or elsewhere; its sign does not matter. None: computed here.
         spacing: the size of a pixel: one length, ``(D,)`` for the axes of an image, or ``(N, D)``
             where samples differ. None: 1.
+        one_sided: whether only distances to the target's boundary weigh. Those to the prediction's
+            change at every step, and cannot be computed ahead.
+        distance_power: of the distances.
         cap: the largest distance, in the units of ``spacing``: far mistakes would rule the mean.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one weight per class; multiplies and is counted.
-        weight: ``(N, *S)``, one weight per pixel; multiplies and is counted, and 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax takes part.
         absent: what a class costs in a sample that has none of it, or nothing else, and so no
             boundary: ``"skip"``, it is not counted; ``"zero"``, nothing, and it is counted;
@@ -77,7 +78,7 @@ def hausdorff_loss(
             shape of the logits, or a callable ``(total, count, *, term)``.
 
     Returns:
-        The loss, at least 0, in the units of ``spacing`` to the ``exponent``; 0 for a perfect
+        The loss, at least 0, in the units of ``spacing`` to the ``distance_power``; 0 for a perfect
         prediction. float32 for half types.
 
     Raises:
@@ -108,19 +109,18 @@ def hausdorff_loss(
         >>> round(hausdorff_loss(logits, torch.tensor([[0, 1, 1, 1, 0]]), mode="binary").item(), 4)
         0.4
     """
-    check_positive("exponent", exponent)
+    check_positive("distance_power", distance_power)
     check_maps(mode, background, absent, reduction, cap, spacing, distance_map)
     m = masks(logits, target, mode, weight, ignore_index)
     far = m.given(distance_map, cap) if distance_map is not None else None
-    price = _raised(m.field(spacing, "centre", cap) if far is None else far, exponent)
+    cost = (m.field(spacing, "centre", cap) if far is None else far) ** distance_power
     if not one_sided:
         field = m.measured(_predicted(m), None, spacing, "centre", cap)
-        there = (price != 0).any(-1, keepdim=True)
-        side = torch.where(m.own(), -1.0, 1.0).to(price)
-        price = price + torch.where(there, side * field.abs() ** exponent, 0.0)
+        there = (cost != 0).any(-1, keepdim=True)
+        cost = cost + torch.where(there, field**distance_power, 0.0)
     return missed(
         m,
-        price,
+        cost,
         class_weight,
         background=background,
         absent=absent,
@@ -128,11 +128,6 @@ def hausdorff_loss(
         square=True,
         term="hausdorff",
     )
-
-
-def _raised(far: Tensor, exponent: float) -> Tensor:
-    """Signed distances to a power, with their sign."""
-    return far * far.abs() if exponent == 2 else far.sign() * far.abs() ** exponent
 
 
 def _predicted(m: Masks) -> Tensor:
@@ -148,23 +143,21 @@ class HausdorffLoss(LossModule):
     def __init__(
         self,
         one_sided: bool = True,
-        exponent: float = 2.0,
-        spacing: Spacing | None = None,
+        distance_power: float = 2.0,
         cap: float | None = None,
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",
         reduction: Reduction = "mean",
     ) -> None:
-        check_positive("exponent", exponent)
-        check_maps(mode, background, absent, reduction, cap, spacing, None)
+        check_positive("distance_power", distance_power)
+        check_maps(mode, background, absent, reduction, cap, None, None)
         check_class_weight(by := per_class(class_weight, "class_weight"), mode)
         super().__init__(
             one_sided=one_sided,
-            exponent=exponent,
-            spacing=spacing,
+            distance_power=distance_power,
             cap=cap,
             mode=mode,
             class_weight=by,
@@ -183,8 +176,6 @@ class HausdorffLoss(LossModule):
         distance_map: Tensor | None = None,
         spacing: Spacing | None = None,
     ) -> Tensor:
-        """The loss of ``logits`` against ``target``; a ``spacing`` here is that of this batch."""
-        given: dict[str, Any] = self.options()
-        if spacing is not None:
-            given["spacing"] = spacing
-        return hausdorff_loss(logits, target, weight=weight, distance_map=distance_map, **given)
+        """The loss of ``logits`` against ``target``."""
+        given: dict[str, Any] = {"weight": weight, "distance_map": distance_map, "spacing": spacing}
+        return hausdorff_loss(logits, target, **given, **self.options())

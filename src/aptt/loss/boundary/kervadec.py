@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from aptt.core.checks import check_choice
+from aptt.core.checks import IgnoreIndex, check_choice
 from aptt.core.distance import Rim
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
@@ -32,14 +32,14 @@ def boundary_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     distance_map: Tensor | None = None,
     spacing: Spacing | None = None,
     rim: Rim = "zero",
     cap: float | None = None,
     mode: Mode = "multiclass",
     class_weight: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
     reduction: Reduction = "mean",
@@ -54,6 +54,7 @@ def boundary_loss(
         target: multiclass: class indices ``(N, *S)``, or one-hot ``(N, C, *S)`` of an integer
             dtype; multilabel: 0 and 1, like the logits; binary: like the logits, with or without
             their single channel.
+        weight: ``(N, *S)``, one weight per pixel; multiplies and is counted, and 0 removes it.
         distance_map: phi, of the shape of the logits, from :func:`signed_distance` or elsewhere;
             its sign does not matter. None: computed here from the target, without a host sync.
         spacing: the size of a pixel: one length, ``(D,)`` for the axes of an image, or ``(N, D)``
@@ -64,8 +65,8 @@ def boundary_loss(
         cap: the largest distance, in the units of ``spacing``: a bound of the gradient.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one weight per class; multiplies and is counted.
-        weight: ``(N, *S)``, one weight per pixel; multiplies and is counted, and 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax takes part.
         absent: what a class costs in a sample that has none of it, or nothing else, and so no
             boundary: ``"skip"``, it is not counted; ``"zero"``, nothing, and it is counted;
@@ -143,20 +144,18 @@ class BoundaryLoss(LossModule):
 
     def __init__(
         self,
-        spacing: Spacing | None = None,
         rim: Rim = "zero",
         cap: float | None = None,
         mode: Mode = "multiclass",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",
         reduction: Reduction = "mean",
     ) -> None:
-        _check(mode, background, absent, reduction, rim, cap, spacing, None)
+        _check(mode, background, absent, reduction, rim, cap, None, None)
         check_class_weight(by := per_class(class_weight, "class_weight"), mode)
         super().__init__(
-            spacing=spacing,
             rim=rim,
             cap=cap,
             mode=mode,
@@ -176,8 +175,6 @@ class BoundaryLoss(LossModule):
         distance_map: Tensor | None = None,
         spacing: Spacing | None = None,
     ) -> Tensor:
-        """The loss of ``logits`` against ``target``; a ``spacing`` here is that of this batch."""
-        given: dict[str, Any] = self.options()
-        if spacing is not None:
-            given["spacing"] = spacing
-        return boundary_loss(logits, target, weight=weight, distance_map=distance_map, **given)
+        """The loss of ``logits`` against ``target``."""
+        given: dict[str, Any] = {"weight": weight, "distance_map": distance_map, "spacing": spacing}
+        return boundary_loss(logits, target, **given, **self.options())

@@ -1,11 +1,12 @@
-"""What each pixel misses, at a price: the formula that the losses of boundaries share.
+"""What each pixel misses, at a cost: the formula that the losses of boundaries share.
 
-    value = |price| miss**e        miss = p where the price is above 0, and 1 - p where it is below
+    value = cost * miss**e        miss = 1 - p for a pixel of the class, and p for any other
 
-So one map says what a pixel is and what it costs: below 0 it is of the class. Neither p nor 1 - p
-is a difference. With e = 1 that is ``|price| |p - t|``, with e = 2 ``|price| (p - t)**2``.
+Neither p nor 1 - p is a difference. With e = 1 that is ``cost |p - t|``, with e = 2 ``cost (p -
+t)**2``.
 
-Axes: logits ``(N, C, S)``; prices and values like the logits; weights ``(N, 1, S)`` or like them.
+Axes: logits ``(N, C, S)``; costs, sides and values like the logits; weights ``(N, 1, S)`` or like
+them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ import torch
 from torch import Tensor
 
 from aptt.core.chances import Chances, apart, of_sigmoid, of_softmax
-from aptt.core.checks import Numbers, check_floating, check_numbers, check_positive, check_tensors
+from aptt.core.checks import (
+    IgnoreIndex,
+    Numbers,
+    as_tensor,
+    check_floating,
+    check_numbers,
+    check_positive,
+    check_tensors,
+)
 from aptt.core.distance import Rim, signed_field
 from aptt.core.formula import Formula, Kept, wide
-from aptt.core.memory import brought
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, reduce
-from aptt.core.regions import Absent, Mode, aligned, check_regions, class_weight
+from aptt.core.regions import Absent, Mode, aligned, check_regions, of_classes
 
 __all__ = ["Masks", "Spacing", "as_spacing", "check_maps", "masks", "missed"]
 
@@ -33,25 +41,32 @@ Spacing = float | Numbers
 # ------------------------------------------------------------------------------ the formula
 
 
-def _result(x: Tensor, kept: Kept, price: Tensor, *, softmax: bool, square: bool) -> Tensor:
-    if softmax:
-        chances = of_softmax(x)
-        miss = torch.where(price < 0, chances.no, chances.yes)
-    else:
-        miss = torch.sigmoid(price.sign() * x)
-    return price.abs() * (miss.square() if square else miss)
+def _result(
+    x: Tensor, kept: Kept, cost: Tensor, own: Tensor, *, softmax: bool, square: bool
+) -> Tensor:
+    chances = of_softmax(x) if softmax else of_sigmoid(x)
+    miss = torch.where(own, chances.no, chances.yes)
+    return cost * (miss.square() if square else miss)
 
 
 def _step(
-    x: Tensor, up: Tensor | float, kept: Kept, price: Tensor, *, softmax: bool, square: bool
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    cost: Tensor,
+    own: Tensor,
+    *,
+    softmax: bool,
+    square: bool,
 ) -> tuple[Tensor, Tensor]:
-    # d value / d p = price e miss**(e - 1), either side of 0; call it u.
+    # d value / d p = cost e miss**(e - 1), and its negative in the class; call it u.
     # Through a sigmoid, d p / d x = p (1 - p), by the smaller of the two. Through a softmax,
     # d loss / d z[c] = p[c] (u[c] (1 - p[c]) - sum of p u over the others).
     chances: Chances = of_softmax(x) if softmax else of_sigmoid(x)
-    miss = torch.where(price < 0, chances.no, chances.yes)
-    slope = price * (2 * miss) if square else price
-    value = price.abs() * (miss.square() if square else miss)
+    miss = torch.where(own, chances.no, chances.yes)
+    slope = torch.where(own, -cost, cost)
+    slope = slope * (2 * miss) if square else slope
+    value = cost * (miss.square() if square else miss)
     dx = slope * up * chances.yes
     if chances.high is None:
         return value, dx.mul_(chances.no)
@@ -97,7 +112,7 @@ class Masks(NamedTuple):
         return own if known is None else own & known.flatten(2)
 
     def field(self, spacing: Spacing | None, rim: Rim, cap: float | None) -> Tensor:
-        """The signed distance to the boundary of each class, ``(N, C, S)``."""
+        """The distance to the boundary of each class, ``(N, C, S)``; 0 all over without one."""
         classes = self.x.shape[1] if self.t.ndim == 2 else None
         t = self.t.view(*self.t.shape[:-1], *self.size)
         return self.measured(t, classes, spacing, rim, cap)
@@ -111,10 +126,10 @@ class Masks(NamedTuple):
         known = self.known()
         with torch.no_grad():
             field = signed_field(t, known, classes, each, rim=rim, cap=cap, dtype=dtype)
-        return field.flatten(2)
+        return field.flatten(2).abs()
 
     def given(self, distance_map: Tensor, cap: float | None) -> Tensor:
-        """A map from outside, of either sign, ``(N, C, S)``: below 0 in its class."""
+        """The distances of a map from outside, of either sign, ``(N, C, S)``."""
         check_floating(distance_map=distance_map)
         if distance_map.shape != self.shape:
             raise ValueError(
@@ -128,12 +143,11 @@ class Masks(NamedTuple):
             far = torch.where(known.flatten(2), far, 0.0)
         if is_readable(far) and not bool(far.isfinite().all()):
             raise ValueError("distance_map: got a number that is not finite, wanted distances")
-        far = far if cap is None else far.clamp(max=cap)
-        return torch.where(self.own(), -far, far)
+        return far if cap is None else far.clamp(max=cap)
 
 
 def masks(
-    logits: Tensor, target: Tensor, mode: Mode, weight: Tensor | None, ignore_index: int | None
+    logits: Tensor, target: Tensor, mode: Mode, weight: Tensor | None, ignore_index: IgnoreIndex
 ) -> Masks:
     """The arguments, checked, as ``(N, C, S)``."""
     x, t, w = aligned(logits, target, mode, weight, ignore_index, hard=True)
@@ -149,8 +163,8 @@ def masks(
 
 def missed(
     m: Masks,
-    price: Tensor,
-    by_class: Tensor | None,
+    cost: Tensor,
+    class_weight: Tensor | None,
     *,
     background: bool,
     absent: Absent,
@@ -158,30 +172,29 @@ def missed(
     square: bool,
     term: str,
 ) -> Tensor:
-    """The reduced loss, of prices that are 0 all over in a class without a boundary."""
-    there = (price != 0).any(-1)  # a pixel outside is away from those inside
+    """The reduced loss, of costs that are 0 all over in a class without a boundary."""
+    there = (cost != 0).any(-1)  # a pixel outside is away from those inside
     if absent == "penalize":
-        full = m.own().any(-1, keepdim=True)
-        price = torch.where(there.unsqueeze(-1), price, torch.where(full, -1.0, 1.0).to(price))
+        cost = torch.where(there.unsqueeze(-1), cost, 1.0)
     share = there if absent == "skip" else torch.ones_like(there)
-    by = class_weight(by_class, m.x)
+    by = of_classes(class_weight, m.x)
     if by is not None:
-        share = share * by
-        price = price * by.unsqueeze(-1)
+        share, cost = share * by, cost * by.unsqueeze(-1)
     if not background:
         first = torch.arange(m.x.shape[1], device=m.x.device) == 0
-        share, price = share * ~first, price.masked_fill(first[:, None], 0.0)
+        share, cost = share * ~first, cost.masked_fill(first[:, None], 0.0)
     w = m.w if m.w is None or m.w.ndim == 3 else m.w.unsqueeze(1)
 
     def count() -> Count:
         if w is None:
             return share.sum() * m.x.shape[2]
-        return (share * w.to(price.dtype).sum(-1)).sum()
+        return (share * w.to(cost.dtype).sum(-1)).sum()
 
     value = reduce(
         _MISSED,
         m.x,
-        price,
+        cost,
+        m.own(),
         weight=w,
         count=count,
         reduction=reduction,
@@ -199,7 +212,11 @@ def as_spacing(spacing: Spacing | None, samples: int, axes: int, like: Tensor) -
     """The size of a pixel as ``(1, D)``, or a row for each sample."""
     if spacing is None:
         return None
-    held = spacing if isinstance(spacing, Tensor) else brought(spacing, like, wide(like.dtype))
+    held = spacing
+    if not isinstance(held, Tensor):  # made on the host, which does not wait for it to arrive
+        here = torch.empty(0, dtype=wide(like.dtype), device="cpu")
+        made = as_tensor("spacing", held, here)
+        held = made.to(like.device, non_blocking=like.device.type != "mps")
     check_tensors(logits=like, spacing=held)
     check_numbers(spacing=held)
     wanted = [(), (axes,), (samples, axes)]

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from aptt.core.checks import (
     INDEX_DTYPES,
+    IgnoreIndex,
     check_binary,
     check_choice,
     check_classes,
     check_positive,
     check_tensors,
     check_whole,
+    ignored,
     kept,
 )
 from aptt.core.distance import Distances, Rim, distance, signed_field
@@ -33,12 +35,12 @@ __all__ = ["signed_distance"]
 @torch.no_grad()
 def signed_distance(
     target: Tensor,
-    num_classes: int | None = None,
     *,
+    num_classes: int | None = None,
     spacing: Spacing | None = None,
     rim: Rim = "zero",
     cap: float | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     backend: Literal["torch", "scipy"] = "torch",
 ) -> Tensor:
     """Signed distance to the boundary of each class: for a data loader, after augmentation.
@@ -52,7 +54,8 @@ def signed_distance(
         rim: ``"zero"``: 0 on the outermost pixels of a class; ``"centre"``: inside the distance to
             the nearest pixel of the other side, which :func:`hausdorff_loss` wants.
         cap: the largest distance, in the units of ``spacing``.
-        ignore_index: the value of pixels of which nothing is known; None: -100 for class indices.
+        ignore_index: the value of pixels of which nothing is known; None: all are; ``"auto"``: -100
+            among class indices, and else all are.
         backend: ``"torch"``, or ``"scipy"`` for ``scipy.ndimage``: the same distances, on a CPU
             some times faster far from a boundary in two dimensions, and slower in a batch.
 
@@ -69,7 +72,7 @@ def signed_distance(
 
     Example:
         >>> import torch
-        >>> signed_distance(torch.tensor([[0, 1, 1, 1, 0]]), 2)[0, 1].tolist()
+        >>> signed_distance(torch.tensor([[0, 1, 1, 1, 0]]), num_classes=2)[0, 1].tolist()
         [1.0, 0.0, -1.0, 0.0, 1.0]
     """
     check_tensors(target=target)
@@ -83,18 +86,17 @@ def signed_distance(
             f"target: got shape {tuple(target.shape)}, wanted "
             + ("class indices (N, *S)" if low == 2 else "masks (N, C, *S), or num_classes=")
         )
-    keep = None
+    keep, removed = None, ignored(ignore_index, indexed=num_classes is not None)
     if num_classes is not None:
         check_whole("num_classes", num_classes)
         if target.dtype not in INDEX_DTYPES:
             raise TypeError(f"target: got {target.dtype}, wanted class indices")
-        ignored = -100 if ignore_index is None else ignore_index
-        if not check_classes(target, num_classes, ignored):
-            keep = kept(target, ignored).unsqueeze(1)
+        if not check_classes(target, num_classes, removed) and removed is not None:
+            keep = kept(target, removed).unsqueeze(1)
         target = target.long()
     else:
-        check_binary(target, ignore_index)
-        keep = None if ignore_index is None else kept(target, ignore_index)
+        check_binary(target, removed)
+        keep = None if removed is None else kept(target, removed)
     like = torch.zeros((), device=target.device)
     each = as_spacing(spacing, len(target), target.ndim - low + 1, like)
     how: Distances = distance if backend == "torch" else _scipy()
