@@ -27,7 +27,9 @@ from aptt.loss import (
     dice_loss,
     distillation_loss,
     distribution_focal_loss,
+    ensemble_crps_loss,
     focal_loss,
+    gaussian_nll_loss,
     giou_loss,
     heatmap_loss,
     keypoint_loss,
@@ -37,9 +39,11 @@ from aptt.loss import (
     linear_token_stats,
     lovasz_loss,
     lwf_loss,
+    mse_loss,
     multi_token_loss,
     probiou_loss,
     quality_focal_loss,
+    quantile_loss,
     render_heatmaps,
     rmse_loss,
     rmsle_loss,
@@ -343,7 +347,8 @@ TAKE = (
     "cross_entropy", "binary_cross_entropy", "focal_loss", "varifocal_loss", "quality_focal_loss",
     "distillation_loss", "keypoint_loss", "heatmap_loss", "wing_loss", "adaptive_wing_loss",
     "box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss", "probiou_loss",
-    "distribution_focal_loss", "rmse_loss", "rmsle_loss",
+    "distribution_focal_loss", "rmse_loss", "rmsle_loss", "l1_loss", "huber_loss", "quantile_loss",
+    "ensemble_crps_loss",
 )  # fmt: skip
 
 
@@ -499,6 +504,10 @@ _LEARNED = {  # of six elements, rows, boxes or pixels
     "adaptive wing": lambda x, t, w: adaptive_wing_loss(x[:, 0], t, weight=w),
     "rmse": lambda x, t, w: rmse_loss(x[:, 0], t, weight=w),
     "rmsle": lambda x, t, w: rmsle_loss(x[:, 0].abs(), t, weight=w),
+    "mse": lambda x, t, w: mse_loss(x[:, 0], t, weight=w),
+    "quantile": lambda x, t, w: quantile_loss(x, t, quantiles=(0.1, 0.2, 0.5, 0.6), weight=w),
+    "ensemble": lambda x, t, w: ensemble_crps_loss(x, t, weight=w),
+    "likelihood": lambda x, t, w: gaussian_nll_loss(x[:, 0], t, x[:, 1], weight=w),
     "softmax": lambda x, t, w: cross_entropy(x, t.round().long(), sample_weight=w),
     "lwf": lambda x, t, w: lwf_loss(x, t.round().long(), x.detach().cos()[:, :2], sample_weight=w),
     "distillation": lambda x, t, w: distillation_loss(

@@ -178,10 +178,12 @@ def lwf_terms(
             reduction=named(reduction, "new"),
         )
     }
-    keep = torch.ones_like(target, dtype=torch.bool)
+    rows = sample_weight
     if ignore_index is not None:
         keep = kept(target, ignore_index)
-    rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
+        rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
+    elif rows is None:
+        rows = torch.ones_like(target, dtype=torch.bool)
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
         old = old.detach() if detach_teacher else old

@@ -6,6 +6,7 @@ from tests.fuzz.draws import (
     classes,
     detectors,
     language,
+    numbers,
     outlines,
     points,
     regions,
@@ -27,6 +28,7 @@ LOSSES: dict[str, Loss] = {
         signals,
         spectra,
         points,
+        numbers,
     )
     for name, loss in family.LOSSES.items()
 }
