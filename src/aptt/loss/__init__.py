@@ -17,6 +17,13 @@ from aptt.loss.bbox import (
     probiou_loss,
     siou_loss,
 )
+from aptt.loss.boundary import (
+    BoundaryLoss,
+    HausdorffLoss,
+    boundary_loss,
+    hausdorff_loss,
+    signed_distance,
+)
 from aptt.loss.centernet import (
     CenterNetLoss,
     centernet_decode,
@@ -181,6 +188,7 @@ __all__ = [
     "AdaptiveWingLoss",
     "Assignment",
     "BinaryCrossEntropyLoss",
+    "BoundaryLoss",
     "BoxIoULoss",
     "CIoULoss",
     "CenterNetLoss",
@@ -201,6 +209,7 @@ __all__ = [
     "GaussianCRPSLoss",
     "GaussianNLLLoss",
     "GeneralizedDiceLoss",
+    "HausdorffLoss",
     "HeatmapLoss",
     "HuberLoss",
     "HungarianMatcher",
@@ -240,6 +249,7 @@ __all__ = [
     "assign",
     "best_permutation",
     "binary_cross_entropy",
+    "boundary_loss",
     "box_iou_loss",
     "centernet_decode",
     "centernet_loss",
@@ -271,6 +281,7 @@ __all__ = [
     "gaussian_nll_loss",
     "generalized_dice_loss",
     "giou_loss",
+    "hausdorff_loss",
     "heatmap_loss",
     "huber_loss",
     "keypoint_loss",
@@ -303,6 +314,7 @@ __all__ = [
     "sd_sdr_loss",
     "si_sdr_loss",
     "si_snr_loss",
+    "signed_distance",
     "siou_loss",
     "smooth_l1_loss",
     "snr_loss",

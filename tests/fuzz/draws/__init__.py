@@ -7,6 +7,7 @@ from tests.fuzz.draws import (
     detectors,
     language,
     numbers,
+    outlines,
     points,
     regions,
     signals,
@@ -17,7 +18,18 @@ __all__ = ["LOSSES"]
 
 LOSSES: dict[str, Loss] = {
     name: loss
-    for family in (classes, language, boxes, detectors, regions, signals, spectra, points, numbers)
+    for family in (
+        classes,
+        language,
+        boxes,
+        detectors,
+        regions,
+        outlines,
+        signals,
+        spectra,
+        points,
+        numbers,
+    )
     for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""
