@@ -9,6 +9,7 @@ from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
+from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
@@ -23,6 +24,7 @@ _FAMILIES = (
     BOXES,
     DENSE,
     REGIONS,
+    OUTLINES,
     POINTS,
     COMPOSITES,
     WAVES,

@@ -50,7 +50,7 @@ def l1_loss(
         Errors count alike, large ones too, and the median is what is wanted.
 
     Elsewhere:
-        torch ``l1_loss``, scikit-learn ``mean_absolute_error``.
+        torch ``l1_loss``, scikit-learn ``mean_absolute_error``; MAE.
 
     Differs from:
         torch: takes shapes that broadcast, after a warning: a column against a row is compared with
