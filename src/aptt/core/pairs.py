@@ -142,6 +142,29 @@ QUESTIONS = PairFormula(_questions, _questions_slope, 1)
 _KNOWN = {"negatives": NEGATIVES, "positives": POSITIVES, "questions": QUESTIONS}
 
 
+class _Product(torch.autograd.Function):
+    """A product of matrices that autocast does not round on the way back either."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return _product(up, b.T), _product(a.T, up)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """In the precision of the rows; its backward is called where autocast may be on."""
+    with _by_itself(a):
+        if inside_functorch() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return a @ b
+        found: Tensor = _Product.apply(a, b)
+        return found
+
+
 class _Pairs(NamedTuple):
     """What is multiplied, and added; whatever asks for a gradient."""
 
@@ -151,7 +174,7 @@ class _Pairs(NamedTuple):
     bias: Tensor | None
 
     def scores(self, rows: slice) -> Tensor:
-        s = (self.x[rows] @ self.y.T) * self.scale
+        s = _product(self.x[rows], self.y.T) * self.scale
         return s if self.bias is None else s + self.bias
 
 
@@ -299,7 +322,8 @@ def _again(
 ) -> list[Tensor | None]:
     """The gradients by autograd through the definition, differentiable once more."""
     again = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad():  # a tensor may be both x and y, and is told apart by a view
+        pairs = _Pairs(*(None if t is None else t.view_as(t) for t in pairs))  # type: ignore[arg-type]
         value = run.plain(pairs, sides)
     wanted = [t for t, want in zip(pairs, wants, strict=True) if want and t is not None]
     found = iter(torch.autograd.grad(value, wanted, up, create_graph=again))

@@ -144,6 +144,9 @@ from aptt.loss.snr import (
     si_snr_loss,
     snr_loss,
 )
+from aptt.loss.statistics import (
+    token_stats,
+)
 from aptt.loss.varifocal import (
     QualityFocalLoss,
     VariFocalLoss,
@@ -260,6 +263,7 @@ __all__ = [
     "snr_loss",
     "stft_loss",
     "supcon_loss",
+    "token_stats",
     "triplet_loss",
     "tversky_loss",
     "varifocal_loss",

@@ -19,7 +19,7 @@ from aptt.core.checks import (
     check_tensors,
     check_weights,
 )
-from aptt.core.formula import widen
+from aptt.core.formula import wide, widen
 from aptt.core.reduction import Count, Reduction, normalize
 from aptt.core.softmax import Against
 from aptt.core.vectors import unit
@@ -159,7 +159,7 @@ def columns_of(target: Numbers, anchors: Tensor, candidates: int) -> Tensor:
 
 
 def _tables(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Two tables of embeddings of one width, in one dtype."""
+    """Two tables of embeddings of one width, computed with in the dtype of the anchors."""
     check_floating(anchors=anchors, candidates=candidates)
     _check_table("anchors", anchors)
     _check_table("candidates", candidates)
@@ -168,10 +168,7 @@ def _tables(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
             f"candidates: got {tuple(candidates.shape)} for anchors {tuple(anchors.shape)}, wanted "
             f"embeddings of {anchors.shape[1]} numbers"
         )
-    wide = torch.promote_types(anchors.dtype, candidates.dtype)
-    if wide in (torch.float16, torch.bfloat16):
-        return anchors, candidates
-    return anchors.to(wide), candidates.to(wide)
+    return anchors, candidates.to(wide(anchors.dtype))
 
 
 def _check_table(name: str, rows: Tensor) -> None:
