@@ -40,7 +40,6 @@ def _leaf(t):
         # NT-Xent of two perfect pairs that are orthogonal, at temperature .5
         (lambda: contrastive_loss(E2, E2, scale=2.0, symmetric=True, within=True), 0.239545),
         (lambda: siglip_loss(E2, E2, scale=10.0, bias=-10.0), 0.693193),
-        (lambda: siglip_loss(E2, _turned(0.5, 0.1), scale=10.0, bias=-5.0), 0.711297),
         # similarities to P = {1, 0} and to a negative of 0, at temperature 1
         (lambda: _supcon_of_one("out"), 1.051445),
         (lambda: _supcon_of_one("in"), 0.931330),
@@ -247,21 +246,6 @@ def test_both_gradients_and_those_of_the_gradients(name, chunk):
     found = torch.autograd.grad(loss(a, b, scale), (a, b, scale))
     for got, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-14)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_one_graph_for_every_batch(name):
-    torch.compiler.reset()
-    compiled = torch.compile(LOSSES[name], backend="aot_eager", fullgraph=True)
-    a, b = _leaf(_rows(4, 3)), _leaf(_rows(4, 3, seed=1))
-    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    found = compiled(a, b, scale, None)
-    grads = torch.autograd.grad(found, (a, b, scale))
-    want = LOSSES[name](a, b, scale, None)
-    torch.testing.assert_close(found, want)
-    for got, wish in zip(grads, torch.autograd.grad(want, (a, b, scale)), strict=True):
-        torch.testing.assert_close(got, wish)
-    torch.compiler.reset()
 
 
 # -------------------------------------------------------------- where others go wrong

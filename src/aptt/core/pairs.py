@@ -107,18 +107,23 @@ def _positives(s: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     against = _negatives(s, positive, negative)
     only, top = _largest(s, positive)
     gap = only - top.unsqueeze(1)
-    total = torch.where(positive, gap, 0.0).sum(1)
-    count = positive.sum(1).to(s.dtype)
-    return torch.cat((against, torch.stack((top, exp_of_gaps(gap).sum(1), total, count))))
+    found, count = exp_of_gaps(gap).sum(1), positive.sum(1).to(s.dtype)
+    mean = torch.where(positive, gap, 0.0).sum(1) / count.clamp(min=1)
+    # of one positive it is 0, and has no slope to cancel
+    spread = torch.where(count > 1, torch.where(count > 1, found, 1.0).log() - mean, 0.0)
+    return torch.cat((against, torch.stack((top, found, spread, count))))
 
 
 def _positives_slope(
     s: Tensor, positive: Tensor, negative: Tensor, stats: Tensor, up: Tensor
 ) -> Tensor:
+    # of the spread, softmax - 1 / count: of one positive exactly 0
     ds = _negatives_slope(s, positive, negative, stats, up)
     gap = (s - stats[2].unsqueeze(1)).masked_fill_(~positive, -torch.inf)
-    ds.addcmul_(exp_of_gaps(gap), up[3].unsqueeze(1))
-    return ds.addcmul_(positive.to(s.dtype), up[4].unsqueeze(1))
+    raised, found, count = exp_of_gaps(gap), stats[3], stats[5].clamp(min=1)
+    share = raised / torch.where(found > 0, found, 1.0).unsqueeze(1)
+    share.sub_(positive / count.unsqueeze(1))
+    return ds.addcmul_(raised, up[3].unsqueeze(1)).addcmul_(share, up[4].unsqueeze(1))
 
 
 def _questions(s: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -136,7 +141,7 @@ def _questions_slope(
 NEGATIVES = PairFormula(_negatives, _negatives_slope, 2, many=False)
 """The largest negative s, and the sum of ``exp(s - largest)`` over them."""
 POSITIVES = PairFormula(_positives, _positives_slope, 6)
-"""These two; the same of the positives; the sum of ``s - largest`` over them; how many they are."""
+"""These two; the same of the positives; ``log sum exp - mean`` of them; how many they are."""
 QUESTIONS = PairFormula(_questions, _questions_slope, 1)
 """The sum of ``softplus(-s)`` over the positives and of ``softplus(s)`` over the negatives."""
 _KNOWN = {"negatives": NEGATIVES, "positives": POSITIVES, "questions": QUESTIONS}

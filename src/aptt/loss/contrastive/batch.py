@@ -246,12 +246,12 @@ def of_positives(stats: Tensor, *, inside: bool = False) -> Tensor:
 
     The mean over them is outside of the logarithm, or inside.
     """
-    top, rest, first, found, total, count = stats
+    top, rest, first, found, spread, count = stats
     none = count == 0
-    count = count.detach() + none.to(count.dtype)
     level = (found + none.to(found.dtype)).log()
     nll = Against.of(top.detach(), rest, first.detach() + level).nll
-    spread = count.log() if inside else level - total / count
+    if inside:
+        spread = (count.detach() + none.to(count.dtype)).log()
     return torch.where(none, 0.0, nll + spread)
 
 
