@@ -7,6 +7,7 @@ from tests.fuzz.draws import (
     detectors,
     embeddings,
     language,
+    numbers,
     points,
     regions,
     signals,
@@ -24,21 +25,10 @@ _FAMILIES = (
     signals,
     spectra,
     points,
+    numbers,
     embeddings,
 )
 LOSSES: dict[str, Loss] = {
-    name: loss
-    for family in (
-        classes,
-        language,
-        boxes,
-        detectors,
-        regions,
-        signals,
-        spectra,
-        points,
-        embeddings,
-    )
-    for name, loss in family.LOSSES.items()
+    name: loss for family in _FAMILIES for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""

@@ -8,6 +8,7 @@ from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.embeddings import EMBEDDINGS
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
+from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
@@ -27,6 +28,7 @@ _FAMILIES = (
     WAVES,
     VALUES,
     EMBEDDINGS,
+    NUMBERS,
 )
 
 SPECS: dict[str, Spec] = {row.name: row for family in _FAMILIES for row in family}
