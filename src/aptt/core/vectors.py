@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["length", "unit"]
+__all__ = ["length", "picked", "unit"]
 
 
 def unit(x: Tensor) -> Tensor:
@@ -24,6 +24,12 @@ def length(x: Tensor) -> Tensor:
     scaled, nothing, largest = _scaled(x)
     size = (scaled.square().sum(-1, keepdim=True) + nothing.to(x.dtype)).sqrt()
     return torch.where(nothing, 0.0, size * largest).squeeze(-1)
+
+
+def picked(rows: Tensor, at: Tensor) -> Tensor:
+    """``rows[at]``; the gradients of a row that is picked often add up in no order that shows."""
+    widest = rows.dtype if rows.device.type == "mps" else torch.float64
+    return rows.to(widest)[at].to(rows.dtype)
 
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

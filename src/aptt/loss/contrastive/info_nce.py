@@ -20,6 +20,7 @@ from aptt.core.module import LossModule
 from aptt.core.pairs import NEGATIVES, POSITIVES, Sides, evaluate_pairs
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.softmax import Against
+from aptt.core.vectors import picked
 from aptt.loss.contrastive.batch import (
     Duplicates,
     GatherRows,
@@ -173,7 +174,7 @@ class _How:
         if several:
             return of_positives(stats)
         top, rest = stats
-        mine = self.scale * (x.values * every.values[at]).sum(1)
+        mine = self.scale * (x.values * picked(every.values, at)).sum(1)
         return Against.of(top.detach(), rest, mine).nll
 
 

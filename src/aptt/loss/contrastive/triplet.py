@@ -24,7 +24,7 @@ from aptt.core.module import LossModule
 from aptt.core.ordinary import inside_functorch, ordinary
 from aptt.core.pairs import Sides, marks
 from aptt.core.reduction import Reduction, check_reduction
-from aptt.core.vectors import length
+from aptt.core.vectors import length, picked
 from aptt.loss.contrastive.batch import (
     GatherRows,
     averaged,
@@ -118,7 +118,8 @@ def triplet_loss(
     if mining == "hard":
         found = hardest(x.values, every.values, sides, chunk)
         near, far = (
-            _apart(x.values, every.values[at], squared) for at in (found.negative, found.positive)
+            _apart(x.values, picked(every.values, at), squared)
+            for at in (found.negative, found.positive)
         )
         values, there = _cost(far - near, margin), found.has_positive & found.has_negative
     else:
