@@ -32,6 +32,8 @@ REGIONS = (
     "dice_ce_terms",
     "dice_focal_loss",
     "dice_focal_terms",
+    "boundary_loss",
+    "hausdorff_loss",
 )
 
 

@@ -2,12 +2,14 @@
 
 from tests.fuzz.draw import Loss
 from tests.fuzz.draws import (
+    adversaries,
     boxes,
     classes,
     detectors,
     embeddings,
     language,
     numbers,
+    outlines,
     points,
     regions,
     signals,
@@ -22,10 +24,12 @@ _FAMILIES = (
     boxes,
     detectors,
     regions,
+    outlines,
     signals,
     spectra,
     points,
     numbers,
+    adversaries,
     embeddings,
 )
 LOSSES: dict[str, Loss] = {

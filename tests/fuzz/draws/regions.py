@@ -14,19 +14,25 @@ from tests.fuzz.draws.classes import NAN, indices, poisoned, soft
 from tests.fuzz.draws.signals import _pooled
 from tests.fuzz.oracles import regions as oracle
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "masks"]
 
 SKIP = ("skip", "zero", "penalize")
 
 
-def _masks(
-    d: Draw, *, hard: bool = False, none: bool = True, smooth: bool = True, pools: bool = True
+def masks(
+    d: Draw,
+    *,
+    hard: bool = False,
+    none: bool = True,
+    smooth: bool = True,
+    pools: bool = True,
+    axes: tuple[int, ...] = (1, 2, 0),
 ) -> dict[str, Any]:
     """The arguments that every region loss has."""
     mode = d.pick("mode", ("multiclass", "multilabel", "binary"))
     classes = 1 if mode == "binary" else d.size("classes", low=1 + (mode == "multiclass"), high=17)
     samples = d.size("samples", high=3)
-    size = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", (1, 2, 0))))
+    size = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", axes)))
     shape = (samples, classes, *size)
     ignored = d.pick("ignore_index", ("auto", None, 0, 1, 255))
     is_soft = not hard and d.pick("soft", (False, True))
@@ -89,7 +95,7 @@ def _masks(
 
 def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: bool) -> Any:
     def draw(d: Draw) -> Call:
-        args = _masks(d, hard=hard, **kinds)
+        args = masks(d, hard=hard, **kinds)
         if name in ("dice_loss", "mask_iou_loss", "tversky_loss"):
             args["log"] = d.pick("log", (False, True))
         if "tversky" in name:
