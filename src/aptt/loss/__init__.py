@@ -3,6 +3,7 @@
 from aptt.core.engine import engine
 from aptt.loss.bbox import (
     BoxIoULoss,
+    BoxL1Loss,
     CIoULoss,
     DIoULoss,
     EIoULoss,
@@ -10,6 +11,7 @@ from aptt.loss.bbox import (
     ProbIoULoss,
     SIoULoss,
     box_iou_loss,
+    box_l1_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
@@ -35,6 +37,11 @@ from aptt.loss.detection import (
     TaskAlignedAssigner,
     detection_loss,
     detection_terms,
+)
+from aptt.loss.detr import (
+    DETRLoss,
+    detr_loss,
+    detr_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -156,9 +163,11 @@ __all__ = [
     "Assignment",
     "BinaryCrossEntropyLoss",
     "BoxIoULoss",
+    "BoxL1Loss",
     "CIoULoss",
     "CenterNetLoss",
     "CrossEntropyLoss",
+    "DETRLoss",
     "DIoULoss",
     "DetectionLoss",
     "DiceCELoss",
@@ -203,6 +212,7 @@ __all__ = [
     "assign",
     "binary_cross_entropy",
     "box_iou_loss",
+    "box_l1_loss",
     "centernet_decode",
     "centernet_loss",
     "centernet_targets",
@@ -213,6 +223,8 @@ __all__ = [
     "denoising_matches",
     "detection_loss",
     "detection_terms",
+    "detr_loss",
+    "detr_terms",
     "dice_ce_loss",
     "dice_ce_terms",
     "dice_focal_loss",

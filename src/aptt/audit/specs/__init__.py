@@ -9,6 +9,7 @@ from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
+from aptt.audit.specs.sets import SETS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -23,6 +24,7 @@ _FAMILIES = (
     REGIONS,
     POINTS,
     COMPOSITES,
+    SETS,
     WAVES,
     VALUES,
 )
