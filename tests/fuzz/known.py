@@ -32,6 +32,8 @@ REGIONS = (
     "dice_ce_terms",
     "dice_focal_loss",
     "dice_focal_terms",
+    "boundary_loss",
+    "hausdorff_loss",
 )
 
 
@@ -160,7 +162,7 @@ KNOWN: list[Known] = [
     _known("Soft targets that are sure, of the old heads in lwf_loss.", ("lwf_loss", "lwf_terms")),
     _known(
         "A divergence of distributions that are nearly equal has few digits, its gradient fewer.",
-        ("distillation_loss", "distillation_terms", "linear_distillation"),
+        ("distillation_loss", "distillation_terms", "linear_distillation_loss"),
         when=lambda c, f: _rounding(c, f, 1024),
     ),
     _known(
@@ -219,7 +221,7 @@ KNOWN: list[Known] = [
         "The same, and distribution_focal_loss's p - target, in the detectors of distributions.",
         ("detection_loss", "detection_terms"),
         "gradient of boxes",
-        lambda c, f: c.args["boxes"].ndim == 4 and _rounding(c, f),
+        lambda c, f: c.args["pred_boxes"].ndim == 4 and _rounding(c, f),
     ),
 ]
 """In the order in which they are asked."""

@@ -208,7 +208,7 @@ def test_the_union_of_layers_counts_its_matches():
     logits, boxes, goals, labels = _batch(layers=3, targets=2)
     cost = match_cost(logits, boxes, goals, labels)
     matches = union_matches(assign(cost, target_mask=labels >= 0))
-    found = detr_terms(logits, boxes, goals, labels, matches=matches, count="matches")
+    found = detr_terms(logits, boxes, goals, labels, matches=matches, normalize="matches")
     pairs = (matches >= 0).sum()
     whole = detr_terms(logits, boxes, goals, labels, matches=matches, reduction="sum")
     torch.testing.assert_close(found["box"], whole["box"] / pairs)
@@ -308,7 +308,7 @@ def test_more_targets_than_queries():
         detr_loss(logits, boxes, goals, labels)
     few = HungarianMatcher(surplus="drop")
     by_targets = detr_terms(logits, boxes, goals, labels, matcher=few)
-    by_matches = detr_terms(logits, boxes, goals, labels, matcher=few, count="matches")
+    by_matches = detr_terms(logits, boxes, goals, labels, matcher=few, normalize="matches")
     torch.testing.assert_close(by_targets["l1"] * 4, by_matches["l1"] * 2)
 
 
@@ -373,7 +373,9 @@ def test_what_weighs_nothing_is_not_there():
     twice = detr_terms(logits, boxes, goals, labels, weight=2 * torch.ones(2, 7))
     once = detr_terms(logits, boxes, goals, labels)
     torch.testing.assert_close(twice["l1"], 2 * once["l1"])
-    counted = detr_terms(logits, boxes, goals, labels, weight=2 * torch.ones(2, 7), count="matches")
+    counted = detr_terms(
+        logits, boxes, goals, labels, weight=2 * torch.ones(2, 7), normalize="matches"
+    )
     torch.testing.assert_close(counted["l1"], once["l1"])
 
 
@@ -397,7 +399,7 @@ def test_what_does_not_fit_is_said():
         ({"no_object": 0.1, "quality": "iou"}, "quality: got 'iou' beside no_object"),
         ({"no_object": -1.0}, "no_object"),
         ({"quality": "giou"}, "quality: got 'giou'"),
-        ({"count": "boxes"}, "count: got 'boxes'"),
+        ({"normalize": "boxes"}, "normalize: got 'boxes'"),
         ({"groups": 2}, "groups: got 2, of which 7"),
         ({"box_format": "corners"}, "box_format"),
         ({"reduction": "none"}, "reduction: got 'none'"),
@@ -446,7 +448,7 @@ def test_two_ranks_of_ten_boxes_and_of_none():
         torch.testing.assert_close(mean, whole[name])
 
 
-@pytest.mark.parametrize("options", [{}, {"no_object": 0.1}, {"groups": 2, "count": "matches"}])
+@pytest.mark.parametrize("options", [{}, {"no_object": 0.1}, {"groups": 2, "normalize": "matches"}])
 def test_ragged_micro_batches_are_the_whole_batch(options):
     images = [_batch(images=n, queries=8, layers=2, seed=n) for n in (1, 3, 2)]
     images = [(x, b, g, y.clamp(max=2)) for x, b, g, y in images]

@@ -34,7 +34,7 @@ __all__ = ["SETS"]
 
 _QUERIES, _CLASSES, _LAYERS = 4, 3, 2
 _GAINS = {"class": 1.0, "l1": 5.0, "box": 2.0}
-_LAYERED = ("class_logits", "boxes")
+_LAYERED = ("class_logits", "pred_boxes")
 
 
 def _layers_first(given: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class DETRLoss(detr.DETRLoss):
     def forward(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         target_boxes: Targets,
         target_labels: Targets,
         *,
@@ -71,10 +71,10 @@ class DETRLoss(detr.DETRLoss):
         ignore_regions: Targets | None = None,
     ) -> Tensor:
         """The loss of one batch."""
-        moved = _layers_first({"class_logits": class_logits, "boxes": boxes})
+        moved = _layers_first({"class_logits": class_logits, "pred_boxes": pred_boxes})
         return super().forward(
             moved["class_logits"],
-            moved["boxes"],
+            moved["pred_boxes"],
             target_boxes,
             target_labels,
             target_mask=target_mask,
@@ -107,7 +107,7 @@ def _set(first: str, *, layers: bool = False) -> Maker:
         boxes[..., :2, :] = near + uniform(g, *near.shape, low=-0.05, high=0.05)
         made = {
             "class_logits": normal(g, *size, _CLASSES),
-            "boxes": boxes,
+            "pred_boxes": boxes,
             "target_boxes": goals,
             "target_labels": indices(g, _CLASSES - 1, n, 2),
         }
@@ -133,7 +133,7 @@ def _matched(first: str, *, corners: bool = False) -> Maker:
         inputs = _set(first)(g, n)
         inputs["matches"] = torch.tensor([1, -1, 0, -2]).expand(n, -1).clone()
         if corners:
-            inputs |= {k: _corners(inputs[k]) for k in ("boxes", "target_boxes")}
+            inputs |= {k: _corners(inputs[k]) for k in ("pred_boxes", "target_boxes")}
         return inputs
 
     return made
@@ -153,7 +153,7 @@ def _extremes(first: str) -> Callable[[], Inputs]:
         )
         inputs = {
             "class_logits": logits.unsqueeze(1).expand(-1, 2, -1).clone(),
-            "boxes": pairs[:, :4].unsqueeze(1).expand(-1, 2, -1).clone(),
+            "pred_boxes": pairs[:, :4].unsqueeze(1).expand(-1, 2, -1).clone(),
             "target_boxes": pairs[:, None, 4:].clone(),
             "target_labels": torch.ones(5, 1, dtype=torch.long),
             "matches": torch.tensor([0, -1]).expand(5, 2).clone(),
@@ -177,7 +177,7 @@ def _layered_extremes() -> Inputs:
 def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
     """Queries that weigh nothing; an image without any has no object either."""
     by_image = keep[:, 0] if keep.ndim > 2 else keep
-    weight = inputs.get("weight", torch.ones_like(by_image, dtype=inputs["boxes"].dtype))
+    weight = inputs.get("weight", torch.ones_like(by_image, dtype=inputs["pred_boxes"].dtype))
     gone = ~by_image.any(1, keepdim=True)
     hidden = {**inputs, "target_labels": inputs["target_labels"].masked_fill(gone, -1)}
     if "target_mask" in inputs:
@@ -200,7 +200,7 @@ def _matching_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tenso
         there = inputs.get("target_mask", torch.ones_like(labels, dtype=torch.bool))
         moved = _layers_first({k: inputs[k] for k in _LAYERED})
         may = None if "weight" not in inputs else inputs["weight"] != 0
-        x, boxes = moved["class_logits"], moved["boxes"]
+        x, boxes = moved["class_logits"], moved["pred_boxes"]
         targets = inputs["target_boxes"], labels, there
         given["matches"] = matcher(x, boxes, None, *targets, may).matches
     return lambda x: _by_term(**{**given, name: x})
@@ -216,7 +216,7 @@ def _hot(inputs: Inputs) -> Tensor:
 def _best_logits(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
     index = inputs["matches"].clamp(min=0).unsqueeze(-1).expand(-1, -1, 4)
     goals = inputs["target_boxes"].gather(1, index)
-    iou = 1 - box_iou_loss(inputs["boxes"], goals, box_format="cxcywh", reduction="none")
+    iou = 1 - box_iou_loss(inputs["pred_boxes"], goals, box_format="cxcywh", reduction="none")
     sure = iou.clamp(1e-6, 1 - 1e-6).logit() if "quality" in options else torch.tensor(50.0)
     return {
         **inputs,
@@ -226,14 +226,14 @@ def _best_logits(inputs: Inputs, options: Options) -> tuple[Inputs, float | None
 
 def _best_boxes(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
     index = inputs["matches"].clamp(min=0).unsqueeze(-1).expand(-1, -1, 4)
-    return {**inputs, "boxes": inputs["target_boxes"].gather(1, index)}, None
+    return {**inputs, "pred_boxes": inputs["target_boxes"].gather(1, index)}, None
 
 
 def _hopeless(inputs: Inputs, options: Options) -> Inputs:
     """Sure of every class, and boxes far away."""
     name = next(iter(inputs))
     x = inputs[name]
-    if name == "boxes":
+    if name == "pred_boxes":
         return {**inputs, name: x + 5}
     away = 30 * torch.arange(1.0, _CLASSES + 1, dtype=x.dtype, device=x.device)
     return {**inputs, name: away.expand_as(x).clone()}
@@ -251,7 +251,7 @@ def _cases() -> dict[str, Case]:
             matcher=HungarianMatcher(class_gain=1.0, box_format="cxcywh"),
             class_loss=FocalLoss(alpha=0.5, gamma=1.5),
             class_gain=2.0,
-            count="matches",
+            normalize="matches",
             exempt={
                 **_ASSIGNED,
                 "gradient_reaches_all_who_ask": "regions decide what counts, and no more",
@@ -274,7 +274,7 @@ def _cases() -> dict[str, Case]:
             extremes=_extremes("class_logits"),
         ),
         "by box": case(
-            _matched("boxes", corners=True),
+            _matched("pred_boxes", corners=True),
             box_format="xyxy",
             box_loss=diou_loss,
             l1_gain=1.0,
@@ -282,9 +282,9 @@ def _cases() -> dict[str, Case]:
             reduction="sum",
         ),
         "by centre and size": case(
-            _matched("boxes"),
+            _matched("pred_boxes"),
             perfect=_best_boxes,
-            extremes=_extremes("boxes"),
+            extremes=_extremes("pred_boxes"),
         ),
     }
 
@@ -308,7 +308,7 @@ SETS = (
         extremes=_extremes("class_logits"),
         frozen={"the matching": _matching_held},
         refused=(
-            Refused("boxes of one number", "boxes", change=_cut("boxes")),
+            Refused("boxes of one number", "pred_boxes", change=_cut("pred_boxes")),
             Refused("one target box", "target_boxes", change=_cut("target_boxes")),
             Refused("labels of one target", "target_labels", change=_cut("target_labels")),
             Refused(
@@ -320,7 +320,7 @@ SETS = (
                 "a softmax and a loss", "class_loss", {"no_object": 0.1, "class_loss": diou_loss}
             ),
             Refused("an unknown quality", "quality", {"quality": "giou"}),
-            Refused("an unknown count", "count", {"count": "boxes"}),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
             Refused("no group", "groups", {"groups": 0}),
             Refused("an unknown format", "box_format", {"box_format": "yxyx"}),
             Refused("a negative gain", "box_gain", {"box_gain": -1.0}),

@@ -25,8 +25,8 @@ def box_l1_loss(
     pred_boxes: Tensor,
     target_boxes: Numbers,
     *,
-    beta: float = 0.0,
     weight: Numbers | None = None,
+    beta: float = 0.0,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -38,9 +38,9 @@ def box_l1_loss(
         pred_boxes: ``(..., 4)``, any floating dtype: corners, a centre and a size, or deltas. The
             distance is between the numbers as they are, so it differs by how boxes are written.
         target_boxes: the same shape, row by row.
+        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         beta: where the loss turns from a square to a line, at least 0, in the boxes' unit; 0: a
             line throughout. RetinaNet has 1/9, Fast R-CNN 1.
-        weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         normalize: what ``"mean"`` counts: the weights, or the boxes whose weight is above 0 (at
             least 1).
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.

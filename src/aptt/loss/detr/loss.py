@@ -35,7 +35,7 @@ __all__ = ["DETRLoss", "detr_loss"]
 
 def detr_loss(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -50,7 +50,7 @@ def detr_loss(
     box_loss: TermLoss = giou_loss,
     layer_weight: Tensor | Sequence[float] | None = None,
     groups: int = 1,
-    count: Literal["targets", "matches"] = "targets",
+    normalize: Literal["targets", "matches"] = "targets",
     box_format: BoxFormat = "cxcywh",
     class_gain: float = 1.0,
     l1_gain: float = 5.0,
@@ -64,8 +64,8 @@ def detr_loss(
     Args:
         class_logits: ``(B, Q, C)``, a yes-or-no question for each class, or with ``no_object`` of a
             softmax whose last class is no-object; ``(L, B, Q, C)`` for the layers of a decoder.
-        boxes: ``(B, Q, 4)`` or ``(L, B, Q, 4)``, as parts of the image. One that is not finite, and
-            that the matcher was to choose from, makes the loss NaN or infinite.
+        pred_boxes: ``(B, Q, 4)`` or ``(L, B, Q, 4)``, as parts of the image. One that is not
+            finite, and that the matcher was to choose from, makes the loss NaN or infinite.
         target_boxes: ``(B, M, 4)``, or a list of ``(M_i, 4)`` by image.
         target_labels: ``(B, M)`` class indices, or a list of ``(M_i,)`` by image.
         target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of
@@ -74,7 +74,7 @@ def detr_loss(
             the target, -1 for none, -2 for what does not count. Of denoising queries
             ``denoising_matches`` gives them, of D-FINE ``union_matches``.
         weight: ``(B, Q)`` or ``(L, B, Q)``, one per query; multiplies, and 0 removes it, so that it
-            is not matched either. ``count="matches"`` counts it.
+            is not matched either. ``normalize="matches"`` counts it.
         ignore_regions: ``(B, K, 4)``, or a list by image, written as boxes are: a query without a
             target, half of whose own area lies in one of them, does not count. Zeros are padding.
         matcher: a :class:`HungarianMatcher`, or a callable of the same arguments; None: with the
@@ -89,7 +89,7 @@ def detr_loss(
             corners.
         layer_weight: ``(L,)``, or a list: factors of the layers; None: 1.
         groups: the queries are so many groups, each matched by itself, and each counts.
-        count: what terms are divided by: the ``"targets"`` there are, times ``groups``, or the
+        normalize: what terms are divided by: the ``"targets"`` there are, times ``groups``, or the
             ``"matches"`` by weight. Of both, at least 1 for the mean; over layers, their mean.
         box_format: how all boxes are written; L1 is between these numbers.
         class_gain: factor of the class term: 2 in Deformable DETR, 1 in DINO, DETR and RT-DETR.
@@ -108,9 +108,10 @@ def detr_loss(
             finite or of a size below 0, boxes in pixels; more targets than queries.
         TypeError: predictions that are not floating, labels and matches that are no integers.
 
-    The gradient goes to ``class_logits`` and ``boxes``, and to target boxes and weights that ask
-    for it. Matches and qualities are constants. Without any target the class term still penalises
-    what is seen, and the others are 0 with a gradient of 0. The host waits once, for the matcher.
+    The gradient goes to ``class_logits`` and ``pred_boxes``, and to target boxes and weights that
+    ask for it. Matches and qualities are constants. Without any target the class term still
+    penalises what is seen, and the others are 0 with a gradient of 0. The host waits once, for the
+    matcher.
 
     Encoder outputs and denoising queries are calls of their own, whose losses are added: so a
     matcher never sees a denoising query. The number of targets is known before the forward:
@@ -141,7 +142,7 @@ def detr_loss(
     _check_gains(class_gain, l1_gain, box_gain)
     terms = summed_terms(
         class_logits,
-        boxes,
+        pred_boxes,
         target_boxes,
         target_labels,
         target_mask=target_mask,
@@ -155,7 +156,7 @@ def detr_loss(
         box_loss=box_loss,
         layer_weight=layer_weight,
         groups=groups,
-        count=count,
+        normalize=normalize,
         box_format=box_format,
         reduction=reduction,
     )
@@ -182,7 +183,7 @@ class DETRLoss(LossModule):
         box_loss: TermLoss = giou_loss,
         layer_weight: Tensor | Sequence[float] | None = None,
         groups: int = 1,
-        count: Literal["targets", "matches"] = "targets",
+        normalize: Literal["targets", "matches"] = "targets",
         box_format: BoxFormat = "cxcywh",
         class_gain: float = 1.0,
         l1_gain: float = 5.0,
@@ -191,7 +192,15 @@ class DETRLoss(LossModule):
     ) -> None:
         _check_gains(class_gain, l1_gain, box_gain)
         check_options(
-            matcher, class_loss, quality, no_object, box_loss, groups, count, box_format, reduction
+            matcher,
+            class_loss,
+            quality,
+            no_object,
+            box_loss,
+            groups,
+            normalize,
+            box_format,
+            reduction,
         )
         if isinstance(class_loss, nn.Module):
             class_loss = reduced("class_loss", class_loss, "sum")
@@ -205,7 +214,7 @@ class DETRLoss(LossModule):
             box_loss=box_loss,
             layer_weight=per_class(layer_weight, "layer_weight"),
             groups=groups,
-            count=count,
+            normalize=normalize,
             box_format=box_format,
             class_gain=class_gain,
             l1_gain=l1_gain,
@@ -216,7 +225,7 @@ class DETRLoss(LossModule):
     def forward(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         target_boxes: Targets,
         target_labels: Targets,
         *,
@@ -228,7 +237,7 @@ class DETRLoss(LossModule):
         """The loss of one batch."""
         return detr_loss(
             class_logits,
-            boxes,
+            pred_boxes,
             target_boxes,
             target_labels,
             target_mask=target_mask,

@@ -22,7 +22,8 @@ from aptt.core.checks import (
 )
 from aptt.core.formula import widen
 from aptt.core.pairwise import covered
-from aptt.core.reduction import Kind, Reduction, check_reduction, normalize
+from aptt.core.reduction import Kind, Reduction, check_reduction
+from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import (
     IGNORED,
@@ -50,7 +51,7 @@ _HALF = 0.5  # the share of a query's own area in a region from which on it is i
 
 def detr_terms(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -65,7 +66,7 @@ def detr_terms(
     box_loss: TermLoss = giou_loss,
     layer_weight: Tensor | Sequence[float] | None = None,
     groups: int = 1,
-    count: Literal["targets", "matches"] = "targets",
+    normalize: Literal["targets", "matches"] = "targets",
     box_format: BoxFormat = "cxcywh",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -87,7 +88,7 @@ def detr_terms(
     """
     return _terms(
         class_logits,
-        boxes,
+        pred_boxes,
         target_boxes,
         target_labels,
         at_once=False,
@@ -102,7 +103,7 @@ def detr_terms(
         box_loss=box_loss,
         layer_weight=layer_weight,
         groups=groups,
-        count=count,
+        normalize=normalize,
         box_format=box_format,
         reduction=reduction,
     )
@@ -126,7 +127,7 @@ class _Asked(NamedTuple):
 
 def _terms(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -142,18 +143,18 @@ def _terms(
     box_loss: TermLoss,
     layer_weight: Tensor | Sequence[float] | None,
     groups: int,
-    count: str,
+    normalize: str,
     box_format: BoxFormat,
     reduction: Reduction,
 ) -> dict[str, Tensor]:
     check_options(
-        matcher, class_loss, quality, no_object, box_loss, groups, count, box_format, reduction
+        matcher, class_loss, quality, no_object, box_loss, groups, normalize, box_format, reduction
     )
-    check_floating(class_logits=class_logits, boxes=boxes)
+    check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
     layered = class_logits.ndim == 4
     axes = "L B Q" if layered else "B Q"
-    check_shapes(class_logits=(class_logits, f"{axes} C"), boxes=(boxes, f"{axes} 4"))
-    x, b = (class_logits, boxes) if layered else (class_logits[None], boxes[None])
+    check_shapes(class_logits=(class_logits, f"{axes} C"), pred_boxes=(pred_boxes, f"{axes} 4"))
+    x, b = (class_logits, pred_boxes) if layered else (class_logits[None], pred_boxes[None])
     if not len(x):
         raise ValueError(f"class_logits: got {tuple(x.shape)}, with no layer")
     classes = x.shape[-1] - (no_object is not None)
@@ -180,7 +181,7 @@ def _terms(
     )
 
     found = (mask.sum() * groups).to(asked.share.dtype)
-    if count == "matches":
+    if normalize == "matches":
         found = asked.share.sum() / len(x)
     counts = {"class": found, "l1": found, "box": found}
     if reduction == "mean":
@@ -222,7 +223,7 @@ def _terms(
 
     whole = slice(None)
     parts = [total(slice(k, k + 1)) for k in range(len(x))] if layered and not at_once else None
-    both_double = class_logits.dtype == boxes.dtype == torch.float64
+    both_double = class_logits.dtype == pred_boxes.dtype == torch.float64
     dtype = torch.float64 if both_double else torch.float32
     totals = total(whole) if parts is None else None
     kinds: dict[str, Kind] = {} if no_object is None else {"class": "values"}
@@ -234,7 +235,7 @@ def _terms(
             assert parts is not None
             value = torch.stack([part[name] for part in parts])
         kind = kinds.get(name, "positives")
-        terms[name] = normalize(value.to(dtype), counted, reduction, term=name, kind=kind)
+        terms[name] = divided(value.to(dtype), counted, reduction, term=name, kind=kind)
     return terms
 
 
@@ -394,7 +395,7 @@ def check_options(
     no_object: Any,
     box_loss: Any,
     groups: int,
-    count: str,
+    normalize: str,
     box_format: BoxFormat,
     reduction: Reduction,
 ) -> None:
@@ -404,7 +405,7 @@ def check_options(
     if matcher is not None:
         check_parts(_WANTED, matcher=matcher)
     check_whole("groups", groups)
-    check_choice("count", count, ("targets", "matches"))
+    check_choice("normalize", normalize, ("targets", "matches"))
     check_box_format(box_format)
     if quality is not None:
         check_choice("quality", quality, ("iou",), also="None")
