@@ -178,7 +178,7 @@ def detr_terms(a: Any) -> dict[str, Tensor]:
     if a.no_object is not None:
         each = torch.where(positive, w, w * a.no_object)
         of_class = torch.where(rows, each, 0.0).sum() / layers
-    options = dict(alpha=0.25, gamma=2.0, ignore_index=None, class_dim=None, detach=False)
+    options = dict(alpha=0.25, gamma=2.0, ignore_index=None, class_dim=None, detach_factor=False)
     options |= dict(normalize="elements", power=1.0, box_format=a.box_format, gate=False)
     found = {"class": [], "l1": [], "box": []}
     for n in range(layers):
