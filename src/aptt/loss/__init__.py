@@ -74,6 +74,7 @@ from aptt.loss.linear import (
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
     linear_distillation,
+    linear_distillation_terms,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -220,6 +221,7 @@ __all__ = [
     "keypoint_loss",
     "linear_cross_entropy",
     "linear_distillation",
+    "linear_distillation_terms",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",

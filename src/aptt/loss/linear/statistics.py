@@ -20,9 +20,9 @@ from torch.nn.functional import threshold
 from aptt.core.checks import check_indices, check_positive, taken_classes
 from aptt.core.formula import Formula, Kept
 from aptt.core.linear import HeadFormula
+from aptt.core.linear.tokens import evaluate, put_back, select, tokens_of
 from aptt.core.softmax import exp_of_gaps, of_class
 from aptt.core.vocabulary import Form, cap, uncap
-from aptt.loss.linear.tokens import evaluate, put_back, select, tokens_of
 
 __all__ = ["TokenStats", "linear_token_stats"]
 
