@@ -199,7 +199,7 @@ class SpreadRun(Run):
 
 def refuse_twice(x: Tensor) -> None:
     """Logits are measured over ranks by messages that autograd does not see."""
-    if x.requires_grad:
+    if x.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(
             "a vocabulary that is spread over ranks has no second derivative, and no vmap"
         )
