@@ -153,14 +153,14 @@ KNOWN: list[Known] = [
         lambda c, f: c.args["z_loss"] > 0 and _rounding(c, f),
     ),
     _known(
-        "linear_token_stats: the slopes of a sure token have few digits.",
-        "linear_token_stats",
+        "token_stats and linear_token_stats: the slopes of a sure token have few digits.",
+        ("token_stats", "linear_token_stats"),
         "gradient of .*",
     ),
     _known("Soft targets that are sure, of the old heads in lwf_loss.", ("lwf_loss", "lwf_terms")),
     _known(
         "A divergence of distributions that are nearly equal has few digits, its gradient fewer.",
-        ("distillation_loss", "distillation_terms", "linear_distillation"),
+        ("distillation_loss", "distillation_terms", "linear_distillation_loss"),
         when=lambda c, f: _rounding(c, f, 1024),
     ),
     _known(
@@ -219,7 +219,7 @@ KNOWN: list[Known] = [
         "The same, and distribution_focal_loss's p - target, in the detectors of distributions.",
         ("detection_loss", "detection_terms"),
         "gradient of boxes",
-        lambda c, f: c.args["boxes"].ndim == 4 and _rounding(c, f),
+        lambda c, f: c.args["pred_boxes"].ndim == 4 and _rounding(c, f),
     ),
 ]
 """In the order in which they are asked."""

@@ -29,7 +29,7 @@ from aptt.loss import (
     distillation_loss,
     focal_loss,
     linear_cross_entropy,
-    linear_distillation,
+    linear_distillation_loss,
     lovasz_loss,
     multi_token_loss,
 )
@@ -518,7 +518,7 @@ def linear_heads():
             lambda h, w, b, **o: vocab_parallel_linear_distillation_loss(
                 h, w, taught, teacher[own], bias=b, chunk=2, **o
             ),
-            lambda h, w, b, **o: linear_distillation(h, w, taught, teacher, bias=b, **o),
+            lambda h, w, b, **o: linear_distillation_loss(h, w, taught, teacher, bias=b, **o),
             [hidden, weight, bias],
             [False, True, True],
             **options,
@@ -666,7 +666,7 @@ def dtensors():
         for options in ({}, {"reduction": "none"}):
             same(linear_cross_entropy, of, {"target": (target, to)}, mesh, chunk=2, **options)
         said = {"teacher_hidden": (taught, h), "teacher_weight": (teacher, w)}
-        same(linear_distillation, of, {**said, "hard_targets": (target, to)}, mesh)
+        same(linear_distillation_loss, of, {**said, "hard_targets": (target, to)}, mesh)
     tokens = {"logits": (logits.view(3, 3, C), [Shard(1)])}
     same(cross_entropy, tokens, {"target": (target.view(3, 3), [Shard(1)])}, class_dim=-1)
 
@@ -693,7 +693,7 @@ def dtensors():
                 distribute_tensor(masks, line, rows), distribute_tensor(bits.view(N, 4), line, rows)
             ),
             ValueError,
-            "pool='sample'",
+            "pool: got a sum over ranks in place of 'batch', wanted 'batch', 'sample'",
         ),
         (
             lambda: sharded(cross_entropy)(spread[1], targets[1], logit_adjustment=per_class),

@@ -27,7 +27,7 @@ _SPREAD: dict[str, tuple[str, Callable[..., Any]]] = {
     "cross_entropy": ("logits", vocab_parallel_cross_entropy),
     "distillation_loss": ("student_logits", vocab_parallel_distillation_loss),
     "linear_cross_entropy": ("weight", vocab_parallel_linear_cross_entropy),
-    "linear_distillation": ("weight", vocab_parallel_linear_distillation_loss),
+    "linear_distillation_loss": ("weight", vocab_parallel_linear_distillation_loss),
 }
 """By the name of the function: what is spread by classes, and the form that takes it."""
 
@@ -35,7 +35,7 @@ _MODULES = {
     "CrossEntropyLoss": "cross_entropy",
     "DistillationLoss": "distillation_loss",
     "LinearCrossEntropyLoss": "linear_cross_entropy",
-    "LinearDistillationLoss": "linear_distillation",
+    "LinearDistillationLoss": "linear_distillation_loss",
 }
 
 TOKENS = frozenset(_SPREAD)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.placement_types import Partial, Replicate, Shard
+from torch.distributed.tensor.placement_types import Replicate, Shard
 
 from aptt.core.module import LossModule
 from aptt.core.ordinary import placed
@@ -22,6 +22,7 @@ from aptt.core.reduction import Kind, Reduction, hear, normalize
 from aptt.parallel.classes import TOKENS, by_classes, class_cut, name_of
 from aptt.parallel.gathering import Gather
 from aptt.parallel.ranks import widest
+from aptt.parallel.vocabulary import replicated
 
 __all__ = ["sharded"]
 
@@ -189,10 +190,11 @@ def _taken(t: Tensor, axes: Mapping[int, int]) -> Tensor:
     """What this rank holds. Of what all hold, each rank's rows add a part to the gradient."""
     if not isinstance(t, DTensor):
         return t
-    placements = [
-        Partial() if dim in axes and p.is_replicate() else p for dim, p in enumerate(t.placements)
-    ]
-    return t.to_local(grad_placements=placements)
+    held = t.to_local(grad_placements=t.placements)
+    for dim in axes if held.requires_grad else ():
+        if t.placements[dim].is_replicate():
+            held = replicated(held, t.device_mesh.get_group(dim))
+    return held
 
 
 def _put(value: Tensor, like: DTensor, axes: Mapping[int, int]) -> DTensor:
@@ -300,6 +302,10 @@ class _Pool:
         """The sums of all ranks."""
         total: Tensor = _Sum.apply(sums, tuple(self.groups))
         return total
+
+    def __repr__(self) -> str:
+        """What a loss says that has no use for it."""
+        return "a sum over ranks in place of 'batch'"
 
 
 class _Sum(torch.autograd.Function):

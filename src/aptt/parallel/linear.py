@@ -185,7 +185,7 @@ class SpreadRun(Run):
         """The values of ``formula`` on the logits of the whole vocabulary, or their sum."""
         if weight is not None and weight.requires_grad:
             raise ValueError("sample_weight: requires a gradient, and none is computed for it")
-        if sum_hidden:
+        if sum_hidden and where.group is not None:
             head = head._replace(hidden=replicated(head.hidden, where.group))
         if len(head.hidden) == 0:
             values = widen(torch.nn.functional.linear(*head)).sum(1)
