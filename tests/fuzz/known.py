@@ -32,6 +32,10 @@ REGIONS = (
     "dice_ce_terms",
     "dice_focal_loss",
     "dice_focal_terms",
+    "mcc_loss",
+    "wasserstein_dice_loss",
+    "boundary_loss",
+    "hausdorff_loss",
 )
 
 
@@ -194,6 +198,11 @@ KNOWN: list[Known] = [
         REGIONS,
         "gradient of .*",
         lambda c, f: _soft(c) and (c.args.get("log", False) or _rounding(c, f)),
+    ),
+    _known(
+        "mcc_loss of soft targets that are hardly there: what is found is rounding.",
+        "mcc_loss",
+        when=lambda c, f: _soft(c),
     ),
     _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",
