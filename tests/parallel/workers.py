@@ -681,6 +681,7 @@ def dtensors():
         same(dice_loss, *of, reduction=reduction)
         same(dice_ce_loss, *of, reduction=reduction)
     same(DiceLoss(pool="sample"), *of)
+    same(contrastive_loss, {"anchors": (logits, rows), "candidates": (teachers, rows)})
 
     spread = [distribute_tensor(logits, line, p) for p in (rows, classes, every)]
     targets = [distribute_tensor(target, line, p) for p in (rows, every)]

@@ -255,10 +255,11 @@ _OF_RANKS = ("reduction", "pool", "gather")
 def _over(options: Mapping[str, Any], groups: Sequence[dist.ProcessGroup]) -> dict[str, Any]:
     """Those options that say what is added up, over ranks."""
     changed: dict[str, Any] = {}
-    if options["reduction"] != "none":
-        changed["reduction"] = _Whole(options["reduction"], groups)
     if options.get("pool") == "batch":
         changed["pool"] = _Pool(groups)
+    if options["reduction"] != "none":
+        pools = "pool" in options
+        changed["reduction"] = _Whole(options["reduction"], groups, pools)
     if "gather" in options and options["gather"] is None and len(groups) == 1:
         changed["gather"] = Gather(groups[0])
     return changed
@@ -270,6 +271,8 @@ class _Whole:
 
     own: Reduction
     groups: Sequence[dist.ProcessGroup]
+    pools: bool
+    """Whether the loss can add sums up before it takes their ratio."""
     pooled: set[str] = field(default_factory=set)
     """The terms whose sums were added up before: every rank has the total of all."""
 
@@ -277,6 +280,11 @@ class _Whole:
         """Note what must not be added up once more."""
         if callable(self.own):
             hear(self.own, kind, term, splits=splits)
+        if not splits and self.groups and not self.pools:
+            raise ValueError(
+                f"{term}: made of the samples of a whole batch together, which their shards do not "
+                "add up to"
+            )
         if not splits:
             self.pooled.add(term)
 
