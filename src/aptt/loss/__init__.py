@@ -14,6 +14,7 @@ from aptt.loss.adversarial import (
 )
 from aptt.loss.bbox import (
     BoxIoULoss,
+    BoxL1Loss,
     CIoULoss,
     DIoULoss,
     EIoULoss,
@@ -21,6 +22,7 @@ from aptt.loss.bbox import (
     ProbIoULoss,
     SIoULoss,
     box_iou_loss,
+    box_l1_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
@@ -63,6 +65,11 @@ from aptt.loss.detection import (
     TaskAlignedAssigner,
     detection_loss,
     detection_terms,
+)
+from aptt.loss.detr import (
+    DETRLoss,
+    detr_loss,
+    detr_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -216,11 +223,13 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BoundaryLoss",
     "BoxIoULoss",
+    "BoxL1Loss",
     "CIoULoss",
     "CenterNetLoss",
     "CharbonnierLoss",
     "ContrastiveLoss",
     "CrossEntropyLoss",
+    "DETRLoss",
     "DIoULoss",
     "DetectionLoss",
     "DiceCELoss",
@@ -286,6 +295,7 @@ __all__ = [
     "binary_cross_entropy",
     "boundary_loss",
     "box_iou_loss",
+    "box_l1_loss",
     "centernet_decode",
     "centernet_loss",
     "centernet_targets",
@@ -298,6 +308,8 @@ __all__ = [
     "denoising_matches",
     "detection_loss",
     "detection_terms",
+    "detr_loss",
+    "detr_terms",
     "dice_ce_loss",
     "dice_ce_terms",
     "dice_focal_loss",
