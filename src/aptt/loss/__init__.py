@@ -108,6 +108,7 @@ from aptt.loss.linear import (
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
     linear_distillation_loss,
+    linear_distillation_terms,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -342,6 +343,7 @@ __all__ = [
     "laplace_nll_loss",
     "linear_cross_entropy",
     "linear_distillation_loss",
+    "linear_distillation_terms",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
