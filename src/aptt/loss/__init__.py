@@ -14,6 +14,7 @@ from aptt.loss.adversarial import (
 )
 from aptt.loss.bbox import (
     BoxIoULoss,
+    BoxL1Loss,
     CIoULoss,
     DIoULoss,
     EIoULoss,
@@ -21,6 +22,7 @@ from aptt.loss.bbox import (
     ProbIoULoss,
     SIoULoss,
     box_iou_loss,
+    box_l1_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
@@ -67,6 +69,11 @@ from aptt.loss.detection import (
     detection_loss,
     detection_terms,
 )
+from aptt.loss.detr import (
+    DETRLoss,
+    detr_loss,
+    detr_terms,
+)
 from aptt.loss.dfl import (
     DistributionFocalLoss,
     distribution_focal_loss,
@@ -104,6 +111,7 @@ from aptt.loss.linear import (
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
     linear_distillation_loss,
+    linear_distillation_terms,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -218,11 +226,13 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BoundaryLoss",
     "BoxIoULoss",
+    "BoxL1Loss",
     "CIoULoss",
     "CenterNetLoss",
     "CharbonnierLoss",
     "ContrastiveLoss",
     "CrossEntropyLoss",
+    "DETRLoss",
     "DIoULoss",
     "DetectionLoss",
     "DiceCELoss",
@@ -289,6 +299,7 @@ __all__ = [
     "binary_cross_entropy",
     "boundary_loss",
     "box_iou_loss",
+    "box_l1_loss",
     "centernet_decode",
     "centernet_loss",
     "centernet_targets",
@@ -301,6 +312,8 @@ __all__ = [
     "denoising_matches",
     "detection_loss",
     "detection_terms",
+    "detr_loss",
+    "detr_terms",
     "dice_ce_loss",
     "dice_ce_terms",
     "dice_focal_loss",
@@ -335,6 +348,7 @@ __all__ = [
     "ldam_margins",
     "linear_cross_entropy",
     "linear_distillation_loss",
+    "linear_distillation_terms",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",

@@ -275,6 +275,14 @@ def _detected(x: Tensor) -> Inputs:
     }
 
 
+def _in_a_set(x: Tensor) -> Inputs:
+    """The same of two queries, whose boxes are a centre and a size."""
+    target = x.new_tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    along = x.new_tensor([1.0, 0.0, 0.0, 0.0])
+    boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * along
+    return {**_detected(x), "pred_boxes": boxes, "target_boxes": target}
+
+
 def _peaks(x: Tensor) -> Inputs:
     """One object on 9 x 9 cells: its peak right by x, as is the rest of the map; size off by 1."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -372,6 +380,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),
     ("adversarial", ("fake",), Probe("score of generated data", -4, 4, _scored)),
     ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("detr", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _in_a_set)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     (
         "keypoint",

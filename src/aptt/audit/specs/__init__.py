@@ -13,6 +13,7 @@ from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
+from aptt.audit.specs.sets import SETS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -28,6 +29,7 @@ _FAMILIES = (
     OUTLINES,
     POINTS,
     COMPOSITES,
+    SETS,
     WAVES,
     VALUES,
     EMBEDDINGS,
