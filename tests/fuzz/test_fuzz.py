@@ -21,6 +21,8 @@ NO_LOSS = {
     "centernet_decode": "reads boxes out of maps",
     "centernet_targets": "makes targets of boxes, without a gradient",
     "decode_heatmaps": "reads points out of maps",
+    "group_advantages": "makes advantages of rewards, without a gradient",
+    "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",
 }
 CALLS = 8  # of each loss
 

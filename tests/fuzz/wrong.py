@@ -17,8 +17,13 @@ from tests.fuzz.draw import Call, Draw, Loss
 __all__ = ["spoiled"]
 
 
-RIGHT = {("focal_loss", "logits")}
-"""Whose further axis makes another call that is right: one of classes."""
+RIGHT = {
+    ("focal_loss", "logits"),
+    ("policy_loss", "advantage"),
+    ("policy_terms", "advantage"),
+    ("kto_loss", "mismatched"),
+}
+"""Whose further axis makes another call that is right: of classes, of tokens."""
 
 
 def spoiled(d: Draw, call: Call, loss: Loss) -> Call:

@@ -8,6 +8,8 @@ from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.points import POINTS
+from aptt.audit.specs.policies import POLICIES
+from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
@@ -18,6 +20,8 @@ _FAMILIES = (
     CLASSES,
     HEADS,
     LANGUAGE,
+    PREFERENCES,
+    POLICIES,
     BOXES,
     DENSE,
     REGIONS,
