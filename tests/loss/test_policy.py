@@ -8,10 +8,10 @@ import torch
 
 from aptt.audit.ways import WAYS
 from aptt.loss import (
-    KLPenalty,
+    KLPenaltyLoss,
     PolicyLoss,
     group_advantages,
-    kl_penalty,
+    kl_penalty_loss,
     linear_token_stats,
     policy_loss,
     policy_terms,
@@ -115,7 +115,7 @@ def test_the_edges_of_the_clip_let_the_gradient_pass():
     [
         ({"average": "sequence"}, 2.0),
         ({"average": "token"}, 1.5),
-        ({"average": "constant", "length": 8}, 0.375),
+        ({"average": "constant", "nominal_length": 8}, 0.375),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -179,7 +179,7 @@ def problem():
 AVERAGES = (
     {"average": "token"},
     {"average": "sequence"},
-    {"average": "constant", "length": 6},
+    {"average": "constant", "nominal_length": 6},
     {"average": "sequence", "ratio": "sequence", "clip_low": 0.05, "clip_high": 0.1},
     {"average": "token", "kind": "cispo", "cap": 1.2},
 )
@@ -188,7 +188,7 @@ LOSSES = [
                  id=str(list(options.values())))
     for options in AVERAGES
 ] + [
-    pytest.param(lambda x, old, a, o=options, k=kind, **more: kl_penalty(
+    pytest.param(lambda x, old, a, o=options, k=kind, **more: kl_penalty_loss(
         x, old, kind=k, old_log_prob=old + 0.1, **o, **more), id=f"{kind}, {options['average']}")
     for kind, options in itertools.product(("k2", "k3"), AVERAGES[:3])
 ]  # fmt: skip
@@ -257,7 +257,7 @@ def test_importance_weights_multiply_and_are_not_counted():
     x, old, advantage, mask = problem()
     weight = torch.rand(7, 5, dtype=DOUBLE).clamp(max=0.9)
     each = policy_loss(x, old, advantage, mask=mask, reduction="none")
-    found = policy_loss(x, old, advantage, mask=mask, weight=weight)
+    found = policy_loss(x, old, advantage, mask=mask, importance=weight)
     torch.testing.assert_close(found, (each * weight).sum() / mask.sum())
 
 
@@ -295,7 +295,7 @@ def test_constants_get_no_gradient():
 def test_estimators_in_closed_form():
     for d, values in ((0.5, (0.5, 0.125, 0.106531)), (-0.5, (-0.5, 0.125, 0.148721))):
         for kind, value in zip(("k1", "k2", "k3"), values, strict=True):
-            assert kl_penalty(of(d), of(0), kind=kind).item() == pytest.approx(value, abs=5e-7)
+            assert kl_penalty_loss(of(d), of(0), kind=kind).item() == pytest.approx(value, abs=5e-7)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -304,7 +304,7 @@ def test_k3_near_0_and_far_from_it(way):
     for d in (1e-4, -1e-4, 1e-3, 0.3, -2.6, -3.0, -30.0, 30.0):
         x = of(d, dtype=torch.float32, grad=True)
         with WAYS[way]():
-            value = kl_penalty(x, of(0, dtype=torch.float32))
+            value = kl_penalty_loss(x, of(0, dtype=torch.float32))
             (slope,) = torch.autograd.grad(value, x)
         exact = x.detach().double().item()
         want = math.expm1(-exact) + exact
@@ -312,7 +312,7 @@ def test_k3_near_0_and_far_from_it(way):
         assert slope.item() == pytest.approx(-math.expm1(-exact), rel=1e-6)
     x = of(-100, dtype=torch.float32, grad=True)
     with WAYS[way]():
-        value = kl_penalty(x, of(0, dtype=torch.float32))
+        value = kl_penalty_loss(x, of(0, dtype=torch.float32))
         (slope,) = torch.autograd.grad(value, x)
     assert 1e37 < value < math.inf
     assert -math.inf < slope < -1e37
@@ -321,7 +321,7 @@ def test_k3_near_0_and_far_from_it(way):
 @pytest.mark.parametrize("kind", ["k1", "k2", "k3"])
 def test_where_policy_and_reference_agree_every_estimate_is_exactly_0(kind):
     x = random(5).float()
-    assert kl_penalty(x, x, kind=kind).item() == 0
+    assert kl_penalty_loss(x, x, kind=kind).item() == 0
 
 
 def _expected(policy, reference, loss_fn):
@@ -337,7 +337,7 @@ def _expected(policy, reference, loss_fn):
 
 
 def _each(kind, old=False):
-    return lambda a, b: kl_penalty(
+    return lambda a, b: kl_penalty_loss(
         a, b, kind=kind, old_log_prob=a.detach() if old else None, reduction="none"
     )
 
@@ -371,8 +371,8 @@ def test_the_bernoulli_of_the_notes():
 
 def test_a_reference_gets_a_gradient_if_it_asks():
     x, ref = random(6).requires_grad_(), random(6, seed=1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: kl_penalty(a, b), (x, ref))
-    assert KLPenalty("k2")(x, ref).requires_grad
+    assert torch.autograd.gradcheck(lambda a, b: kl_penalty_loss(a, b), (x, ref))
+    assert KLPenaltyLoss("k2")(x, ref).requires_grad
 
 
 # ------------------------------------------------------------------------------- advantages
@@ -381,7 +381,7 @@ def test_a_reference_gets_a_gradient_if_it_asks():
 @pytest.mark.parametrize(
     ("options", "values"),
     [
-        ({"eps": 0.0}, [1.5, -0.5, -0.5, -0.5]),
+        ({"epsilon": 0.0}, [1.5, -0.5, -0.5, -0.5]),
         ({"scale": "none"}, [0.75, -0.25, -0.25, -0.25]),
         ({"scale": "none", "leave_one_out": True}, [1, -1 / 3, -1 / 3, -1 / 3]),
     ],
@@ -391,7 +391,7 @@ def test_advantages_in_closed_form(options, values):
     found = group_advantages(rewards.unsqueeze(0), **options)
     torch.testing.assert_close(found[0], of(*values))
     order = torch.tensor([2, 0, 3, 1])
-    found = group_advantages(rewards[order], torch.full((4,), 9), **options)
+    found = group_advantages(rewards[order], group_ids=torch.full((4,), 9), **options)
     torch.testing.assert_close(found, of(*values)[order])
 
 
@@ -403,10 +403,10 @@ def test_equal_rewards_have_advantages_of_exactly_0(reward, dtype, leave_one_out
     # fp32 mean of eight 0.7 is 6e-8 off; over eps of 1e-8 that is 0.81
     for n in (8, 7, 3, 1):
         rewards = torch.full((2, n), reward, dtype=dtype)
-        options = {"eps": 1e-8, "scale": scale, "leave_one_out": leave_one_out}
+        options = {"epsilon": 1e-8, "scale": scale, "leave_one_out": leave_one_out}
         assert group_advantages(rewards, **options).eq(0).all()
         ids = torch.tensor([4, -1, 4][:n] + [4] * (n - 3))
-        assert group_advantages(rewards[0], ids, **options).eq(0).all()
+        assert group_advantages(rewards[0], group_ids=ids, **options).eq(0).all()
 
 
 def test_rewards_that_differ_by_a_digit_do_not_explode():
@@ -416,14 +416,16 @@ def test_rewards_that_differ_by_a_digit_do_not_explode():
 
 
 def test_an_answer_that_could_not_be_judged_has_no_part_in_its_group():
-    found = group_advantages(of(1, math.nan, 0, 0, 0, math.nan), torch.tensor([3, 3, 3, 3, 3, 1]))
+    found = group_advantages(
+        of(1, math.nan, 0, 0, 0, math.nan), group_ids=torch.tensor([3, 3, 3, 3, 3, 1])
+    )
     torch.testing.assert_close(found, of(1.5, 0, -0.5, -0.5, -0.5, 0), rtol=1e-3, atol=0)
     assert found[[1, 5]].tolist() == [0, 0]
 
 
 def test_the_scale_of_the_batch_is_that_of_all_deviations():
     rewards = of(1, 0, 5, 3).view(2, 2)
-    found = group_advantages(rewards, scale="batch", eps=0.0)
+    found = group_advantages(rewards, scale="batch", epsilon=0.0)
     d = of(0.5, -0.5, 1, -1)
     torch.testing.assert_close(found.flatten(), d / d.std())
 
@@ -432,9 +434,9 @@ def test_advantages_are_one_graph_without_a_gradient():
     rewards, ids = random(6).requires_grad_(), torch.tensor([0, 0, 1, 1, 1, 0])
     torch.compiler.reset()
     compiled = torch.compile(group_advantages, backend="aot_eager", fullgraph=True)
-    found = compiled(rewards, ids)
+    found = compiled(rewards, group_ids=ids)
     assert not found.requires_grad
-    torch.testing.assert_close(found, group_advantages(rewards, ids))
+    torch.testing.assert_close(found, group_advantages(rewards, group_ids=ids))
 
 
 # ----------------------------------------------------------------------- from hidden states
@@ -454,7 +456,7 @@ def test_grpo_from_hidden_states_makes_nothing_of_the_size_of_the_logits(largest
             old = linear_token_stats(hidden, head, target, scale=0.7, chunk=16).log_prob
         stats = linear_token_stats(1.01 * hidden, head, target, scale=0.7, chunk=16)
         loss = policy_loss(stats.log_prob, old, advantage, mask=mask, average="sequence")
-        loss = loss + 0.04 * kl_penalty(stats.log_prob, old, mask=mask, average="sequence")
+        loss = loss + 0.04 * kl_penalty_loss(stats.log_prob, old, mask=mask, average="sequence")
         loss.backward()
     assert seen.elements < target.numel() * classes / 5
     z = hidden.detach().double().requires_grad_(), head.detach().double().requires_grad_()
@@ -481,8 +483,8 @@ X = torch.zeros(2, 3)
         ({"old_log_prob": torch.zeros(2, 4)}, "old_log_prob: got shape.*the lengths differ by one"),
         ({"advantage": torch.zeros(3)}, r"advantage: got shape \(3,\).*wanted \(2, 3\) or \(2,\)"),
         ({"advantage": torch.zeros(2, 1)}, r"advantage: got shape \(2, 1\)"),
-        ({"average": "constant"}, "length: got None"),
-        ({"length": 8}, "length: got 8 with average='token'"),
+        ({"average": "constant"}, "nominal_length: got None"),
+        ({"nominal_length": 8}, "nominal_length: got 8 with average='token'"),
         ({"ratio": "sequence"}, "average: got 'token' with ratio='sequence'"),
         (
             {"ratio": "sequence", "average": "sequence", "kind": "cispo"},

@@ -281,7 +281,7 @@ LOSSES = {
     "ipo": lambda x, y, **o: dpo_loss(x, y, kind="ipo", **o),
     "simpo": lambda x, y, **o: simpo_loss(x, y, **o),
     "orpo": lambda x, y, **o: orpo_loss(x, y, **o),
-    "kto": lambda x, y, **o: kto_loss(x, y.score > -5, reference=y, baseline=0.1, **o),
+    "kto": lambda x, y, **o: kto_loss(x, y.score > -5, reference_score=y, baseline=0.1, **o),
 }
 
 

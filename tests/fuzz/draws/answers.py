@@ -113,7 +113,9 @@ def _kto(d: Draw) -> Call:
     )
     if d.chance("referred", 2):
         near = x + d.normal("reference", shape)
-        args["reference"] = d.tensor("reference", poisoned(d, near, keep, "reference"), dtype)
+        args["reference_score"] = d.tensor(
+            "reference_score", poisoned(d, near, keep, "reference_score"), dtype
+        )
     if d.chance("mismatched given", 2):
         gains = d.normal("mismatched", (d.size("mismatched"),), 3.0)
         args["mismatched"] = d.tensor("mismatched", gains, dtype)
@@ -131,7 +133,7 @@ def _tokens(d: Draw) -> tuple[tuple[int, ...], dict[str, Any], Tensor]:
     shape = (d.size("tokens"),) if packed else (d.size("rows", high=17), d.size("length", high=17))
     args: dict[str, Any] = dict(average=d.pick("average", ("token", "sequence", "constant")))
     if args["average"] == "constant":
-        args["length"] = d.pick("nominal", (8, 2.5))
+        args["nominal_length"] = d.pick("nominal", (8, 2.5))
     keep = torch.ones(shape, dtype=torch.bool)
     if d.chance("mask given", 2):
         args["mask"] = d.mask("mask", shape, d.pick("mask share", (0.7, 0.0, 1.0)))
@@ -166,7 +168,7 @@ def _policy(name: str) -> Any:
         args["advantage"] = d.tensor("advantage", d.numbers("advantage", each, 8.0))
         if d.chance("weight given", 3):
             share = d.shares("weight", shape, hard=False)
-            args["weight"] = d.tensor("weight", poisoned(d, share, keep, "weight"))
+            args["importance"] = d.tensor("importance", poisoned(d, share, keep, "importance"))
         args |= dict(
             kind=d.pick("kind", ("clip", "clip", "cispo")),
             clip_low=d.pick("clip_low", (0.2, 0.0, 1.0, 3e-4)),
@@ -197,11 +199,11 @@ def _on_an_edge(call: Call) -> bool:
 
 def _penalty(d: Draw) -> Call:
     shape, args, keep = _tokens(d)
-    others = ("reference", *(("old_log_prob",) if d.chance("off policy", 3) else ()))
+    others = ("reference_log_prob", *(("old_log_prob",) if d.chance("off policy", 3) else ()))
     top = 30.0 if len(others) == 1 else 3.0  # the oracle's two slopes cancel beyond
     args |= _log_probs(d, shape, keep, *others, top=top)
     args |= dict(kind=d.pick("kind", ("k3", "k1", "k2")), reduction=d.reduction())
-    return d.call("kl_penalty", args, "log_prob", "reference")
+    return d.call("kl_penalty_loss", args, "log_prob", "reference_log_prob")
 
 
 POSITIVE = (0.0, -1.0, NAN)
@@ -211,7 +213,7 @@ _PAIRS = {
     "label_smoothing": (-0.1, 1.1, NAN),
 }
 _REFERENCES = {"reference_chosen", "reference_rejected", "rejected", "chosen", "pair_margin"}
-_TOKENS = {"average": ("batch",), "length": (0, NAN)}
+_TOKENS = {"average": ("batch",), "nominal_length": (0, NAN)}
 _EDGES = {
     "clip_low": (-0.1, 1.1),
     "clip_high": (-1.0, NAN),
@@ -253,7 +255,7 @@ LOSSES = {
     "kto_loss": Loss(
         _kto,
         oracle.kto_loss,
-        conceded=lambda call: {"score", "reference", "mismatched", "baseline"},
+        conceded=lambda call: {"score", "reference_score", "mismatched", "baseline"},
         wrong={
             "beta": POSITIVE,
             "desirable_weight": (-1.0, NAN),
@@ -276,10 +278,10 @@ LOSSES = {
         conceded=lambda call: {"log_prob", "old_log_prob"},
         wrong=_TOKENS | _EDGES,
     ),
-    "kl_penalty": Loss(
+    "kl_penalty_loss": Loss(
         _penalty,
-        oracle.kl_penalty,
-        conceded=lambda call: {"log_prob", "reference", "old_log_prob"},
+        oracle.kl_penalty_loss,
+        conceded=lambda call: {"log_prob", "reference_log_prob", "old_log_prob"},
         wrong=_TOKENS,
     ),
 }

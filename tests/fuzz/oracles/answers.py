@@ -13,7 +13,7 @@ from tests.fuzz.oracles.common import reduced, rise, softplus
 __all__ = [
     "dpo_loss",
     "dpo_terms",
-    "kl_penalty",
+    "kl_penalty_loss",
     "kto_loss",
     "orpo_loss",
     "orpo_terms",
@@ -105,7 +105,7 @@ def kto_loss(a: Any) -> Tensor:
     w = _weights(a, a.score.detach())
     keep = w != 0
     r = a.score[keep]
-    r = r if a.reference is None else r - a.reference[keep]
+    r = r if a.reference_score is None else r - a.reference_score[keep]
     z0 = a.baseline
     if z0 is None:
         gains = a.mismatched.detach()
@@ -134,9 +134,11 @@ def _parts(a: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     sequences = [keep & (ids == i) for i in ids[keep].unique().tolist()]
     part = torch.zeros(keep.shape, dtype=torch.float64)
     for one in sequences:
-        part[one] = {"token": 1.0, "sequence": 1 / int(one.sum()), "constant": 1 / (a.length or 1)}[
-            a.average
-        ]
+        part[one] = {
+            "token": 1.0,
+            "sequence": 1 / int(one.sum()),
+            "constant": 1 / (a.nominal_length or 1),
+        }[a.average]
     return keep, part, sequences
 
 
@@ -162,7 +164,7 @@ def policy_terms(a: Any) -> dict[str, Tensor]:
         log_ratio = torch.zeros_like(x)
         for one in sequences:
             log_ratio = torch.where(one[keep], alone[one[keep]].mean(), log_ratio)
-    by = advantage if a.weight is None else advantage * a.weight.detach()[keep]
+    by = advantage if a.importance is None else advantage * a.importance.detach()[keep]
     if a.kind == "cispo":
         ratio = log_ratio.detach().clamp(max=math.log(a.cap)).exp()
         value, held = -ratio * by * x, log_ratio > math.log(a.cap)
@@ -181,9 +183,9 @@ def policy_terms(a: Any) -> dict[str, Tensor]:
     }
 
 
-def kl_penalty(a: Any) -> Tensor:
+def kl_penalty_loss(a: Any) -> Tensor:
     keep = _parts(a)[0]
-    d = a.log_prob[keep] - a.reference[keep]
+    d = a.log_prob[keep] - a.reference_log_prob[keep]
     value = {"k1": d, "k2": d**2 / 2, "k3": _k3(d)}[a.kind]
     if a.old_log_prob is not None:
         value = value * (a.log_prob - a.old_log_prob.detach())[keep].exp()

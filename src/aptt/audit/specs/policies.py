@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from aptt.audit.spec import Inputs, Maker, Options, Refused, Spec, case
 from aptt.audit.specs.making import NOTHING_FROZEN, grid, indices, normal, uniform, with_
-from aptt.loss import KLPenalty, PolicyLoss, kl_penalty, policy_loss
+from aptt.loss import KLPenaltyLoss, PolicyLoss, kl_penalty_loss, policy_loss
 
 __all__ = ["POLICIES"]
 
@@ -19,9 +19,7 @@ _EXEMPT = {
     "perfect_is_minimal": "an objective of sampled answers, without a least value",
     "near_perfect_keeps_digits": "there is no perfect prediction to be near to",
 }
-_CONSTANTS = {
-    "gradient_reaches_all_who_ask": "old_log_prob, advantage and weight are constants by definition"
-}
+_CONSTANTS = {"gradient_reaches_all_who_ask": "old_log_prob, advantage, importance are constants"}
 
 
 def _sampled(g: Generator, n: int) -> Inputs:
@@ -95,8 +93,8 @@ _REFUSED = (
         "a mask of numbers", "mask", change=lambda i: {**i, "mask": i["log_prob"]}, error=TypeError
     ),
     Refused("an unknown average", "average", {"average": "batch"}),
-    Refused("no length", "length", {"average": "constant"}),
-    Refused("a length that has no use", "length", {"length": 8}),
+    Refused("no length", "nominal_length", {"average": "constant"}),
+    Refused("a length that has no use", "nominal_length", {"nominal_length": 8}),
     Refused(
         "weights of packed tokens",
         "sequence_ids",
@@ -129,15 +127,15 @@ _TOKENS = Spec(
     cases={
         "tokens": case(),
         "dual": case(
-            with_(_masked(_each), "weight", "log_prob"),
+            with_(_masked(_each), "importance", "log_prob"),
             clip_low=0.1,
             clip_high=0.28,
             dual_clip=1.25,
         ),
-        "constant": case(_masked(_sampled), average="constant", length=8, reduction="sum"),
+        "constant": case(_masked(_sampled), average="constant", nominal_length=8, reduction="sum"),
         "each": case(_each, reduction="none"),
         "packed": case(_packed, reduction="none", exempt=_ALONE),
-        "cispo": case(with_(_each, "weight", "log_prob"), kind="cispo", cap=1.1, exempt=_HELD),
+        "cispo": case(with_(_each, "importance", "log_prob"), kind="cispo", cap=1.1, exempt=_HELD),
         "gspo": case(
             ratio="sequence",
             average="sequence",
@@ -171,12 +169,12 @@ _TOKENS = Spec(
 def _refer(inputs: Inputs) -> Inputs:
     kept = {k: t for k, t in inputs.items() if k not in ("old_log_prob", "advantage")}
     x = kept.pop("log_prob")
-    return {"log_prob": x, "reference": inputs["old_log_prob"], **kept}
+    return {"log_prob": x, "reference_log_prob": inputs["old_log_prob"], **kept}
 
 
 def _off(inputs: Inputs) -> Inputs:
     made = _refer(inputs)
-    return {**made, "old_log_prob": made["log_prob"] + made["reference"].cos() / 3}
+    return {**made, "old_log_prob": made["log_prob"] + made["reference_log_prob"].cos() / 3}
 
 
 def _far_from_it(g: Generator, n: int) -> Inputs:
@@ -186,7 +184,7 @@ def _far_from_it(g: Generator, n: int) -> Inputs:
 
 
 def _strayed(inputs: Inputs, options: Options) -> Inputs:
-    x = inputs["reference"] + 3
+    x = inputs["reference_log_prob"] + 3
     return {**inputs, "log_prob": x} | ({"old_log_prob": x} if "old_log_prob" in inputs else {})
 
 
@@ -210,9 +208,9 @@ POLICIES = (
         exempt={**_TOKENS.exempt, "every_option_is_exercised": "the other rows set the others"},
     ),
     Spec(
-        name="kl_penalty",
-        function=kl_penalty,
-        module=KLPenalty,
+        name="kl_penalty_loss",
+        function=kl_penalty_loss,
+        module=KLPenaltyLoss,
         inputs=lambda g, n: _refer(_sampled(g, n)),
         cases={
             "k3": case(),
@@ -221,7 +219,7 @@ POLICIES = (
                 _masked(lambda g, n: _refer(_sampled(g, n))),
                 kind="k2",
                 average="constant",
-                length=4,
+                nominal_length=4,
             ),
             "off policy": case(lambda g, n: _off(_sampled(g, n)), reduction="none"),
             "packed": case(lambda g, n: _refer(_packed(g, n)), kind="k2", exempt=_ALONE),

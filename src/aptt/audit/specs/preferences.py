@@ -95,7 +95,7 @@ def _answers(g: Generator, n: int) -> Inputs:
 
 def _judged(g: Generator, n: int) -> Inputs:
     made = with_(_answers, "weight", "score")(g, n)
-    return {**made, "reference": normal(g, n, _T, scale=8)}
+    return {**made, "reference_score": normal(g, n, _T, scale=8)}
 
 
 def _mismatched(g: Generator, n: int) -> Inputs:

@@ -1,6 +1,6 @@
 """From rewards to advantages: how much better an answer is than the others to the same prompt.
 
-    advantage = (reward - mean of its group) / (std + eps)
+    advantage = (reward - mean of its group) / (std + epsilon)
 
 Axes: reward ``(..., G)`` with a group a row, or ``(N,)`` with ids.
 From: Shao et al. 2024 (GRPO), arXiv:2402.03300; without the std, Liu et al. 2025 (Dr.GRPO),
@@ -24,15 +24,15 @@ __all__ = ["group_advantages"]
 @torch.no_grad()
 def group_advantages(
     reward: Numbers,
-    group_ids: Tensor | None = None,
     *,
+    group_ids: Tensor | None = None,
     scale: Literal["std", "none", "batch"] = "std",
     leave_one_out: bool = False,
-    eps: float = 1e-4,
+    epsilon: float = 1e-4,
 ) -> Tensor:
     """How much better than its group each answer is, without a gradient.
 
-        (reward - mean of the group) / (std + eps)
+        (reward - mean of the group) / (std + epsilon)
 
     Args:
         reward: ``(..., G)`` with a group a row, or ``(N,)`` with ids; of any floating dtype. NaN
@@ -41,7 +41,7 @@ def group_advantages(
         scale: divide by ``"std"``, that of the group (over n - 1), by that of the whole
             ``"batch"`` of deviations, or by ``"none"``.
         leave_one_out: compare with the mean of the others: n / (n - 1) times the deviation.
-        eps: added to the standard deviation.
+        epsilon: added to the standard deviation.
 
     Returns:
         The advantages, of the reward's shape; float32 for half types. Exactly 0 for a group whose
@@ -52,7 +52,7 @@ def group_advantages(
 
     Differs from:
         TRL, verl, NeMo-RL: deviations are taken from one reward of the group, so equal rewards
-            differ by exactly 0; the rounding of a mean, divided by eps, has been 4000.
+            differ by exactly 0; the rounding of a mean, divided by epsilon, has been 4000.
         verl: a group of one has advantage 0, not its reward.
 
     Example:
@@ -61,7 +61,7 @@ def group_advantages(
         [1.5, -0.5, -0.5, -0.5]
     """
     check_choice("scale", scale, ("std", "none", "batch"))
-    check_number("eps", eps)
+    check_number("epsilon", epsilon)
     reward = as_tensor("reward", reward)
     given = as_floats("reward", reward, torch.empty(0, dtype=torch.float32))
     groups = segments_of(given, group_ids, name="reward", ids="group_ids")
@@ -76,9 +76,9 @@ def group_advantages(
     d = torch.where(seen, wide - groups.spread(groups.total(wide) / many.clamp(min=1)), 0.0)
     others = (many - 1).clamp(min=1)
     if scale == "std":
-        d_scale = groups.spread((groups.total(d.square()) / others).sqrt()) + eps
+        d_scale = groups.spread((groups.total(d.square()) / others).sqrt()) + epsilon
     elif scale == "batch":
-        d_scale = (d.square().sum() / (seen.sum() - 1).clamp(min=1)).sqrt() + eps
+        d_scale = (d.square().sum() / (seen.sum() - 1).clamp(min=1)).sqrt() + epsilon
     else:
         d_scale = torch.ones_like(d)
     if leave_one_out:

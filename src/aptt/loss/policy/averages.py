@@ -53,7 +53,7 @@ def parts_of(
     mask: Numbers | None,
     sequence_ids: Tensor | None,
     average: Average,
-    length: float | None,
+    nominal_length: float | None,
 ) -> Parts:
     """The parts of the tokens in a mean, of the shape of the tokens."""
     keep = None
@@ -74,8 +74,8 @@ def parts_of(
     tokens = segments.count(some)
     x = widen(log_prob[:0])
     if average == "constant":
-        assert length is not None
-        each = x.new_full((), 1 / length).expand(log_prob.shape)
+        assert nominal_length is not None
+        each = x.new_full((), 1 / nominal_length).expand(log_prob.shape)
     else:
         each = segments.spread(tokens.clamp(min=1).to(x.dtype).reciprocal())
     return Parts(keep, torch.where(some, each, 0.0), (tokens > 0).sum(), segments, tokens)
@@ -107,15 +107,17 @@ def numbers(name: str, values: Numbers, log_prob: Tensor, *, of_rows: bool = Fal
     return alike(name, as_floats(name, values, log_prob), log_prob, of_rows=of_rows)
 
 
-def check_average(average: Average, length: float | None) -> None:
+def check_average(average: Average, nominal_length: float | None) -> None:
     """Hold both to each other."""
     check_choice("average", average, ("token", "sequence", "constant"))
     if average == "constant":
-        if length is None:
+        if nominal_length is None:
             raise ValueError(
-                "length: got None with average='constant', wanted a number of tokens that does not "
-                "change with the batch, such as the longest answer that is allowed"
+                "nominal_length: got None with average='constant', wanted a number of tokens that "
+                "does not change with the batch, such as the longest answer that is allowed"
             )
-        check_positive("length", length)
-    elif length is not None:
-        raise ValueError(f"length: got {length!r} with average={average!r}, wanted 'constant'")
+        check_positive("nominal_length", nominal_length)
+    elif nominal_length is not None:
+        raise ValueError(
+            f"nominal_length: got {nominal_length!r} with average={average!r}, wanted 'constant'"
+        )

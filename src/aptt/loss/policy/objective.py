@@ -35,7 +35,7 @@ def policy_loss(
     *,
     mask: Numbers | None = None,
     sequence_ids: Tensor | None = None,
-    weight: Numbers | None = None,
+    importance: Numbers | None = None,
     kind: Kind = "clip",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
@@ -43,7 +43,7 @@ def policy_loss(
     cap: float = 5.0,
     ratio: Ratio = "token",
     average: Average = "token",
-    length: float | None = None,
+    nominal_length: float | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """The policy objective of PPO, GRPO, Dr.GRPO, DAPO, GSPO and CISPO, to be minimised.
@@ -60,7 +60,7 @@ def policy_loss(
             nothing, whatever they hold.
         sequence_ids: ``(N,)`` whole numbers, the same for the tokens of a sequence, in any order;
             below 0 for tokens of none.
-        weight: the same shape; multiplies, and is not counted: truncated importance weights.
+        importance: the same shape; multiplies, and is not counted: truncated importance weights.
         kind: ``"clip"``, or ``"cispo"``, which caps the ratio and lets every token learn.
         clip_low: how far the ratio may fall below 1; of clip.
         clip_high: how far it may rise above 1; of clip. 0.28 in DAPO; 3e-4 and 4e-4 in GSPO.
@@ -69,8 +69,8 @@ def policy_loss(
         cap: the largest ratio; of cispo.
         ratio: ``"token"``, or ``"sequence"`` for the mean of l over each sequence (GSPO).
         average: what the mean counts: ``"token"`` (DAPO), ``"sequence"``, the mean of each sequence
-            (GRPO, GSPO), or ``"constant"``, its sum over ``length`` (Dr.GRPO).
-        length: the nominal length of a sequence; of constant.
+            (GRPO, GSPO), or ``"constant"``, its sum over ``nominal_length`` (Dr.GRPO).
+        nominal_length: the nominal length of a sequence; of constant.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -82,7 +82,7 @@ def policy_loss(
             for, an option out of range, a ratio of sequences averaged over tokens.
         TypeError: log-probabilities that are not of a floating dtype.
 
-    The gradient goes to ``log_prob`` alone: ``old_log_prob``, ``advantage`` and ``weight`` are
+    The gradient goes to ``log_prob`` alone: ``old_log_prob``, ``advantage`` and ``importance`` are
     constants. Where all advantages add up to 0 the value is 0 at first, and the gradient is not.
     From a ratio times advantage of some e**87 on, value and slope stay there.
 
@@ -107,8 +107,12 @@ def policy_loss(
         >>> round(loss.item(), 4), [round(g, 4) for g in log_prob.grad[0].tolist()]
         (-0.85, [0.0, -0.25])
     """
-    _check_options(kind, clip_low, clip_high, dual_clip, cap, ratio, average, length, reduction)
-    tokens = Sampled(log_prob, old_log_prob, advantage, mask, sequence_ids, weight, average, length)
+    _check_options(
+        kind, clip_low, clip_high, dual_clip, cap, ratio, average, nominal_length, reduction
+    )
+    tokens = Sampled(
+        log_prob, old_log_prob, advantage, mask, sequence_ids, importance, average, nominal_length
+    )
     return tokens.loss(kind, ratio, limits_of(clip_low, clip_high, dual_clip, cap), reduction)
 
 
@@ -119,7 +123,7 @@ def policy_terms(
     *,
     mask: Numbers | None = None,
     sequence_ids: Tensor | None = None,
-    weight: Numbers | None = None,
+    importance: Numbers | None = None,
     kind: Kind = "clip",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
@@ -127,7 +131,7 @@ def policy_terms(
     cap: float = 5.0,
     ratio: Ratio = "token",
     average: Average = "token",
-    length: float | None = None,
+    nominal_length: float | None = None,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The loss of :func:`policy_loss`, and what is watched beside it, without a gradient.
@@ -146,8 +150,12 @@ def policy_terms(
         >>> {name: round(term.item(), 4) for name, term in terms.items()}
         {'policy': -0.85, 'clipped': 0.5, 'kl_old': 0.1438}
     """
-    _check_options(kind, clip_low, clip_high, dual_clip, cap, ratio, average, length, reduction)
-    tokens = Sampled(log_prob, old_log_prob, advantage, mask, sequence_ids, weight, average, length)
+    _check_options(
+        kind, clip_low, clip_high, dual_clip, cap, ratio, average, nominal_length, reduction
+    )
+    tokens = Sampled(
+        log_prob, old_log_prob, advantage, mask, sequence_ids, importance, average, nominal_length
+    )
     limits = limits_of(clip_low, clip_high, dual_clip, cap)
     terms = {"policy": tokens.loss(kind, ratio, limits, reduction)}
     return terms | tokens.watched(kind, ratio, limits, reduction)
@@ -161,7 +169,7 @@ def _check_options(
     cap: float,
     ratio: Ratio,
     average: Average,
-    length: float | None,
+    nominal_length: float | None,
     reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
@@ -170,7 +178,7 @@ def _check_options(
     check_number("clip_high", clip_high)
     check_positive("cap", cap)
     check_choice("ratio", ratio, ("token", "sequence"))
-    check_average(average, length)
+    check_average(average, nominal_length)
     if dual_clip is not None:
         check_positive("dual_clip", dual_clip)
         if dual_clip <= 1:
@@ -198,10 +206,12 @@ class PolicyLoss(LossModule):
         cap: float = 5.0,
         ratio: Ratio = "token",
         average: Average = "token",
-        length: float | None = None,
+        nominal_length: float | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(kind, clip_low, clip_high, dual_clip, cap, ratio, average, length, reduction)
+        _check_options(
+            kind, clip_low, clip_high, dual_clip, cap, ratio, average, nominal_length, reduction
+        )
         super().__init__(
             kind=kind,
             clip_low=clip_low,
@@ -210,7 +220,7 @@ class PolicyLoss(LossModule):
             cap=cap,
             ratio=ratio,
             average=average,
-            length=length,
+            nominal_length=nominal_length,
             reduction=reduction,
         )
 
@@ -222,7 +232,7 @@ class PolicyLoss(LossModule):
         *,
         mask: Numbers | None = None,
         sequence_ids: Tensor | None = None,
-        weight: Numbers | None = None,
+        importance: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``log_prob``, where ``old_log_prob`` was sampled with ``advantage``."""
         return policy_loss(
@@ -231,6 +241,6 @@ class PolicyLoss(LossModule):
             advantage,
             mask=mask,
             sequence_ids=sequence_ids,
-            weight=weight,
+            importance=importance,
             **self.options(),
         )

@@ -27,31 +27,31 @@ from aptt.core.reduction import Reduction, check_reduction, reduce
 from aptt.loss.policy.averages import Average, check_average, numbers, parts_of
 from aptt.loss.policy.powers import excess, power, top_of
 
-__all__ = ["KLPenalty", "kl_penalty"]
+__all__ = ["KLPenaltyLoss", "kl_penalty_loss"]
 
 Kind = Literal["k1", "k2", "k3"]
 
 
-def kl_penalty(
+def kl_penalty_loss(
     log_prob: Tensor,
-    reference: Numbers,
+    reference_log_prob: Numbers,
     *,
     old_log_prob: Numbers | None = None,
     mask: Numbers | None = None,
     sequence_ids: Tensor | None = None,
     kind: Kind = "k3",
     average: Average = "token",
-    length: float | None = None,
+    nominal_length: float | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """The divergence of a policy from a reference, estimated from sampled tokens.
 
-        k1 = d,    k2 = d**2 / 2,    k3 = exp(-d) - 1 + d,    d = log_prob - reference
+        k1 = d,    k2 = d**2 / 2,    k3 = exp(-d) - 1 + d,    d = log_prob - reference_log_prob
 
     Args:
         log_prob: of each token under the policy, ``(..., T)`` with a sequence a row, or packed
             ``(N,)``; any floating dtype.
-        reference: the same shape; under the reference.
+        reference_log_prob: the same shape; under the reference.
         old_log_prob: the same shape; under the policy that sampled, if that is another: multiplies
             by the ratio of the two, with its slope.
         mask: the same shape; True for the tokens that count.
@@ -59,7 +59,7 @@ def kl_penalty(
         kind: ``"k1"``, ``"k2"`` or ``"k3"``. As a term of a loss, k1 has a gradient of 0 on
             average, k2 the right one, k3 that of the other direction, KL(reference, policy).
         average: what the mean counts, as in :func:`policy_loss`.
-        length: likewise.
+        nominal_length: likewise.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -85,14 +85,14 @@ def kl_penalty(
     Example:
         >>> import torch
         >>> log_prob, reference = torch.tensor([0.5, -0.5]), torch.zeros(2)
-        >>> [round(v, 4) for v in kl_penalty(log_prob, reference, reduction="none").tolist()]
+        >>> [round(v, 4) for v in kl_penalty_loss(log_prob, reference, reduction="none").tolist()]
         [0.1065, 0.1487]
     """
-    _check_options(kind, average, length, reduction)
+    _check_options(kind, average, nominal_length, reduction)
     check_floating(log_prob=log_prob)
-    held = numbers("reference", reference, log_prob)
+    held = numbers("reference_log_prob", reference_log_prob, log_prob)
     old = None if old_log_prob is None else numbers("old_log_prob", old_log_prob, log_prob)
-    parts = parts_of(log_prob, mask, sequence_ids, average, length)
+    parts = parts_of(log_prob, mask, sequence_ids, average, nominal_length)
     value = reduce(
         _PENALTY,
         log_prob.reshape(-1),
@@ -154,39 +154,41 @@ _PENALTY = Formula(_value, _step, ahead=True)
 
 
 def _check_options(
-    kind: Kind, average: Average, length: float | None, reduction: Reduction
+    kind: Kind, average: Average, nominal_length: float | None, reduction: Reduction
 ) -> None:
     check_reduction(reduction)
     check_choice("kind", kind, ("k1", "k2", "k3"))
-    check_average(average, length)
+    check_average(average, nominal_length)
 
 
-class KLPenalty(LossModule):
-    """Module form of :func:`kl_penalty`; same options, same defaults."""
+class KLPenaltyLoss(LossModule):
+    """Module form of :func:`kl_penalty_loss`; same options, same defaults."""
 
     def __init__(
         self,
         kind: Kind = "k3",
         average: Average = "token",
-        length: float | None = None,
+        nominal_length: float | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(kind, average, length, reduction)
-        super().__init__(kind=kind, average=average, length=length, reduction=reduction)
+        _check_options(kind, average, nominal_length, reduction)
+        super().__init__(
+            kind=kind, average=average, nominal_length=nominal_length, reduction=reduction
+        )
 
     def forward(
         self,
         log_prob: Tensor,
-        reference: Numbers,
+        reference_log_prob: Numbers,
         *,
         old_log_prob: Numbers | None = None,
         mask: Numbers | None = None,
         sequence_ids: Tensor | None = None,
     ) -> Tensor:
-        """The penalty of ``log_prob`` against ``reference``."""
-        return kl_penalty(
+        """The penalty of ``log_prob`` against ``reference_log_prob``."""
+        return kl_penalty_loss(
             log_prob,
-            reference,
+            reference_log_prob,
             old_log_prob=old_log_prob,
             mask=mask,
             sequence_ids=sequence_ids,

@@ -33,18 +33,18 @@ class Sampled:
         advantage: Numbers,
         mask: Numbers | None,
         sequence_ids: Tensor | None,
-        weight: Numbers | None,
+        importance: Numbers | None,
         average: Average,
-        length: float | None,
+        nominal_length: float | None,
     ) -> None:
         check_floating(log_prob=log_prob)
         self.x = log_prob
         self.old = numbers("old_log_prob", old_log_prob, log_prob).detach()
         self.advantage = numbers("advantage", advantage, log_prob, of_rows=True).detach()
         self.factor = None
-        if weight is not None:
-            self.factor = numbers("weight", weight, log_prob).detach().reshape(-1)
-        self.parts = parts_of(log_prob, mask, sequence_ids, average, length)
+        if importance is not None:
+            self.factor = numbers("importance", importance, log_prob).detach().reshape(-1)
+        self.parts = parts_of(log_prob, mask, sequence_ids, average, nominal_length)
 
     def loss(self, kind: Kind, ratio: Ratio, limits: Limits, reduction: Reduction) -> Tensor:
         """The objective."""

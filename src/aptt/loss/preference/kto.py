@@ -41,7 +41,7 @@ def kto_loss(
     score: First,
     desirable: Numbers,
     *,
-    reference: Given | None = None,
+    reference_score: Given | None = None,
     mismatched: Given | None = None,
     weight: Numbers | None = None,
     baseline: float | None = None,
@@ -60,7 +60,8 @@ def kto_loss(
         score: what the policy scores each answer: :class:`Scores`, as :func:`sequence_scores` gives
             them, or a tensor of any shape and floating dtype.
         desirable: the same shape; True for good answers.
-        reference: what the reference model scores them; None: 0, where it was subtracted before.
+        reference_score: what the reference model scores them; None: 0, where it was subtracted
+            before.
         mismatched: what answers to other prompts score above the reference: any shape. z0 is the
             mean, at least 0, without a gradient.
         weight: one number for each answer; multiplies and is counted, and 0 removes it.
@@ -110,9 +111,9 @@ def kto_loss(
     r, tokens = scores_of("score", score, first)
     good = check_alike("desirable", desirable, score=first, answers=True)
     keep = None if tokens is None else tokens > 0
-    if reference is not None:
-        held, tokens = scores_of("reference", reference, first)
-        r = r - check_alike("reference", held, score=first).to(r.dtype)
+    if reference_score is not None:
+        held, tokens = scores_of("reference_score", reference_score, first)
+        r = r - check_alike("reference_score", held, score=first).to(r.dtype)
         if tokens is not None:
             keep = tokens > 0 if keep is None else keep & (tokens > 0)
     w = keep
@@ -245,7 +246,7 @@ class KTOLoss(LossModule):
         score: First,
         desirable: Numbers,
         *,
-        reference: Given | None = None,
+        reference_score: Given | None = None,
         mismatched: Given | None = None,
         weight: Numbers | None = None,
     ) -> Tensor:
@@ -253,7 +254,7 @@ class KTOLoss(LossModule):
         return kto_loss(
             score,
             desirable,
-            reference=reference,
+            reference_score=reference_score,
             mismatched=mismatched,
             weight=weight,
             **self.options(),
