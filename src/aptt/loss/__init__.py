@@ -14,6 +14,7 @@ from aptt.loss.adversarial import (
 )
 from aptt.loss.bbox import (
     BoxIoULoss,
+    BoxL1Loss,
     CIoULoss,
     DIoULoss,
     EIoULoss,
@@ -21,6 +22,7 @@ from aptt.loss.bbox import (
     ProbIoULoss,
     SIoULoss,
     box_iou_loss,
+    box_l1_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
@@ -50,10 +52,13 @@ from aptt.loss.classification import (
 )
 from aptt.loss.contrastive import (
     ContrastiveLoss,
+    MarginLoss,
     SigLIPLoss,
     SupConLoss,
     TripletLoss,
     contrastive_loss,
+    ldam_margins,
+    margin_loss,
     siglip_loss,
     supcon_loss,
     triplet_loss,
@@ -63,6 +68,11 @@ from aptt.loss.detection import (
     TaskAlignedAssigner,
     detection_loss,
     detection_terms,
+)
+from aptt.loss.detr import (
+    DETRLoss,
+    detr_loss,
+    detr_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -101,6 +111,7 @@ from aptt.loss.linear import (
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
     linear_distillation_loss,
+    linear_distillation_terms,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -237,11 +248,13 @@ __all__ = [
     "BinaryCrossEntropyLoss",
     "BoundaryLoss",
     "BoxIoULoss",
+    "BoxL1Loss",
     "CIoULoss",
     "CenterNetLoss",
     "CharbonnierLoss",
     "ContrastiveLoss",
     "CrossEntropyLoss",
+    "DETRLoss",
     "DIoULoss",
     "DPOLoss",
     "DetectionLoss",
@@ -280,6 +293,7 @@ __all__ = [
     "MCCLoss",
     "MSELoss",
     "MTPLoss",
+    "MarginLoss",
     "MelLoss",
     "MultiResolutionSTFTLoss",
     "ORPOLoss",
@@ -314,6 +328,7 @@ __all__ = [
     "binary_cross_entropy",
     "boundary_loss",
     "box_iou_loss",
+    "box_l1_loss",
     "centernet_decode",
     "centernet_loss",
     "centernet_targets",
@@ -326,6 +341,8 @@ __all__ = [
     "denoising_matches",
     "detection_loss",
     "detection_terms",
+    "detr_loss",
+    "detr_terms",
     "dice_ce_loss",
     "dice_ce_terms",
     "dice_focal_loss",
@@ -362,8 +379,10 @@ __all__ = [
     "kto_loss",
     "l1_loss",
     "laplace_nll_loss",
+    "ldam_margins",
     "linear_cross_entropy",
     "linear_distillation_loss",
+    "linear_distillation_terms",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
@@ -371,6 +390,7 @@ __all__ = [
     "lovasz_loss",
     "lwf_loss",
     "lwf_terms",
+    "margin_loss",
     "mask_iou_loss",
     "match_cost",
     "mcc_loss",

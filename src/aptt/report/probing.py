@@ -275,6 +275,14 @@ def _detected(x: Tensor) -> Inputs:
     }
 
 
+def _in_a_set(x: Tensor) -> Inputs:
+    """The same of two queries, whose boxes are a centre and a size."""
+    target = x.new_tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    along = x.new_tensor([1.0, 0.0, 0.0, 0.0])
+    boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * along
+    return {**_detected(x), "pred_boxes": boxes, "target_boxes": target}
+
+
 def _peaks(x: Tensor) -> Inputs:
     """One object on 9 x 9 cells: its peak right by x, as is the rest of the map; size off by 1."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -319,6 +327,16 @@ def _turned_sample(x: Tensor) -> Inputs:
     some = x.new_tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     embeddings = torch.cat((_turned(x).unsqueeze(0), some))
     return {"embeddings": embeddings, "target": torch.tensor([0, 0, 1, 1])}
+
+
+def _turned_from_class(x: Tensor) -> Inputs:
+    """Two classes at right angles; a sample of the first is turned away from it."""
+    target = torch.zeros(1, dtype=torch.long)
+    return {
+        "embeddings": _turned(x).unsqueeze(0),
+        "weight": torch.eye(2, dtype=x.dtype),
+        "target": target,
+    }
 
 
 def _preferred(x: Tensor) -> Inputs:
@@ -383,11 +401,13 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
     ("contrastive", ("anchors", "candidates"), Probe(_ANGLE, -180, 180, _turned_pair)),
+    ("*", ("embeddings", "weight", "target"), Probe(_ANGLE, -180, 180, _turned_from_class)),
     ("contrastive", ("embeddings", "target"), Probe(_ANGLE, -180, 180, _turned_sample)),
     ("adversarial", ("real", "fake"), Probe("score, of generated data its minus", -4, 4, _judged)),
     ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),
     ("adversarial", ("fake",), Probe("score of generated data", -4, 4, _scored)),
     ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("detr", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _in_a_set)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     ("preference", ("chosen", "rejected"), Probe(_PAIR, -12, 0, _preferred)),
     ("preference", ("score", "desirable"), Probe("gain", -40, 40, _good_answer)),

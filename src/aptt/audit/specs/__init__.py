@@ -15,6 +15,7 @@ from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.policies import POLICIES
 from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
+from aptt.audit.specs.sets import SETS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -32,6 +33,7 @@ _FAMILIES = (
     OUTLINES,
     POINTS,
     COMPOSITES,
+    SETS,
     WAVES,
     VALUES,
     EMBEDDINGS,
