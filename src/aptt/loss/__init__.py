@@ -12,6 +12,12 @@ from aptt.loss.adversarial import (
     generator_loss,
     generator_terms,
 )
+from aptt.loss.aligned import (
+    IABCELoss,
+    MALLoss,
+    ia_bce_loss,
+    mal_loss,
+)
 from aptt.loss.bbox import (
     BoxIoULoss,
     BoxL1Loss,
@@ -251,6 +257,7 @@ __all__ = [
     "HeatmapLoss",
     "HuberLoss",
     "HungarianMatcher",
+    "IABCELoss",
     "IoULoss",
     "KeypointLoss",
     "L1Loss",
@@ -261,6 +268,7 @@ __all__ = [
     "LogCoshLoss",
     "LovaszLoss",
     "LwFLoss",
+    "MALLoss",
     "MCCLoss",
     "MSELoss",
     "MTPLoss",
@@ -337,6 +345,7 @@ __all__ = [
     "hausdorff_loss",
     "heatmap_loss",
     "huber_loss",
+    "ia_bce_loss",
     "keypoint_loss",
     "l1_loss",
     "laplace_nll_loss",
@@ -349,6 +358,7 @@ __all__ = [
     "lovasz_loss",
     "lwf_loss",
     "lwf_terms",
+    "mal_loss",
     "mask_iou_loss",
     "match_cost",
     "mcc_loss",
