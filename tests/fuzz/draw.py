@@ -66,6 +66,8 @@ class Loss:
     """Whether a product of matrices comes first, in the dtype of its arguments."""
     unit: float = 0.0
     """What a value is a difference of, beside its own size: decibels are of logarithms near 1."""
+    slope_unit: float = 0.0
+    """The same of a gradient: that of a width is of an error and what was expected of it."""
     conceded: Callable[[Call], set[str]] = lambda call: set()
     """Arguments whose own rounding no formula can undo: those that it subtracts from a rounded
     number. Whole numbers among them are exact."""

@@ -153,8 +153,8 @@ KNOWN: list[Known] = [
         lambda c, f: c.args["z_loss"] > 0 and _rounding(c, f),
     ),
     _known(
-        "linear_token_stats: the slopes of a sure token have few digits.",
-        "linear_token_stats",
+        "token_stats and linear_token_stats: the slopes of a sure token have few digits.",
+        ("token_stats", "linear_token_stats"),
         "gradient of .*",
     ),
     _known("Soft targets that are sure, of the old heads in lwf_loss.", ("lwf_loss", "lwf_terms")),

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ from aptt.core.formula import Formula, Kept
 from aptt.core.gaussian import rise
 from aptt.core.memory import brought
 from aptt.core.module import LossModule
+from aptt.core.numbers import against, elementwise, reduced
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
@@ -339,8 +340,10 @@ def wing_loss(
         22.4245
     """
     _check_wing(width=width, epsilon=epsilon)
-    options = {"width": width, "curvature": epsilon}
-    return _elementwise(WING, "wing", prediction, target, weight, reduction, options)
+    return elementwise(
+        WING, prediction, target, weight=weight, reduction=reduction, term="wing", width=width,
+        curvature=epsilon,
+    )  # fmt: skip
 
 
 def adaptive_wing_loss(
@@ -398,41 +401,13 @@ def adaptive_wing_loss(
     """
     _check_wing(omega=omega, epsilon=epsilon, theta=theta)
     check_number("alpha", alpha, 2.0)
-    options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
-    return _elementwise(
-        ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options, shares=True
-    )
-
-
-def _elementwise(
-    formula: Formula,
-    term: str,
-    prediction: Tensor,
-    target: Numbers,
-    weight: Numbers | None,
-    reduction: Reduction,
-    options: dict[str, Any],
-    *,
-    shares: bool = False,
-) -> Tensor:
-    """The loss of numbers against numbers; against ``shares``, from 0 to 1."""
     check_reduction(reduction)
-    check_floating(prediction=prediction)
-    target = as_floats("target", target, prediction)
-    check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
-    w = None
-    if weight is not None:
-        weight = as_weight("weight", weight, prediction)
-        check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
-        w = weight.reshape(-1)
-    x, t = prediction.reshape(-1), target.reshape(-1)
-    if shares:
-        check_range(t, 0, 1, keep=None if w is None else w != 0)
-    loss = reduce(
-        formula, x, t, weight=w, count=lambda: count_of(x, w), reduction=reduction, term=term,
-        **options,
+    target, weight = against(prediction, target, weight)
+    check_range(target, 0, 1, keep=None if weight is None else weight != 0)
+    return reduced(
+        ADAPTIVE_WING, prediction.reshape(-1), target, weight=weight, reduction=reduction,
+        term="adaptive_wing", alpha=alpha, omega=omega, epsilon=epsilon, theta=theta,
     )  # fmt: skip
-    return loss.reshape(prediction.shape) if reduction == "none" else loss
 
 
 def _check_wing(**options: float) -> None:

@@ -151,6 +151,19 @@ def _error(x: Tensor) -> Inputs:
     return {"prediction": target + x, "target": target}
 
 
+def _forecast(x: Tensor) -> Inputs:
+    """Three numbers for one target, the one in the middle off by x and the others a unit apart."""
+    target = x.new_tensor([10.0])
+    return {"prediction": target + x + x.new_tensor([[-1.0, 0.0, 1.0]]), "target": target}
+
+
+def _of_width(name: str) -> Callable[[Tensor], Inputs]:
+    def made(x: Tensor) -> Inputs:
+        return {**_error(x), name: x.new_zeros(1)}
+
+    return made
+
+
 def _blob(x: Tensor) -> Inputs:
     """A heat map with a peak, predicted as much too high or too low as x says."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -293,6 +306,12 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
     ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
     ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
+    *(
+        ("*", ("prediction", "target", name), Probe("error, of a width of 1", -8, 8, made))
+        for name in ("log_variance", "log_scale")
+        for made in (_of_width(name),)
+    ),
+    ("regression", ("prediction", "target"), Probe("error of the middle one", -8, 8, _forecast)),
     ("*", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student)),
     ("*", ("hidden", "weight", "teacher_hidden"), Probe(_TEACHER, -8, 8, _student_states)),
     ("lwf", ("new_logits", "targets"), Probe("logit; the old model's is 3", -8, 8, _successor)),

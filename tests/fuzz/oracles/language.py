@@ -23,6 +23,7 @@ __all__ = [
     "lwf_terms",
     "multi_token_loss",
     "multi_token_terms",
+    "token_stats",
 ]
 
 
@@ -133,15 +134,27 @@ def _clean(a: Any, hidden: Tensor) -> Tensor:
 
 
 def linear_token_stats(a: Any) -> dict[str, Tensor]:
-    z = _logits(_clean(a, a.hidden), a.weight, a.bias, a.scale)
-    z = z if a.softcap is None else a.softcap * torch.tanh(z / a.softcap)
+    return _statistics(_logits(_clean(a, a.hidden), a.weight, a.bias, a.scale), a)
+
+
+def token_stats(a: Any) -> dict[str, Tensor]:
+    keep = (a.target != a.ignore_index)[..., None]
+    return _statistics(a.scale * torch.where(keep, a.logits, 0.0), a)
+
+
+def _statistics(z: Tensor, a: Any) -> dict[str, Tensor]:
+    if a.softcap is not None:  # which does not open a masked class
+        z = torch.where(z == -torch.inf, z, a.softcap * torch.tanh(z / a.softcap))
     keep = a.target != a.ignore_index
     rows, y = z[keep], a.target[keep].long()
     nll = costs(rows)
+    others = rows.scatter(1, y[:, None], -torch.inf)
     values = {
         "log_prob": -nll.gather(1, y[:, None])[:, 0],
         "lse": rows.logsumexp(1),
-        "entropy": (torch.exp(-nll) * nll).sum(1),
+        "entropy": (torch.exp(-nll) * torch.where(nll < torch.inf, nll, 0.0)).sum(1),
+        "margin": rows.gather(1, y[:, None])[:, 0]
+        - rows.gather(1, others.argmax(1, keepdim=True))[:, 0],
     }
     return {name: scattered(value, keep) for name, value in values.items()}
 
