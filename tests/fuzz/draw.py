@@ -202,8 +202,11 @@ class Draw:
         return self.pick("reduction", ("mean", "sum", *(("none",) if none else ()), over))
 
     def call(self, name: str, args: dict[str, Any], *grads: str, sides: Sequence[str] = ()) -> Call:
-        """The call, without arguments that are None; ``sides`` may ask for a gradient too."""
-        args = {key: value for key, value in args.items() if value is not None}
+        """The call, without arguments that are None; ``sides`` may ask for a gradient too.
+
+        ``ignore_index`` stays, of which None is no default.
+        """
+        args = {k: value for k, value in args.items() if value is not None or k == "ignore_index"}
         asked = [side for side in sides if side in args and self.chance(f"{side} learns", 5)]
         return Call(
             name,

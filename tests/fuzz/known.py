@@ -32,6 +32,10 @@ REGIONS = (
     "dice_ce_terms",
     "dice_focal_loss",
     "dice_focal_terms",
+    "mcc_loss",
+    "wasserstein_dice_loss",
+    "boundary_loss",
+    "hausdorff_loss",
 )
 
 
@@ -160,7 +164,7 @@ KNOWN: list[Known] = [
     _known("Soft targets that are sure, of the old heads in lwf_loss.", ("lwf_loss", "lwf_terms")),
     _known(
         "A divergence of distributions that are nearly equal has few digits, its gradient fewer.",
-        ("distillation_loss", "distillation_terms", "linear_distillation"),
+        ("distillation_loss", "distillation_terms", "linear_distillation_loss"),
         when=lambda c, f: _rounding(c, f, 1024),
     ),
     _known(
@@ -196,6 +200,11 @@ KNOWN: list[Known] = [
         lambda c, f: _soft(c) and (c.args.get("log", False) or _rounding(c, f)),
     ),
     _known(
+        "mcc_loss of soft targets that are hardly there: what is found is rounding.",
+        "mcc_loss",
+        when=lambda c, f: _soft(c),
+    ),
+    _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",
         ("varifocal_loss", "quality_focal_loss"),
         "gradient of target",
@@ -219,7 +228,7 @@ KNOWN: list[Known] = [
         "The same, and distribution_focal_loss's p - target, in the detectors of distributions.",
         ("detection_loss", "detection_terms"),
         "gradient of boxes",
-        lambda c, f: c.args["boxes"].ndim == 4 and _rounding(c, f),
+        lambda c, f: c.args["pred_boxes"].ndim == 4 and _rounding(c, f),
     ),
 ]
 """In the order in which they are asked."""

@@ -33,6 +33,11 @@ from aptt.loss import (
     giou_loss,
     heatmap_loss,
     keypoint_loss,
+    linear_cross_entropy,
+    linear_distillation_loss,
+    linear_multi_token_loss,
+    linear_token_stats,
+    lovasz_loss,
     lwf_loss,
     mse_loss,
     multi_token_loss,
@@ -46,7 +51,7 @@ from aptt.loss import (
 )
 
 INF, NAN = math.inf, math.nan
-WEIGHTS = ("weight", "sample_weight", "pixel_weight", "class_weight", "pos_weight")
+WEIGHTS = ("weight", "sample_weight", "class_weight", "pos_weight")
 
 
 def _trials(*names):
@@ -342,6 +347,7 @@ TAKE = (
     "cross_entropy", "binary_cross_entropy", "focal_loss", "varifocal_loss", "quality_focal_loss",
     "distillation_loss", "keypoint_loss", "heatmap_loss", "wing_loss", "adaptive_wing_loss",
     "box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss", "probiou_loss",
+    "box_l1_loss",
     "distribution_focal_loss", "rmse_loss", "rmsle_loss", "l1_loss", "huber_loss", "quantile_loss",
     "ensemble_crps_loss",
 )  # fmt: skip
@@ -385,15 +391,39 @@ def test_what_does_not_serve_is_named(call, name):
         call(torch.zeros(2, 3))
 
 
-def test_nothing_is_ignored_where_ignore_index_is_none():
+_UNIGNORED = {
+    "cross_entropy": cross_entropy,
+    "CrossEntropyLoss": lambda x, y, **o: CrossEntropyLoss(**o)(x, y),
+    "focal": focal_loss,
+    "distillation": lambda x, y, **o: distillation_loss(x, x.cos(), hard_targets=y, **o),
+    "lwf": lambda x, y, **o: lwf_loss(x, y, x[:, :2].cos(), **o),
+    "dice": lambda x, y, **o: dice_loss(x.T[None], y[None], **o),
+    "dice_ce": lambda x, y, **o: dice_ce_loss(x.T[None], y[None], **o),
+    "lovasz": lambda x, y, **o: lovasz_loss(x.T[None], y[None], **o),
+    "linear": lambda x, y, **o: linear_cross_entropy(x, torch.eye(3), y, **o),
+    "stats": lambda x, y, **o: linear_token_stats(x, torch.eye(3), y, **o).log_prob,
+    "linear distillation": lambda x, y, **o: linear_distillation_loss(
+        x, torch.eye(3), x.cos(), torch.eye(3), hard_targets=y, **o
+    ),
+    "mtp": lambda x, y, **o: multi_token_loss([x, x[1:]], y, **o),
+    "linear mtp": lambda x, y, **o: linear_multi_token_loss([x, x[1:]], torch.eye(3), y, **o),
+}
+
+
+@pytest.mark.parametrize("name", _UNIGNORED)
+def test_nothing_is_ignored_where_ignore_index_is_none(name):
+    loss_fn = _UNIGNORED[name]
     logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
-    for loss_fn in (
-        CrossEntropyLoss(ignore_index=None),
-        lambda *a: cross_entropy(*a, ignore_index=None),
-    ):
-        torch.testing.assert_close(loss_fn(logits, target), F.cross_entropy(logits, target))
-        with pytest.raises(ValueError, match="target: got class -100, wanted 0 to 2"):
-            loss_fn(logits, torch.tensor([0, -100, 1, 1]))
+    ignoring_none = loss_fn(logits, target, ignore_index=None)
+    torch.testing.assert_close(ignoring_none, loss_fn(logits, target))
+    marked = torch.tensor([0, -100, 1, 1])
+    assert loss_fn(logits, marked).isfinite().all()
+    with pytest.raises(ValueError, match=r"targets?: got class -100, wanted (0 to 2|at least 0)"):
+        loss_fn(logits, marked, ignore_index=None)
+
+
+def test_soft_targets_take_ignore_index_none():
+    logits = torch.randn(4, 3)
     soft = logits.softmax(1)
     assert cross_entropy(logits, soft, ignore_index=None) == cross_entropy(logits, soft)
 
@@ -491,10 +521,10 @@ _LEARNED = {  # of six elements, rows, boxes or pixels
         weight=w, sigmas=0.5,
     ),
     "dice": lambda x, t, w: dice_loss(
-        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", pixel_weight=w.view(1, -1)
+        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", weight=w.view(1, -1)
     ),
     "dice_ce": lambda x, t, w: dice_ce_loss(
-        x.T.unsqueeze(0), t.round().long().unsqueeze(0), pixel_weight=w.unsqueeze(0)
+        x.T.unsqueeze(0), t.round().long().unsqueeze(0), weight=w.unsqueeze(0)
     ),
 }  # fmt: skip
 

@@ -107,7 +107,7 @@ class TaskAlignedAssigner:
     def __call__(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         anchors: Tensor,
         target_boxes: Tensor,
         target_labels: Tensor,
@@ -118,17 +118,17 @@ class TaskAlignedAssigner:
 
         Args:
             class_logits: ``(B, A, C)``.
-            boxes: ``(B, A, 4)``, the predicted corners.
+            pred_boxes: ``(B, A, 4)``, the predicted corners.
             anchors: ``(A, 2)`` or ``(B, A, 2)``: a point for each prediction.
             target_boxes: ``(B, M, 4)`` corners.
             target_labels: ``(B, M)`` class indices; anything in padding.
             target_mask: ``(B, M)``: which of the targets there are.
             anchor_mask: ``(B, A)``: which of the predictions may be chosen.
         """
-        check_floating(class_logits=class_logits, boxes=boxes)
-        check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, "B A 4"))
+        check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
+        check_shapes(class_logits=(class_logits, "B A C"), pred_boxes=(pred_boxes, "B A 4"))
         _check_rows(class_logits, anchors=anchors, anchor_mask=anchor_mask)
-        logits, boxes, points = (widen(t.detach()) for t in (class_logits, boxes, anchors))
+        logits, boxes, points = (widen(t.detach()) for t in (class_logits, pred_boxes, anchors))
         goals, labels, mask = held(target_boxes.detach(), target_labels, target_mask, logits)
         if not boxes.shape[1]:
             none = boxes.new_zeros(boxes.shape[:2])
@@ -221,7 +221,7 @@ def _pairwise_iou(goals: Tensor, boxes: Tensor) -> Tensor:
 
 def detection_terms(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -236,7 +236,7 @@ def detection_terms(
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
     class_weight: Tensor | Sequence[float] | None = None,
-    hard_targets: bool = False,
+    hard_scores: bool = False,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`detection_loss`, before their gains: to log them, or to weigh them.
@@ -256,16 +256,16 @@ def detection_terms(
     """
     check_reduction(reduction, none=False)
     check_parts(_WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
-    check_floating(class_logits=class_logits, boxes=boxes)
-    dense = boxes.ndim == 4
+    check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
+    dense = pred_boxes.ndim == 4
     shape = "B A 4 bins" if dense else "B A 4"
-    check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, shape))
+    check_shapes(class_logits=(class_logits, "B A C"), pred_boxes=(pred_boxes, shape))
     _check_rows(class_logits, anchors=anchors, strides=strides, weight=weight)
     goals, labels, mask = padded(target_boxes, target_labels, target_mask, class_logits)
-    wide = widen(boxes) if dense else boxes  # once, so that its two gradients are rounded once
-    corners = _decoded(wide.detach(), anchors, strides) if dense else boxes
+    wide = widen(pred_boxes) if dense else pred_boxes  # once, as its gradients are
+    corners = _decoded(wide.detach(), anchors, strides) if dense else pred_boxes
     if weight is not None:
-        weight = as_weight("weight", weight, boxes)
+        weight = as_weight("weight", weight, pred_boxes)
     counts = None if weight is None else weight != 0
     assigned = matches is None
     if matches is None:
@@ -277,7 +277,7 @@ def detection_terms(
             found = assigner(class_logits, corners, points, goals, labels, mask, counts)
         matches, match_scores = found[0], found[1].detach()
     matches, scores = matched(matches, match_scores, class_logits, mask)
-    scores, goals = (t.to(torch.promote_types(t.dtype, boxes.dtype)) for t in (scores, goals))
+    scores, goals = (t.to(torch.promote_types(t.dtype, pred_boxes.dtype)) for t in (scores, goals))
 
     rows = matches != IGNORED if counts is None else (matches != IGNORED) & counts
     positive = (matches >= 0) & rows
@@ -293,7 +293,7 @@ def detection_terms(
     index = index_of(matches, mask)
     goals = goals.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     labels = labels.gather(1, index)
-    scores = torch.where(positive, torch.ones_like(scores) if hard_targets else scores, 0.0)
+    scores = torch.where(positive, torch.ones_like(scores) if hard_scores else scores, 0.0)
     target = scores.new_zeros(class_logits.shape).scatter(
         2, labels.unsqueeze(-1), scores.unsqueeze(-1)
     )
@@ -320,7 +320,7 @@ def detection_terms(
         totals["dfl"] = distribution_focal_loss(
             wide, sides, weight=each, out_of_range="clamp", reduction="sum"
         )
-    both_double = class_logits.dtype == boxes.dtype == torch.float64
+    both_double = class_logits.dtype == pred_boxes.dtype == torch.float64
     dtype = torch.float64 if both_double else torch.float32
     return {
         name: normalize(total.to(dtype), count, reduction, term=name, kind="positives")
@@ -330,7 +330,7 @@ def detection_terms(
 
 def detection_loss(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -345,7 +345,7 @@ def detection_loss(
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
     class_weight: Tensor | Sequence[float] | None = None,
-    hard_targets: bool = False,
+    hard_scores: bool = False,
     class_gain: float = 0.5,
     box_gain: float = 7.5,
     dfl_gain: float = 1.5,
@@ -357,9 +357,9 @@ def detection_loss(
 
     Args:
         class_logits: ``(B, A, C)``, a yes-or-no question for each class, so background is no class.
-        boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)`` logits
-            of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides. NaN in
-            one that the assigner was to choose from, and that counts, makes the loss NaN.
+        pred_boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)``
+            logits of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides.
+            NaN in one that the assigner was to choose from, and that counts, makes the loss NaN.
         target_boxes: ``(B, M, 4)`` corners in the same unit, or a list of ``(M_i, 4)`` by image.
         target_labels: ``(B, M)`` class indices, or a list of ``(M_i,)`` by image.
         target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of
@@ -379,11 +379,11 @@ def detection_loss(
             where there are none.
         class_loss: a loss, or its module form, ``(logits, scores, *, weight, reduction)``; of a
             module the options are taken, but for its reduction. ``focal_loss`` wants
-            ``hard_targets`` or matches without scores.
-        box_loss: the same, ``(boxes, target_boxes, *, weight, reduction)`` on corners.
+            ``hard_scores`` or matches without scores.
+        box_loss: the same, ``(pred_boxes, target_boxes, *, weight, reduction)`` on corners.
         class_weight: ``(C,)``, or a list; multiplies the class values of a class, and all that its
             targets count for.
-        hard_targets: give every positive the target score 1, and so all of them the same weight.
+        hard_scores: give every positive the target score 1, and so all of them the same weight.
         class_gain: factor of the class term.
         box_gain: factor of the box term.
         dfl_gain: factor of the distances' term.
@@ -400,9 +400,9 @@ def detection_loss(
             inside out, strides that are not above 0 and finite.
         TypeError: predictions that are not floating, labels and matches that are no integers.
 
-    The gradient goes to ``class_logits`` and ``boxes``, and to target boxes, weights and match
-    scores that ask for it. The assigner's matches and scores are constants. Without any target the
-    class term still penalises background, and the others are 0 with a gradient of 0.
+    The gradient goes to ``class_logits`` and ``pred_boxes``, and to target boxes, weights and
+    match scores that ask for it. The assigner's matches and scores are constants. Without any
+    target the class term still penalises background, and the others are 0 with a gradient of 0.
 
     Use when:
         Training a dense detector, or any detector whose predictions are matched to targets outside:
@@ -427,7 +427,7 @@ def detection_loss(
     _check_gains(class_gain, box_gain, dfl_gain)
     terms = detection_terms(
         class_logits,
-        boxes,
+        pred_boxes,
         target_boxes,
         target_labels,
         target_mask=target_mask,
@@ -441,7 +441,7 @@ def detection_loss(
         class_loss=class_loss,
         box_loss=box_loss,
         class_weight=class_weight,
-        hard_targets=hard_targets,
+        hard_scores=hard_scores,
         reduction=reduction,
     )
     loss = class_gain * terms["class"] + box_gain * terms["box"]
@@ -450,7 +450,7 @@ def detection_loss(
 
 _WANTED = {
     "class_loss": "a loss of yes-or-no questions with soft targets, such as binary_cross_entropy, "
-    "quality_focal_loss or QualityFocalLoss(); with hard_targets=True, or matches without scores, "
+    "quality_focal_loss or QualityFocalLoss(); with hard_scores=True, or matches without scores, "
     "focal_loss too",
     "box_loss": "a loss of boxes as corners, such as ciou_loss or GIoULoss()",
     "assigner": "a TaskAlignedAssigner, or a function of the same arguments",
@@ -534,7 +534,7 @@ class DetectionLoss(LossModule):
         class_loss: TermLoss = binary_cross_entropy,
         box_loss: TermLoss = ciou_loss,
         class_weight: Tensor | Sequence[float] | None = None,
-        hard_targets: bool = False,
+        hard_scores: bool = False,
         class_gain: float = 0.5,
         box_gain: float = 7.5,
         dfl_gain: float = 1.5,
@@ -552,7 +552,7 @@ class DetectionLoss(LossModule):
             class_loss=class_loss,
             box_loss=box_loss,
             class_weight=per_class(class_weight, "class_weight"),
-            hard_targets=hard_targets,
+            hard_scores=hard_scores,
             class_gain=class_gain,
             box_gain=box_gain,
             dfl_gain=dfl_gain,
@@ -562,7 +562,7 @@ class DetectionLoss(LossModule):
     def forward(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         target_boxes: Targets,
         target_labels: Targets,
         *,
@@ -577,7 +577,7 @@ class DetectionLoss(LossModule):
         """The loss of one batch."""
         return detection_loss(
             class_logits,
-            boxes,
+            pred_boxes,
             target_boxes,
             target_labels,
             target_mask=target_mask,

@@ -61,7 +61,7 @@ class Assignment(NamedTuple):
 @torch.no_grad()
 def match_cost(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -80,8 +80,8 @@ def match_cost(
 
     Args:
         class_logits: ``(B, Q, C)``, or ``(L, B, Q, C)`` for several layers at once.
-        boxes: ``(B, Q, 4)`` or ``(L, B, Q, 4)``, as parts of the image: the L1 distance is between
-            the numbers as they are given.
+        pred_boxes: ``(B, Q, 4)`` or ``(L, B, Q, 4)``, as parts of the image: the L1 distance is
+            between the numbers as they are given.
         target_boxes: ``(B, M, 4)``, or a list of ``(M_i, 4)`` by image.
         target_labels: ``(B, M)``, or a list of ``(M_i,)`` by image.
         target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of
@@ -125,7 +125,7 @@ def match_cost(
         [-4.4742, -2.1733, -1.1777]
     """
     _check_costs(class_cost, class_gain, l1_gain, giou_gain, alpha, gamma, box_format)
-    one = _first_layer(class_logits, boxes)
+    one = _first_layer(class_logits, pred_boxes)
     goals, labels, mask = padded(
         target_boxes, target_labels, target_mask, one, ordered=box_format == "xyxy"
     )
@@ -134,7 +134,7 @@ def match_cost(
     held = _most(target_labels)  # none is held as one that is not there
     cost = _costs(
         class_logits,
-        boxes,
+        pred_boxes,
         goals[:, :held],
         labels[:, :held],
         class_cost=class_cost,
@@ -374,11 +374,10 @@ class HungarianMatcher:
         _check_surplus(self.surplus)
         check_whole("groups", self.groups)
 
-    @torch.no_grad()
     def __call__(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         anchors: Tensor | None,
         target_boxes: Tensor,
         target_labels: Tensor,
@@ -389,31 +388,34 @@ class HungarianMatcher:
 
         Args:
             class_logits: ``(B, Q, C)``, or ``(L, B, Q, C)``.
-            boxes: ``(B, Q, 4)``, or ``(L, B, Q, 4)``.
+            pred_boxes: ``(B, Q, 4)``, or ``(L, B, Q, 4)``.
             anchors: not looked at.
             target_boxes: ``(B, M, 4)``.
             target_labels: ``(B, M)`` class indices; anything in padding.
             target_mask: ``(B, M)``: which of the targets there are.
             anchor_mask: ``(B, Q)`` or ``(L, B, Q)``: which of the predictions may be chosen.
         """
-        _first_layer(class_logits, boxes)
-        cost = _costs(
-            class_logits,
-            boxes,
-            real(target_boxes),
-            target_labels.long().masked_fill(target_mask == 0, 0),
-            class_cost=self.class_cost,
-            gains=(self.class_gain, self.l1_gain, self.giou_gain),
-            focus=(self.alpha, self.gamma),
-            box_format=self.box_format or "xyxy",
-        )
-        names = ("class_logits", "target_boxes")
-        if anchor_mask is not None:
-            cost = cost.masked_fill((anchor_mask == 0).unsqueeze(-1), torch.inf)
-        how = (self.groups, self.surplus, self.solver, self.validate, names)
-        matches = _assign(cost, target_mask, *how)
-        if anchor_mask is not None:
-            matches = matches.masked_fill(anchor_mask == 0, BACKGROUND)
+        _first_layer(class_logits, pred_boxes)
+        if self.box_format == "cxcywh" and self.l1_gain >= 1:
+            _check_parts_of_an_image(target_boxes)
+        with torch.no_grad():
+            cost = _costs(
+                class_logits,
+                pred_boxes,
+                real(target_boxes),
+                target_labels.long().masked_fill(target_mask == 0, 0),
+                class_cost=self.class_cost,
+                gains=(self.class_gain, self.l1_gain, self.giou_gain),
+                focus=(self.alpha, self.gamma),
+                box_format=self.box_format or "xyxy",
+            )
+            names = ("class_logits", "target_boxes")
+            if anchor_mask is not None:
+                cost = cost.masked_fill((anchor_mask == 0).unsqueeze(-1), torch.inf)
+            how = (self.groups, self.surplus, self.solver, self.validate, names)
+            matches = _assign(cost, target_mask, *how)
+            if anchor_mask is not None:
+                matches = matches.masked_fill(anchor_mask == 0, BACKGROUND)
         return Assignment(matches, (matches >= 0).to(cost.dtype))
 
 
@@ -422,7 +424,7 @@ class HungarianMatcher:
 
 def _costs(
     logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     goals: Tensor,
     labels: Tensor,
     *,
@@ -432,9 +434,9 @@ def _costs(
     box_format: BoxFormat,
 ) -> Tensor:
     """``(..., Q, M)``, of so many images at once that a pair's numbers do not add up."""
-    dtype = torch.promote_types(widen(logits[:0]).dtype, widen(boxes[:0]).dtype)
+    dtype = torch.promote_types(widen(logits[:0]).dtype, widen(pred_boxes[:0]).dtype)
     leading, targets = logits.shape[:-2], goals.shape[-2]
-    x, b = (t.detach().to(dtype).flatten(0, -3) for t in (logits, boxes))
+    x, b = (t.detach().to(dtype).flatten(0, -3) for t in (logits, pred_boxes))
     g = goals.detach().to(dtype).expand(*leading, targets, 4).flatten(0, -3)
     k = labels.expand(*leading, targets).flatten(0, -2)
 
@@ -477,9 +479,9 @@ def _class_costs(x: Tensor, labels: Tensor, kind: ClassCost, alpha: float, gamma
 
 def _first_layer(logits: Tensor, boxes: Tensor) -> Tensor:
     """Logits of one layer, which the targets are held to."""
-    check_floating(class_logits=logits, boxes=boxes)
+    check_floating(class_logits=logits, pred_boxes=boxes)
     layers = "L " if logits.ndim == 4 else ""
-    check_shapes(class_logits=(logits, f"{layers}B Q C"), boxes=(boxes, f"{layers}B Q 4"))
+    check_shapes(class_logits=(logits, f"{layers}B Q C"), pred_boxes=(boxes, f"{layers}B Q 4"))
     if not layers:
         return logits
     if not len(logits):

@@ -164,6 +164,19 @@ def _of_width(name: str) -> Callable[[Tensor], Inputs]:
     return made
 
 
+def _judged(x: Tensor) -> Inputs:
+    """A score of real data that is x, and of generated data that is as far below 0."""
+    return {"real": x.reshape(1), "fake": -x.reshape(1)}
+
+
+def _scored(x: Tensor) -> Inputs:
+    return {"fake": x.reshape(1)}
+
+
+def _felt(x: Tensor) -> Inputs:
+    return {"fake": 1 + x.reshape(1), "real": x.new_ones(1)}
+
+
 def _blob(x: Tensor) -> Inputs:
     """A heat map with a peak, predicted as much too high or too low as x says."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -196,7 +209,7 @@ def _successor(x: Tensor) -> Inputs:
     """An old model that is sure of the first of two classes by 3, and a new one with a third."""
     return {
         "new_logits": x * x.new_tensor([[1.0, 0.0, 0.0]]),
-        "targets": torch.zeros(1, dtype=torch.long),
+        "target": torch.zeros(1, dtype=torch.long),
         "old_logits": x.new_tensor([[3.0, 0.0]]),
     }
 
@@ -255,11 +268,19 @@ def _detected(x: Tensor) -> Inputs:
     boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * x.new_tensor([1.0, 0.0, 1.0, 0.0])
     return {
         "class_logits": x.new_tensor([[[2.0], [-2.0]]]),
-        "boxes": boxes,
+        "pred_boxes": boxes,
         "target_boxes": target,
         "target_labels": torch.zeros(1, 1, dtype=torch.long),
         "matches": torch.tensor([[0, -1]]),
     }
+
+
+def _in_a_set(x: Tensor) -> Inputs:
+    """The same of two queries, whose boxes are a centre and a size."""
+    target = x.new_tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    along = x.new_tensor([1.0, 0.0, 0.0, 0.0])
+    boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * along
+    return {**_detected(x), "pred_boxes": boxes, "target_boxes": target}
 
 
 def _peaks(x: Tensor) -> Inputs:
@@ -281,13 +302,34 @@ def _keypoint(x: Tensor) -> Inputs:
     shift = torch.zeros_like(target)
     shift[0, :, 0] = 1
     return {
-        "pred": target + x * shift,
+        "prediction": target + x * shift,
         "target": target,
         "visibility": torch.full((1, 17), 2),
         "area": x.new_tensor([10_000.0]),
     }
 
 
+def _turned(x: Tensor) -> Tensor:
+    """A direction in the plane, x degrees off the first axis."""
+    angle = x * (math.pi / 180)
+    return torch.stack((angle.cos(), angle.sin()))
+
+
+def _turned_pair(x: Tensor) -> Inputs:
+    """Two pairs at right angles; the anchor of the first is turned away from its candidate."""
+    other = x.new_tensor([0.0, 1.0])
+    candidates = torch.eye(2, dtype=x.dtype)
+    return {"anchors": torch.stack((_turned(x), other)), "candidates": candidates}
+
+
+def _turned_sample(x: Tensor) -> Inputs:
+    """Two classes at right angles, two samples each; one of the first is turned away."""
+    some = x.new_tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    embeddings = torch.cat((_turned(x).unsqueeze(0), some))
+    return {"embeddings": embeddings, "target": torch.tensor([0, 0, 1, 1])}
+
+
+_ANGLE = "degrees from its own, the other at 90"
 _MARGIN = "logit of the right answer, the others at 0"
 _TEACHER = "logit; teacher's is 3"
 _QUALITY = "margin: a positive of quality 0.8 and a background"
@@ -298,6 +340,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _shifted_box)),
     ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _turned_box)),
     ("segmentation", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
+    ("boundary", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
@@ -314,17 +357,23 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("regression", ("prediction", "target"), Probe("error of the middle one", -8, 8, _forecast)),
     ("*", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student)),
     ("*", ("hidden", "weight", "teacher_hidden"), Probe(_TEACHER, -8, 8, _student_states)),
-    ("lwf", ("new_logits", "targets"), Probe("logit; the old model's is 3", -8, 8, _successor)),
+    ("lwf", ("new_logits", "target"), Probe("logit; the old model's is 3", -8, 8, _successor)),
     ("mtp_loss", ("logits_list", "target"), Probe(_MARGIN, -8, 8, _tokens)),
     ("mtp_loss", ("hidden_list", "weight"), Probe(_MARGIN, -8, 8, _token_states)),
     ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
-    ("detection", ("class_logits", "boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("contrastive", ("anchors", "candidates"), Probe(_ANGLE, -180, 180, _turned_pair)),
+    ("contrastive", ("embeddings", "target"), Probe(_ANGLE, -180, 180, _turned_sample)),
+    ("adversarial", ("real", "fake"), Probe("score, of generated data its minus", -4, 4, _judged)),
+    ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),
+    ("adversarial", ("fake",), Probe("score of generated data", -4, 4, _scored)),
+    ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("detr", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _in_a_set)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     (
         "keypoint",
-        ("pred", "target"),
+        ("prediction", "target"),
         Probe("offset, in pixels, area 100 x 100", -60, 60, _keypoint),
     ),
 )

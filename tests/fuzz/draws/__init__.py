@@ -2,11 +2,14 @@
 
 from tests.fuzz.draw import Loss
 from tests.fuzz.draws import (
+    adversaries,
     boxes,
     classes,
     detectors,
+    embeddings,
     language,
     numbers,
+    outlines,
     points,
     regions,
     signals,
@@ -15,9 +18,21 @@ from tests.fuzz.draws import (
 
 __all__ = ["LOSSES"]
 
+_FAMILIES = (
+    classes,
+    language,
+    boxes,
+    detectors,
+    regions,
+    outlines,
+    signals,
+    spectra,
+    points,
+    numbers,
+    adversaries,
+    embeddings,
+)
 LOSSES: dict[str, Loss] = {
-    name: loss
-    for family in (classes, language, boxes, detectors, regions, signals, spectra, points, numbers)
-    for name, loss in family.LOSSES.items()
+    name: loss for family in _FAMILIES for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""

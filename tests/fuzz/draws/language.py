@@ -235,7 +235,7 @@ def _linear_distillation(d: Draw) -> Call:
         ),
     )
     args |= _linear(d, classes, width) | _mixed(d, args)
-    return d.call("linear_distillation", args, "hidden", "weight", "bias")
+    return d.call("linear_distillation_loss", args, "hidden", "weight", "bias")
 
 
 def _halved(step: float) -> float:
@@ -266,7 +266,7 @@ def _tokens(name: str) -> Any:
         args = dict(
             target=target,
             mtp_depth=d.pick("mtp_depth", (None, depth)),
-            denominator=d.pick("denominator", ("tokens", "valid")),
+            normalize=d.pick("normalize", ("tokens", "valid")),
             labels=labels,
             document_ids=ids if packed else None,
             right_context=further,
@@ -286,7 +286,7 @@ def _tokens(name: str) -> Any:
             args["mtp_lambda"] = d.pick("mtp_lambda", (0.3, 0.0, _halved))
             args["step"] = 3.0 if args["mtp_lambda"] is _halved else None
         if not linear:
-            return d.call(name, args | dict(logits_list=heads, weight=weight), "logits_list")
+            return d.call(name, args | dict(logits_list=heads, class_weight=weight), "logits_list")
         args |= _linear(d, classes, width)
         args |= dict(
             hidden_list=heads,
@@ -331,7 +331,7 @@ def _forgotten(name: str) -> Any:
             if d.chance("old_classes", 2):
                 args["old_classes"] = list(range(shape[axis]))[::-1][:was]
         args |= dict(
-            targets=target,
+            target=target,
             temperature=d.pick("temperature", (2.0, 1.0, 0.5)),
             detach_teacher=d.pick("detach_teacher", (True, False)),
             sample_weight=None if sample_weight is None else d.tensor("s", sample_weight),
@@ -408,9 +408,9 @@ LOSSES = {
         unit=1.0,
         wrong={"softcap": (0.0, NAN), "scale": (0.0, NAN)},
     ),
-    "linear_distillation": Loss(
+    "linear_distillation_loss": Loss(
         _linear_distillation,
-        oracle.linear_distillation,
+        oracle.linear_distillation_loss,
         rows=0,
         conceded=_products,
         products=True,

@@ -15,7 +15,7 @@ __all__ = [
     "distillation_loss",
     "distillation_terms",
     "linear_cross_entropy",
-    "linear_distillation",
+    "linear_distillation_loss",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
@@ -159,7 +159,7 @@ def _statistics(z: Tensor, a: Any) -> dict[str, Tensor]:
     return {name: scattered(value, keep) for name, value in values.items()}
 
 
-def linear_distillation(a: Any) -> Tensor:
+def linear_distillation_loss(a: Any) -> Tensor:
     """The distillation of all the logits at once."""
     return distillation_loss(
         SimpleNamespace(
@@ -182,7 +182,7 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
     Position i of depth k predicts the token at i + k + 1, which aligned labels hold at i + k.
     """
     length = a.target.shape[-1]
-    w = None if a.weight is None else a.weight
+    w = a.class_weight
     totals, counts = [], []
     for k, head in enumerate(a.logits_list):
         shift = k + (a.labels == "raw")
@@ -212,7 +212,7 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
         totals.append(total)
         counts.append(count)
     names = ["main"] + [f"depth_{k}" for k in range(1, len(totals))]
-    over = [counts[0]] * len(totals) if a.denominator == "tokens" else counts
+    over = [counts[0]] * len(totals) if a.normalize == "tokens" else counts
     return {
         name: reduced(total, count, a.reduction, name)
         for name, total, count in zip(names, totals, over, strict=True)
@@ -231,9 +231,7 @@ def _with_lambda(a: Any, terms: dict[str, Tensor]) -> Tensor:
 
 def linear_multi_token_terms(a: Any) -> dict[str, Tensor]:
     heads = [_logits(h, a.weight, a.bias, a.scale) for h in a.hidden_list]
-    return multi_token_terms(
-        SimpleNamespace(**{**vars(a), "logits_list": heads, "weight": a.class_weight})
-    )
+    return multi_token_terms(SimpleNamespace(**{**vars(a), "logits_list": heads}))
 
 
 def linear_multi_token_loss(a: Any) -> Tensor:
@@ -247,11 +245,11 @@ def lwf_terms(a: Any) -> dict[str, Tensor]:
     if not one and task is None:
         (task,) = (name for name in a.new_logits if name not in a.old_logits)
     head = a.new_logits if one else a.new_logits[task]
-    x, axis = class_rows(head, a.targets, a.class_dim)
-    y = a.targets.reshape(-1)
+    x, axis = class_rows(head, a.target, a.class_dim)
+    y = a.target.reshape(-1)
     s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
     keep = (y != a.ignore_index) & (s != 0)
-    where, count = keep.reshape(a.targets.shape), s[keep].sum()
+    where, count = keep.reshape(a.target.shape), s[keep].sum()
     form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
     values = row_entropy(x[keep], y[keep].long(), **form)
     terms = {"new": reduced(scattered(s[keep] * values, where), count, a.reduction, "new")}

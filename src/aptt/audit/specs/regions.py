@@ -29,7 +29,9 @@ from aptt.loss import (
     GeneralizedDiceLoss,
     IoULoss,
     LovaszLoss,
+    MCCLoss,
     TverskyLoss,
+    WassersteinDiceLoss,
     dice_ce_loss,
     dice_focal_loss,
     dice_loss,
@@ -37,13 +39,16 @@ from aptt.loss import (
     generalized_dice_loss,
     lovasz_loss,
     mask_iou_loss,
+    mcc_loss,
     tversky_loss,
+    wasserstein_dice_loss,
 )
 
 __all__ = ["REGIONS"]
 
 _C = 3
 _PER_CLASS = torch.tensor([0.5, 2.0, 1.0])
+_DISTANCE = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.5], [0.8, 0.3, 0.0]])
 
 
 def _pixels(g: Generator, n: int) -> Inputs:
@@ -53,6 +58,11 @@ def _pixels(g: Generator, n: int) -> Inputs:
 
 def _images(g: Generator, n: int) -> Inputs:
     return {"logits": normal(g, n, _C, 2, 3, scale=2), "target": indices(g, _C, n, 2, 3)}
+
+
+def _few_pixels(g: Generator, n: int) -> Inputs:
+    """Images of so few pixels that some have no object."""
+    return {"logits": normal(g, n, _C, 2, scale=2), "target": indices(g, _C, n, 2)}
 
 
 def _labels(g: Generator, n: int) -> Inputs:
@@ -81,11 +91,11 @@ def _extreme_masks() -> Inputs:
 
 
 def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
-    if "pixel_weight" in inputs:
-        return {**inputs, "pixel_weight": inputs["pixel_weight"].masked_fill(~keep, 0)}
+    if "weight" in inputs:
+        return {**inputs, "weight": inputs["weight"].masked_fill(~keep, 0)}
     target, ignored = inputs["target"], options.get("ignore_index")
     if ignored is None and options.get("mode", "multiclass") != "multiclass":
-        return {**inputs, "pixel_weight": keep.double()}
+        return {**inputs, "weight": keep.double()}
     drop = ~keep.unsqueeze(1) if target.ndim > keep.ndim else ~keep
     return {**inputs, "target": target.masked_fill(drop, -100 if ignored is None else ignored)}
 
@@ -105,7 +115,7 @@ def _present(inputs: Inputs, options: Options) -> Tensor:
 
 def _weights(inputs: Inputs, options: Options) -> Tensor:
     classes = 1 if options.get("mode") == "binary" else _C
-    weight: Tensor = options.get("weight", torch.ones(classes))
+    weight: Tensor = options.get("class_weight", torch.ones(classes))
     return weight.double().to(inputs["target"].device)
 
 
@@ -127,7 +137,7 @@ def _count_pools(inputs: Inputs, options: Options) -> Tensor:
 def _count_terms(inputs: Inputs, options: Options, term: str) -> Mapping[str, Tensor]:
     """Of Dice the classes; of the other term the pixels, by weight, of each label if they are."""
     target, weight = inputs["target"], _weights(inputs, options)
-    by = inputs.get("pixel_weight", torch.ones((), device=target.device)).double()
+    by = inputs.get("weight", torch.ones((), device=target.device)).double()
     if options.get("mode", "multiclass") == "multiclass":
         seen = target != options.get("ignore_index", -100)
         pixels = (seen * weight[target] * by).sum()
@@ -159,9 +169,7 @@ def _hopeless(inputs: Inputs, options: Options) -> Inputs:
     return {**inputs, "logits": inputs["logits"] / 10 + 5 - 10 * target}
 
 
-_weighed, _weighed_soft = (
-    with_(make, "pixel_weight", "logits", features=1) for make in (_pixels, _soft)
-)
+_weighed, _weighed_soft = (with_(make, "weight", "logits", features=1) for make in (_pixels, _soft))
 
 
 def _regions(
@@ -188,13 +196,15 @@ def _regions(
             Refused("an unknown mode", "mode", {"mode": "softmax"}),
             Refused("an unknown policy", "absent", {"absent": "ignore"}),
             Refused("an unknown pool", "pool", {"pool": "image"}),
-            Refused("a weight per class too few", "weight", {"weight": torch.ones(_C - 1)}),
+            Refused(
+                "a weight per class too few", "class_weight", {"class_weight": torch.ones(_C - 1)}
+            ),
             Refused("a class out of range", "target", change=_out_of_range),
             Refused("one class", "mode", change=_one_class),
             Refused("labels beyond 1", "target", {"mode": "multilabel"}, _large_labels),
             Refused("masks of other pixels", "target", {"mode": "binary"}),
             Refused("labels without a background", "background", _NO_BACKGROUND, _as_labels),
-            Refused("weights of one pixel", "pixel_weight", change=_one_pixel_weight),
+            Refused("weights of one pixel", "weight", change=_one_pixel_weight),
             *refused,
         ),
         exempt={**HAS_A_UNIT, **NOTHING_FROZEN, **row.pop("exempt", {})},
@@ -207,12 +217,12 @@ def _ratios(*, log: bool = False, **options: Any) -> dict[str, Case]:
     logarithm = {"log": case(axis=-1, log=True, extremes=_extremes, **options)} if log else {}
     return {
         "classes": case(axis=-1),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, **options),
         "images": case(
             _images,
             pool="sample",
             absent="penalize",
-            weight=_PER_CLASS,
+            class_weight=_PER_CLASS,
             background=False,
             reduction="none",
         ),
@@ -231,19 +241,86 @@ def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
     softly = case(_weighed_soft, axis=-1, mode="multilabel", absent="smooth", smooth=2.0, **options)
     return {
         "classes": case(axis=-1),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, **options),
         "images": case(_images, pool="sample", absent="penalize", background=False, **options),
         "images, smoothed": case(_images, pool="sample", smooth=1.0, reduction="sum"),
-        "labels": case(_labels, mode="multilabel", pool="sample", weight=_PER_CLASS, **options),
+        "labels": case(
+            _labels, mode="multilabel", pool="sample", class_weight=_PER_CLASS, **options
+        ),
         "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
         **({"soft labels": softly} if soft else {}),
     }
 
 
+def _squared() -> dict[str, Case]:
+    return {
+        "squares": case(axis=-1, squared=True, smooth=1.0),
+        "squares of soft labels": case(
+            _weighed_soft, axis=-1, mode="multilabel", squared=True, absent="penalize"
+        ),
+    }
+
+
+def _mixed() -> dict[str, Case]:
+    """Of a loss that needs pixels of a class and others."""
+    return {
+        "classes": case(axis=-1),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2),
+        "images": case(
+            _images, pool="sample", absent="penalize", background=False, reduction="none"
+        ),
+        "labels": case(_labels, mode="multilabel", pool="sample", ignore_index=7, reduction="sum"),
+        "soft labels": case(_weighed_soft, axis=-1, mode="multilabel"),
+        "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
+    }
+
+
+def _apart() -> dict[str, Case]:
+    fixed = {"gradient_reaches_all_who_ask": "finite differences leave distances with a diagonal"}
+    lost = {"hopeless_keeps_a_gradient": "without an object that is found, background is no matter"}
+    given = dict[str, Any](class_distance=_DISTANCE)
+    return {
+        "classes": case(axis=-1, exempt=lost),
+        "weighted": case(_weighed, axis=-1, ignore_index=2, exempt={**fixed, **lost}, **given),
+        "images": case(_few_pixels, pool="sample", absent="penalize", reduction="none"),
+    }
+
+
+def _count_mixed(inputs: Inputs, options: Options) -> Tensor:
+    """Those that are present, but do not have all pixels, by weight."""
+    target, mode = inputs["target"], options.get("mode", "multiclass")
+    ignored = options.get("ignore_index", -100)
+    if mode == "multiclass":
+        known = (target != ignored).unsqueeze(1)
+        target = torch.nn.functional.one_hot(target, _C).movedim(-1, 1)
+    else:
+        target = target.unsqueeze(1) if mode == "binary" else target
+        known = target != ignored
+    missing = ((target < 1) & known).flatten(2).any(2)
+    missing = missing.any(0) if options.get("pool", "batch") == "batch" else missing
+    present, weight = _present(inputs, options) & missing, _weights(inputs, options).clone()
+    if options.get("absent", "skip") != "skip":
+        present = torch.ones_like(present)
+    if not options.get("background", True):
+        weight[0] = 0
+    return (present * weight).sum()
+
+
+def _count_objects(inputs: Inputs, options: Options) -> Tensor:
+    """The pools in which there is an object; or all."""
+    target = inputs["target"]
+    there = ((target > 0) & (target != options.get("ignore_index", -100))).flatten(1).any(1)
+    if options.get("absent", "skip") != "skip":
+        there = torch.ones_like(there)
+    return there.sum() if options.get("pool", "batch") == "sample" else there.any()
+
+
 def _rarities() -> dict[str, Case]:
     return {
         "classes": case(axis=-1),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, weighting="linear"),
+        "weighted": case(
+            _weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, weighting="linear"
+        ),
         "images": case(
             _images, pool="sample", absent="penalize", background=False, reduction="none"
         ),
@@ -260,7 +337,7 @@ def _sorted() -> dict[str, Case]:
     }
     return {
         "classes": case(axis=-1, exempt=whole),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, exempt=whole),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, exempt=whole),
         "images": case(
             _images, pool="sample", absent="penalize", background=False, reduction="none"
         ),
@@ -285,7 +362,7 @@ def _large_labels(inputs: Inputs) -> Inputs:
 
 
 def _one_pixel_weight(inputs: Inputs) -> Inputs:
-    return {**inputs, "pixel_weight": torch.ones(2, 1)}
+    return {**inputs, "weight": torch.ones(2, 1)}
 
 
 def _as_labels(inputs: Inputs) -> Inputs:
@@ -296,6 +373,7 @@ def _same(sums: Tensor) -> Tensor:
     return sums
 
 
+_OFF = torch.ones(_C, _C)
 _NO_BACKGROUND = {"background": False, "mode": "multilabel"}
 _NO_BETA = Refused("no price for misses", "beta", {"beta": 0.0})
 _NO_ALPHA = Refused("a negative price", "alpha", {"alpha": -0.1})
@@ -310,7 +388,13 @@ _SUM_OF_TERMS: dict[str, Any] = {
 }
 
 REGIONS = (
-    _regions(dice_loss, DiceLoss, _ratios(log=True), *_SMOOTH),
+    _regions(
+        dice_loss,
+        DiceLoss,
+        {**_ratios(log=True), **_squared()},
+        *_SMOOTH,
+        Refused("squares and a logarithm", "log", {"squared": True, "log": True}),
+    ),
     _regions(mask_iou_loss, IoULoss, _ratios(log=True), *_SMOOTH),
     _regions(
         tversky_loss,
@@ -336,6 +420,39 @@ REGIONS = (
         Refused("an unknown weighting", "weighting", {"weighting": "cube"}),
         Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
         count=_count_pools,
+    ),
+    _regions(
+        mcc_loss,
+        MCCLoss,
+        _mixed(),
+        Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
+        count=_count_mixed,
+    ),
+    Spec(
+        name="wasserstein_dice_loss",
+        function=wasserstein_dice_loss,
+        module=WassersteinDiceLoss,
+        inputs=_pixels,
+        cases=pooled(_apart()),
+        features=1,
+        joint=True,
+        hide=_hide,
+        count=_count_objects,
+        perfect=_perfect,
+        least_within=8,
+        hopeless=_hopeless,
+        extremes=_extremes,
+        refused=(
+            Refused("an unknown policy", "absent", {"absent": "ignore"}),
+            Refused("an unknown pool", "pool", {"pool": "image"}),
+            Refused("too few distances", "class_distance", {"class_distance": torch.ones(2, 3)}),
+            Refused("a class away from itself", "class_distance", {"class_distance": _OFF}),
+            Refused("a distance beyond 1", "class_distance", {"class_distance": 2 * _DISTANCE}),
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("soft targets", "target", change=_as_labels),
+            Refused("weights of one pixel", "weight", change=_one_pixel_weight),
+        ),
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
     ),
     _regions(
         dice_ce_loss,

@@ -29,7 +29,7 @@ def linear_token_stats(
     target: Tensor,
     *,
     bias: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     softcap: float | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
@@ -45,7 +45,7 @@ def linear_token_stats(
         weight: ``(V, D)``, or a callable, as in :func:`linear_cross_entropy`.
         target: ``(...)`` class indices of any integer dtype.
         bias: ``(V,)``; -inf masks a class.
-        ignore_index: the class index whose tokens get 0 for each, and no gradient.
+        ignore_index: the class index whose tokens get 0 for each, and no gradient; None: none.
         softcap: bounds the logits, scaled before, to ``(-softcap, softcap)``.
         scale: multiplies the logits; a temperature divides.
         chunk: tokens in a chunk; None: at least 64, and on a CPU so many that their logits take

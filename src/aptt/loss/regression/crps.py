@@ -87,8 +87,8 @@ def ensemble_crps_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    fair: float = 1.0,
     weight: Numbers | None = None,
+    fair: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """CRPS of an ensemble: its members near the target, and as far apart as they should be.
@@ -98,10 +98,10 @@ def ensemble_crps_loss(
     Args:
         prediction: ``(..., M)``, the members, any floating dtype.
         target: ``(...)``.
+        weight: ``(...)``; multiplies and is counted, and 0 removes.
         fair: 1, the score of the distribution that the members are drawn from; 0, that of the
             members as all there is, which wants them too close together; between, both in these
             parts: 0.95 is almost fair, and holds a member that fairness leaves alone.
-        weight: ``(...)``; multiplies and is counted, and 0 removes.
         reduction: ``"mean"``, over targets, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
 

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_number
 from aptt.core.formula import Formula, Kept, scaled_
-from aptt.core.numbers import elementwise
+from aptt.core.numbers import ABSOLUTE, elementwise
 from aptt.core.reduction import Reduction
-from aptt.loss.regression.absolute import ABSOLUTE
 from aptt.loss.regression.module import NumberLoss
 
 __all__ = ["HuberLoss", "SmoothL1Loss", "huber_loss", "smooth_l1_loss"]
@@ -28,8 +27,8 @@ def huber_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    delta: float = 1.0,
     weight: Numbers | None = None,
+    delta: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Huber loss: half the squared error within delta, linear beyond, with a slope of delta.
@@ -39,8 +38,8 @@ def huber_loss(
     Args:
         prediction: any shape, any floating dtype.
         target: the same shape.
-        delta: the error from which on the loss is linear, in the units of the prediction, above 0.
         weight: the same shape; multiplies and is counted, and 0 removes.
+        delta: the error from which on the loss is linear, in the units of the prediction, above 0.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -79,8 +78,8 @@ def smooth_l1_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    beta: float = 1.0,
     weight: Numbers | None = None,
+    beta: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Smooth L1: the absolute error, rounded off within beta, with a slope of 1.
@@ -90,9 +89,9 @@ def smooth_l1_loss(
     Args:
         prediction: any shape, any floating dtype.
         target: the same shape.
+        weight: the same shape; multiplies and is counted, and 0 removes.
         beta: the error from which on the loss is linear, in the units of the prediction; 0 is
             :func:`l1_loss`.
-        weight: the same shape; multiplies and is counted, and 0 removes.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:

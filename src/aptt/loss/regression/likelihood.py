@@ -32,9 +32,9 @@ def gaussian_nll_loss(
     target: Numbers,
     log_variance: Tensor,
     *,
+    weight: Numbers | None = None,
     beta: float = 0.0,
     full: bool = False,
-    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Negative log likelihood of a normal distribution, from its mean and log variance.
@@ -45,10 +45,10 @@ def gaussian_nll_loss(
         prediction: the mean; any shape, any floating dtype.
         target: the same shape.
         log_variance: s, the same shape; an output of the model, of any sign.
+        weight: the same shape; multiplies and is counted, and 0 removes.
         beta: multiplies the loss by the variance to this power, as a constant: 0.5 gives hard
             examples the part that a likelihood takes from them, 1 that of a squared error.
         full: add ``log(2 pi) / 2``, which changes no gradient.
-        weight: the same shape; multiplies and is counted, and 0 removes.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:

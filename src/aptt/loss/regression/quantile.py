@@ -30,8 +30,8 @@ def quantile_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
     weight: Numbers | None = None,
+    quantiles: Sequence[float] = (0.1, 0.5, 0.9),
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Quantile or pinball loss: an error below costs q, one above 1 - q.
@@ -41,8 +41,8 @@ def quantile_loss(
     Args:
         prediction: ``(..., Q)``, one number for each quantile, any floating dtype.
         target: ``(...)``.
-        quantiles: Q numbers between 0 and 1, ascending: 0.1 is exceeded in nine of ten cases.
         weight: ``(...)`` or ``(..., Q)``; multiplies and is counted, and 0 removes.
+        quantiles: Q numbers between 0 and 1, ascending: 0.1 is exceeded in nine of ten cases.
         reduction: ``"mean"``, over targets and quantiles, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
 

@@ -28,8 +28,8 @@ def charbonnier_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    epsilon: float = 1e-3,
     weight: Numbers | None = None,
+    epsilon: float = 1e-3,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Charbonnier loss: a square root that is round near the target, exactly 0 there.
@@ -39,8 +39,8 @@ def charbonnier_loss(
     Args:
         prediction: any shape, any floating dtype.
         target: the same shape.
-        epsilon: how far the bend reaches, in the units of the prediction, above 0.
         weight: the same shape; multiplies and is counted, and 0 removes.
+        epsilon: how far the bend reaches, in the units of the prediction, above 0.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
