@@ -18,7 +18,6 @@ from aptt.report.probing import trace
 
 __all__ = ["grid", "script"]
 
-_POINTS = 49
 Value = float | str | bool | None
 
 _WORDS: Mapping[str, Sequence[Value]] = {
@@ -79,7 +78,7 @@ _NUMBERS: Mapping[str, Sequence[Value]] = {
 _MOST = 64  # curves of one loss
 
 
-def grid(entry: Entry) -> dict[str, Any] | None:
+def grid(entry: Entry, points: int) -> dict[str, Any] | None:
     """One loss: its variable, its options, and a curve for each of their combinations."""
     chosen = curve_of(entry)
     if chosen is None:
@@ -89,7 +88,7 @@ def grid(entry: Entry) -> dict[str, Any] | None:
 
     @cache
     def curve(*given: tuple[str, Value]) -> list[list[float]] | None:
-        return _curve(function, probe, dict(given))
+        return _curve(function, probe, points, dict(given))
 
     if curve() is None:
         return None
@@ -116,7 +115,7 @@ def grid(entry: Entry) -> dict[str, Any] | None:
         curve(*zip(names, values, strict=True))
         for values in itertools.product(*(option["values"] for option in options))
     ]
-    at = trace(function, probe, points=_POINTS).at
+    at = trace(function, probe, points=points).at
     return {"across": probe.across, "at": at, "options": options, "curves": curves}
 
 
@@ -141,9 +140,11 @@ def _order(value: Any) -> float:
     return value if isinstance(value, int | float) else -math.inf
 
 
-def _curve(function: Any, probe: Any, options: dict[str, Any]) -> list[list[float]] | None:
+def _curve(
+    function: Any, probe: Any, points: int, options: dict[str, Any]
+) -> list[list[float]] | None:
     try:
-        curve = trace(function, probe, points=_POINTS, **options)
+        curve = trace(function, probe, points=points, **options)
     except (ValueError, TypeError, RuntimeError):
         return None
     both = [[float(f"{v:.6g}") for v in some] for some in (curve.values, curve.slopes)]

@@ -31,13 +31,16 @@ _ROW = re.compile(r"^(\| `\w+` \| )(.*?)( \|)", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
-def build(out: Path) -> int:
-    """Write the sources and build them; a warning is an error. Returns an exit code."""
+def build(out: Path, *, points: int = 49) -> int:
+    """Write the sources and build them; a warning is an error. Returns an exit code.
+
+    ``points``: of each curve of the explorer.
+    """
     torch.set_num_threads(1)
     source = out.parent / "site-source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
-    _write(source)
+    _write(source, points)
     _progress("the pages are put together")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     code = subprocess.run([*command, str(source), str(out)], check=False).returncode
@@ -81,12 +84,12 @@ def _progress(text: str) -> None:
         print(f"\r{text:60}", end="", file=sys.stderr, flush=True)
 
 
-def _write(source: Path) -> None:
+def _write(source: Path, points: int) -> None:
     static, losses = source / "_static", source / "losses"
     shutil.copytree(DOCS / "theme" / "static", static)
     shutil.copy(DOCS / "conf.py", source)
     every = entries()
-    grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry)) is not None}
+    grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry, points))}
     (static / "explorer-data.js").write_text(explorer.script(grids), encoding="utf-8")
     losses.mkdir()
     for i, entry in enumerate(every, start=1):
