@@ -52,10 +52,13 @@ from aptt.loss.classification import (
 )
 from aptt.loss.contrastive import (
     ContrastiveLoss,
+    MarginLoss,
     SigLIPLoss,
     SupConLoss,
     TripletLoss,
     contrastive_loss,
+    ldam_margins,
+    margin_loss,
     siglip_loss,
     supcon_loss,
     triplet_loss,
@@ -108,6 +111,7 @@ from aptt.loss.linear import (
 from aptt.loss.linear_distill import (
     LinearDistillationLoss,
     linear_distillation_loss,
+    linear_distillation_terms,
 )
 from aptt.loss.lwf import (
     LwFLoss,
@@ -264,6 +268,7 @@ __all__ = [
     "MCCLoss",
     "MSELoss",
     "MTPLoss",
+    "MarginLoss",
     "MelLoss",
     "MultiResolutionSTFTLoss",
     "PermutationInvariantLoss",
@@ -340,8 +345,10 @@ __all__ = [
     "keypoint_loss",
     "l1_loss",
     "laplace_nll_loss",
+    "ldam_margins",
     "linear_cross_entropy",
     "linear_distillation_loss",
+    "linear_distillation_terms",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
@@ -349,6 +356,7 @@ __all__ = [
     "lovasz_loss",
     "lwf_loss",
     "lwf_terms",
+    "margin_loss",
     "mask_iou_loss",
     "match_cost",
     "mcc_loss",

@@ -329,6 +329,16 @@ def _turned_sample(x: Tensor) -> Inputs:
     return {"embeddings": embeddings, "target": torch.tensor([0, 0, 1, 1])}
 
 
+def _turned_from_class(x: Tensor) -> Inputs:
+    """Two classes at right angles; a sample of the first is turned away from it."""
+    target = torch.zeros(1, dtype=torch.long)
+    return {
+        "embeddings": _turned(x).unsqueeze(0),
+        "weight": torch.eye(2, dtype=x.dtype),
+        "target": target,
+    }
+
+
 _ANGLE = "degrees from its own, the other at 90"
 _MARGIN = "logit of the right answer, the others at 0"
 _TEACHER = "logit; teacher's is 3"
@@ -364,6 +374,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
     ("contrastive", ("anchors", "candidates"), Probe(_ANGLE, -180, 180, _turned_pair)),
+    ("*", ("embeddings", "weight", "target"), Probe(_ANGLE, -180, 180, _turned_from_class)),
     ("contrastive", ("embeddings", "target"), Probe(_ANGLE, -180, 180, _turned_sample)),
     ("adversarial", ("real", "fake"), Probe("score, of generated data its minus", -4, 4, _judged)),
     ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),

@@ -22,13 +22,7 @@ from torch import Tensor
 from aptt.core.checks import taken_classes
 from aptt.core.formula import widen
 from aptt.core.linear import HeadFormula
-from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_sample_weight
-from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.categorical import counted
-from aptt.loss.classification.rows import INDICES, SHARES
-from aptt.loss.linear.tokens import (
+from aptt.core.linear.tokens import (
     check_cut,
     check_per_class,
     evaluate,
@@ -36,6 +30,12 @@ from aptt.loss.linear.tokens import (
     select,
     tokens_of,
 )
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Reduction, normalize
+from aptt.core.shapes import check_sample_weight
+from aptt.core.vocabulary import checked_form
+from aptt.loss.classification.categorical import counted
+from aptt.loss.classification.rows import INDICES, SHARES
 
 __all__ = ["LinearCrossEntropyLoss", "linear_cross_entropy"]
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from aptt.core.checks import check_indices, check_positive, taken_classes
 from aptt.core.linear import HeadFormula
+from aptt.core.linear.tokens import evaluate, put_back, select, tokens_of
 from aptt.core.statistics import STATISTICS, TokenStats
-from aptt.loss.linear.tokens import evaluate, put_back, select, tokens_of
 
 __all__ = ["TokenStats", "linear_token_stats"]
 

@@ -16,11 +16,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from aptt.core.linear.tokens import check_cut
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.vocabulary import checked_form
 from aptt.loss.linear import linear_cross_entropy
-from aptt.loss.linear.tokens import check_cut
 from aptt.loss.mtp_loss.heads import (
     Goal,
     Goals,
