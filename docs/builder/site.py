@@ -28,6 +28,7 @@ _FIRST = ("getting_started", "losses/index", "explorer", "modules_overview", "mi
 _LAST = ("benchmarks", "contributing", "changelog", "deutsch")
 _BOXES = re.compile(r"!\[[^\]]*\]\(boxes\.svg\)")
 _ROW = re.compile(r"^(\| `\w+` \| )(.*?)( \|)", re.MULTILINE)
+_FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -160,4 +161,5 @@ def _linked(text: str, path: Path, written: dict[Path, str], source: Path) -> st
             return f"![{words}]({file.name})"
         return f"{words} (`{file.relative_to(ROOT)}`)"
 
-    return _LINK.sub(link, text)
+    parts = _FENCED.split(text)  # every second one is code, where brackets are no links
+    return "".join(part if i % 2 else _LINK.sub(link, part) for i, part in enumerate(parts))
