@@ -33,6 +33,7 @@ _WORDS: Mapping[str, Sequence[Value]] = {
 }
 """What a list offers, by the name of the option."""
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_PARTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _NUMBERS: Mapping[str, Sequence[Value]] = {
     "gamma": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0),
     "alpha": _SHARES,
@@ -84,7 +85,6 @@ def grid(entry: Entry, points: int) -> dict[str, Any] | None:
     if chosen is None:
         return None
     function, probe = chosen
-    file = entry.room
 
     @cache
     def curve(*given: tuple[str, Value]) -> list[list[float]] | None:
@@ -94,8 +94,7 @@ def grid(entry: Entry, points: int) -> dict[str, Any] | None:
         return None
     options: list[dict[str, Any]] = []
     words: list[tuple[tuple[str, Value], ...]] = [()]  # every choice of words so far
-    for name, default in _options(function, probe):
-        values = _WORDS.get(name) or _NUMBERS.get(f"{file}.{name}", _NUMBERS.get(name, ()))
+    for name, default, values in _options(entry, function, probe):
         shown = list(values) if default in values else sorted([*values, default], key=_order)
         works = [v for v in shown if any(curve(*way, (name, v)) for way in words)]
         open = default in (None, "auto")
@@ -119,15 +118,25 @@ def grid(entry: Entry, points: int) -> dict[str, Any] | None:
     return {"across": probe.across, "at": at, "options": options, "curves": curves}
 
 
-def _options(function: Any, probe: Any) -> list[tuple[str, Any]]:
-    """Every option that the tables know, with its default, in the order of the tables."""
+def _options(entry: Entry, function: Any, probe: Any) -> list[tuple[str, Any, Sequence[Value]]]:
+    """Every option that a slider may move, its default and what it goes through.
+
+    Those of the tables, in their order; then any other number, in parts and multiples of its
+    default.
+    """
     parameters = inspect.signature(function).parameters
     given = {*probe.options, *probe.inputs(torch.zeros((), dtype=torch.float64))}
-    return [
-        (name, parameters[name].default)
-        for name in dict.fromkeys(key.rpartition(".")[2] for key in (*_WORDS, *_NUMBERS))
-        if name in parameters and name not in given
-    ]
+    named = dict.fromkeys(key.rpartition(".")[2] for key in (*_WORDS, *_NUMBERS))
+    others = [name for name, p in parameters.items() if isinstance(p.default, float)]
+    found = []
+    for name in dict.fromkeys((*named, *others)):
+        if name in parameters and name not in given:
+            default = parameters[name].default
+            values = _WORDS.get(name) or _NUMBERS.get(f"{entry.room}.{name}", _NUMBERS.get(name))
+            if values is None:
+                values = [default * part for part in _PARTS] if default else _SHARES
+            found.append((name, default, values))
+    return found
 
 
 def script(grids: Mapping[str, Any]) -> str:
