@@ -1,7 +1,7 @@
 """The public names with their signatures, compared with the list that was agreed on.
 
-``python tests/test_public_api.py`` writes ``public_api.txt`` anew. A line that goes or changes needs
-a line in CHANGELOG and, once a release has it, the rule for deprecations in CONTRIBUTING.
+``python tests/test_public_api.py`` writes ``public_api.txt`` anew. A line that goes or changes
+needs a line in CHANGELOG and, once a release has it, the rule for deprecations in CONTRIBUTING.
 """
 
 import importlib
