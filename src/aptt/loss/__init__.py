@@ -12,6 +12,12 @@ from aptt.loss.adversarial import (
     generator_loss,
     generator_terms,
 )
+from aptt.loss.aligned import (
+    IABCELoss,
+    MALLoss,
+    ia_bce_loss,
+    mal_loss,
+)
 from aptt.loss.bbox import (
     BoxIoULoss,
     BoxL1Loss,
@@ -278,6 +284,7 @@ __all__ = [
     "HeatmapLoss",
     "HuberLoss",
     "HungarianMatcher",
+    "IABCELoss",
     "IoULoss",
     "KLPenaltyLoss",
     "KTOLoss",
@@ -290,6 +297,7 @@ __all__ = [
     "LogCoshLoss",
     "LovaszLoss",
     "LwFLoss",
+    "MALLoss",
     "MCCLoss",
     "MSELoss",
     "MTPLoss",
@@ -374,6 +382,7 @@ __all__ = [
     "hausdorff_loss",
     "heatmap_loss",
     "huber_loss",
+    "ia_bce_loss",
     "keypoint_loss",
     "kl_penalty_loss",
     "kto_loss",
@@ -390,6 +399,7 @@ __all__ = [
     "lovasz_loss",
     "lwf_loss",
     "lwf_terms",
+    "mal_loss",
     "margin_loss",
     "mask_iou_loss",
     "match_cost",

@@ -380,6 +380,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("boundary", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
+    ("aligned", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
