@@ -32,6 +32,8 @@ REGIONS = (
     "dice_ce_terms",
     "dice_focal_loss",
     "dice_focal_terms",
+    "mcc_loss",
+    "wasserstein_dice_loss",
     "boundary_loss",
     "hausdorff_loss",
 )
@@ -198,9 +200,19 @@ KNOWN: list[Known] = [
         lambda c, f: _soft(c) and (c.args.get("log", False) or _rounding(c, f)),
     ),
     _known(
+        "mcc_loss of soft targets that are hardly there: what is found is rounding.",
+        "mcc_loss",
+        when=lambda c, f: _soft(c),
+    ),
+    _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",
-        ("varifocal_loss", "quality_focal_loss"),
+        ("varifocal_loss", "quality_focal_loss", "mal_loss", "ia_bce_loss"),
         "gradient of target",
+    ),
+    _known(
+        "IoU-aware cross-entropy: its target p**alpha q**(1 - alpha) is rounded, and near 1 the "
+        "cost is a difference from it.",
+        "ia_bce_loss",
     ),
     _known(
         "The gradient of a target is summed of two parts, each rounded to its dtype.",

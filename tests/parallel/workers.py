@@ -1,4 +1,4 @@
-"""What each rank does in the tests of this folder: ``python workers.py CHECK WORLD``.
+"""What each rank does in the tests of this folder: ``python workers.py CHECK,CHECK... WORLD``.
 
 A check runs on every rank of a gloo group, holds what it finds to a single process, and raises.
 """
@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,22 +23,43 @@ from aptt.compose import CombinedLoss
 from aptt.loss import (
     CrossEntropyLoss,
     DiceLoss,
+    contrastive_loss,
     cross_entropy,
+    dice_ce_loss,
     dice_loss,
+    distillation_loss,
+    dpo_loss,
     focal_loss,
+    kl_penalty_loss,
+    kto_loss,
+    linear_cross_entropy,
+    linear_distillation_loss,
+    lovasz_loss,
     multi_token_loss,
+    orpo_loss,
+    policy_loss,
+    sequence_scores,
+    siglip_loss,
+    supcon_loss,
+    triplet_loss,
 )
 from aptt.parallel import (
     Gather,
     VocabParallelCrossEntropyLoss,
     WorldSum,
     count_ahead,
+    count_mean,
     counts_of,
     gather,
     global_mean,
     normalized,
     replicated,
+    sharded,
+    unsharded,
     vocab_parallel_cross_entropy,
+    vocab_parallel_distillation_loss,
+    vocab_parallel_linear_cross_entropy,
+    vocab_parallel_linear_distillation_loss,
     world_sum,
 )
 
@@ -265,8 +286,10 @@ class Model(nn.Module):
         self.masks, self.points = nn.Linear(8, 3), nn.Linear(8, 2)
         self.double()
 
-    def forward(self, x):
+    def forward(self, x, *, head=True):
         x = torch.tanh(self.trunk(x))
+        if not head:
+            return x
         return self.classes(x), self.masks(x), self.points(x)
 
 
@@ -349,6 +372,79 @@ def accumulation():
         cross_entropy(x[rows], target[rows], reduction=shared).backward()
     dist.all_reduce(x.grad)
     close(x.grad / world, dense.grad)
+
+
+def answers():
+    """Policies and preferences in ragged micro-batches on each rank, whatever the mean counts."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(11)
+    old = -3 * torch.rand(12, 5, dtype=DOUBLE, generator=g)
+    x = old + 0.3 * torch.randn(12, 5, dtype=DOUBLE, generator=g)
+    mask = torch.arange(5) < torch.randint(0, 6, (12, 1), generator=g)
+    gain, good = torch.randn(12, dtype=DOUBLE, generator=g), torch.arange(12) % 3 > 0
+    own = torch.arange(12)[rank::world]
+    parts = [own[:1], own[1:1], own[1:]]
+
+    def policy(**options):
+        return lambda x, rows, **o: policy_loss(
+            x[rows], old[rows], gain[rows], mask=mask[rows], **options, **o
+        )
+
+    def penalty(x, rows, **o):
+        return kl_penalty_loss(x[rows], old[rows], mask=mask[rows], average="sequence", **o)
+
+    def preference(loss_fn):
+        def of(x, rows, **o):
+            scores = sequence_scores(x[rows] - old[rows], mask=mask[rows])
+            other = sequence_scores(old[rows] / 2, mask=mask.roll(1, 0)[rows])
+            return loss_fn(scores, other, **o)
+
+        return of
+
+    losses = {
+        "tokens": policy(),
+        "sequences": policy(average="sequence"),
+        "constant": policy(average="constant", nominal_length=7),
+        "ratios of sequences": policy(average="sequence", ratio="sequence"),
+        "penalty": penalty,
+        "dpo": preference(dpo_loss),
+        "orpo": preference(orpo_loss),
+    }
+    off = 0.0
+    for name, loss_fn in losses.items():
+        dense, spread = x.clone().requires_grad_(), x.clone().requires_grad_()
+        if name == "orpo":
+            dense, spread = (-4 * t.detach().abs() for t in (dense, spread))
+            dense, spread = dense.requires_grad_(), spread.requires_grad_()
+        want = loss_fn(dense, torch.arange(12))
+        want.backward()
+        counts = {}
+
+        def note(total, count, *, term, counts=counts):
+            counts[term] = counts.get(term, 0) + count.double()
+            return total
+
+        for rows in parts:
+            loss_fn(spread, rows, reduction=note)
+        for count in counts.values():
+            dist.all_reduce(count)
+        shared = count_mean({k: v.item() for k, v in counts.items()}, grad_average=world)
+        total = sum(loss_fn(spread, rows, reduction=shared) for rows in parts)
+        total.backward()
+        found = torch.cat((total.detach().reshape(1), spread.grad.flatten()))
+        dist.all_reduce(found)
+        wish = torch.cat((want.detach().reshape(1), dense.grad.flatten()))
+        off = max(off, float((found / world - wish).abs().max() / wish.abs().max()))
+        torch.testing.assert_close(found / world, wish, rtol=1e-10, atol=1e-12, msg=name)
+    scores, baseline = x.sum(1), gain[:7]
+    want = kto_loss(scores, good, mismatched=baseline)
+    some = baseline[rank::world] if rank < 7 else baseline[:0]
+    found = kto_loss(
+        scores[own], good[own], mismatched=some, pool=world_sum, reduction=global_mean()
+    )
+    dist.all_reduce(found)
+    close(found / world, want)
+    return f"{off:.1e}"
 
 
 def normalizers():
@@ -452,10 +548,350 @@ def lost():
     raise AssertionError(f"a loss of {loss} without the count of the last rank")
 
 
+def linear_heads():
+    """Heads spread by classes, from hidden states: value, all gradients, every option, chunks."""
+    hidden, weight, target = head()
+    g = torch.Generator().manual_seed(5)
+    per_class, per_row = (torch.rand(k, dtype=DOUBLE, generator=g) for k in (C, N))
+    bias = torch.randn(C, dtype=DOUBLE, generator=g)
+    taught, teacher = (torch.randn(n, 3, dtype=DOUBLE, generator=g) for n in (N, C))
+    up = torch.linspace(0.5, 2, N, dtype=DOUBLE)
+    own = shard()
+
+    def both(spread, dense, leaves, cut, **options):
+        """``cut``: which of the leaves are by classes."""
+        found = []
+        for function, some in ((dense, slice(None)), (spread, own)):
+            mine = [
+                (t[some] if by_classes else t).clone().requires_grad_()
+                for t, by_classes in zip(leaves, cut, strict=True)
+            ]
+            loss = function(*mine, **options)
+            loss.backward(up if loss.ndim else None)
+            grads = [
+                m.grad if some == own or not by_classes else m.grad[own]
+                for m, by_classes in zip(mine, cut, strict=True)
+            ]
+            found.append([loss.detach(), *grads])
+        close(*found[::-1])
+
+    for options in (
+        {},
+        {"label_smoothing": 0.1, "chunk": 2},
+        {"z_loss": 1e-2, "softcap": 4.0, "scale": 0.5},
+        {"label_smoothing": 0.2, "z_loss": 1e-2, "class_weight": per_class, "chunk": 4},
+        {"sample_weight": per_row, "reduction": "none", "drop_ignored": False},
+        {"reduction": "sum", "chunk": 3},
+        {"ignore_index": 4, "reduction": "none"},
+    ):
+        y = target.clamp(min=0) if "ignore_index" in options else target
+        both(
+            lambda h, w, b, y=y, **o: vocab_parallel_linear_cross_entropy(h, w, y, bias=b, **o),
+            lambda h, w, b, y=y, **o: linear_cross_entropy(h, w, y, bias=b, **o),
+            [hidden, weight, bias],
+            [False, True, True],
+            **options,
+        )
+    for options in (
+        {"hard_targets": target},
+        {"hard_targets": target, "divergence": "reverse_kl", "temperature": 2.0},
+        {"divergence": "jsd", "beta": 0.3, "alpha": 1.0},
+        {"hard_targets": target, "sample_weight": per_row, "reduction": "none"},
+    ):
+        both(
+            lambda h, w, b, **o: vocab_parallel_linear_distillation_loss(
+                h, w, taught, teacher[own], bias=b, chunk=2, **o
+            ),
+            lambda h, w, b, **o: linear_distillation_loss(h, w, taught, teacher, bias=b, **o),
+            [hidden, weight, bias],
+            [False, True, True],
+            **options,
+        )
+        z, t = (hidden @ weight.T).T, (taught @ teacher.T).T
+        both(
+            lambda z, t=t, **o: vocab_parallel_distillation_loss(z.T, t[own].T, **o),
+            lambda z, t=t, **o: distillation_loss(z.T, t.T, class_dim=-1, **o),
+            [z],
+            [True],
+            **options,
+        )
+
+    none = torch.full((N,), -100)
+    mine = weight[own].clone().requires_grad_()
+    loss = vocab_parallel_linear_cross_entropy(hidden, mine, none)
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(mine.grad, torch.zeros_like(mine))
+    few = N - dist.get_rank()
+    with pytest.raises(ValueError, match="wanted the same targets on each"):
+        vocab_parallel_linear_cross_entropy(hidden[:few], mine, target[:few])
+    h = hidden.clone().requires_grad_()
+    loss = vocab_parallel_linear_cross_entropy(h, mine, target)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, h, create_graph=True)
+
+
+def linear_memory():
+    """No rank makes the logits of more than a chunk, of more classes than its own."""
+    _, world = me()
+    hidden, weight = torch.randn(512, 64), torch.randn(4096 // world, 64)
+    target = torch.arange(512)
+    with Largest() as seen:
+        vocab_parallel_linear_cross_entropy(
+            hidden.requires_grad_(), weight.requires_grad_(), target, chunk=64
+        ).backward()
+    assert seen.elements <= weight.numel()
+    assert 64 * 4096 // world <= weight.numel()  # which is also what a chunk's logits are
+
+
+def fsdp_head():
+    """A head that is an FSDP unit: by weight and by callable, with as many chunks a rank or not."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(8)
+    x = torch.randn(24, D, dtype=DOUBLE, generator=g)
+    target = torch.randint(C, (24,), generator=g)
+    model = Model()
+    layer = model.classes
+    linear_cross_entropy(model(x, head=False), layer.weight, target, bias=layer.bias).backward()
+    want = [model.trunk.weight.grad, model.classes.weight.grad, model.classes.bias.grad]
+    mesh = init_device_mesh("cpu", (world,))
+    even = [24 * r // world for r in range(world + 1)]
+    uneven = [0, *(20 + r for r in range(world - 1)), 24]  # one chunk here, seven there
+    for edges in (even, uneven):
+        for by in ("weight", "callable"):
+            model = Model()
+            fully_shard(model.classes, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            rows = slice(edges[rank], edges[rank + 1])
+            hidden = model(x[rows], head=False)
+            if by == "weight":
+                head, bias = unsharded(model.classes.weight), unsharded(model.classes.bias)
+            else:
+                head, bias = unsharded(model.classes), None
+            linear_cross_entropy(
+                hidden, head, target[rows], bias=bias, chunk=3, reduction=global_mean()
+            ).backward()
+            trunk, classes = model.trunk, model.classes
+            for p, grad in zip((trunk.weight, classes.weight, classes.bias), want, strict=True):
+                close(p.grad.full_tensor(), grad)
+    with pytest.raises(TypeError, match=r"wanted aptt.parallel.unsharded\(weight\)"):
+        linear_cross_entropy(hidden, model.classes, target[rows])
+    with pytest.raises(TypeError, match=r"weight: got a DTensor.*unsharded\(weight\) where FSDP"):
+        linear_cross_entropy(hidden, model.classes.weight, target[rows])
+    summed = unsharded(model.classes.weight, grad_average=1)
+    model.zero_grad()
+    summed.sum().backward()
+    assert torch.equal(model.classes.weight.grad.full_tensor(), torch.full((C, 8), world).double())
+    half = unsharded(model.classes.weight, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+
+
+def dtensors():
+    """Losses of DTensors: rows, classes, both, and what all hold, against one process."""
+    _, world = me()
+    line = init_device_mesh("cpu", (world,))
+    square = init_device_mesh("cpu", (2, world // 2))
+    hidden, weight, target = head()
+    g = torch.Generator().manual_seed(3)
+    taught, teacher = (torch.randn(n, 3, dtype=DOUBLE, generator=g) for n in (N, C))
+    per_class = torch.rand(C, dtype=DOUBLE, generator=g)
+    rows, classes, every = [Shard(0)], [Shard(-1)], [Replicate()]
+
+    def same(loss, leaves, others=None, mesh=line, **options):
+        """Of tensors with their placements, by name: with a gradient, and without one."""
+        dense = {name: t.clone().requires_grad_() for name, (t, _) in leaves.items()}
+        plain = {name: t for name, (t, _) in (others or {}).items()}
+        want = loss(**dense, **plain, **options)
+        up = torch.linspace(0.5, 2, want.numel(), dtype=DOUBLE).view(want.shape)
+        want.backward(up)
+        spread = {
+            name: distribute_tensor(t.clone(), mesh, p).requires_grad_()
+            for name, (t, p) in leaves.items()
+        }
+        more = {name: distribute_tensor(t, mesh, p) for name, (t, p) in (others or {}).items()}
+        got = sharded(loss)(**spread, **more, **options)
+        if isinstance(got, DTensor):
+            got.backward(distribute_tensor(up, mesh, got.placements))
+            got = got.full_tensor()
+        else:
+            got.backward(up)
+        close(got, want)
+        for name, one in spread.items():
+            assert one.grad.placements == one.placements
+            close(one.grad.full_tensor(), dense[name].grad)
+
+    logits, teachers = hidden @ weight.T, taught @ teacher.T
+    for p in (rows, classes, every):
+        to = rows if p is rows else every
+        for options in ({}, {"label_smoothing": 0.1, "reduction": "sum"}, {"reduction": "none"}):
+            same(cross_entropy, {"logits": (logits, p)}, {"target": (target, to)}, **options)
+        same(CrossEntropyLoss(z_loss=0.1), {"logits": (logits, p)}, {"target": (target, to)})
+        same(
+            distillation_loss,
+            {"student_logits": (logits, p)},
+            {"teacher_logits": (teachers, p), "hard_targets": (target, to)},
+        )
+    both = [Shard(0), Shard(1)], [Shard(0), Replicate()]
+    for options in ({"weight": per_class}, {"reduction": "none"}):
+        same(
+            cross_entropy,
+            {"logits": (logits, both[0])},
+            {"target": (target, both[1])},
+            square,
+            **options,
+        )
+    for h, w, to, mesh in (
+        (rows, every, rows, line),
+        (every, rows, every, line),
+        (every, every, every, line),
+        (both[1], [Replicate(), Shard(0)], both[1], square),
+    ):
+        of = {"hidden": (hidden, h), "weight": (weight, w)}
+        for options in ({}, {"reduction": "none"}):
+            same(linear_cross_entropy, of, {"target": (target, to)}, mesh, chunk=2, **options)
+        said = {"teacher_hidden": (taught, h), "teacher_weight": (teacher, w)}
+        same(linear_distillation_loss, of, {**said, "hard_targets": (target, to)}, mesh)
+    tokens = {"logits": (logits.view(3, 3, C), [Shard(1)])}
+    same(cross_entropy, tokens, {"target": (target.view(3, 3), [Shard(1)])}, class_dim=-1)
+
+    masks, bits = torch.randn(N, 3, 4, dtype=DOUBLE, generator=g), torch.arange(4 * N) % 3
+    of = {"logits": (masks, rows)}, {"target": (bits.view(N, 4), rows)}
+    for reduction in ("mean", "sum"):
+        same(dice_loss, *of, reduction=reduction)
+        same(dice_ce_loss, *of, reduction=reduction)
+    same(DiceLoss(pool="sample"), *of)
+    same(contrastive_loss, {"anchors": (logits, rows), "candidates": (teachers, rows)})
+
+    spread = [distribute_tensor(logits, line, p) for p in (rows, classes, every)]
+    targets = [distribute_tensor(target, line, p) for p in (rows, every)]
+    for call, error, said in (
+        (
+            lambda: cross_entropy(spread[0], targets[0]),
+            TypeError,
+            r"logits: got a DTensor placed as",
+        ),
+        (lambda: sharded(cross_entropy)(spread[0], targets[1]), ValueError, "rank's shards of log"),
+        (lambda: sharded(cross_entropy)(spread[1], targets[0]), TypeError, "cuts target"),
+        (lambda: sharded(focal_loss)(spread[1], targets[1]), TypeError, "wanted its rows sharded"),
+        (
+            lambda: sharded(lovasz_loss)(
+                distribute_tensor(masks, line, rows), distribute_tensor(bits.view(N, 4), line, rows)
+            ),
+            ValueError,
+            "pool: got a sum over ranks in place of 'batch', wanted 'batch', 'sample'",
+        ),
+        (
+            lambda: sharded(cross_entropy)(spread[1], targets[1], logit_adjustment=per_class),
+            TypeError,
+            "logit_adjustment: got",
+        ),
+        (
+            lambda: sharded(linear_cross_entropy)(
+                distribute_tensor(hidden, line, rows),
+                distribute_tensor(weight, line, rows),
+                targets[0],
+            ),
+            TypeError,
+            r"unsharded\(weight\)",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            call()
+    assert cross_entropy(logits, target) == sharded(cross_entropy)(logits, target)
+
+
+def embeddings():
+    """Contrastive losses of ragged shards, one of them empty: value, encoder and scale.
+
+    Against the whole batch in one process; over ranks, and of anchors in micro-batches besides.
+    """
+    rank, world = me()
+    g = torch.Generator().manual_seed(4)
+    inputs = torch.randn(2, 13, D, dtype=DOUBLE, generator=g)
+    labels = torch.randint(5, (13,), generator=g)
+    weight = torch.rand(13, dtype=DOUBLE, generator=g) + 0.1
+    weight[[2, 7]] = 0
+    edges = {1: [0, 13], 2: [0, 4, 13], 4: [0, 5, 5, 6, 13]}[world]
+    own = torch.arange(edges[rank], edges[rank + 1])
+
+    def averaged(t):
+        """What DDP makes of it."""
+        dist.all_reduce(t)
+        return t / world
+
+    def both(of, some, reduction, gather, parts=(None,)):
+        """Value, and the gradients of an encoder and of the scale, on some samples."""
+        encoder = torch.eye(D, dtype=DOUBLE).mul(1.5).add(0.1).requires_grad_()
+        scale = torch.tensor(3.0, dtype=DOUBLE, requires_grad=True)
+        rows = [t[some] @ encoder for t in inputs]
+        values = [
+            of(*rows, labels[some], weight[some], scale, part, gather=gather, reduction=reduction)
+            for part in parts
+        ]
+        value = sum(values)
+        return value.detach(), *torch.autograd.grad(value, (encoder, scale))
+
+    losses = {
+        "pairs": lambda a, b, y, w, s, _, **o: contrastive_loss(a, b, weight=w, scale=s, **o),
+        "both ways": lambda a, b, y, w, s, _, **o: contrastive_loss(
+            a, b, scale=s, symmetric=True, **o
+        ),
+        "NT-Xent": lambda a, b, y, w, s, _, **o: contrastive_loss(
+            a, b, weight=w, scale=s, symmetric=True, within=True, **o
+        ),
+        "duplicates": lambda a, b, y, w, s, _, **o: contrastive_loss(
+            a, b, ids=y, duplicates="positive", scale=s, **o
+        ),
+        "SigLIP": lambda a, b, y, w, s, _, **o: siglip_loss(
+            a, b, ids=y, weight=w, scale=s, bias=-s, **o
+        ),
+        "SupCon": lambda a, b, y, w, s, _, **o: supcon_loss(a, y, weight=w, scale=s, **o),
+        "triplet": lambda a, b, y, w, s, _, **o: s * triplet_loss(a, y, weight=w, **o),
+        "all triplets": lambda a, b, y, w, s, _, **o: (
+            s * triplet_loss(b, y, mining="all", margin="soft", **o)
+        ),
+    }
+    off = 0.0
+    for name, of in losses.items():
+        want = both(of, torch.arange(13), "mean", None)
+        found = both(of, own, global_mean(), gather)
+        for got, wish in zip(found, want, strict=True):
+            got = averaged(got)
+            off = max(off, float((got - wish).abs().max() / wish.abs().max()))
+            torch.testing.assert_close(got, wish, rtol=1e-10, atol=1e-12, msg=name)
+
+    def of_part(a, b, y, w, s, part, **options):
+        return contrastive_loss(a[part], b, target=part, weight=w[part], scale=s, **options)
+
+    def whole(a, b, y, w, s, part, **options):
+        return contrastive_loss(a, b, target=torch.arange(13), weight=w, scale=s, **options)
+
+    want = both(whole, torch.arange(13), "mean", None)
+    parts = torch.arange(len(own)).tensor_split([len(own) // 4, len(own) // 4])
+    shared = count_mean(float(weight.sum()), grad_average=world)
+    found = both(of_part, own, shared, gather, parts)
+    for got, wish in zip(found, want, strict=True):
+        got = averaged(got)
+        off = max(off, float((got - wish).abs().max() / wish.abs().max()))
+        close(got, wish)
+    return f"{off:.1e}"
+
+
 def main():
-    check, world = sys.argv[1], int(sys.argv[2])
-    results = in_a_world(world, globals()[check])
-    print(check, results)
+    checks, world = sys.argv[1].split(","), int(sys.argv[2])
+    for check, *results in zip(checks, *in_a_world(world, every, checks), strict=True):
+        print(check, results)
+
+
+def every(checks):
+    """One check after the other, in one world."""
+    found = []
+    for check in checks:
+        try:
+            found.append(globals()[check]())
+        except Exception as error:
+            raise AssertionError(f"{check}, rank {dist.get_rank()}") from error
+    return found
 
 
 if __name__ == "__main__":

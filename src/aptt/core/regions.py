@@ -10,6 +10,8 @@ from torch import Tensor
 
 from aptt.core.checks import (
     IgnoreIndex,
+    Numbers,
+    as_tensor,
     as_weight,
     check_binary,
     check_choice,
@@ -29,6 +31,7 @@ from aptt.core.overlap import overlap_sums
 from aptt.core.reduction import Kind, Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes, check_vector, without_axis
 from aptt.core.softmax import on_class_axis
+from aptt.core.squares import square_sums
 
 __all__ = [
     "Absent",
@@ -58,8 +61,8 @@ class RegionOptions(NamedTuple):
     """The options that every region loss has."""
 
     mode: Mode
-    class_weight: Tensor | None
-    weight: Tensor | None
+    class_weight: Numbers | None
+    weight: Numbers | None
     ignore_index: IgnoreIndex
     background: bool
     absent: Absent
@@ -82,6 +85,8 @@ class Regions(NamedTuple):
     """The weight of each class, as given."""
     dtype: torch.dtype
     """That of the result."""
+    squares: tuple[Tensor, Tensor] | None = None
+    """Of the errors, and of prediction and truth; the rest is then of no use but for sizes."""
 
     @property
     def common(self) -> Tensor:
@@ -104,21 +109,26 @@ def shares(counted: Tensor, class_weight: Tensor | None, *, background: bool) ->
 
 def measured(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     o: RegionOptions,
     *,
     gamma: float | None = None,
     log: bool = False,
+    squared: bool = False,
 ) -> tuple[Regions, Tensor, Tensor]:
     """The pooled sums; and, in each sample and class, what pixels cost and how much counts there.
 
     Without ``gamma`` (see :mod:`aptt.core.overlap`) there is no cost, and the count stands in.
-    ``log`` is whether a logarithm is to be taken of what is right.
+    ``log`` is whether a logarithm is to be taken of what is right, ``squared`` whether squares are
+    summed instead.
     """
     x, t, w = aligned(logits, target, o.mode, o.weight, o.ignore_index, hard=bool(gamma))
     class_weight = of_classes(o.class_weight, x)
     softmax = o.mode == "multiclass"
-    sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
+    if squared:
+        sums = square_sums(x, t, w, softmax=softmax)
+    else:
+        sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
     if o.pool == "batch":
         sums = sums.sum(0)
 
@@ -131,9 +141,13 @@ def measured(
         parts[0] = parts[0].detach()
     count = parts[0] if softmax or gamma is None else sizes()
     cost = count if gamma is None else parts[3]
+    many = 3 + (log or squared)
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
-        *parts, whole = o.pool(torch.stack((*parts[: 3 + log], sizes()), -1).sum(0)).unbind(-1)
-    truth, false, missed, *right = parts[: 3 + log]
+        *parts, whole = o.pool(torch.stack((*parts[:many], sizes()), -1).sum(0)).unbind(-1)
+    truth, false, missed, *right = parts[:many]
+    squares = None
+    if squared:  # of which the first two are truth and size
+        squares, missed = (missed, right[0]), truth
     regions = Regions(
         truth,
         false,
@@ -142,6 +156,7 @@ def measured(
         (lambda: whole) if callable(o.pool) else sizes,
         class_weight,
         sums.dtype,
+        squares,
     )
     return regions, cost, count
 
@@ -193,9 +208,9 @@ def mean(
 
 def aligned(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     mode: Mode,
-    weight: Tensor | None,
+    weight: Numbers | None,
     ignore_index: IgnoreIndex,
     *,
     hard: bool = False,
@@ -205,6 +220,8 @@ def aligned(
     ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
     """
     check_floating(logits=logits)
+    target = as_tensor("target", target, logits)
+    weight = None if weight is None else as_tensor("weight", weight, logits)
     extra = {} if weight is None else {"weight": weight}
     check_tensors(logits=logits, target=target, **extra)
     if mode == "binary":
@@ -301,7 +318,7 @@ def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
 
 
-def of_classes(class_weight: Tensor | None, x: Tensor) -> Tensor | None:
+def of_classes(class_weight: Numbers | None, x: Tensor) -> Tensor | None:
     """One weight per class of ``x``, at least 0."""
     if class_weight is None:
         return None

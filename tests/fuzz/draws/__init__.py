@@ -3,9 +3,11 @@
 from tests.fuzz.draw import Loss
 from tests.fuzz.draws import (
     adversaries,
+    answers,
     boxes,
     classes,
     detectors,
+    embeddings,
     language,
     numbers,
     outlines,
@@ -17,21 +19,22 @@ from tests.fuzz.draws import (
 
 __all__ = ["LOSSES"]
 
+_FAMILIES = (
+    classes,
+    language,
+    answers,
+    boxes,
+    detectors,
+    regions,
+    outlines,
+    signals,
+    spectra,
+    points,
+    numbers,
+    adversaries,
+    embeddings,
+)
 LOSSES: dict[str, Loss] = {
-    name: loss
-    for family in (
-        classes,
-        language,
-        boxes,
-        detectors,
-        regions,
-        outlines,
-        signals,
-        spectra,
-        points,
-        numbers,
-        adversaries,
-    )
-    for name, loss in family.LOSSES.items()
+    name: loss for family in _FAMILIES for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""

@@ -13,7 +13,7 @@ import math
 
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number, check_positive
+from aptt.core.checks import Numbers, check_choice, check_number, check_positive
 from aptt.core.compressed import COMPRESSED
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named, reduce
@@ -28,7 +28,7 @@ def complex_stft_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     n_fft: int = 512,
     hop_length: int | None = None,
     win_length: int | None = None,
@@ -97,7 +97,7 @@ def complex_stft_terms(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     n_fft: int = 512,
     hop_length: int | None = None,
     win_length: int | None = None,
@@ -163,7 +163,7 @@ def _resolution(
 def _distance(
     estimate: Tensor,
     target: Tensor,
-    lengths: Tensor | None,
+    lengths: Numbers | None,
     resolution: Resolution,
     compression: float,
     floor: float,
@@ -171,7 +171,7 @@ def _distance(
     reduction: Reduction,
     term: str,
 ) -> Tensor:
-    check_signals(estimate, target, lengths)
+    lengths = check_signals(estimate, target, lengths)
     shape = estimate.shape[:-1]
     x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (estimate, target))
     n = keep = None
@@ -224,6 +224,8 @@ class ComplexSTFTLoss(LossModule):
             reduction=reduction,
         )
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return complex_stft_loss(estimate, target, lengths=lengths, **self.options())

@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, Numbers
+from aptt.core.module import per_class
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -28,7 +29,7 @@ from aptt.core.regions import (
     check_regions,
     measured,
 )
-from aptt.loss.segmentation.dice import DiceLoss
+from aptt.loss.segmentation.module import RegionLoss
 from aptt.loss.segmentation.ratio import ratio
 
 __all__ = ["IoULoss", "mask_iou_loss"]
@@ -36,11 +37,11 @@ __all__ = ["IoULoss", "mask_iou_loss"]
 
 def mask_iou_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -114,7 +115,7 @@ def mask_iou_loss(
     return average(loss, regions, options, term="mask_iou")
 
 
-def _refuse_boxes(logits: Tensor, target: Tensor) -> None:
+def _refuse_boxes(logits: Tensor, target: Numbers) -> None:
     """Tell who brings boxes, four numbers a row, that they have a loss of their own."""
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
         return
@@ -133,10 +134,35 @@ def _refuse_boxes(logits: Tensor, target: Tensor) -> None:
         )
 
 
-class IoULoss(DiceLoss):
+class IoULoss(RegionLoss):
     """Module form of :func:`mask_iou_loss`; same options, same defaults.
 
     It is for masks; that of boxes is :class:`aptt.loss.BoxIoULoss`.
     """
 
     _function = staticmethod(mask_iou_loss)
+
+    def __init__(
+        self,
+        mode: Mode = "multiclass",
+        class_weight: Numbers | None = None,
+        ignore_index: IgnoreIndex = "auto",
+        background: bool = True,
+        absent: Absent = "skip",
+        smooth: float = 0.0,
+        log: bool = False,
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+        super().__init__(
+            mode=mode,
+            class_weight=per_class(class_weight, "class_weight"),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            smooth=smooth,
+            log=log,
+            pool=pool,
+            reduction=reduction,
+        )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number
+from aptt.core.checks import Numbers, check_choice, check_number
 from aptt.core.formula import Formula, Kept, by_row, widen
 from aptt.core.formula import wide as wide_dtype
 from aptt.core.module import LossModule
@@ -28,7 +28,7 @@ def esr_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     pre_emphasis: float = 0.0,
     silent: Silent = "level",
     reduction: Reduction = "mean",
@@ -81,7 +81,7 @@ def dc_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     silent: Silent = "level",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -130,7 +130,7 @@ def _evaluated(
     formula: Formula,
     estimate: Tensor,
     target: Tensor,
-    lengths: Tensor | None,
+    lengths: Numbers | None,
     pre_emphasis: float,
     silent: Silent,
     reduction: Reduction,
@@ -138,7 +138,7 @@ def _evaluated(
 ) -> Tensor:
     check_number("pre_emphasis", pre_emphasis, 0.0, 1.0)
     if pre_emphasis:
-        check_signals(estimate, target, lengths)
+        lengths = check_signals(estimate, target, lengths)
         target = target.to(wide_dtype(estimate.dtype))
         # of the error and not of both signals, whose filtered difference would lose its digits
         estimate = _brightened(widen(estimate) - target, pre_emphasis)
@@ -230,7 +230,9 @@ class ESRLoss(LossModule):
         check_reduction(reduction)
         super().__init__(pre_emphasis=pre_emphasis, silent=silent, reduction=reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return esr_loss(estimate, target, lengths=lengths, **self.options())
 
@@ -243,6 +245,8 @@ class DCLoss(LossModule):
         check_reduction(reduction)
         super().__init__(silent=silent, reduction=reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return dc_loss(estimate, target, lengths=lengths, **self.options())

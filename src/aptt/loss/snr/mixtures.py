@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_floating
+from aptt.core.checks import Numbers, as_tensor, check_floating
 from aptt.core.formula import widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, normalize
@@ -30,7 +30,7 @@ def mixture_invariant_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     cap: float = 30.0,
     silent: Silent = "level",
     reduction: Reduction = "mean",
@@ -79,6 +79,7 @@ def mixture_invariant_loss(
         -19.4981
     """
     check_options(cap, silent, reduction)
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     mixing = best_mixing(estimate, target, lengths=lengths, cap=cap, silent=silent)
     axes = [1] * (estimate.ndim - 2)
     wide_enough = widen(estimate)
@@ -104,7 +105,7 @@ def best_mixing(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     cap: float = 30.0,
     silent: Silent = "level",
 ) -> Tensor:
@@ -119,6 +120,7 @@ def best_mixing(
         tensor([[0, 0, 1]])
     """
     check_options(cap, silent, "mean")
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     _check(estimate, target, lengths)
     e, x = (  # (N, channels, sources, T)
         wide(_shown(v, lengths))
@@ -174,6 +176,8 @@ class MixtureInvariantLoss(LossModule):
         check_options(cap, silent, reduction)
         super().__init__(cap=cap, silent=silent, reduction=reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against the mixtures ``target``."""
         return mixture_invariant_loss(estimate, target, lengths=lengths, **self.options())

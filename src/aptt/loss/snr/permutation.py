@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from aptt.core.checks import check_choice, check_floating, check_tensors
+from aptt.core.checks import Numbers, as_tensor, check_choice, check_floating, check_tensors
 from aptt.core.module import LossModule, reduced
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
@@ -30,7 +30,7 @@ def permutation_invariant_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     active: Tensor | None = None,
     loss: Callable[..., Tensor] = si_sdr_loss,
     unmatched: Unmatched = "ignore",
@@ -89,6 +89,7 @@ def permutation_invariant_loss(
         -26.49
     """
     check_reduction(reduction)
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     sources = _sources(estimate, target, lengths, active, loss, unmatched)
     order, broken = best_order(sources, loss)
     value = value_by_source(sources, order, loss)
@@ -110,7 +111,7 @@ def best_permutation(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     active: Tensor | None = None,
     loss: Callable[..., Tensor] = si_sdr_loss,
     unmatched: Unmatched = "ignore",
@@ -130,6 +131,7 @@ def best_permutation(
         >>> order, order.argsort(1)
         (tensor([[2, 0, 1]]), tensor([[1, 2, 0]]))
     """
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     sources = _sources(estimate, target, lengths, active, loss, unmatched)
     order, _ = best_order(sources, loss)
     if sources.there is None:
@@ -202,7 +204,7 @@ class PermutationInvariantLoss(LossModule):
         estimate: Tensor,
         target: Tensor,
         *,
-        lengths: Tensor | None = None,
+        lengths: Numbers | None = None,
         active: Tensor | None = None,
     ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""

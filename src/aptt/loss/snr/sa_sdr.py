@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, reduce
@@ -28,7 +29,7 @@ def sa_sdr_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     any_order: bool = False,
     cap: float = 100.0,
     silent: Silent = "level",
@@ -79,7 +80,7 @@ def sa_sdr_loss(
         -17.0329
     """
     check_options(cap, silent, reduction)
-    check_signals(estimate, target, lengths)
+    lengths = check_signals(estimate, target, lengths)
     if estimate.ndim < 3 or (any_order and not 1 <= estimate.shape[1] <= MOST):
         most = f"1 to {MOST} " if any_order else ""
         raise ValueError(
@@ -162,6 +163,8 @@ class SASDRLoss(LossModule):
         check_options(cap, silent, reduction)
         super().__init__(any_order=any_order, cap=cap, silent=silent, reduction=reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return sa_sdr_loss(estimate, target, lengths=lengths, **self.options())
