@@ -334,9 +334,18 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
         largest = grad.abs().nan_to_num(0.0, 0.0, 0.0).max().item() if grad.numel() else 0.0
         slack[f"gradient of {path}"] += (NOISE + kink) * largest
         size = dict(leaves(call.args))[path].abs().double().nan_to_num(0.0, 0.0, 0.0)
-        if size.numel() and path.split("[")[0] != call.grads[0] and size.max() > 0:
-            most = max(v.abs().max().item() for v in want.values.values() if v.numel())
-            slack[f"gradient of {path}"] += (NOISE + ROUNDINGS * eps) * most / size.max()
+        most = max((v.abs().max().item() for v in want.values.values() if v.numel()), default=0.0)
+        most = most if math.isfinite(most) else 0.0
+        if size.numel() and path.split("[")[0] == call.grads[0]:
+            slack[f"gradient of {path}"] += NOISE * most / max(1.0, size.max().item())
+        elif size.numel() and size.max() > 0:
+            slack[f"gradient of {path}"] += ROUNDINGS * eps * most / size.max()
+            slack[f"gradient of {path}"] += NOISE * most / torch.where(size > 0, size, size.max())
+        if loss.lengths is not None and path == call.grads[0]:
+            length = loss.lengths(call)
+            each = (want.grads[path].abs() * length).nan_to_num(0.0, 0.0, 0.0).amax(-1, keepdim=True)
+            beside = torch.where(length > 0, each / length, 0.0)
+            slack[f"gradient of {path}"] += ROUNDINGS * eps * beside
     total, shares = want, [torch.ones(())]
     if call.args.get("reduction", "mean") not in ("sum", "none") and "reduction" in (
         inspect.signature(function(call.name)).parameters

@@ -56,6 +56,9 @@ class Loss:
     """The value of a call's arguments, in float64 and without what has no part in it."""
     rows: int | None = None
     """The first axis of a gradient along which numbers are sums of each other; None: none is."""
+    lengths: Callable[[Call], Tensor] | None = None
+    """What the prediction's numbers are lengths beside: along each, gradient times length is what
+    is rounded."""
     several: Callable[[Call], bool] | None = None
     """Whether a call has more than one gradient, by ties; it is not compared then."""
     kinked: bool | Callable[[Call], bool] = False

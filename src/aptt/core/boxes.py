@@ -10,8 +10,15 @@ An axis on which both boxes are the same point has width = goal = common = 1: it
 A prediction turned inside out has no width; ``flip`` is what a loss adds to turn it back, and the
 enclosing length is held there: the only pull is to turn back.
 
-    iou = I / U      with I = common_x common_y, P and G likewise, U = P + G - I relative to the
-                     enclosing area, which is therefore 1
+    out      how much of the prediction lies outside of the target / span
+    off      how much of the target lies outside of the prediction / span
+
+    iou  = I / U             with I = common_x common_y, P and G likewise, U = P + G - I relative
+                             to the enclosing area, which is therefore 1
+    miss = (U - I) / U       U - I = out_x h + common_x out_y + off_x H + common_x off_y
+
+where ``miss`` is 1 - iou, and no difference: boxes nearly equal keep their digits, and so do widths
+as ``out - off``.
 
 What there is one of per axis is an :data:`Axes`: one tensor ``(2, N)``, which halves the number of
 operators, or inside ``torch.compile`` two of ``(N,)``, from which it makes one kernel.
@@ -92,9 +99,16 @@ class Overlap(NamedTuple):
     goal: Axes
     common: Axes
     flip: Axes  # size where it is below 0, or 0
+    meets: Axes  # whether the boxes meet, at least in a point
+    before: Axes  # how far the edges lie behind the target's
+    behind: Axes
+    out: Axes
+    off: Axes
     union: Tensor
     some: Tensor  # union, or 1 where it is 0
     iou: Tensor
+    miss: Tensor
+    overlaps: Tensor  # whether they meet on both axes
 
 
 def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
@@ -120,14 +134,25 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
         point = (unit - span).detach()
         width, goal, common = (torch.clamp(k, min=point).div_(unit) for k in (size, goal, met))
         flip = F.hardtanh(size, -math.inf, 0.0)
-        return lo, hi, goal_low, goal_high, span, unit, point, size, met, width, goal, common, flip
+        # an edge in common belongs half to either side
+        before, behind, zero = lo - goal_low, hi - goal_high, lo.new_zeros(())
+        left, right, meets = torch.maximum(before, zero), torch.maximum(behind, zero), met >= 0
+        per_unit = torch.reciprocal(unit).sub_(point)
+        out = torch.where(meets, ((left - before) + right) * per_unit, width)
+        off = torch.where(meets, (left + (right - behind)) * per_unit, goal)
+        edges = lo, hi, goal_low, goal_high, span, unit, point, size, met
+        return *edges, width, goal, common, flip, meets, before, behind, out, off
 
     axes = each(measured, *_columns(x), *_columns(t))
-    *_, width, goal, common, _ = axes
+    *_, width, goal, common, _, meets, _, _, out, off = axes
     both = common[0] * common[1]
     union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
     some = torch.threshold(union, 0.0, 1.0)
-    return Overlap._make((*axes, union, some, both / some))
+    missed = torch.addcmul(out[0] * width[1], off[0], goal[1])
+    missed = torch.addcmul(missed, common[0], out[1] + off[1])
+    overlaps = meets[0] & meets[1] & (union > 0)
+    miss = torch.where(overlaps, missed / some, 1.0)
+    return Overlap._make((*axes, union, some, both / some, miss, overlaps))
 
 
 class Slopes(NamedTuple):
@@ -139,32 +164,26 @@ class Slopes(NamedTuple):
     span: Axes | None = None  # the same, of each
     width: Axes | None = None
     turn: Callable[[Tensor], Axes] | None = None  # from d loss / d P: that of either axis
-    apart: tuple[Axes, Axes] | None = None  # how far the edges lie behind the target's
     pull: Axes | None = None  # in the gap of the centres, in the units of the boxes
 
 
 def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFormat) -> Tensor:
     """The gradient in the boxes of ``up`` times a loss of these slopes, with ``sum flip``."""
-    area, common, spread, span, width, turn, apart, pull = slopes
+    area, common, spread, span, width, turn, pull = slopes
     assert isinstance(area, Tensor)  # the IoU's own slope is in it
-    before, behind = apart if apart is not None else (None, None)
 
     def pulled(
-        lo: Tensor,
-        hi: Tensor,
-        goal_low: Tensor,
-        goal_high: Tensor,
         unit: Tensor,
         point: Tensor,
         size: Tensor,
         met: Tensor,
+        before: Tensor,
+        behind: Tensor,
         by_area: Tensor,
         by_common: Tensor,
         turned: Tensor | None,
         span: Tensor | None,
         width: Tensor | None,
-        before: Tensor | None,
-        behind: Tensor | None,
         pull: Tensor | None,
     ) -> tuple[Tensor, ...]:
         scale = scaled_(torch.reciprocal(unit).sub_(point), up)
@@ -182,8 +201,6 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         if outer is not None:
             edge.sub_(upright.mul_(outer))
         both.add_(edge, alpha=0.5)
-        before = lo - goal_low if before is None else before
-        behind = hi - goal_high if behind is None else behind
         high = torch.addcmul(both, behind.sign(), edge, value=-0.5)
         low = both.addcmul_(before.sign(), edge, value=0.5).neg_()
         if pull is not None:
@@ -196,9 +213,10 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
             return low + high, high
         return low + high, high.sub_(low).mul_(0.5)
 
-    lengths = (o.unit, o.point, o.size, o.met, _swapped(o.width), _swapped(o.common))
+    lengths = o.unit, o.point, o.size, o.met, o.before, o.behind
+    areas = _swapped(o.width), _swapped(o.common)
     turned = None if turn is None else turn(area)
-    return _boxes(*each(pulled, *o[:4], *lengths, turned, span, width, before, behind, pull))
+    return _boxes(*each(pulled, *lengths, *areas, turned, span, width, pull))
 
 
 def _edges(first: Tensor, second: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:

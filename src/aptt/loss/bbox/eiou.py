@@ -96,20 +96,20 @@ def eiou_loss(
 
 
 def _penalties(o: Overlap) -> tuple[Tensor, ...]:
-    (off,) = each(lambda width, goal: ((width - goal).square(),), o.width, o.goal)
-    return distance(o).square, off[0], off[1]
+    (change,) = each(lambda out, off: ((out - off).square(),), o.out, o.off)
+    return distance(o).square, change[0], change[1]
 
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
     # ((w - W) / cw)**2: 2 (w - W) / cw in w / cw, and -2 times itself in the logarithm of cw
     d = pull(o)
 
-    def sloped(width: Tensor, goal: Tensor, span: Tensor) -> tuple[Tensor, ...]:
-        off = width - goal
-        square = off.square()
-        return square, 2 * off, torch.add(span, square, alpha=-2)
+    def sloped(out: Tensor, off: Tensor, span: Tensor) -> tuple[Tensor, ...]:
+        change = out - off
+        square = change.square()
+        return square, 2 * change, torch.add(span, square, alpha=-2)
 
-    square, width, span = each(sloped, o.width, o.goal, d.slopes.span)
+    square, width, span = each(sloped, o.out, o.off, d.slopes.span)
     return d.square + square[0] + square[1], d.slopes._replace(span=span, width=width)
 
 

@@ -20,7 +20,7 @@ from torch.nn.functional import threshold
 from aptt.core.checks import check_indices, check_positive, taken_classes
 from aptt.core.formula import Formula, Kept
 from aptt.core.linear import HeadFormula
-from aptt.core.softmax import exp_of_gaps, of_class
+from aptt.core.softmax import exp_of_gaps, leading, of_class, put_class_
 from aptt.core.vocabulary import Form, cap, uncap
 from aptt.loss.linear.tokens import evaluate, put_back, select, tokens_of
 
@@ -101,31 +101,29 @@ def linear_token_stats(
 
 
 def _stats(x: Tensor, y: Tensor, *, softcap: float | None) -> Kept:
-    """Of each row: the largest logit, lse less it, the mean gap to it, and the target's logit."""
-    z = cap(x, Form(softcap=softcap))
-    top = z.detach().amax(1, keepdim=True)
-    gap = z - top
-    e = exp_of_gaps(gap)
-    total = e.sum(1, keepdim=True)
-    mean = (e * _open(gap)).sum(1, keepdim=True) / total
-    return top, total.log(), mean, of_class(z, y)
+    """Of each row: the largest logit, what is beside it, the mean gap, and the target's."""
+    lead = leading(cap(x, Form(softcap=softcap)))
+    mean = (lead.e * _open(lead.gap)).sum(1, keepdim=True) * lead.share
+    return lead.top, lead.rest, mean, of_class(lead.gap, y)
 
 
 def _result(x: Tensor, kept: Kept, y: Tensor, *, softcap: float | None) -> Tensor:
-    top, level, mean, mine = kept
-    return torch.cat(((mine - top) - level, top + level, level - mean), 1)
+    top, rest, mean, mine = kept
+    level = rest.log1p()
+    return torch.cat((mine - level, top + level, level - mean), 1)
 
 
 def _step(
     x: Tensor, up: Tensor, kept: Kept, y: Tensor, *, softcap: float | None
 ) -> tuple[None, Tensor]:
-    # d log_prob = onehot - p, d lse = p, d entropy = -p (log p + entropy), log p = gap - level
-    form, (top, level, mean, _) = Form(softcap=softcap), kept
+    # d log_prob = onehot - p, d lse = p, d entropy = -p (log p + entropy) = -p (gap - mean)
+    form, (top, rest, mean, mine) = Form(softcap=softcap), kept
     of_log_prob, of_lse, of_entropy = up.split(1, 1)
-    gap = cap(x, form) - top
-    share = torch.addcmul(of_lse - of_log_prob + of_entropy * mean, _open(gap), -of_entropy)
-    dz = share.mul_(exp_of_gaps(gap)).mul_((-level).exp())
-    dz = dz.scatter_add_(1, y.unsqueeze(1), of_log_prob)
+    gap, share = cap(x, form) - top, (1 + rest).reciprocal()
+    e, by = exp_of_gaps(mine), torch.addcmul(of_lse, of_entropy, mean - _open(mine))
+    of_y = (e * by + (rest + (1 - e)) * of_log_prob).mul_(share)
+    by = torch.addcmul(of_lse - of_log_prob + of_entropy * mean, _open(gap), -of_entropy)
+    dz = put_class_(by.mul_(exp_of_gaps(gap)).mul_(share), y, of_y)
     return None, uncap(dz, x, form)
 
 
