@@ -99,7 +99,7 @@ def test_show_as_json(capsys):
     assert main(["show", "CrossEntropyLoss", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["function"] == "cross_entropy"
-    assert shown["file"] == "aptt.loss.classification"
+    assert shown["file"] == "aptt.loss.classification.categorical"
     assert "logsumexp" in shown["formula"]
     assert shown["sections"]["axes"]
 

@@ -14,7 +14,8 @@ from aptt.loss import (
     binary_cross_entropy,
     cross_entropy,
 )
-from aptt.loss.classification import _BINARY, INDICES
+from aptt.loss.classification.binary import BINARY
+from aptt.loss.classification.rows import INDICES
 
 
 def _random(*shape, seed=0, dtype=torch.float64):
@@ -413,10 +414,10 @@ def test_the_steps_over_elements_are_autograd_of_the_definition(
 ):
     x, t = 4 * _random(40), _classes(40, classes=2).to(dtype)
     x[:4] = torch.tensor([0.0, 50.0, -50.0, 1e-3])
-    same_as_autograd(_BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
+    same_as_autograd(BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
     if dtype.is_floating_point:
         t = torch.rand(40, dtype=dtype, generator=torch.Generator().manual_seed(2))
-        same_as_autograd(_BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
+        same_as_autograd(BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])

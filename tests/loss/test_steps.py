@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aptt.core.divergence import WHOLE, Form
-from aptt.loss.classification import _BINARY
+from aptt.loss.classification.binary import BINARY
 from aptt.loss.heat import _FORMULAS
 
 SOFT, HARD, YES = "a share", "0 or 1", "True or False"
@@ -24,7 +24,7 @@ def _share(*shape, seed=1):
 def test_of_binary_cross_entropy(target, pos_weight, smoothing, same_as_autograd):
     x, t = 6 * _random(40, 3), _share(40, 3)
     t = {SOFT: t, HARD: t.round().long(), YES: t > 0.5}[target]
-    same_as_autograd(_BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
+    same_as_autograd(BINARY, x, t, pos_weight=pos_weight, smoothing=smoothing)
 
 
 @pytest.mark.parametrize("marked", [False, True])

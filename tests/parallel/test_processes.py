@@ -25,7 +25,17 @@ def run(check, world):
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize(
     "check",
-    ["vocabulary", "hard_rows", "dtensor", "memory", "sequence", "ddp", "fsdp", "accumulation"],
+    [
+        "vocabulary",
+        "hard_rows",
+        "dtensor",
+        "memory",
+        "sequence",
+        "gathering",
+        "ddp",
+        "fsdp",
+        "accumulation",
+    ],
 )
 def test_it_is_what_one_process_computes(check, world):
     assert check in run(check, world)

@@ -29,10 +29,12 @@ from aptt.loss import (
     multi_token_loss,
 )
 from aptt.parallel import (
+    Gather,
     VocabParallelCrossEntropyLoss,
     WorldSum,
     count_ahead,
     counts_of,
+    gather,
     global_mean,
     normalized,
     replicated,
@@ -202,6 +204,55 @@ def sequence():
     close(total / world, want)
     for one, every in zip(own, dense, strict=True):
         close(one.grad / world, every.grad[:, mine])
+
+
+def gathering():
+    """Ragged rows of all ranks, one with none: values, the summed gradient, and a second one."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(9)
+    rows = torch.randn(N, D, dtype=DOUBLE, generator=g)
+    factors = torch.randn(world, N, D, dtype=DOUBLE, generator=g)
+    edges = {2: [0, 9, 9], 4: [0, 2, 2, 8, 9]}[world]
+    mine = slice(edges[rank], edges[rank + 1])
+    own = rows[mine].clone().requires_grad_()
+    every = gather(own)
+    assert torch.equal(every, rows)
+    assert gather.offset(own) == mine.start
+    (slope,) = torch.autograd.grad((every**3 * factors[rank]).sum(), own, create_graph=True)
+    close(slope, 3 * rows[mine] ** 2 * factors.sum(0)[mine])
+    (twice,) = torch.autograd.grad(gather(slope).sum(), own)
+    close(twice, world * 6 * rows[mine] * factors.sum(0)[mine])
+
+    # each rank's own rows against all, and all against all on each: both are what one process has
+    dense = rows.clone().requires_grad_()
+    want = cross_entropy(dense @ dense.T, torch.arange(N))
+    want.backward()
+    for whole in (False, True):
+        leaf = rows[mine].clone().requires_grad_()
+        all_rows = gather(leaf)
+        if whole:
+            loss = cross_entropy(all_rows @ all_rows.T, torch.arange(N))
+        else:
+            target = torch.arange(mine.start, mine.stop)
+            loss = cross_entropy(leaf @ all_rows.T, target, reduction=global_mean())
+        loss.backward()
+        close(leaf.grad / world, dense.grad[mine])  # as DDP averages
+
+    labels = torch.arange(N, dtype=torch.int16)
+    assert torch.equal(gather(labels[mine]), labels)
+    assert torch.equal(gather(labels[mine] > 3), labels > 3)
+    half = rows.bfloat16()[mine].requires_grad_(rank == 0)  # one rank alone asks
+    gather(half).float().sum().backward()
+    assert half.grad is None or torch.equal(half.grad, torch.full_like(half, world))
+    with torch.no_grad():
+        assert not gather(own).requires_grad
+    for other in (rows[mine, : 2 + (rank == 0)], rows[mine].float() if rank else rows[mine]):
+        with pytest.raises(ValueError, match="wanted rows of one shape and dtype on all ranks"):
+            gather(other)
+    group = dist.new_group(list(range(world)))
+    again = copy.deepcopy(Gather(group))
+    assert again.group is group
+    assert torch.equal(again(rows[mine]), rows)
 
 
 class Model(nn.Module):

@@ -2,10 +2,12 @@
 
 A loss is a total over a count. The mean over everything is the sum of all totals over the sum of
 all counts, and never a mean of means. The normalizers here are passed to any loss as its
-``reduction``; :func:`world_sum` is passed as ``pool`` to those that are a ratio of sums.
+``reduction``; :func:`world_sum` is passed as ``pool`` to those that are a ratio of sums, and
+:func:`gather` as ``gather`` to those that compare rows with one another.
 """
 
 from aptt.parallel.counting import count_ahead, counts_of, normalized
+from aptt.parallel.gathering import Gather, gather
 from aptt.parallel.normalizers import CountMean, GlobalMean, count_mean, global_mean
 from aptt.parallel.pooling import WorldSum, world_sum
 from aptt.parallel.vocabulary import (
@@ -16,12 +18,14 @@ from aptt.parallel.vocabulary import (
 
 __all__ = [
     "CountMean",
+    "Gather",
     "GlobalMean",
     "VocabParallelCrossEntropyLoss",
     "WorldSum",
     "count_ahead",
     "count_mean",
     "counts_of",
+    "gather",
     "global_mean",
     "normalized",
     "replicated",

@@ -26,7 +26,8 @@ from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.shapes import check_sample_weight
 from aptt.core.vocabulary import checked_form
-from aptt.loss.classification import INDICES, SHARES, counted
+from aptt.loss.classification.categorical import counted
+from aptt.loss.classification.rows import INDICES, SHARES
 from aptt.loss.linear.tokens import (
     check_cut,
     check_per_class,

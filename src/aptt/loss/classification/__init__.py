@@ -1,0 +1,21 @@
+"""Classification losses: how far the answer is from the right class, or classes.
+
+    cross_entropy           one of C classes is right
+    binary_cross_entropy    independent yes-or-no questions
+
+Axes: logits ``(N, C, ...)`` or ``(..., C)``; of yes-or-no questions, any shape.
+"""
+
+from __future__ import annotations
+
+from aptt.loss.classification.binary import BinaryCrossEntropyLoss, binary_cross_entropy
+from aptt.loss.classification.categorical import CrossEntropyLoss, cross_entropy
+from aptt.loss.focal import FocalLoss
+
+__all__ = [
+    "BinaryCrossEntropyLoss",
+    "CrossEntropyLoss",
+    "FocalLoss",
+    "binary_cross_entropy",
+    "cross_entropy",
+]

@@ -1,0 +1,199 @@
+"""Cross-entropy: the negative log-probability of the right class.
+
+    nll   = -log softmax(z)[y] = logsumexp(z) - z[y]
+    loss  = (1 - e) * w[y] * nll + (e / C) * sum_c w[c] * (logsumexp(z) - z[c])
+            + w[y] * z_loss * logsumexp(z)**2
+    z     = logits, or softcap * tanh(logits / softcap), plus logit_adjustment
+
+Axes: logits ``(N, C, ...)`` or ``(..., C)``; target the same without C, or of the same shape.
+From: label smoothing e, Szegedy et al. 2016, arXiv:1512.00567, section 7; z-loss, Chowdhery et al.
+2022 (PaLM), arXiv:2204.02311, section 5; softcap, Gemma Team 2024, arXiv:2408.00118, section 2;
+logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aptt.core.checks import Numbers, check_index, taken_classes
+from aptt.core.formula import wide
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Count, Reduction, count_of, reduce
+from aptt.core.shapes import align_classes, check_sample_weight, check_vector
+from aptt.core.softmax import on_class_axis
+from aptt.core.vocabulary import checked_form
+from aptt.loss.classification.rows import INDICES, SHARES
+
+__all__ = ["CrossEntropyLoss", "counted", "cross_entropy"]
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Numbers,
+    *,
+    weight: Numbers | None = None,
+    sample_weight: Numbers | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    logit_adjustment: Numbers | None = None,
+    class_dim: int | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy over classes, from logits.
+
+        nll  = logsumexp(z) - z[y]
+        loss = (1 - e) * w[y] * nll + (e / C) * sum_c w[c] * (logsumexp(z) - z[c])
+               + w[y] * z_loss * logsumexp(z)**2
+
+    Args:
+        logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class. Two
+            classes or more.
+        target: class indices of any integer dtype, shaped like the logits without the class axis;
+            or soft targets, floating and shaped like the logits.
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
+        sample_weight: shaped like class indices; multiplies and is counted, and 0 removes.
+        ignore_index: the class index that removes its position; None: nothing is ignored.
+        label_smoothing: the share of the target's mass spread evenly over the classes, those
+            masked by -inf left out. In [0, 1].
+        z_loss: the factor of ``logsumexp(z)**2``, which keeps the normaliser near 0.
+        softcap: bounds the logits to ``(-softcap, softcap)``; a class masked by -inf stays masked.
+        logit_adjustment: ``(C,)``, added to the logits in training: ``tau * log(prior)`` for
+            classes that are rare in training and count equally in use.
+        class_dim: the class axis, where the shapes leave it open.
+        reduction: ``"mean"`` over the sum of the weights that took part, ``"sum"``, ``"none"``, or
+            a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, at least 0 (with softcap, smoothing or adjustment its minimum is above 0): a
+        scalar, or with ``"none"`` one value per position. float32 for half types.
+
+    Raises:
+        ValueError: shapes that do not fit, a single class, a class out of range or a weight that is
+            negative or infinite (both on CPU), an unknown option.
+        TypeError: floating targets where class indices are meant.
+
+    The gradient goes to ``logits``, and to soft targets, weights or adjustment that ask for it.
+
+    Use when:
+        One of C classes is right: language models, image classification, segmentation. For long
+        tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`.
+
+    Elsewhere:
+        torch ``F.cross_entropy``, optax ``softmax_cross_entropy_with_integer_labels``, Liger
+        ``LigerCrossEntropyLoss``.
+
+    Differs from:
+        torch: the same numbers, except that nothing to average gives 0, not NaN; the loss of half
+            logits is float32; a soft target's mean divides by its class-weighted mass, so that
+            one-hot equals index; classes masked by -inf take no smoothing. A single logit is
+            refused, where a softmax is always 1 and torch's loss 0: a yes or no is
+            :func:`binary_cross_entropy`.
+        Liger: the z-loss is multiplied by the class weight like the rest of its row.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+        >>> round(cross_entropy(logits, torch.tensor([0, 1])).item(), 4)
+        0.1672
+    """
+    form = checked_form(label_smoothing, z_loss, softcap, reduction)
+    check_index(ignore_index=ignore_index, class_dim=class_dim)
+    x, y, soft, shape = align_classes(logits, target, class_dim)
+    dtype = wide(x.dtype)
+    class_weight = None if weight is None else check_vector("weight", weight, x)
+    adjustment = logit_adjustment
+    if adjustment is not None:
+        adjustment = check_vector("logit_adjustment", adjustment, x, signed=True)
+    keep = None
+    if soft:
+        if ignore_index not in (-100, None):
+            raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
+    else:
+        y, keep = taken_classes(y, x.shape[1], ignore_index)
+    rows = keep
+    if sample_weight is not None:
+        sample_weight = check_sample_weight(sample_weight, shape, logits=logits)
+        rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
+        rows = rows if keep is None else torch.where(keep, rows, 0.0)
+    loss = reduce(
+        SHARES if soft else INDICES,
+        x,
+        y,
+        weight=rows,
+        weight_name="sample_weight",
+        count=lambda: counted(y, class_weight, rows, soft=soft, dtype=dtype),
+        reduction=reduction,
+        term="cross_entropy",
+        class_weight=class_weight,
+        adjustment=adjustment,
+        form=form,
+    )
+    return loss.reshape(shape) if reduction == "none" else loss
+
+
+def counted(
+    y: Tensor,
+    class_weight: Tensor | None,
+    rows: Tensor | None,
+    *,
+    soft: bool,
+    dtype: torch.dtype,
+) -> Count:
+    """What the mean divides by: the class weights that took part, by index or by share."""
+    if not soft and class_weight is None:
+        return count_of(y, rows)
+    if soft:
+        mass = y.to(dtype)
+        if class_weight is not None:
+            mass = mass * on_class_axis(class_weight, y)
+        mass = mass.sum(1)
+    else:
+        assert class_weight is not None
+        mass = class_weight[y]
+    return mass.sum() if rows is None else (torch.where(rows != 0, mass, 0) * rows).sum()
+
+
+class CrossEntropyLoss(LossModule):
+    """Module form of :func:`cross_entropy`; same options, same defaults.
+
+    The class weights and the adjustment are buffers, and live in the ``state_dict``.
+
+    Example:
+        >>> import torch
+        >>> loss_fn = CrossEntropyLoss(label_smoothing=0.1)
+        >>> round(loss_fn(torch.zeros(2, 4), torch.tensor([1, -100])).item(), 4)
+        1.3863
+    """
+
+    def __init__(
+        self,
+        weight: Numbers | None = None,
+        ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        logit_adjustment: Numbers | None = None,
+        class_dim: int | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        checked_form(label_smoothing, z_loss, softcap, reduction)
+        check_index(ignore_index=ignore_index, class_dim=class_dim)
+        super().__init__(
+            weight=per_class(weight),
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            logit_adjustment=per_class(logit_adjustment, "logit_adjustment", signed=True),
+            class_dim=class_dim,
+            reduction=reduction,
+        )
+
+    def forward(
+        self, logits: Tensor, target: Numbers, *, sample_weight: Numbers | None = None
+    ) -> Tensor:
+        """The loss of ``logits`` against ``target``."""
+        return cross_entropy(logits, target, sample_weight=sample_weight, **self.options())
