@@ -137,7 +137,7 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
         # an edge in common belongs half to either side
         before, behind, zero = lo - goal_low, hi - goal_high, lo.new_zeros(())
         left, right, meets = torch.maximum(before, zero), torch.maximum(behind, zero), met >= 0
-        per_unit = torch.reciprocal(unit).sub_(point)
+        per_unit = torch.reciprocal(unit) - point
         out = torch.where(meets, ((left - before) + right) * per_unit, width)
         off = torch.where(meets, (left + (right - behind)) * per_unit, goal)
         edges = lo, hi, goal_low, goal_high, span, unit, point, size, met

@@ -33,6 +33,7 @@ from aptt.core.checks import (
     as_weight,
     check_classes,
     check_each,
+    check_flags,
     check_floating,
     check_indices,
     check_number,
@@ -260,6 +261,7 @@ def detection_terms(
         {'class': 1.3863, 'box': 0.5532}
     """
     check_reduction(reduction, none=False)
+    check_flags(hard_targets=hard_targets)
     _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
     check_floating(class_logits=class_logits, boxes=boxes)
     dense = boxes.ndim == 4
@@ -695,6 +697,7 @@ class DetectionLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         check_reduction(reduction, none=False)
+        check_flags(hard_targets=hard_targets)
         _check_gains(class_gain, box_gain, dfl_gain)
         _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
         if isinstance(class_loss, nn.Module):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from aptt.core.checks import (
     check_chunk,
+    check_flags,
     check_floating,
     check_tensors,
     check_weights,
@@ -98,7 +99,8 @@ def linear_distillation(
         TypeError: hard targets that are not class indices.
 
     The gradient goes to ``hidden``, ``weight`` and ``bias``; and to a teacher that is not detached,
-    through checkpointed chunks.
+    through checkpointed chunks. A divergence of models that are nearly equal has the digits that
+    :func:`distillation_loss` says.
 
     Use when:
         Student and teacher share a large vocabulary. Where the teacher's likeliest classes were
@@ -119,6 +121,7 @@ def linear_distillation(
         0.1995
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
     check_chunk(chunk)
     shape = _check_shapes(hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias)
     if detach_teacher:
@@ -253,6 +256,7 @@ class LinearDistillationLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
         check_chunk(chunk)
         super().__init__(
             temperature=temperature,

@@ -23,6 +23,7 @@ from aptt.core.checks import (
     Numbers,
     as_tensor,
     check_choice,
+    check_flags,
     check_floating,
     check_number,
     check_range,
@@ -96,7 +97,7 @@ def varifocal_loss(
         >>> round(varifocal_loss(logits, quality).item(), 4)
         0.2369
     """
-    _check_varifocal(alpha, gamma, normalize, reduction)
+    _check_varifocal(alpha, gamma, detach, normalize, reduction)
     check_floating(logits=logits)
     if positive is not None:
         positive = as_tensor("positive", positive, logits)
@@ -301,8 +302,11 @@ _VARIFOCAL = Formula(_varifocal_result, _varifocal_step, ahead=True, block=2**17
 _QUALITY = Formula(_quality_result, _quality_step, ahead=True, block=2**17)
 
 
-def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Reduction) -> None:
+def _check_varifocal(
+    alpha: float, gamma: float, detach: bool, normalize: str, reduction: Reduction
+) -> None:
     check_reduction(reduction)
+    check_flags(detach=detach)
     check_number("alpha", alpha)
     check_number("gamma", gamma)
     check_choice("normalize", normalize, ("elements", "positives", "quality"))
@@ -326,7 +330,7 @@ class VariFocalLoss(LossModule):
         normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        _check_varifocal(alpha, gamma, normalize, reduction)
+        _check_varifocal(alpha, gamma, detach, normalize, reduction)
         super().__init__(
             alpha=alpha, gamma=gamma, detach=detach, normalize=normalize, reduction=reduction
         )

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, each, once
-from aptt.core.checks import Numbers
+from aptt.core.checks import Numbers, check_flags
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import (
@@ -103,6 +103,7 @@ def ciou_loss(
         >>> round(ciou_loss(pred, target).item(), 4)
         0.7436
     """
+    check_flags(gate=gate)
     return box_loss(
         _FORMS,
         "ciou",
@@ -201,6 +202,7 @@ class CIoULoss(BoxLoss):
         reduction: Reduction = "mean",
     ) -> None:
         check_options(box_format, power, normalize, reduction)
+        check_flags(gate=gate, validate=validate)
         LossModule.__init__(
             self,
             box_format=box_format,

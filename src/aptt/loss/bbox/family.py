@@ -32,6 +32,7 @@ from aptt.core.checks import (
     as_weight,
     check_boxes,
     check_choice,
+    check_flags,
     check_floating,
     check_number,
     check_numbers,
@@ -255,6 +256,7 @@ def paired_loss(
     A value above the ``most`` that boxes in order cost, but for a few, has them looked at: those
     that are inside out may have another format than they are read in.
     """
+    check_flags(validate=validate)
     check_floating(pred_boxes=pred_boxes)
     target_boxes = as_tensor("target_boxes", target_boxes, pred_boxes)
     check_numbers(target_boxes=target_boxes)
@@ -315,6 +317,7 @@ class BoxLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         check_options(box_format, power, normalize, reduction)
+        check_flags(validate=validate)
         super().__init__(
             box_format=box_format,
             power=power,

@@ -167,8 +167,8 @@ def _soft_step(
     adjustment: Tensor | None,
     form: Form,
 ) -> tuple[Tensor | None, Tensor]:
-    # d loss / d z[c] = every * p[c] - goal[c], of which at the largest logit, with the part of every
-    # that is not its goal, part - every * (1 - p)
+    # d loss / d z[c] = every * p[c] - goal[c], of which at the largest logit, with the part of
+    # every that is not its goal, part - every * (1 - p)
     (z, _), (at, top, rest, *shift) = _logits(x, adjustment, form), kept
     mass = t if class_weight is None else t * on_class_axis(class_weight, z)
     goal = mass if form.smoothing is None else _smoothed(mass, z, class_weight, form)

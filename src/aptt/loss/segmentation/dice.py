@@ -112,7 +112,7 @@ def dice_loss(
         >>> round(dice_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
         0.3414
     """
-    check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
     options = RegionOptions(
         mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
     )
@@ -138,7 +138,7 @@ class DiceLoss(RegionLoss):
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
-        check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+        check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
         super().__init__(
             mode=mode,
             weight=per_class(weight),

@@ -98,7 +98,7 @@ def mask_iou_loss(
         >>> round(mask_iou_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
         0.509
     """
-    check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
     options = RegionOptions(
         mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
     )
