@@ -27,9 +27,14 @@ def _imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+FASTER = {"core/assignment": {"scipy"}}
+"""What is taken where it is installed, and changes nothing but the time; tests go without."""
+
+
 @pytest.mark.parametrize("path", FOUNDATION, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_losses_need_torch_alone(path):
     allowed = {"aptt", "torch"} | sys.stdlib_module_names
+    allowed |= FASTER.get(f"{path.parent.name}/{path.stem}", set())
     assert {name.partition(".")[0] for name in _imports(path)} <= allowed
 
 

@@ -175,7 +175,7 @@ LISTED = {
         weight=[0.1, 0.2, 0.7], logit_adjustment=[0.3, 0.0, -0.3]
     ),
     "focal": lambda: FocalLoss(alpha=[0.1, 0.2, 0.7]),
-    "dice": lambda: DiceLoss(weight=[0.1, 0.2, 0.7]),
+    "dice": lambda: DiceLoss(class_weight=[0.1, 0.2, 0.7]),
 }
 MODES = {**AROUND, "fake": FakeTensorMode}
 

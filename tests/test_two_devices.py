@@ -27,7 +27,7 @@ def test_each_tensor_is_held_to_the_device_of_the_prediction(spec):
                 spec.function(**{**given, name: _gone(given[name])})
             said = str(caught.value)
             assert said.startswith(f"{name}: got a tensor on meta, wanted it on cpu") or (
-                name == "class_logits" and said.startswith("boxes: got a tensor on cpu")
+                name == "class_logits" and said.startswith("pred_boxes: got a tensor on cpu")
             ), (trial.label, said)  # of two predictions, the first is where the rest should be
 
 

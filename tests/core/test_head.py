@@ -15,7 +15,7 @@ from aptt.core.linear import head as sizes
 from aptt.core.linear.in_place import settle
 from aptt.core.linear.products import product_in_float32
 from aptt.core.vocabulary import Form
-from aptt.loss import linear_cross_entropy, linear_distillation, linear_token_stats
+from aptt.loss import linear_cross_entropy, linear_distillation_loss, linear_token_stats
 from aptt.loss.classification.rows import INDICES
 
 N, D, V = 200, 64, 300
@@ -256,7 +256,7 @@ def test_a_teacher_wider_than_the_student_is_not_rounded(accelerator, into_float
     taught, teacher = torch.randn(N, 24), torch.randn(V, 24) / 4
     for kind in (torch.float32, torch.bfloat16):
         heads = hidden, weight, taught.to(kind), teacher.to(kind)
-        loss = linear_distillation(*heads, alpha=1.0, temperature=1.0)
+        loss = linear_distillation_loss(*heads, alpha=1.0, temperature=1.0)
         student, other = (
             F.log_softmax(F.linear(*pair), 1)
             for pair in zip(*[iter(t.double() for t in heads)] * 2, strict=True)

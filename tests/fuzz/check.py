@@ -311,7 +311,8 @@ def _compare(loss: Loss, call: Call, got: Outcome, want: Outcome) -> Failure | N
     ]
     if loss.several is None or not loss.several(call):
         pairs += [
-            (f"gradient of {path}", got.grads[path], want.grads[path], 0.0) for path in got.grads
+            (f"gradient of {path}", got.grads[path], want.grads[path], loss.slope_unit)
+            for path in got.grads
         ]
     tensors = dict(leaves(call.args))
     slack: dict[str, Tensor] | None = None

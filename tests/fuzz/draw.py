@@ -74,6 +74,8 @@ class Loss:
     """By how much a value, and a number of the gradient, may be off: as the docstring says."""
     unit: float = 0.0
     """What a value is a difference of, beside its own size: decibels are of logarithms near 1."""
+    slope_unit: float = 0.0
+    """The same of a gradient: that of a width is of an error and what was expected of it."""
     conceded: Callable[[Call], set[str]] = lambda call: set()
     """Arguments whose own rounding no formula can undo: those that it subtracts from a rounded
     number. Whole numbers among them are exact."""
@@ -215,8 +217,11 @@ class Draw:
         return self.pick("engine", ("auto", "plain", self.pick("elsewhere", elsewhere), "auto"))
 
     def call(self, name: str, args: dict[str, Any], *grads: str, sides: Sequence[str] = ()) -> Call:
-        """The call, without arguments that are None; ``sides`` may ask for a gradient too."""
-        args = {key: value for key, value in args.items() if value is not None}
+        """The call, without arguments that are None; ``sides`` may ask for a gradient too.
+
+        ``ignore_index`` stays, of which None is no default.
+        """
+        args = {k: value for k, value in args.items() if value is not None or k == "ignore_index"}
         asked = [side for side in sides if side in args and self.chance(f"{side} learns", 5)]
         return Call(
             name,

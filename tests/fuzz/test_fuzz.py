@@ -21,6 +21,7 @@ NO_LOSS = {
     "centernet_decode": "reads boxes out of maps",
     "centernet_targets": "makes targets of boxes, without a gradient",
     "decode_heatmaps": "reads points out of maps",
+    "signed_distance": "makes maps of targets, without a gradient",
 }
 CALLS = 8  # of each loss
 

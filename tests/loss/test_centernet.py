@@ -126,7 +126,7 @@ def test_the_loss_agrees_with_the_published_sums():
             total, n = total + (found - targets[key][i, j]).abs().sum().item(), n + 1
         assert terms[key].item() == pytest.approx(total / (2 * n))
         # the published code divides by the mask of both coordinates, the paper by the objects
-        by_object = centernet_terms(predictions, targets, count="objects")[key]
+        by_object = centernet_terms(predictions, targets, normalize="objects")[key]
         assert by_object.item() == pytest.approx(total / n)
 
 
@@ -134,7 +134,7 @@ def test_what_is_rendered_is_decoded_exactly():
     boxes, labels = _batch()
     made = _targets(boxes, labels)
     assert len({(i, c) for i in range(3) for c in made["ind"][i][made["mask"][i]].tolist()}) == 15
-    found = centernet_decode(_perfect(made), k=6, stride=STRIDE, kernel=1)
+    found = centernet_decode(_perfect(made), topk=6, stride=STRIDE, kernel=1)
     for i in range(3):
         m = len(boxes[i])
         order = found["boxes"][i, :m, 0].argsort()
@@ -149,7 +149,7 @@ def test_without_sizes_and_offsets_a_centre_is_found_within_its_cell():
     boxes, labels = _batch(1)
     made = _targets(boxes, labels)
     blind = _perfect(made) | {"reg": torch.full((1, 2, *SIZE), 0.5, dtype=torch.float64)}
-    found = centernet_decode(blind, k=6, stride=STRIDE, kernel=1)["boxes"][0]
+    found = centernet_decode(blind, topk=6, stride=STRIDE, kernel=1)["boxes"][0]
     centres = (found[:, :2] + found[:, 2:]) / 2
     truth = (boxes[0][:, :2] + boxes[0][:, 2:]) / 2
     off = (centres[:, None] - truth).abs().amax(2).amin(0)
@@ -160,10 +160,10 @@ def test_only_the_highest_of_neighbours_is_a_box():
     hm = torch.full((1, 1, 5, 5), -4.0)
     hm[0, 0, 2, 1:4] = torch.tensor([1.0, 2.0, 1.5])
     maps = {"hm": hm, "wh": torch.ones(1, 2, 5, 5), "reg": torch.zeros(1, 2, 5, 5)}
-    scores = centernet_decode(maps, k=3)["scores"][0]
+    scores = centernet_decode(maps, topk=3)["scores"][0]
     assert scores[0].item() == pytest.approx(torch.tensor(2.0).sigmoid().item())
     assert scores[1] < 0.02
-    assert centernet_decode(maps, k=99)["boxes"].shape == (1, 25, 4)
+    assert centernet_decode(maps, topk=99)["boxes"].shape == (1, 25, 4)
 
 
 @pytest.mark.parametrize(("rest", "low", "high"), [(-9.0, 20.0, 40.0), (-300.0, -250.0, -200.0)])
@@ -172,7 +172,7 @@ def test_peaks_are_told_apart_where_their_probabilities_are_equal(rest, low, hig
     hm[..., ::2] -= 1  # so that not every cell is a peak
     hm[..., 2], hm[..., 9] = low, high
     maps = {"hm": hm, "wh": torch.zeros(1, 2, 1, 12), "reg": torch.zeros(1, 2, 1, 12)}
-    found = centernet_decode(maps, k=12, stride=1)
+    found = centernet_decode(maps, topk=12, stride=1)
     assert found["boxes"][0, :2, 0].tolist() == [9, 2]
     peaks = int((hm >= F.max_pool2d(hm, 3, 1, 1)).sum())
     assert peaks < 12
@@ -275,7 +275,7 @@ def test_a_mask_of_numbers_weighs_objects_and_padding_may_hold_nan():
     for key in ("wh", "reg"):
         made[key][~made["mask"]] = torch.nan
     made["ind"][~made["mask"]] = -5
-    found = centernet_terms(predictions, {**made, "mask": weights}, count="objects")
+    found = centernet_terms(predictions, {**made, "mask": weights}, normalize="objects")
     every = centernet_terms(predictions, made, reduction="sum")
     first = centernet_terms(predictions, {**made, "mask": weights == 2}, reduction="sum")
     for key in ("wh", "reg"):

@@ -380,7 +380,7 @@ def _asked(**change):
     box = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [2, 2, 5, 5]]).expand(2, 3, 4)
     good = {
         "class_logits": torch.zeros(2, 3, 2),
-        "boxes": box,
+        "pred_boxes": box,
         "anchors": torch.tensor([[1.0, 1], [2, 2], [3.5, 3.5]]),
         "target_boxes": box[:, :2],
         "target_labels": torch.zeros(2, 2, dtype=torch.long),
@@ -397,10 +397,10 @@ def _asked(**change):
         ({"target_mask": torch.ones(1, 2).bool()}, ValueError, "target_mask: "),
         ({"anchors": torch.ones(1, 2)}, ValueError, "anchors: "),
         ({"anchor_mask": torch.ones(2, 1).bool()}, ValueError, "anchor_mask: "),
-        ({"boxes": torch.ones(2, 3, 4, 5)}, ValueError, "boxes: "),
+        ({"pred_boxes": torch.ones(2, 3, 4, 5)}, ValueError, "pred_boxes: "),
         ({"target_labels": torch.full((2, 2), -1)}, ValueError, "target_labels: got class -1"),
         ({"target_labels": torch.zeros(2, 2)}, TypeError, "target_labels: got torch.float32"),
-        ({"boxes": torch.ones(2, 3, 4).long()}, TypeError, "boxes: got torch.int64"),
+        ({"pred_boxes": torch.ones(2, 3, 4).long()}, TypeError, "pred_boxes: got torch.int64"),
     ],
 )
 def test_the_assigner_refuses_what_does_not_fit(change, error, said):
@@ -422,7 +422,7 @@ def test_the_assigner_takes_masks_of_numbers_and_no_targets():
 
 
 def test_areas_that_overflow_give_no_score_beyond_1():
-    scaled = {k: _asked()[k] * 1e20 for k in ("boxes", "anchors", "target_boxes")}
+    scaled = {k: _asked()[k] * 1e20 for k in ("pred_boxes", "anchors", "target_boxes")}
     got = TaskAlignedAssigner()(**_asked(**scaled))
     assert ((got.scores >= 0) & (got.scores <= 1)).all()
 
@@ -701,9 +701,9 @@ def test_focal_loss_is_not_averaged_before_it_is_divided():
     want = focal_loss(logits, hard, reduction="sum") / hard.sum()
     given = (logits, boxes, targets, labels)
     for loss in (focal_loss, FocalLoss(), FocalLoss(reduction="sum")):
-        got = detection_terms(*given, anchors=points, class_loss=loss, hard_targets=True)["class"]
+        got = detection_terms(*given, anchors=points, class_loss=loss, hard_scores=True)["class"]
         torch.testing.assert_close(got, want)
-        module = DetectionLoss(class_loss=loss, hard_targets=True)
+        module = DetectionLoss(class_loss=loss, hard_scores=True)
         torch.testing.assert_close(module.terms(*given, anchors=points)["class"], want)
 
 
@@ -721,7 +721,7 @@ def test_losses_of_soft_scores_take_the_class_term(class_loss):
     )
 
 
-def test_soft_scores_are_refused_by_a_loss_of_hard_targets():
+def test_soft_scores_are_refused_by_a_loss_of_hard_scores():
     logits, boxes, points, targets, labels = scene(3)
     with pytest.raises(ValueError, match="wanted 0 or 1"):
         detection_loss(logits, boxes, targets, labels, anchors=points, class_loss=focal_loss)
@@ -760,7 +760,7 @@ def test_a_module_that_is_passed_stays_as_it_was():
 
 def test_the_tensors_of_a_module_that_is_passed_follow_the_loss():
     class_loss = FocalLoss(alpha=torch.tensor([0.2, 0.5, 0.7]), class_dim=-1)
-    loss = DetectionLoss(class_loss=class_loss, hard_targets=True)
+    loss = DetectionLoss(class_loss=class_loss, hard_scores=True)
     assert list(loss.state_dict()) == ["class_loss.alpha"]
     assert loss.double().class_loss.alpha.dtype == torch.float64
     logits, boxes, points, targets, labels = scene(2)
@@ -794,7 +794,7 @@ def test_terms_take_the_options_of_the_module_alone(option):
             r"class_weight: got shape \(2,\), wanted",
         ),
         ({"class_loss": cross_entropy}, ValueError, r"class_loss: cross_entropy .* yes-or-no"),
-        ({"class_loss": FocalLoss()}, ValueError, r"class_loss: FocalLoss .* hard_targets=True"),
+        ({"class_loss": FocalLoss()}, ValueError, r"class_loss: FocalLoss .* hard_scores=True"),
         ({"class_loss": CrossEntropyLoss()}, TypeError, r"class_loss: CrossEntropyLoss .*'weight'"),
         ({"class_loss": torch.nn.BCELoss()}, TypeError, r"class_loss: BCELoss raised TypeError"),
     ],
@@ -894,7 +894,7 @@ def test_the_readme_of_losses_by_default():
     assert repr(DetectionLoss()) == (
         "DetectionLoss(assigner=TaskAlignedAssigner(topk=10, alpha=0.5, beta=6.0), "
         "class_loss=binary_cross_entropy, box_loss=ciou_loss, class_weight=None, "
-        "hard_targets=False, class_gain=0.5, box_gain=7.5, dfl_gain=1.5, reduction='mean')"
+        "hard_scores=False, class_gain=0.5, box_gain=7.5, dfl_gain=1.5, reduction='mean')"
     )
 
 
@@ -1009,7 +1009,7 @@ class _Gamma3(FocalLoss):
     [
         detection_loss,
         DetectionLoss(box_loss=GIoULoss()),
-        partial(detection_loss, class_loss=_Gamma3(), hard_targets=True),
+        partial(detection_loss, class_loss=_Gamma3(), hard_scores=True),
     ],
     ids=["function", "module", "function of a module"],
 )
@@ -1069,7 +1069,7 @@ def _refusals():
     logits, boxes, points, targets, labels = scene(2)
     good = {
         "class_logits": logits,
-        "boxes": boxes,
+        "pred_boxes": boxes,
         "target_boxes": targets,
         "target_labels": labels,
         "anchors": points,
@@ -1077,7 +1077,7 @@ def _refusals():
     matches, dist = torch.full((2, 36), -1), torch.zeros(2, 36, 4, 5)
     changes = {
         "class_logits": {"class_logits": logits[0]},
-        "boxes: ": {"boxes": boxes[:, :5]},
+        "pred_boxes: ": {"pred_boxes": boxes[:, :5]},
         "target_boxes: got 1 tensors for 2": {"target_boxes": targets[:1]},
         "target_labels: of image 1": {"target_labels": [labels[0], labels[1][:1]]},
         "target_boxes: of image 0": {"target_boxes": [targets[0][:, :3], targets[1]]},
@@ -1091,11 +1091,11 @@ def _refusals():
         "target_mask: got a mask for lists": {"target_mask": torch.ones(2, 4).bool()},
         "anchors: got None": {"anchors": None},
         "anchors: ": {"anchors": points[:5]},
-        "strides: got None": {"boxes": torch.zeros(2, 36, 4, 5)},
-        "strides: ": {"boxes": torch.zeros(2, 36, 4, 5), "strides": torch.ones(5)},
-        "strides: got 0.0": {"boxes": dist, "strides": torch.arange(36)},
-        "strides: got -1.0": {"boxes": dist, "strides": -torch.ones(36)},
-        "strides: got nan": {"boxes": dist, "strides": torch.full((2, 36), math.nan)},
+        "strides: got None": {"pred_boxes": torch.zeros(2, 36, 4, 5)},
+        "strides: ": {"pred_boxes": torch.zeros(2, 36, 4, 5), "strides": torch.ones(5)},
+        "strides: got 0.0": {"pred_boxes": dist, "strides": torch.arange(36)},
+        "strides: got -1.0": {"pred_boxes": dist, "strides": -torch.ones(36)},
+        "strides: got nan": {"pred_boxes": dist, "strides": torch.full((2, 36), math.nan)},
         "weight: ": {"weight": torch.ones(36)},
         "ignore_regions: ": {"ignore_regions": torch.zeros(2, 4)},
         "ignore_regions: of image 0": {"ignore_regions": [torch.zeros(4), torch.zeros(0, 4)]},
@@ -1136,7 +1136,7 @@ def test_what_is_refused(given, said):
 )
 def test_what_is_refused_by_its_type(change, said):
     logits, boxes, points, targets, labels = scene(2)
-    good = {"class_logits": logits, "boxes": boxes, "target_boxes": targets}
+    good = {"class_logits": logits, "pred_boxes": boxes, "target_boxes": targets}
     good |= {"target_labels": labels, "anchors": points}
     with pytest.raises(TypeError, match=said):
         detection_loss(**{**good, **change})
@@ -1182,7 +1182,7 @@ def _spoiled(*, dense, at=4):
     sides = {"anchors": points, "strides": torch.ones(6)} if dense else {"anchors": points}
     return {
         "class_logits": torch.zeros(1, 6, 2),
-        "boxes": boxes.requires_grad_(),
+        "pred_boxes": boxes.requires_grad_(),
         "target_boxes": torch.tensor([[[0.0, 0, 2, 2]]]),
         "target_labels": torch.tensor([[1]]),
         **sides,
@@ -1195,8 +1195,8 @@ def test_nan_in_a_box_that_the_assigner_passes_over_is_nan_in_the_loss_and_its_s
     loss = detection_loss(**call)
     assert loss.isnan()
     loss.backward()
-    assert call["boxes"].grad[0, 4].isnan().any()
-    assert call["boxes"].grad[0, 0].isfinite().all()
+    assert call["pred_boxes"].grad[0, 4].isnan().any()
+    assert call["pred_boxes"].grad[0, 0].isfinite().all()
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -1212,8 +1212,8 @@ def test_nan_in_a_box_that_the_assigner_passes_over_is_nan_in_the_loss_and_its_s
 def test_nan_in_a_box_that_has_no_part_is_nothing(dense, removed):
     call = _spoiled(dense=dense)
     loss = detection_loss(**call, **removed)
-    clean = torch.where(call["boxes"].isnan(), 0.0, call["boxes"].detach())
-    torch.testing.assert_close(loss, detection_loss(**call | {"boxes": clean}, **removed))
+    clean = torch.where(call["pred_boxes"].isnan(), 0.0, call["pred_boxes"].detach())
+    torch.testing.assert_close(loss, detection_loss(**call | {"pred_boxes": clean}, **removed))
     loss.backward()
-    assert call["boxes"].grad.isfinite().all()
-    assert call["boxes"].grad[0, 4].eq(0).all()
+    assert call["pred_boxes"].grad.isfinite().all()
+    assert call["pred_boxes"].grad[0, 4].eq(0).all()

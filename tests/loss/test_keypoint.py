@@ -52,7 +52,7 @@ def test_one_minus_oks_of_the_coco_evaluation():
     assert found.tolist() == pytest.approx([1 - value for value in oks], rel=1e-12)
     loss = KeypointLoss(sigmas="coco")(pred, target, visibility, area)
     assert loss.item() == pytest.approx(1 - sum(oks) / 5, rel=1e-12)
-    log = keypoint_loss(pred, target, visibility, area, mode="log", reduction="none")
+    log = keypoint_loss(pred, target, visibility, area, kind="log", reduction="none")
     assert log.tolist() == pytest.approx([-math.log(value) for value in oks], rel=1e-10)
     box = keypoint_loss(pred, target, visibility, area / 0.53, area_scale=0.53)
     torch.testing.assert_close(box, loss)
@@ -66,7 +66,7 @@ def test_cauchy_by_its_formula():
             d2 = (pred[0, k] - target[0, k]).square().sum().item()
             total += math.log(1 + d2 / (8 * SIGMAS["coco"][k] ** 2 * area.item()))
             n += 1
-    found = keypoint_loss(pred, target, visibility, area, mode="cauchy")
+    found = keypoint_loss(pred, target, visibility, area, kind="cauchy")
     assert found.item() == pytest.approx(total / n, rel=1e-12)
 
 
@@ -89,30 +89,30 @@ def test_hidden_points_do_not_dilute_where_mmpose_divides_by_all():
     torch.testing.assert_close(keypoint_loss(pred, target, visibility, area), shown)
 
 
-@pytest.mark.parametrize("mode", ["oks", "log", "cauchy"])
-def test_all_invisible_is_zero_where_the_log_of_mmpose_is_infinite(mode):
+@pytest.mark.parametrize("kind", ["oks", "log", "cauchy"])
+def test_all_invisible_is_zero_where_the_log_of_mmpose_is_infinite(kind):
     pred, target, visibility, area = _instances()
     pred.requires_grad_()
-    loss = keypoint_loss(pred, target, 0 * visibility, area, mode=mode)
+    loss = keypoint_loss(pred, target, 0 * visibility, area, kind=kind)
     loss.backward()
     assert loss.item() == 0
     assert pred.grad.count_nonzero() == 0
 
 
-@pytest.mark.parametrize("mode", ["log", "cauchy"])
+@pytest.mark.parametrize("kind", ["log", "cauchy"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_300_pixels_off_has_a_gradient_where_that_of_mmpose_is_nan(mode, dtype):
+def test_300_pixels_off_has_a_gradient_where_that_of_mmpose_is_nan(kind, dtype):
     # and that of ultralytics is 0
     target = torch.full((1, 17, 2), 50.0, dtype=dtype)
     two, area = torch.full((1, 17), 2), torch.tensor([1e4], dtype=dtype)
 
     def loss(x):
-        return keypoint_loss(x, target, two, area, mode=mode)
+        return keypoint_loss(x, target, two, area, kind=kind)
 
     grad = _gradient(loss, target + torch.tensor([300.0, 0.0], dtype=dtype))
     assert grad.isfinite().all()
     usable = grad[..., 0] > 1e-4
-    if mode == "cauchy":
+    if kind == "cauchy":
         assert usable.all()
         expected = 2 / 300 / 17  # 2 d / (d**2 + unit**2), and the unit is small
         assert grad[0, 0, 0].item() == pytest.approx(expected, rel=0.02)
@@ -126,10 +126,10 @@ def test_one_point_far_off_keeps_its_gradient_with_cauchy_alone():
     pred, visibility = target.clone(), torch.full((1, 17), 2)
     pred[0, 3, 0] += 300
     slopes = {
-        mode: _gradient(
-            lambda x, mode=mode: keypoint_loss(x, target, visibility, area, mode=mode), pred
+        kind: _gradient(
+            lambda x, kind=kind: keypoint_loss(x, target, visibility, area, kind=kind), pred
         )[0, 3, 0].item()
-        for mode in ("oks", "log", "cauchy")
+        for kind in ("oks", "log", "cauchy")
     }
     assert slopes["oks"] == 0
     assert slopes["log"] < 1e-12
@@ -146,17 +146,17 @@ def test_oks_is_flat_as_the_docstring_says():
     assert 0 < grad.abs().max() < 2e-8
 
 
-@pytest.mark.parametrize("mode", ["oks", "log", "cauchy"])
+@pytest.mark.parametrize("kind", ["oks", "log", "cauchy"])
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_what_hidden_points_hold_is_of_no_account_where_ultralytics_and_mmpose_are_nan(
-    mode, poison
+    kind, poison
 ):
     pred, target, visibility, area = _instances()
-    want = keypoint_loss(pred, target, visibility, area, mode=mode)
+    want = keypoint_loss(pred, target, visibility, area, kind=kind)
     hidden = visibility == 0
     target[hidden], pred[hidden] = poison, poison
-    torch.testing.assert_close(keypoint_loss(pred, target, visibility, area, mode=mode), want)
-    grad = _gradient(lambda x: keypoint_loss(x, target, visibility, area, mode=mode), pred)
+    torch.testing.assert_close(keypoint_loss(pred, target, visibility, area, kind=kind), want)
+    grad = _gradient(lambda x: keypoint_loss(x, target, visibility, area, kind=kind), pred)
     assert (grad[hidden] == 0).all()
     assert grad.isfinite().all()
 
@@ -315,7 +315,7 @@ def test_a_target_that_is_a_parameter_is_looked_at_too():
 def test_the_gradient_of_the_area_with_a_hidden_point_and_one_far_off():
     pred, area = torch.tensor([[[100.0, 0.0], [0.0, 0.0]]]), torch.ones(1, requires_grad=True)
     seen = torch.tensor([[2, 0]])
-    keypoint_loss(pred, torch.zeros(1, 2, 2), seen, area, sigmas=0.05, mode="log").backward()
+    keypoint_loss(pred, torch.zeros(1, 2, 2), seen, area, sigmas=0.05, kind="log").backward()
     assert area.grad.item() == pytest.approx(-(100**2) / (8 * 0.05**2), rel=1e-6)
 
 

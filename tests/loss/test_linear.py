@@ -494,7 +494,7 @@ def test_token_stats_by_their_definitions(softcap, chunk):
             linear_token_stats(h, w, target, bias=b, softcap=softcap, scale=0.5, chunk=chunk)
         )
 
-    log_prob, lse, entropy = stats(*ours)
+    log_prob, lse, entropy, margin = stats(*ours)
     z = 0.5 * F.linear(*ours)
     z = z if softcap is None else softcap * torch.tanh(z / softcap)
     keep = target != -100
@@ -502,8 +502,11 @@ def test_token_stats_by_their_definitions(softcap, chunk):
     torch.testing.assert_close(log_prob, torch.where(keep, p.log_prob(target * keep), 0.0))
     torch.testing.assert_close(lse, torch.where(keep, z.logsumexp(1), 0.0))
     torch.testing.assert_close(entropy, torch.where(keep, p.entropy(), 0.0))
+    y = (target * keep)[:, None]
+    above = z.gather(1, y) - z.scatter(1, y, -torch.inf).amax(1, keepdim=True)
+    torch.testing.assert_close(margin, torch.where(keep, above[:, 0], 0.0))
     assert torch.autograd.gradcheck(stats, ours)
-    up = torch.randn(3, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
+    up = torch.randn(4, 7, dtype=DOUBLE, generator=torch.Generator().manual_seed(2))
     walked = torch.autograd.grad(stats(*ours), ours, up.unbind())
     twice = torch.autograd.grad(stats(*ours), ours, up.unbind(), create_graph=True)
     for a, b in zip(walked, twice, strict=True):
@@ -619,7 +622,7 @@ def test_the_statistics_have_a_gradient_beside_a_masked_class(drop, block):
     target, bias = torch.arange(8), torch.zeros(V, dtype=DOUBLE)
     target[0], bias[0] = -100, -torch.inf
     leaves = [hidden.requires_grad_(), weight.requires_grad_()]
-    up = torch.randn(3, 8, dtype=DOUBLE, generator=generator)
+    up = torch.randn(4, 8, dtype=DOUBLE, generator=generator)
 
     def gradients(stats):
         return torch.autograd.grad(
@@ -630,7 +633,9 @@ def test_the_statistics_have_a_gradient_beside_a_masked_class(drop, block):
     entropy = -(log_p.exp() * log_p).sum(1)
     lse = torch.logsumexp(hidden[1:] @ weight[1:].T, 1)
     log_prob = log_p.gather(1, target[1:, None] - 1).squeeze(1)
-    whole = [F.pad(t, (1, 0)) for t in (log_prob, lse, entropy)]
+    z, y = hidden[1:] @ weight[1:].T, target[1:, None] - 1
+    margin = (z.gather(1, y) - z.scatter(1, y, -torch.inf).amax(1, keepdim=True)).squeeze(1)
+    whole = [F.pad(t, (1, 0)) for t in (log_prob, lse, entropy, margin)]
     with in_blocks(block):
         found = linear_token_stats(hidden, weight, target, bias=bias, drop_ignored=drop)
     torch.testing.assert_close(list(found), whole)

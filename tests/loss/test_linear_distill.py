@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aptt.loss import LinearDistillationLoss, distillation_loss, linear_distillation
+from aptt.loss import LinearDistillationLoss, distillation_loss, linear_distillation_loss
 
 N, D, E, V = 24, 8, 12, 1024  # large enough to go in chunks
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
@@ -27,7 +27,7 @@ def _gradients(loss, leaves, up=None):
 
 def _both(student, teacher, target, chunk=None, **options):
     (h, w, b), (th, tw, tb) = student, teacher
-    found = linear_distillation(
+    found = linear_distillation_loss(
         h, w, th, tw, bias=b, teacher_bias=tb, hard_targets=target, chunk=chunk, **options
     )
     logits, taught = h @ w.T + b, th @ tw.T + tb
@@ -63,7 +63,7 @@ def test_ignored_tokens_may_hold_anything(drop_ignored):
     expected = _gradients(_both(student, teacher, target)[1], student)
     with torch.no_grad():
         student[0][::4], teacher[0][::4] = torch.nan, torch.inf
-    found = linear_distillation(
+    found = linear_distillation_loss(
         student[0],
         student[1],
         *teacher[:2],
@@ -73,7 +73,7 @@ def test_ignored_tokens_may_hold_anything(drop_ignored):
         drop_ignored=drop_ignored,
     )
     torch.testing.assert_close(_gradients(found, student), expected, rtol=1e-9, atol=1e-12)
-    nothing = linear_distillation(
+    nothing = linear_distillation_loss(
         *student[:2], *teacher[:2], hard_targets=torch.full_like(target, -100)
     )
     assert nothing == 0
@@ -87,7 +87,7 @@ def test_half_types_lose_what_their_inputs_lose_at_any_chunk(chunk):
     options = {"divergence": "jsd", "temperature": 1.0}
     wide = [t.detach().double().requires_grad_() for t in student]
     truth = _gradients(_both(wide, [t.double() for t in teacher], target, **options)[1], wide)
-    found = linear_distillation(
+    found = linear_distillation_loss(
         *student[:2],
         *teacher[:2],
         bias=student[2],
@@ -105,7 +105,7 @@ def test_half_types_lose_what_their_inputs_lose_at_any_chunk(chunk):
 def test_a_frozen_head_and_a_scaled_loss():
     student, teacher, target = _inputs()
     h, w = student[0], student[1].detach()
-    loss = linear_distillation(h, w, *teacher[:2], hard_targets=target)
+    loss = linear_distillation_loss(h, w, *teacher[:2], hard_targets=target)
     expected = distillation_loss(h @ w.T, teacher[0] @ teacher[1].T, hard_targets=target)
     for _ in range(2):
         torch.testing.assert_close(
@@ -143,8 +143,10 @@ def test_compiled_it_is_one_graph_with_the_chunks_in_it(divergence):
 
 def test_any_leading_shape():
     student, teacher, target = _inputs()
-    flat = linear_distillation(*student[:2], *teacher[:2], hard_targets=target, reduction="none")
-    shaped = linear_distillation(
+    flat = linear_distillation_loss(
+        *student[:2], *teacher[:2], hard_targets=target, reduction="none"
+    )
+    shaped = linear_distillation_loss(
         student[0].view(4, 6, D),
         student[1],
         teacher[0].view(4, 6, E),
@@ -159,19 +161,19 @@ def test_any_leading_shape():
 def test_errors_say_what_came_and_what_was_wanted():
     (h, w, _), (th, tw, _), target = _inputs()
     with pytest.raises(ValueError, match="teacher_weight: got 1023 classes, wanted 1024"):
-        linear_distillation(h, w, th, tw[1:], hard_targets=target)
+        linear_distillation_loss(h, w, th, tw[1:], hard_targets=target)
     with pytest.raises(ValueError, match=r"teacher_weight: got shape \(1024, 8\)"):
-        linear_distillation(h, w, th, w, hard_targets=target)
+        linear_distillation_loss(h, w, th, w, hard_targets=target)
     with pytest.raises(ValueError, match="teacher_hidden: got shape"):
-        linear_distillation(h, w, th[1:], tw, hard_targets=target)
+        linear_distillation_loss(h, w, th[1:], tw, hard_targets=target)
     with pytest.raises(ValueError, match="hard_targets: got None"):
-        linear_distillation(h, w, th, tw)
+        linear_distillation_loss(h, w, th, tw)
     with pytest.raises(ValueError, match="hard_targets: got shape"):
-        linear_distillation(h, w, th, tw, hard_targets=target[1:])
+        linear_distillation_loss(h, w, th, tw, hard_targets=target[1:])
     with pytest.raises(TypeError, match=r"hard_targets: got torch\.float64"):
-        linear_distillation(h, w, th, tw, hard_targets=target.double())
+        linear_distillation_loss(h, w, th, tw, hard_targets=target.double())
     with pytest.raises(ValueError, match="hard_targets: got class 1024"):
-        linear_distillation(h, w, th, tw, hard_targets=target.clamp_min(0) * 0 + V)
+        linear_distillation_loss(h, w, th, tw, hard_targets=target.clamp_min(0) * 0 + V)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -182,7 +184,7 @@ def test_what_is_ignored_is_0_where_class_0_is_masked(divergence):
     target[::4] = -100
     found = []
     for drop in (True, False):
-        loss = linear_distillation(
+        loss = linear_distillation_loss(
             student[0],
             student[1],
             th,
@@ -202,13 +204,13 @@ def test_what_is_ignored_is_0_where_class_0_is_masked(divergence):
 def test_a_chunk_that_is_no_number_of_tokens_is_refused(chunk):
     (h, w, _), (th, tw, _), target = _inputs()
     with pytest.raises(ValueError, match="chunk: got"):
-        linear_distillation(h, w, th, tw, hard_targets=target, chunk=chunk)
+        linear_distillation_loss(h, w, th, tw, hard_targets=target, chunk=chunk)
     with pytest.raises(ValueError, match="chunk: got"):
         LinearDistillationLoss(chunk=chunk)
 
 
 def test_a_head_without_classes_is_refused():
     with pytest.raises(ValueError, match="no class"):
-        linear_distillation(
+        linear_distillation_loss(
             torch.ones(2, 3), torch.ones(0, 3), torch.ones(2, 3), torch.ones(0, 3), alpha=1.0
         )

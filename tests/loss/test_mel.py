@@ -92,7 +92,7 @@ def _filters(sample_rate, n_fft, n_mels, f_min=0.0, f_max=None, htk=False, norm=
 @pytest.mark.parametrize(("n_fft", "n_mels"), [(512, 20), (2048, 100), ((256, 1024), (8, 40))])
 def test_a_gain_through_any_filters(gain, scale, norm, n_fft, n_mels):
     s = _random(2, 6000)
-    options = {"n_fft": n_fft, "n_mels": n_mels, "scale": scale, "norm": norm, "floor": 1e-30}
+    options = {"n_fft": n_fft, "n_mels": n_mels, "mel_scale": scale, "norm": norm, "floor": 1e-30}
     loss = partial(mel_loss, gain * s, s, sample_rate=16000, **options)
     off = abs(math.log(abs(gain)))
     assert loss().item() == pytest.approx(off, rel=1e-9)
@@ -143,7 +143,7 @@ def test_several_resolutions_by_their_formula(power):
 @pytest.mark.parametrize("framing", ["center", "tight", "full"])
 def test_mel_by_its_formula(framing, floor_by):
     e, s, up = _random(3, 3000), 0.5 * _random(3, 3000, seed=1), _random(3, seed=2)
-    filters = mel_filterbank(sample_rate=16000, n_fft=512, n_mels=30, scale="htk")
+    filters = mel_filterbank(sample_rate=16000, n_fft=512, n_mels=30, mel_scale="htk")
 
     def mel(x):
         if framing == "center":
@@ -169,7 +169,7 @@ def test_mel_by_its_formula(framing, floor_by):
         hop_length=100,
         framing=framing,
         n_mels=30,
-        scale="htk",
+        mel_scale="htk",
         log="log10",
         floor=0.2,
         floor_by=floor_by,
@@ -214,7 +214,14 @@ def test_identity_is_free_and_order_counts_nothing_more(name):
 # ------------------------------------------------------------------------------ filters
 
 SETTINGS = [
-    {"sample_rate": rate, "n_fft": n_fft, "n_mels": n_mels, "scale": scale, "norm": norm, **range_}
+    {
+        "sample_rate": rate,
+        "n_fft": n_fft,
+        "n_mels": n_mels,
+        "mel_scale": scale,
+        "norm": norm,
+        **range_,
+    }
     for rate, n_fft, n_mels, range_ in [
         (22050, 1024, 80, {}),
         (24000, 2048, 80, {"f_min": 80.0, "f_max": 7600.0}),
@@ -243,7 +250,7 @@ def test_filters_are_those_of_librosa(settings):
         settings["n_mels"],
         settings.get("f_min", 0.0),
         settings.get("f_max"),
-        htk=settings["scale"] == "htk",
+        htk=settings["mel_scale"] == "htk",
         norm="slaney" if settings["norm"] == "slaney" else None,
     )
     found = mel_filterbank(**settings, empty_filters="keep")
@@ -262,7 +269,7 @@ def test_settings_of_filters_are_told_apart():
         {"sample_rate": 22050},
         {"f_min": 100.0},
         {"f_max": 6000.0},
-        {"scale": "htk"},
+        {"mel_scale": "htk"},
         {"norm": "none"},
     ):
         assert not torch.allclose(mel_filterbank(**{**settings, **other}), usual)
@@ -649,7 +656,7 @@ def test_windows_and_filters_are_not_saved(module):
         ({"f_max": 9000.0}, "f_max"),
         ({"f_min": 500.0, "f_max": 400.0}, "f_max"),
         ({"sample_rate": 0}, "sample_rate"),
-        ({"scale": "bark"}, "scale"),
+        ({"mel_scale": "bark"}, "mel_scale"),
         ({"norm": "area"}, "norm"),
         ({"framing": "left"}, "framing"),
         ({"power": 3}, "power"),
@@ -670,7 +677,7 @@ def test_what_is_refused_is_named(options, says):
         MelLoss(**options)
     with pytest.raises(ValueError, match=says):
         mel_loss(_random(2000), _random(2000, seed=1), **options)
-    only_mel = {"sample_rate", "n_mels", "f_min", "f_max", "scale", "norm", "empty_filters"}
+    only_mel = {"sample_rate", "n_mels", "f_min", "f_max", "mel_scale", "norm", "empty_filters"}
     shared = {k: v for k, v in options.items() if k not in only_mel}
     if shared:
         with pytest.raises(ValueError, match=says):

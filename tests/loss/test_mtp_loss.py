@@ -102,7 +102,7 @@ def test_no_further_heads_is_cross_entropy():
 def test_the_two_denominators(k):
     heads, target = _heads(3), _tokens()[:, 1:]
     paper = multi_token_terms(heads, target)[f"depth_{k}"]
-    own = multi_token_terms(heads, target, denominator="valid")[f"depth_{k}"]
+    own = multi_token_terms(heads, target, normalize="valid")[f"depth_{k}"]
     torch.testing.assert_close(paper * T, own * (T - k))
 
 
@@ -168,7 +168,7 @@ def test_the_mask_moves_with_the_labels():
     tokens, heads = _tokens(), _heads(2)
     target = tokens[:, 1:].clone()
     target[:, :4] = -100  # a prompt
-    terms = multi_token_terms(heads, target, denominator="valid")
+    terms = multi_token_terms(heads, target, normalize="valid")
     for k, name in enumerate(terms):
         rows = slice(max(4 - k, 0), T - k)  # those that see a token after the prompt ahead
         own = F.cross_entropy(
@@ -182,10 +182,10 @@ def test_a_depth_with_nothing_to_predict_is_0_on_the_graph():
     tokens, heads = _tokens(), _heads(2)
     target = tokens[:, 1:].clone()
     target[:, 1:] = -100  # only the first position of the main head has a target
-    for denominator in ("tokens", "valid"):
-        terms = multi_token_terms(heads, target, denominator=denominator)
+    for normalize in ("tokens", "valid"):
+        terms = multi_token_terms(heads, target, normalize=normalize)
         assert terms["depth_1"] == 0
-        loss = multi_token_loss(heads, target, denominator=denominator)
+        loss = multi_token_loss(heads, target, normalize=normalize)
         gradients = torch.autograd.grad(loss, heads)
         assert gradients[0].abs().sum() > 0
         assert all((g == 0).all() for g in gradients[1:])
@@ -200,12 +200,12 @@ def test_heads_longer_than_the_sequence_are_0():
     assert [round(t.item(), 4) for t in terms.values()] == [2.3979, 1.1989, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("denominator", ["tokens", "valid"])
-def test_ragged_micro_batches_add_up_to_one(denominator):
+@pytest.mark.parametrize("normalize", ["tokens", "valid"])
+def test_ragged_micro_batches_add_up_to_one(normalize):
     heads, target = _heads(2), _tokens()[:, 1:].clone()
     target[0, :5] = -100
     target[2, 3:] = -100
-    whole = multi_token_loss(heads, target, denominator=denominator)
+    whole = multi_token_loss(heads, target, normalize=normalize)
     counts = {}
 
     def count(total, count, *, term):
@@ -217,10 +217,10 @@ def test_ragged_micro_batches_add_up_to_one(denominator):
 
     parts = [([h[b : b + 1] for h in heads], target[b : b + 1]) for b in range(B)]
     for some, tokens in parts:
-        multi_token_terms(some, tokens, denominator=denominator, reduction=count)
+        multi_token_terms(some, tokens, normalize=normalize, reduction=count)
     assert set(counts) == {"main", "depth_1", "depth_2"}
     found = sum(
-        multi_token_loss(some, tokens, denominator=denominator, reduction=share)
+        multi_token_loss(some, tokens, normalize=normalize, reduction=share)
         for some, tokens in parts
     )
     torch.testing.assert_close(found, whole)
@@ -275,8 +275,8 @@ def test_one_sequence_needs_no_batch():
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize("denominator", ["tokens", "valid"])
-def test_from_hidden_states_it_is_the_same(denominator, chunk):
+@pytest.mark.parametrize("normalize", ["tokens", "valid"])
+def test_from_hidden_states_it_is_the_same(normalize, chunk):
     """NeMo and torchtitan hold the logits of every depth."""
     generator = torch.Generator().manual_seed(0)
     size, vocabulary = 16, 2048  # large enough to go in chunks
@@ -289,7 +289,7 @@ def test_from_hidden_states_it_is_the_same(denominator, chunk):
     target = torch.randint(vocabulary, (B, T), generator=generator)
     target[0, :3] = -100
     options = {
-        "denominator": denominator,
+        "normalize": normalize,
         "document_ids": _documents(),
         "mtp_lambda": lambda step: 0.1 * step,
         "step": 2,
@@ -300,7 +300,7 @@ def test_from_hidden_states_it_is_the_same(denominator, chunk):
     logits = [h @ weight.T for h in hidden]
     expected = multi_token_loss(logits, target, **options)
     torch.testing.assert_close(_gradients(found, leaves), _gradients(expected, leaves))
-    module = LinearMTPLoss(denominator=denominator, z_loss=0.01, mtp_lambda=0.2)
+    module = LinearMTPLoss(normalize=normalize, z_loss=0.01, mtp_lambda=0.2)
     torch.testing.assert_close(module(hidden, weight, target, document_ids=_documents()), expected)
     with pytest.raises(ValueError, match=r"hidden_list\[0\].*must not be shifted before"):
         linear_multi_token_loss(hidden, weight, target[:, 1:])
@@ -346,8 +346,8 @@ def test_a_sequence_of_no_token_may_have_documents():
 @pytest.mark.parametrize("shards", [2, 3])
 @pytest.mark.parametrize("labels", ["aligned", "raw"])
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("denominator", ["tokens", "valid"])
-def test_shards_of_a_sequence_with_right_context_are_the_whole(shards, labels, packed, denominator):
+@pytest.mark.parametrize("normalize", ["tokens", "valid"])
+def test_shards_of_a_sequence_with_right_context_are_the_whole(shards, labels, packed, normalize):
     depth, length, g = 2, 11, torch.Generator().manual_seed(0)
     reach = depth + (labels == "raw" or packed)
     heads = [torch.randn(2, length, 5, dtype=torch.float64, generator=g) for _ in range(depth + 1)]
@@ -355,7 +355,7 @@ def test_shards_of_a_sequence_with_right_context_are_the_whole(shards, labels, p
     target[1, 4] = -100
     weight = torch.rand(2, length, dtype=torch.float64, generator=g)
     documents = torch.tensor([[0] * 5 + [1] * 6, [3] * 2 + [4] * 9]) if packed else None
-    options = {"labels": labels, "denominator": denominator}
+    options = {"labels": labels, "normalize": normalize}
     given = {"sample_weight": weight} | ({"document_ids": documents} if packed else {})
     whole = multi_token_loss(heads, target, **given, **options)
 

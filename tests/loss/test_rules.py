@@ -27,14 +27,23 @@ from aptt.loss import (
     dice_loss,
     distillation_loss,
     distribution_focal_loss,
+    ensemble_crps_loss,
     focal_loss,
+    gaussian_nll_loss,
     giou_loss,
     heatmap_loss,
     keypoint_loss,
+    linear_cross_entropy,
+    linear_distillation_loss,
+    linear_multi_token_loss,
+    linear_token_stats,
+    lovasz_loss,
     lwf_loss,
+    mse_loss,
     multi_token_loss,
     probiou_loss,
     quality_focal_loss,
+    quantile_loss,
     render_heatmaps,
     rmse_loss,
     rmsle_loss,
@@ -42,7 +51,7 @@ from aptt.loss import (
 )
 
 INF, NAN = math.inf, math.nan
-WEIGHTS = ("weight", "sample_weight", "pixel_weight", "class_weight", "pos_weight")
+WEIGHTS = ("weight", "sample_weight", "class_weight", "pos_weight")
 
 
 def _trials(*names):
@@ -338,7 +347,8 @@ TAKE = (
     "cross_entropy", "binary_cross_entropy", "focal_loss", "varifocal_loss", "quality_focal_loss",
     "distillation_loss", "keypoint_loss", "heatmap_loss", "wing_loss", "adaptive_wing_loss",
     "box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss", "probiou_loss",
-    "distribution_focal_loss", "rmse_loss", "rmsle_loss",
+    "distribution_focal_loss", "rmse_loss", "rmsle_loss", "l1_loss", "huber_loss", "quantile_loss",
+    "ensemble_crps_loss",
 )  # fmt: skip
 
 
@@ -380,15 +390,39 @@ def test_what_does_not_serve_is_named(call, name):
         call(torch.zeros(2, 3))
 
 
-def test_nothing_is_ignored_where_ignore_index_is_none():
+_UNIGNORED = {
+    "cross_entropy": cross_entropy,
+    "CrossEntropyLoss": lambda x, y, **o: CrossEntropyLoss(**o)(x, y),
+    "focal": focal_loss,
+    "distillation": lambda x, y, **o: distillation_loss(x, x.cos(), hard_targets=y, **o),
+    "lwf": lambda x, y, **o: lwf_loss(x, y, x[:, :2].cos(), **o),
+    "dice": lambda x, y, **o: dice_loss(x.T[None], y[None], **o),
+    "dice_ce": lambda x, y, **o: dice_ce_loss(x.T[None], y[None], **o),
+    "lovasz": lambda x, y, **o: lovasz_loss(x.T[None], y[None], **o),
+    "linear": lambda x, y, **o: linear_cross_entropy(x, torch.eye(3), y, **o),
+    "stats": lambda x, y, **o: linear_token_stats(x, torch.eye(3), y, **o).log_prob,
+    "linear distillation": lambda x, y, **o: linear_distillation_loss(
+        x, torch.eye(3), x.cos(), torch.eye(3), hard_targets=y, **o
+    ),
+    "mtp": lambda x, y, **o: multi_token_loss([x, x[1:]], y, **o),
+    "linear mtp": lambda x, y, **o: linear_multi_token_loss([x, x[1:]], torch.eye(3), y, **o),
+}
+
+
+@pytest.mark.parametrize("name", _UNIGNORED)
+def test_nothing_is_ignored_where_ignore_index_is_none(name):
+    loss_fn = _UNIGNORED[name]
     logits, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
-    for loss_fn in (
-        CrossEntropyLoss(ignore_index=None),
-        lambda *a: cross_entropy(*a, ignore_index=None),
-    ):
-        torch.testing.assert_close(loss_fn(logits, target), F.cross_entropy(logits, target))
-        with pytest.raises(ValueError, match="target: got class -100, wanted 0 to 2"):
-            loss_fn(logits, torch.tensor([0, -100, 1, 1]))
+    ignoring_none = loss_fn(logits, target, ignore_index=None)
+    torch.testing.assert_close(ignoring_none, loss_fn(logits, target))
+    marked = torch.tensor([0, -100, 1, 1])
+    assert loss_fn(logits, marked).isfinite().all()
+    with pytest.raises(ValueError, match=r"targets?: got class -100, wanted (0 to 2|at least 0)"):
+        loss_fn(logits, marked, ignore_index=None)
+
+
+def test_soft_targets_take_ignore_index_none():
+    logits = torch.randn(4, 3)
     soft = logits.softmax(1)
     assert cross_entropy(logits, soft, ignore_index=None) == cross_entropy(logits, soft)
 
@@ -470,6 +504,10 @@ _LEARNED = {  # of six elements, rows, boxes or pixels
     "adaptive wing": lambda x, t, w: adaptive_wing_loss(x[:, 0], t, weight=w),
     "rmse": lambda x, t, w: rmse_loss(x[:, 0], t, weight=w),
     "rmsle": lambda x, t, w: rmsle_loss(x[:, 0].abs(), t, weight=w),
+    "mse": lambda x, t, w: mse_loss(x[:, 0], t, weight=w),
+    "quantile": lambda x, t, w: quantile_loss(x, t, quantiles=(0.1, 0.2, 0.5, 0.6), weight=w),
+    "ensemble": lambda x, t, w: ensemble_crps_loss(x, t, weight=w),
+    "likelihood": lambda x, t, w: gaussian_nll_loss(x[:, 0], t, x[:, 1], weight=w),
     "softmax": lambda x, t, w: cross_entropy(x, t.round().long(), sample_weight=w),
     "lwf": lambda x, t, w: lwf_loss(x, t.round().long(), x.detach().cos()[:, :2], sample_weight=w),
     "distillation": lambda x, t, w: distillation_loss(
@@ -482,10 +520,10 @@ _LEARNED = {  # of six elements, rows, boxes or pixels
         weight=w, sigmas=0.5,
     ),
     "dice": lambda x, t, w: dice_loss(
-        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", pixel_weight=w.view(1, -1)
+        x[:, 0].view(1, -1), t.view(1, -1), mode="binary", weight=w.view(1, -1)
     ),
     "dice_ce": lambda x, t, w: dice_ce_loss(
-        x.T.unsqueeze(0), t.round().long().unsqueeze(0), pixel_weight=w.unsqueeze(0)
+        x.T.unsqueeze(0), t.round().long().unsqueeze(0), weight=w.unsqueeze(0)
     ),
 }  # fmt: skip
 

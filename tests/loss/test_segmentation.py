@@ -140,7 +140,7 @@ def test_class_weights_are_a_weighted_mean(loss_fn):
     weight = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
     each = loss_fn(logits, target, reduction="none")
     torch.testing.assert_close(
-        loss_fn(logits, target, weight=weight), (each * weight).sum() / weight.sum()
+        loss_fn(logits, target, class_weight=weight), (each * weight).sum() / weight.sum()
     )
 
 
@@ -194,7 +194,9 @@ def test_generalised_dice_by_its_sums(weighting, power, pool):
         common, both, truth = ((s).sum((0, 2)) for s in (q * t, q + t, t))
         v = extra / truth**power
         each.append(1 - 2 * (v * common).sum() / (v * both).sum())
-    found = generalized_dice_loss(logits, target, weighting=weighting, pool=pool, weight=extra)
+    found = generalized_dice_loss(
+        logits, target, weighting=weighting, pool=pool, class_weight=extra
+    )
     torch.testing.assert_close(found, torch.stack(each).mean())
 
 
@@ -252,7 +254,7 @@ def test_compounds_are_the_sum_of_their_terms(gamma, pool, way):
     weight = torch.tensor([1.0, 0.5, 2.0, 3.0], dtype=torch.float64)
     pixel = torch.rand(3, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     target[:, ::7] = -100
-    options = {"weight": weight, "pixel_weight": pixel, "pool": pool}
+    options = {"class_weight": weight, "weight": pixel, "pool": pool}
 
     def expected(x):
         seen = (target >= 0) * pixel
@@ -356,7 +358,7 @@ def test_a_background_left_out_of_dice_stays_in_the_softmax_and_the_cross_entrop
     torch.testing.assert_close(terms["cross_entropy"], cross_entropy(logits, target))
     # MONAI wants C - 1 weights for one, C for the other (its issue 7729); here it is C
     weight = torch.tensor([9.0, 1.0, 3.0], dtype=torch.float64)
-    found = dice_loss(logits, target, background=False, weight=weight)
+    found = dice_loss(logits, target, background=False, class_weight=weight)
     torch.testing.assert_close(found, (each[1] + 3 * each[2]) / 4)
 
 
@@ -625,7 +627,7 @@ def test_pixel_weights_scale_each_sum():
     w = weight.unsqueeze(1)
     common, p, t = ((w * v).sum((0, 2)) for v in (p * hot, p, hot))
     expected = (1 - 2 * common / (p + t)).mean()
-    torch.testing.assert_close(dice_loss(logits, target, pixel_weight=weight), expected)
+    torch.testing.assert_close(dice_loss(logits, target, weight=weight), expected)
 
 
 def test_pooling_by_a_callable_sees_the_sums_of_the_batch():
@@ -648,8 +650,8 @@ def test_pooling_by_a_callable_sees_the_sums_of_the_batch():
         ((2, 3, 4), (2, 4), {"absent": "drop"}, "absent.*'drop'"),
         ((2, 3, 4), (2, 4), {"absent": "smooth"}, "smooth"),
         ((2, 3, 4), (2, 4), {"pool": "world"}, "pool.*'world'"),
-        ((2, 3, 4), (2, 4), {"weight": torch.ones(2)}, "weight"),
-        ((2, 3, 4), (2, 4), {"pixel_weight": torch.ones(2, 3, 4)}, "pixel_weight"),
+        ((2, 3, 4), (2, 4), {"class_weight": torch.ones(2)}, "class_weight"),
+        ((2, 3, 4), (2, 4), {"weight": torch.ones(2, 3, 4)}, "weight"),
     ],
 )
 def test_wrong_calls_are_told_apart(logits, target, options, words):
@@ -660,36 +662,42 @@ def test_wrong_calls_are_told_apart(logits, target, options, words):
 @pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])
 def test_weights_that_weigh_nothing_sensible_are_named(wrong):
     weight = torch.tensor([[1.0, 1.0, wrong, 0.0]])
-    with pytest.raises(ValueError, match=r"pixel_weight: got .* at least 0"):
-        dice_loss(torch.zeros(1, 3, 4), torch.zeros(1, 4, dtype=torch.long), pixel_weight=weight)
+    with pytest.raises(ValueError, match=r"weight: got .* at least 0"):
+        dice_loss(torch.zeros(1, 3, 4), torch.zeros(1, 4, dtype=torch.long), weight=weight)
 
 
 @pytest.mark.parametrize("loss_fn", FAMILY)
 @pytest.mark.parametrize("wrong", [-1.0, math.inf, math.nan])
 def test_class_weights_that_weigh_nothing_sensible_are_named(loss_fn, wrong):
     logits, target = _random(1, 2, 4), _classes(1, 4, classes=2)
-    with pytest.raises(ValueError, match=r"weight: got .*, wanted finite numbers of at least 0"):
-        loss_fn(logits, target, weight=torch.tensor([wrong, 1.0]))
-    with pytest.raises(ValueError, match=r"weight: got .*, wanted finite numbers of at least 0"):
-        DiceLoss(weight=[wrong, 1.0])
+    with pytest.raises(
+        ValueError, match=r"class_weight: got .*, wanted finite numbers of at least 0"
+    ):
+        loss_fn(logits, target, class_weight=torch.tensor([wrong, 1.0]))
+    with pytest.raises(
+        ValueError, match=r"class_weight: got .*, wanted finite numbers of at least 0"
+    ):
+        DiceLoss(class_weight=[wrong, 1.0])
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_binary_loss_has_one_class_to_weigh(module):
-    with pytest.raises(ValueError, match=r"weight: got 2 numbers with mode='binary'.*wanted 1"):
-        module(mode="binary", weight=[1.0, 2.0])
-    assert module(mode="binary", weight=[2.0]).weight.tolist() == [2.0]
+    with pytest.raises(
+        ValueError, match=r"class_weight: got 2 numbers with mode='binary'.*wanted 1"
+    ):
+        module(mode="binary", class_weight=[1.0, 2.0])
+    assert module(mode="binary", class_weight=[2.0]).class_weight.tolist() == [2.0]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_call_with_an_argument_that_is_none_says_what_there_is(module):
     logits, target = _random(1, 2, 4), _classes(1, 4, classes=2)
     name = module.__name__
-    with pytest.raises(TypeError, match=f"mask: {name} has no such argument; wanted pixel_weight"):
+    with pytest.raises(TypeError, match=f"mask: {name} has no such argument; wanted weight"):
         module()(logits, target, mask=target)
     with pytest.raises(TypeError, match=f"mode: {name} takes it when it is constructed"):
         module()(logits, target, mode="binary")
-    module()(logits, target=target, pixel_weight=torch.ones(1, 4))
+    module()(logits, target=target, weight=torch.ones(1, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int32, torch.bool])
@@ -708,7 +716,7 @@ def test_a_mask_that_is_not_one_hot_is_no_class(loss_fn):
     with pytest.raises(ValueError, match="a pixel of no class or of several"):
         loss_fn(logits, mask)
     known = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
-    assert loss_fn(logits, mask, pixel_weight=known).isfinite()
+    assert loss_fn(logits, mask, weight=known).isfinite()
     with pytest.raises(ValueError, match=r"one-hot mask of an integer dtype.*target\.long\(\)"):
         loss_fn(logits, mask.double())
     with pytest.raises(ValueError, match="got 2"):
@@ -779,9 +787,9 @@ def test_monai_agrees():
 def test_samples_without_pixel_axes_are_one_pixel_each(loss_fn):
     logits, target = _random(6, 3), _classes(6, classes=3)
     weight = _random(6, seed=2).abs()
-    flat = _value_and_gradient(lambda x: loss_fn(x, target, pixel_weight=weight), logits)
+    flat = _value_and_gradient(lambda x: loss_fn(x, target, weight=weight), logits)
     spread = _value_and_gradient(
-        lambda x: loss_fn(x[..., None], target[:, None], pixel_weight=weight[:, None]), logits
+        lambda x: loss_fn(x[..., None], target[:, None], weight=weight[:, None]), logits
     )
     torch.testing.assert_close(flat, spread, rtol=0, atol=0)
 
@@ -791,7 +799,7 @@ def test_the_weight_of_an_ignored_pixel_does_not_matter(loss_fn):
     logits, target = _random(2, 3, 20), _classes(2, 20, classes=3)
     target[:, ::4] = -100
     weight = torch.where(target == -100, torch.nan, 1.0)
-    with_it = _value_and_gradient(lambda x: loss_fn(x, target, pixel_weight=weight), logits)
+    with_it = _value_and_gradient(lambda x: loss_fn(x, target, weight=weight), logits)
     without = _value_and_gradient(lambda x: loss_fn(x, target), logits)
     torch.testing.assert_close(with_it, without)
 
@@ -804,5 +812,15 @@ def test_class_indices_of_a_floating_dtype_are_told_what_they_lack():
 @pytest.mark.parametrize("loss", [dice_loss, dice_ce_loss])
 def test_class_weights_of_0_alone_have_a_gradient_of_0(loss):
     weight = torch.zeros(2, requires_grad=True)
-    loss(torch.zeros(2, 2), torch.tensor([0, 1]), weight=weight).backward()
+    loss(torch.zeros(2, 2), torch.tensor([0, 1]), class_weight=weight).backward()
     assert (weight.grad == 0).all()
+
+
+@pytest.mark.parametrize("unit", [1.0, 640.0])
+def test_boxes_are_sent_to_the_loss_of_boxes(unit):
+    boxes = unit * torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.3, 0.3, 0.9, 0.7]])
+    with pytest.raises(ValueError, match=r"read as boxes.*there is BoxIoULoss"):
+        IoULoss()(boxes + 0.01 * unit, boxes)
+    soft = torch.tensor([[0.1, 0.2, 0.3, 0.4]])  # four classes are no box
+    assert IoULoss()(torch.tensor([[0.0, 0.1, 0.2, 0.3]]), soft).isfinite()
+    assert IoULoss()(boxes, torch.tensor([0, 3])).isfinite()

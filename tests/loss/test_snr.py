@@ -184,7 +184,7 @@ def test_reductions_and_the_module(kind):
     torch.testing.assert_close(module(reduction="sum")(e, s), each.sum())
     torch.testing.assert_close(LOSSES[kind](e[0, 0], s[0, 0]), each[0, 0])
     lengths = torch.tensor([60, 0, 60])
-    torch.testing.assert_close(module()(e, s, lengths), each[[0, 2]].mean())
+    torch.testing.assert_close(module()(e, s, lengths=lengths), each[[0, 2]].mean())
 
 
 # ------------------------------------------------------------------------------ level, cap
@@ -514,7 +514,7 @@ def test_permutations_under_a_module(module):
     function = partial(functions[type(module).__name__], **options)
     lengths = torch.tensor([2000, 1500, 0])
     loss_fn = PermutationInvariantLoss(module)
-    got = loss_fn(estimate, target, lengths)
+    got = loss_fn(estimate, target, lengths=lengths)
     want = permutation_invariant_loss(estimate, target, lengths=lengths, loss=function)
     torch.testing.assert_close(got, want, rtol=0, atol=0)
     torch.testing.assert_close(
@@ -527,7 +527,7 @@ def test_permutations_under_a_module(module):
         f"PermutationInvariantLoss(loss={reduced('loss', module, 'none')!r}, reduction='mean')"
     )
     again = eval(repr(loss_fn), {**vars(aptt.loss), "torch": torch})
-    torch.testing.assert_close(again(estimate, target, lengths), got, rtol=0, atol=0)
+    torch.testing.assert_close(again(estimate, target, lengths=lengths), got, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

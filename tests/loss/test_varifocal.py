@@ -68,7 +68,7 @@ def test_quality_focal_by_its_formula(way, beta):
     "loss_fn",
     [
         varifocal_loss,
-        lambda x, t, **o: varifocal_loss(x, t, detach=True, **o),
+        lambda x, t, **o: varifocal_loss(x, t, detach_factor=True, **o),
         lambda x, t, **o: varifocal_loss(x, t, gamma=0.5, alpha=0.3, **o),
         quality_focal_loss,
         lambda x, t, **o: quality_focal_loss(x, t, beta=1.0, **o),
@@ -109,11 +109,12 @@ def test_a_positive_of_quality_0_is_no_negative_where_the_mask_says_so():
     torch.testing.assert_close(both, negative.expand(2))
 
 
-@pytest.mark.parametrize(("detach", "expected"), [(False, 0.576), (True, 0.293)])
-def test_whether_the_share_has_a_slope_is_said(detach, expected):
+@pytest.mark.parametrize(("detach_factor", "expected"), [(False, 0.576), (True, 0.293)])
+def test_whether_the_share_has_a_slope_is_said(detach_factor, expected):
     # VarifocalNet lets it flow, RT-DETR and D-FINE do not: twice the gradient at a logit of 1
     gradient = _gradient(
-        lambda x: varifocal_loss(x, torch.zeros(1), detach=detach), torch.tensor([1.0])
+        lambda x: varifocal_loss(x, torch.zeros(1), detach_factor=detach_factor),
+        torch.tensor([1.0]),
     )
     assert gradient.item() == pytest.approx(expected, abs=5e-4)
 
@@ -187,17 +188,19 @@ def test_wrong_calls_are_told_apart(target, options, words):
         varifocal_loss(torch.zeros(3), target, **options)
 
 
-@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("detach_factor", [False, True])
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (1.5, 0.5), (0.0, 0.0), (0.5, 3.0)])
 @pytest.mark.parametrize("marked", [False, True])
 def test_the_varifocal_step_is_autograd_of_the_definition(
-    marked, alpha, gamma, detach, same_as_autograd
+    marked, alpha, gamma, detach_factor, same_as_autograd
 ):
     x, q = _scores()
     x[:9] = torch.tensor([0.0, -0.0, 300.0, -300.0, 40.0, -40.0, 15.0, -15.0, 1e-3])
     q[:9] = torch.tensor([0.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.3, 0.7, 0.0])
     positive = (q > 0) | (torch.arange(200) % 7 == 0) if marked else None
-    same_as_autograd(_VARIFOCAL, x, q, positive, alpha=alpha, gamma=gamma, detach=detach)
+    same_as_autograd(
+        _VARIFOCAL, x, q, positive, alpha=alpha, gamma=gamma, detach_factor=detach_factor
+    )
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 1.5, 2.0, 3.5])
@@ -215,7 +218,7 @@ def test_they_compile_to_one_graph(n, same_when_compiled):
     for options in ({}, {"weight": weight, "normalize": "quality"}, {"reduction": "none"}):
         same_when_compiled(varifocal_loss, x, q, **options)
         same_when_compiled(quality_focal_loss, x, q, **options)
-    same_when_compiled(varifocal_loss, x, q, positive=q > 0, gamma=0.5, detach=True)
+    same_when_compiled(varifocal_loss, x, q, positive=q > 0, gamma=0.5, detach_factor=True)
 
 
 @pytest.mark.parametrize("loss_fn", [varifocal_loss, quality_focal_loss])
@@ -232,10 +235,10 @@ def test_what_is_nearly_right_is_exact_in_float32(loss_fn):
 
 
 def test_a_held_share_still_teaches_the_target():
-    # detach holds p**gamma, not the quality that a positive weighs
+    # detach_factor holds p**gamma, not the quality that a positive weighs
     x = torch.tensor([0.3], dtype=torch.float64)
     q = torch.tensor([0.6], dtype=torch.float64, requires_grad=True)
-    varifocal_loss(x, q, detach=True).backward()
+    varifocal_loss(x, q, detach_factor=True).backward()
     nll = F.softplus(x) - 0.6 * x
     torch.testing.assert_close(q.grad, nll - 0.6 * x)
 
@@ -243,7 +246,7 @@ def test_a_held_share_still_teaches_the_target():
 def test_a_half_target_takes_its_two_gradients_rounded_once():
     x = torch.full((2,), -6e4)
     t = torch.tensor([0.0, 1.0], dtype=torch.float16, requires_grad=True)
-    (2 * varifocal_loss(x, t, normalize="quality", detach=False)).backward()
+    (2 * varifocal_loss(x, t, normalize="quality", detach_factor=False)).backward()
     wide = t.detach().double().requires_grad_()
-    (2 * varifocal_loss(x.double(), wide, normalize="quality", detach=False)).backward()
+    (2 * varifocal_loss(x.double(), wide, normalize="quality", detach_factor=False)).backward()
     assert torch.equal(t.grad, wide.grad.half())

@@ -187,8 +187,8 @@ def test_one_number_for_heads_that_count_differently_is_refused():
     heads = [torch.zeros(2, 6, 4), torch.zeros(2, 5, 4)]
     target = torch.randint(4, (2, 6), generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="'main' and 'depth_1', which count 12 and 10"):
-        multi_token_loss(heads, target, denominator="valid", reduction=count_mean(100))
-    multi_token_loss(heads, target, denominator="tokens", reduction=count_mean(100))
+        multi_token_loss(heads, target, normalize="valid", reduction=count_mean(100))
+    multi_token_loss(heads, target, normalize="tokens", reduction=count_mean(100))
 
 
 def test_a_count_that_asks_for_a_gradient_is_read_without_one():
@@ -235,7 +235,7 @@ def test_a_ratio_over_one_of_several_micro_batches_says_that_it_is_not_exact(los
         (DiceCELoss(pool="sample"), [_masks(1), _masks(3)]),
         (FocalLoss(normalize="positives"), [(torch.zeros(2, 3), torch.eye(2, 3))] * 2),
         (
-            MTPLoss(denominator="valid"),
+            MTPLoss(normalize="valid"),
             [
                 ([torch.zeros(n, 6, 4), torch.zeros(n, 5, 4)], torch.ones(n, 6, dtype=torch.long))
                 for n in (1, 2)

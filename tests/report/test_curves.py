@@ -59,8 +59,8 @@ def test_every_variable_makes_float_tensors_of_it():
         prediction = next(iter(probe.inputs(x).values()))
         prediction = prediction[0] if isinstance(prediction, list) else prediction
         prediction = prediction["hm"] if isinstance(prediction, dict) else prediction
-        if "boxes" in probe.inputs(x):
-            prediction = probe.inputs(x)["boxes"]
+        if "pred_boxes" in probe.inputs(x):
+            prediction = probe.inputs(x)["pred_boxes"]
         assert prediction.dtype == torch.float64
         assert prediction.requires_grad
         assert probe.points == len(probe.at())

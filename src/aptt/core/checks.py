@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from aptt.core.ordinary import apart, inside_functorch, is_readable, real_device
 __all__ = [
     "INDEX_DTYPES",
     "Array",
+    "IgnoreIndex",
     "Numbers",
     "as_factor",
     "as_floats",
@@ -47,6 +48,7 @@ __all__ = [
     "check_weight",
     "check_weights",
     "check_whole",
+    "ignored",
     "kept",
     "looking",
     "taken_classes",
@@ -64,6 +66,9 @@ class Array(Protocol):
 
 Numbers: TypeAlias = Tensor | Sequence[float] | Array
 """What serves as a tensor of numbers; :func:`as_tensor` makes one of it."""
+
+IgnoreIndex: TypeAlias = int | Literal["auto"] | None
+"""The target value that is ignored; None is none, whatever the target."""
 
 
 def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
@@ -233,6 +238,15 @@ def check_index(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and not isinstance(value, int) and not hasattr(value, "__index__"):
             raise TypeError(f"{name}: got {value!r}, wanted a whole number or None")
+
+
+def ignored(ignore_index: IgnoreIndex, *, indexed: bool) -> int | None:
+    """The target value that is ignored: ``"auto"`` is -100 among class indices, and else none."""
+    if isinstance(ignore_index, str):
+        check_choice("ignore_index", ignore_index, ("auto",), also="a whole number, or None")
+        return -100 if indexed else None
+    check_index(ignore_index=ignore_index)
+    return ignore_index
 
 
 def check_chunk(chunk: int | None) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    IgnoreIndex,
     as_weight,
     check_binary,
     check_choice,
@@ -19,6 +20,7 @@ from aptt.core.checks import (
     check_range,
     check_tensors,
     check_weights,
+    ignored,
     kept,
 )
 from aptt.core.engine import asks
@@ -39,7 +41,6 @@ __all__ = [
     "average",
     "check_class_weight",
     "check_regions",
-    "class_weight",
     "mean",
     "measured",
     "pixels",
@@ -58,9 +59,9 @@ class RegionOptions(NamedTuple):
     """The options that every region loss has."""
 
     mode: Mode
+    class_weight: Tensor | None
     weight: Tensor | None
-    pixel_weight: Tensor | None
-    ignore_index: int | None
+    ignore_index: IgnoreIndex
     background: bool
     absent: Absent
     smooth: float
@@ -78,7 +79,7 @@ class Regions(NamedTuple):
     """What truth and prediction have in common, exact in its last digits, for a logarithm."""
     sizes: Callable[[], Tensor]
     """How many pixels there are: few ask."""
-    weight: Tensor | None
+    class_weight: Tensor | None
     """The weight of each class, as given."""
     dtype: torch.dtype
     """That of the result."""
@@ -94,9 +95,9 @@ class Regions(NamedTuple):
         return (self.common + self.false) / torch.where(sizes > 0, sizes, 1)
 
 
-def shares(counted: Tensor, weight: Tensor | None, *, background: bool) -> Tensor:
+def shares(counted: Tensor, class_weight: Tensor | None, *, background: bool) -> Tensor:
     """The weight of each class that counts: 0 for a background that is left out."""
-    share = counted if weight is None else counted * weight
+    share = counted if class_weight is None else counted * class_weight
     if background:
         return share
     return torch.where(torch.arange(share.shape[-1], device=share.device) == 0, 0, share)
@@ -115,8 +116,8 @@ def measured(
     Without ``gamma`` (see :mod:`aptt.core.overlap`) there is no cost, and the count stands in.
     ``log`` is whether a logarithm is to be taken of what is right.
     """
-    x, t, w = aligned(logits, target, o.mode, o.pixel_weight, o.ignore_index, hard=bool(gamma))
-    weight = class_weight(o.weight, x)
+    x, t, w = aligned(logits, target, o.mode, o.weight, o.ignore_index, hard=bool(gamma))
+    class_weight = of_classes(o.class_weight, x)
     softmax = o.mode == "multiclass"
     sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
     if o.pool == "batch":
@@ -140,7 +141,7 @@ def measured(
         missed,
         right[0] if log else None,
         (lambda: whole) if callable(o.pool) else sizes,
-        weight,
+        class_weight,
         sums.dtype,
     )
     return regions, cost, count
@@ -154,7 +155,7 @@ def average(loss: Tensor, regions: Regions, o: RegionOptions, *, term: str) -> T
     elif o.absent == "zero":
         loss = torch.where(present, loss, 0)
     counted = present if o.absent == "skip" else regions.sizes() > 0
-    share = shares(counted, regions.weight, background=o.background)
+    share = shares(counted, regions.class_weight, background=o.background)
     return reduced(loss, share, regions.dtype, o.reduction, o.pool, term=term)
 
 
@@ -195,8 +196,8 @@ def aligned(
     logits: Tensor,
     target: Tensor,
     mode: Mode,
-    pixel_weight: Tensor | None,
-    ignore_index: int | None,
+    weight: Tensor | None,
+    ignore_index: IgnoreIndex,
     *,
     hard: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -205,7 +206,7 @@ def aligned(
     ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
     """
     check_floating(logits=logits)
-    extra = {} if pixel_weight is None else {"pixel_weight": pixel_weight}
+    extra = {} if weight is None else {"weight": weight}
     check_tensors(logits=logits, target=target, **extra)
     if mode == "binary":
         if target.shape == logits.shape and logits.shape[1:2] == (1,):
@@ -215,7 +216,7 @@ def aligned(
         check_shapes(logits=(logits, "N *S"), target=(target, "N *S"))
         logits, target = logits.unsqueeze(1), target.unsqueeze(1)
     if mode == "multiclass" and target.shape == logits.shape and not target.is_floating_point():
-        target = _one_hot(target, pixel_weight, ignore_index, hard=hard)
+        target = _one_hot(target, weight, ignore_index, hard=hard)
     indexed = mode == "multiclass" and not target.is_floating_point()
     if hard and mode == "multiclass" and not indexed:
         raise ValueError(
@@ -236,18 +237,17 @@ def aligned(
         )
     # a pixel axis for (N, C) too
     x, t = _flat(logits, 2), _flat(target, 1 if indexed else 2)
-    keep = None
+    keep, removed = None, ignored(ignore_index, indexed=indexed)
     if indexed:
-        ignored = -100 if ignore_index is None else ignore_index
-        if not check_classes(t, x.shape[1], ignored):
-            keep = kept(t, ignored)
-    elif ignore_index is not None:
+        if not check_classes(t, x.shape[1], removed) and removed is not None:
+            keep = kept(t, removed)
+    elif removed is not None:
         if mode == "multiclass":
             raise ValueError(
                 f"ignore_index: got {ignore_index} with soft targets, of which no single value is "
-                "a pixel; wanted None, and pixel_weight=0 where pixels are to be removed"
+                "a pixel; wanted None, and weight=0 where pixels are to be removed"
             )
-        keep = kept(t, ignore_index)
+        keep = kept(t, removed)
     if keep is not None:
         if is_readable(keep) and bool(keep.all()):
             keep = None  # looking costs less than a copy of the target and a mask
@@ -255,13 +255,13 @@ def aligned(
             t = t * keep if indexed else torch.where(keep, t, 0)
     t = t.long() if indexed else t
     w = keep
-    if pixel_weight is not None:
-        check_shapes(logits=(logits, "N C *S"), pixel_weight=(pixel_weight, "N *S"))
-        pixel_weight = as_weight("pixel_weight", pixel_weight, logits)
-        by = pixel_weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
+    if weight is not None:
+        check_shapes(logits=(logits, "N C *S"), weight=(weight, "N *S"))
+        weight = as_weight("weight", weight, logits)
+        by = weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
         by = by if indexed else by.unsqueeze(1)
         w = by if keep is None else torch.where(keep, by, 0)
-        check_weights(pixel_weight=w)
+        check_weights(weight=w)
     if hard and not indexed:
         check_binary(t if w is None else t.masked_fill(w == 0, 0), None)
     elif not indexed:
@@ -270,21 +270,21 @@ def aligned(
 
 
 def _one_hot(
-    mask: Tensor, pixel_weight: Tensor | None, ignore_index: int | None, *, hard: bool
+    mask: Tensor, weight: Tensor | None, ignore_index: IgnoreIndex, *, hard: bool
 ) -> Tensor:
     """A mask of 0 and 1 for each class: as class indices where they are hard, or as floats."""
-    if ignore_index is not None:
+    if ignored(ignore_index, indexed=False) is not None:
         raise ValueError(
             f"ignore_index: got {ignore_index} with a one-hot target, of which no single value is "
-            "a pixel; wanted None, and pixel_weight=0 where pixels are to be removed"
+            "a pixel; wanted None, and weight=0 where pixels are to be removed"
         )
     check_range(mask, 0, 1, keep=None)
     if not hard:
         return mask.float()
     if is_readable(mask):
         wrong = mask.sum(1) != 1
-        if pixel_weight is not None and pixel_weight.shape == wrong.shape:
-            wrong &= pixel_weight != 0
+        if weight is not None and weight.shape == wrong.shape:
+            wrong &= weight != 0
         if wrong.any():
             raise ValueError("target: got a pixel of no class or of several, wanted one 1 in each")
     return (mask * on_class_axis(torch.arange(mask.shape[1], device=mask.device), mask)).sum(1)
@@ -302,25 +302,25 @@ def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
 
 
-def class_weight(weight: Tensor | None, x: Tensor) -> Tensor | None:
+def of_classes(class_weight: Tensor | None, x: Tensor) -> Tensor | None:
     """One weight per class of ``x``, at least 0."""
-    if weight is None:
+    if class_weight is None:
         return None
-    vector = check_vector("weight", weight, x)
+    vector = check_vector("class_weight", class_weight, x)
     if is_readable(x):  # where the logits are none with values, nothing is to be computed
-        check_weights(weight=vector)
+        check_weights(class_weight=vector)
     return vector
 
 
-def check_class_weight(weight: Tensor | None, mode: str) -> None:
+def check_class_weight(class_weight: Tensor | None, mode: str) -> None:
     """Refuse what can be no weight of classes, before there are any logits."""
-    if weight is None:
+    if class_weight is None:
         return
-    check_weights(weight=weight)
-    if mode == "binary" and weight.numel() != 1:
+    check_weights(class_weight=class_weight)
+    if mode == "binary" and class_weight.numel() != 1:
         raise ValueError(
-            f"weight: got {weight.numel()} numbers with mode='binary', which has one class, wanted "
-            "1; for a weight of foreground against background there is pixel_weight"
+            f"class_weight: got {class_weight.numel()} numbers with mode='binary', which has one "
+            "class, wanted 1; for a weight of foreground against background there is weight="
         )
 
 

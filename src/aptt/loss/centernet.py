@@ -37,7 +37,8 @@ from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
 from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Reduction, check_reduction, named, normalize
+from aptt.core.reduction import Reduction, check_reduction, named
+from aptt.core.reduction import normalize as normalized
 from aptt.core.shapes import check_shapes
 from aptt.loss.heat import heatmap_loss
 
@@ -49,7 +50,7 @@ __all__ = [
     "centernet_terms",
 ]
 
-Count = Literal["coordinates", "objects"]
+Normalize = Literal["coordinates", "objects"]
 
 
 def centernet_loss(
@@ -61,7 +62,7 @@ def centernet_loss(
     reg_weight: float = 1.0,
     alpha: float = 2.0,
     beta: float = 4.0,
-    count: Count = "coordinates",
+    normalize: Normalize = "coordinates",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """CenterNet's loss, from its three maps and what :func:`centernet_targets` makes of boxes.
@@ -81,8 +82,8 @@ def centernet_loss(
         reg_weight: of the offset term.
         alpha: how fast pixels fade that the model gets right.
         beta: how fast the penalty fades towards a peak.
-        count: what the mean of wh and reg divides by: ``"coordinates"``, two for each object, as
-            the published code does, or ``"objects"``, as the paper writes.
+        normalize: what the mean of wh and reg divides by: ``"coordinates"``, two for each object,
+            as the published code does, or ``"objects"``, as the paper writes.
         reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``, called for
             each of ``"hm"``, ``"wh"`` and ``"reg"``.
 
@@ -121,7 +122,7 @@ def centernet_loss(
     """
     _check_weights(hm_weight, wh_weight, reg_weight)
     terms = centernet_terms(
-        predictions, targets, alpha=alpha, beta=beta, count=count, reduction=reduction
+        predictions, targets, alpha=alpha, beta=beta, normalize=normalize, reduction=reduction
     )
     return hm_weight * terms["hm"] + wh_weight * terms["wh"] + reg_weight * terms["reg"]
 
@@ -132,7 +133,7 @@ def centernet_terms(
     *,
     alpha: float = 2.0,
     beta: float = 4.0,
-    count: Count = "coordinates",
+    normalize: Normalize = "coordinates",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """Give the three terms of :func:`centernet_loss`, by name and not yet weighted.
@@ -142,7 +143,7 @@ def centernet_terms(
         targets: as :func:`centernet_loss` takes them.
         alpha: how fast pixels fade that the model gets right.
         beta: how fast the penalty fades towards a peak.
-        count: what the mean of wh and reg divides by: ``"coordinates"`` or ``"objects"``.
+        normalize: what the mean of wh and reg divides by: ``"coordinates"`` or ``"objects"``.
         reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -155,7 +156,7 @@ def centernet_terms(
         Logging the parts, or weighing them by a schedule.
     """
     check_reduction(reduction, none=False)
-    check_choice("count", count, ("coordinates", "objects"))
+    check_choice("normalize", normalize, ("coordinates", "objects"))
     _check_keys("predictions", predictions, ("hm", "wh", "reg"))
     _check_keys("targets", targets, ("hm", "wh", "reg", "ind", "mask"), ("positive", "weight"))
     check_floating(**{name: predictions[name] for name in ("hm", "wh", "reg")})
@@ -188,10 +189,10 @@ def centernet_terms(
         )
     }
     wide = torch.promote_types(predictions["wh"].dtype, torch.float32)
-    n = mask.to(wide).sum() * (2 if count == "coordinates" else 1)
+    n = mask.to(wide).sum() * (2 if normalize == "coordinates" else 1)
     for term in ("wh", "reg"):
         total = _distance(predictions[term], targets[term], ind, mask)
-        terms[term] = normalize(total, n, reduction, term=term, kind="positives")
+        terms[term] = normalized(total, n, reduction, term=term, kind="positives")
     return terms
 
 
@@ -260,12 +261,12 @@ class CenterNetLoss(LossModule):
         reg_weight: float = 1.0,
         alpha: float = 2.0,
         beta: float = 4.0,
-        count: Count = "coordinates",
+        normalize: Normalize = "coordinates",
         reduction: Reduction = "mean",
     ) -> None:
         _check_weights(hm_weight, wh_weight, reg_weight)
         check_reduction(reduction, none=False)
-        check_choice("count", count, ("coordinates", "objects"))
+        check_choice("normalize", normalize, ("coordinates", "objects"))
         check_number("alpha", alpha)
         check_number("beta", beta)
         super().__init__(
@@ -274,7 +275,7 @@ class CenterNetLoss(LossModule):
             reg_weight=reg_weight,
             alpha=alpha,
             beta=beta,
-            count=count,
+            normalize=normalize,
             reduction=reduction,
         )
 
@@ -443,22 +444,22 @@ def _check_objects(boxes: Tensor, labels: Tensor, classes: int, inverted: Tensor
 
 
 def centernet_decode(
-    predictions: Mapping[str, Tensor], *, k: int = 100, stride: float = 4.0, kernel: int = 3
+    predictions: Mapping[str, Tensor], *, topk: int = 100, stride: float = 4.0, kernel: int = 3
 ) -> dict[str, Tensor]:
     """Read boxes, scores and labels from CenterNet's maps.
 
-        box = (cell + reg -+ wh / 2) * stride, at the k highest local peaks of all classes together
+        box = (cell + reg -+ wh / 2) * stride, at the topk highest peaks of all classes together
 
     Args:
         predictions: ``hm`` logits ``(N, C, H, W)``, ``wh`` and ``reg (N, 2, H, W)``.
-        k: how many boxes for each image; fewer where the maps have fewer cells.
+        topk: how many boxes for each image; fewer where the maps have fewer cells.
         stride: pixels to a cell.
         kernel: odd: a peak is the highest of the ``kernel x kernel`` cells around it.
 
     Returns:
-        ``boxes (N, k, 4)`` as corners in pixels, ``scores (N, k)`` from high to low, in [0, 1],
-        and ``labels (N, k)``. Peaks are ranked by their logits; places beyond the last have a
-            score of 0.
+        ``boxes (N, topk, 4)`` as corners in pixels, ``scores (N, topk)`` from high to low, in
+        [0, 1], and ``labels (N, topk)``. Peaks are ranked by their logits; places beyond the last
+        have a score of 0.
 
     Raises:
         ValueError: keys missing or unknown, shapes that do not fit, a kernel that is not odd.
@@ -476,14 +477,14 @@ def centernet_decode(
         >>> maps = {"hm": torch.full((1, 1, 4, 4), -9.0), "wh": torch.full((1, 2, 4, 4), 2.0)}
         >>> maps["reg"] = torch.full((1, 2, 4, 4), 0.5)
         >>> maps["hm"][0, 0, 1, 2] = 9.0
-        >>> centernet_decode(maps, k=1)["boxes"].tolist()
+        >>> centernet_decode(maps, topk=1)["boxes"].tolist()
         [[[6.0, 2.0, 14.0, 10.0]]]
     """
     _check_keys("predictions", predictions, ("hm", "wh", "reg"))
     hm, wh, reg = (predictions[key] for key in ("hm", "wh", "reg"))
     check_floating(hm=hm, wh=wh, reg=reg)
     check_shapes(hm=(hm, "N C H W"), wh=(wh, "N 2 H W"), reg=(reg, "N 2 H W"))
-    check_whole("k", k)
+    check_whole("topk", topk)
     check_number("stride", stride, torch.finfo(torch.float32).tiny)
     check_whole("kernel", kernel)
     if kernel % 2 == 0:
@@ -491,7 +492,7 @@ def centernet_decode(
     hm, wh, reg = widen(hm), widen(wh), widen(reg)
     highest = F.max_pool2d(hm, kernel, stride=1, padding=kernel // 2)
     peaks = hm.masked_fill(hm != highest, -torch.inf).flatten(1)
-    peaks, at = peaks.topk(min(k, peaks.shape[1]), dim=1)  # by logits, which do not saturate
+    peaks, at = peaks.topk(min(topk, peaks.shape[1]), dim=1)  # by logits, which do not saturate
     cells, width = hm.shape[2] * hm.shape[3], hm.shape[3]
     labels, ind = at // cells, at % cells
     image = torch.arange(len(hm), device=hm.device).unsqueeze(1)

@@ -20,35 +20,44 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from aptt.core.checks import (
     as_floats,
     as_weight,
-    check_classes,
-    check_each,
     check_flags,
     check_floating,
-    check_indices,
     check_number,
     check_tensors,
     check_whole,
-    kept,
 )
 from aptt.core.formula import widen
 from aptt.core.module import LossModule, per_class, reduced
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
+from aptt.core.targets import (
+    BACKGROUND,
+    IGNORED,
+    Targets,
+    TermLoss,
+    check_parts,
+    held,
+    index_of,
+    matched,
+    padded,
+    real,
+    regions_of,
+    total_of,
+)
 from aptt.loss.bbox import ciou_loss
 from aptt.loss.classification import binary_cross_entropy
 from aptt.loss.dfl import distribution_focal_loss, expected_value
+from aptt.loss.matching import Assignment
 
 __all__ = [
     "Assignment",
@@ -57,19 +66,6 @@ __all__ = [
     "detection_loss",
     "detection_terms",
 ]
-
-Targets = Tensor | Sequence[Tensor]
-TermLoss = Callable[..., Tensor]
-"""One of our losses, or a callable ``(prediction, target, *, weight, reduction="sum")``."""
-
-
-class Assignment(NamedTuple):
-    """What each prediction is to answer for."""
-
-    matches: Tensor
-    """``(B, A)``: the index of its target; -1 for background, -2 for what does not count."""
-    scores: Tensor
-    """``(B, A)``: its target score, in [0, 1]; 0 where there is no target."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,7 @@ class TaskAlignedAssigner:
     def __call__(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         anchors: Tensor,
         target_boxes: Tensor,
         target_labels: Tensor,
@@ -123,18 +119,18 @@ class TaskAlignedAssigner:
 
         Args:
             class_logits: ``(B, A, C)``.
-            boxes: ``(B, A, 4)``, the predicted corners.
+            pred_boxes: ``(B, A, 4)``, the predicted corners.
             anchors: ``(A, 2)`` or ``(B, A, 2)``: a point for each prediction.
             target_boxes: ``(B, M, 4)`` corners.
             target_labels: ``(B, M)`` class indices; anything in padding.
             target_mask: ``(B, M)``: which of the targets there are.
             anchor_mask: ``(B, A)``: which of the predictions may be chosen.
         """
-        check_floating(class_logits=class_logits, boxes=boxes)
-        check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, "B A 4"))
+        check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
+        check_shapes(class_logits=(class_logits, "B A C"), pred_boxes=(pred_boxes, "B A 4"))
         _check_rows(class_logits, anchors=anchors, anchor_mask=anchor_mask)
-        logits, boxes, points = (widen(t.detach()) for t in (class_logits, boxes, anchors))
-        goals, labels, mask = _held(target_boxes.detach(), target_labels, target_mask, logits)
+        logits, boxes, points = (widen(t.detach()) for t in (class_logits, pred_boxes, anchors))
+        goals, labels, mask = held(target_boxes.detach(), target_labels, target_mask, logits)
         if not boxes.shape[1]:
             none = boxes.new_zeros(boxes.shape[:2])
             return Assignment(none.long(), none)
@@ -182,10 +178,9 @@ class TaskAlignedAssigner:
         best_u = iou.masked_fill(~chosen, 0.0).amax(-1)
         mine = t.gather(1, index.unsqueeze(1)).squeeze(1) - best_t.gather(1, index)
         scores = torch.where(found, mine.exp() * best_u.gather(1, index), 0.0)
-        return Assignment(torch.where(found, index, _BACKGROUND), scores)
+        return Assignment(torch.where(found, index, BACKGROUND), scores)
 
 
-_BACKGROUND, _IGNORED = -1, -2
 _PAIRS_AT_ONCE = (2**13, 2**22)  # on the CPU, and where each image would cost its launches
 _TASK_ALIGNED = TaskAlignedAssigner()
 
@@ -227,7 +222,7 @@ def _pairwise_iou(goals: Tensor, boxes: Tensor) -> Tensor:
 
 def detection_terms(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -242,7 +237,7 @@ def detection_terms(
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
     class_weight: Tensor | Sequence[float] | None = None,
-    hard_targets: bool = False,
+    hard_scores: bool = False,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`detection_loss`, before their gains: to log them, or to weigh them.
@@ -262,30 +257,31 @@ def detection_terms(
     """
     check_reduction(reduction, none=False)
     check_flags(hard_targets=hard_targets)
-    _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
-    check_floating(class_logits=class_logits, boxes=boxes)
-    dense = boxes.ndim == 4
+    check_parts(_WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
+    check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
+    dense = pred_boxes.ndim == 4
     shape = "B A 4 bins" if dense else "B A 4"
-    check_shapes(class_logits=(class_logits, "B A C"), boxes=(boxes, shape))
+    check_shapes(class_logits=(class_logits, "B A C"), pred_boxes=(pred_boxes, shape))
     _check_rows(class_logits, anchors=anchors, strides=strides, weight=weight)
-    goals, labels, mask = _padded(target_boxes, target_labels, target_mask, class_logits)
-    wide = widen(boxes) if dense else boxes  # once, so that its two gradients are rounded once
-    corners = _decoded(wide.detach(), anchors, strides) if dense else boxes
+    goals, labels, mask = padded(target_boxes, target_labels, target_mask, class_logits)
+    wide = widen(pred_boxes) if dense else pred_boxes  # once, as its gradients are
+    corners = _decoded(wide.detach(), anchors, strides) if dense else pred_boxes
     if weight is not None:
-        weight = as_weight("weight", weight, boxes)
+        weight = as_weight("weight", weight, pred_boxes)
     counts = None if weight is None else weight != 0
     assigned = matches is None
     if matches is None:
         if match_scores is not None:
             raise ValueError("match_scores: got scores, but no matches that they belong to")
-        points = _needed("anchors", anchors)
+        free = anchors is None and not getattr(assigner, "needs_anchors", True)
+        points = None if free else _needed("anchors", anchors)
         with torch.no_grad():
             found = assigner(class_logits, corners, points, goals, labels, mask, counts)
         matches, match_scores = found[0], found[1].detach()
-    matches, scores = _matched(matches, match_scores, class_logits, mask)
-    scores, goals = (t.to(torch.promote_types(t.dtype, boxes.dtype)) for t in (scores, goals))
+    matches, scores = matched(matches, match_scores, class_logits, mask)
+    scores, goals = (t.to(torch.promote_types(t.dtype, pred_boxes.dtype)) for t in (scores, goals))
 
-    rows = matches != _IGNORED if counts is None else (matches != _IGNORED) & counts
+    rows = matches != IGNORED if counts is None else (matches != IGNORED) & counts
     positive = (matches >= 0) & rows
     if ignore_regions is not None:
         rows = rows & (positive | ~_in_regions(ignore_regions, anchors, class_logits))
@@ -296,10 +292,10 @@ def detection_terms(
         held = wide.masked_fill(~seen.unsqueeze(-1), 0.0)
         corners = _decoded(held, anchors, strides)
         _check_strides(_needed("strides", strides), rows)
-    index = _index(matches, mask)
+    index = index_of(matches, mask)
     goals = goals.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     labels = labels.gather(1, index)
-    scores = torch.where(positive, torch.ones_like(scores) if hard_targets else scores, 0.0)
+    scores = torch.where(positive, torch.ones_like(scores) if hard_scores else scores, 0.0)
     target = scores.new_zeros(class_logits.shape).scatter(
         2, labels.unsqueeze(-1), scores.unsqueeze(-1)
     )
@@ -315,8 +311,8 @@ def detection_terms(
         count = count.clamp(min=1)
 
     totals = {
-        "class": _total("class_loss", class_loss, class_logits, target, every),
-        "box": _total("box_loss", box_loss, corners, goals, share),
+        "class": total_of("class_loss", class_loss, class_logits, target, every, wanted=_WANTED),
+        "box": total_of("box_loss", box_loss, corners, goals, share, wanted=_WANTED),
     }
     if spoiled is not None:  # no assigner picks NaN, which is to be seen in loss and gradient
         totals["box"] = totals["box"] + torch.where(spoiled, corners, 0.0).square().sum()
@@ -326,7 +322,7 @@ def detection_terms(
         totals["dfl"] = distribution_focal_loss(
             wide, sides, weight=each, out_of_range="clamp", reduction="sum"
         )
-    both_double = class_logits.dtype == boxes.dtype == torch.float64
+    both_double = class_logits.dtype == pred_boxes.dtype == torch.float64
     dtype = torch.float64 if both_double else torch.float32
     return {
         name: normalize(total.to(dtype), count, reduction, term=name, kind="positives")
@@ -336,7 +332,7 @@ def detection_terms(
 
 def detection_loss(
     class_logits: Tensor,
-    boxes: Tensor,
+    pred_boxes: Tensor,
     target_boxes: Targets,
     target_labels: Targets,
     *,
@@ -351,7 +347,7 @@ def detection_loss(
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
     class_weight: Tensor | Sequence[float] | None = None,
-    hard_targets: bool = False,
+    hard_scores: bool = False,
     class_gain: float = 0.5,
     box_gain: float = 7.5,
     dfl_gain: float = 1.5,
@@ -363,9 +359,9 @@ def detection_loss(
 
     Args:
         class_logits: ``(B, A, C)``, a yes-or-no question for each class, so background is no class.
-        boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)`` logits
-            of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides. NaN in
-            one that the assigner was to choose from, and that counts, makes the loss NaN.
+        pred_boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)``
+            logits of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides.
+            NaN in one that the assigner was to choose from, and that counts, makes the loss NaN.
         target_boxes: ``(B, M, 4)`` corners in the same unit, or a list of ``(M_i, 4)`` by image.
         target_labels: ``(B, M)`` class indices, or a list of ``(M_i,)`` by image.
         target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of
@@ -380,14 +376,16 @@ def detection_loss(
             index of the target, -1 for background, -2 for what does not count.
         match_scores: ``(B, A)`` in [0, 1], the target score of each match; None: 1.
         assigner: a :class:`TaskAlignedAssigner`, or a callable of the same arguments that gives
-            an :class:`Assignment`, held to what ``matches`` may be.
+            an :class:`Assignment`, held to what ``matches`` may be. One with the attribute
+            ``needs_anchors = False``, such as :class:`HungarianMatcher`, is called without anchors
+            where there are none.
         class_loss: a loss, or its module form, ``(logits, scores, *, weight, reduction)``; of a
             module the options are taken, but for its reduction. ``focal_loss`` wants
-            ``hard_targets`` or matches without scores.
-        box_loss: the same, ``(boxes, target_boxes, *, weight, reduction)`` on corners.
+            ``hard_scores`` or matches without scores.
+        box_loss: the same, ``(pred_boxes, target_boxes, *, weight, reduction)`` on corners.
         class_weight: ``(C,)``, or a list; multiplies the class values of a class, and all that its
             targets count for.
-        hard_targets: give every positive the target score 1, and so all of them the same weight.
+        hard_scores: give every positive the target score 1, and so all of them the same weight.
         class_gain: factor of the class term.
         box_gain: factor of the box term.
         dfl_gain: factor of the distances' term.
@@ -404,9 +402,9 @@ def detection_loss(
             inside out, strides that are not above 0 and finite.
         TypeError: predictions that are not floating, labels and matches that are no integers.
 
-    The gradient goes to ``class_logits`` and ``boxes``, and to target boxes, weights and match
-    scores that ask for it. The assigner's matches and scores are constants. Without any target the
-    class term still penalises background, and the others are 0 with a gradient of 0.
+    The gradient goes to ``class_logits`` and ``pred_boxes``, and to target boxes, weights and
+    match scores that ask for it. The assigner's matches and scores are constants. Without any
+    target the class term still penalises background, and the others are 0 with a gradient of 0.
 
     Use when:
         Training a dense detector, or any detector whose predictions are matched to targets outside:
@@ -431,7 +429,7 @@ def detection_loss(
     _check_gains(class_gain, box_gain, dfl_gain)
     terms = detection_terms(
         class_logits,
-        boxes,
+        pred_boxes,
         target_boxes,
         target_labels,
         target_mask=target_mask,
@@ -445,7 +443,7 @@ def detection_loss(
         class_loss=class_loss,
         box_loss=box_loss,
         class_weight=class_weight,
-        hard_targets=hard_targets,
+        hard_scores=hard_scores,
         reduction=reduction,
     )
     loss = class_gain * terms["class"] + box_gain * terms["box"]
@@ -454,37 +452,11 @@ def detection_loss(
 
 _WANTED = {
     "class_loss": "a loss of yes-or-no questions with soft targets, such as binary_cross_entropy, "
-    "quality_focal_loss or QualityFocalLoss(); with hard_targets=True, or matches without scores, "
+    "quality_focal_loss or QualityFocalLoss(); with hard_scores=True, or matches without scores, "
     "focal_loss too",
     "box_loss": "a loss of boxes as corners, such as ciou_loss or GIoULoss()",
     "assigner": "a TaskAlignedAssigner, or a function of the same arguments",
 }
-
-
-def _check_parts(**parts: object) -> None:
-    """Refuse what cannot be called, and a class that has not been."""
-    for name, part in parts.items():
-        if isinstance(part, type) or not callable(part):
-            raise TypeError(f"{name}: got {part!r}, wanted {_WANTED[name]}")
-
-
-def _total(name: str, loss: TermLoss, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """The sum of a term's values; the weights may differ by class."""
-    module = isinstance(loss, nn.Module)
-    summed = reduced(name, loss, "sum") if isinstance(loss, nn.Module) else loss
-    try:
-        total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}))
-    except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
-        said = f"{name}: {_called(loss)} raised {type(error).__name__}: {error}"
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{said}; wanted {_WANTED[name]}") from error
-    if total.shape != ():
-        raise ValueError(f"{name}: returned shape {tuple(total.shape)}, wanted a sum")
-    return total
-
-
-def _called(loss: TermLoss) -> str:
-    return getattr(loss, "__name__", None) or type(loss).__name__
 
 
 def _decoded(boxes: Tensor, anchors: Tensor | None, strides: Tensor | None) -> Tensor:
@@ -504,109 +476,15 @@ def _sides(goals: Tensor, anchors: Tensor | None, strides: Tensor | None) -> Ten
 def _in_regions(regions: Targets, anchors: Tensor | None, logits: Tensor) -> Tensor:
     """``(B, A)``: whether an anchor point lies in a region that is to be ignored."""
     points = _needed("anchors", anchors)
-    if not isinstance(regions, Tensor):
-        _check_images("ignore_regions", regions, logits)
-        for i, each in enumerate(regions):
-            if each.shape[1:] != (4,):
-                _wrong("ignore_regions", i, each, "(K, 4)")
-        regions = [each.to(points.device) for each in regions]
-        regions = _together(regions) if regions else points.new_zeros(0, 0, 4)
-    check_shapes(class_logits=(logits, "B A C"), ignore_regions=(regions, "B K 4"))
+    regions = regions_of(regions, logits)
     points = points.expand(len(logits), -1, -1).unsqueeze(2)
-    return _inside(points, _real(regions).unsqueeze(1)).any(-1)
-
-
-def _padded(
-    boxes: Targets, labels: Targets, mask: Tensor | None, logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets as :func:`_held` gives them, of lists too; the boxes are held to be boxes."""
-    for name, given in (("target_boxes", boxes), ("target_labels", labels)):
-        if not isinstance(given, Tensor):
-            _check_images(name, given, logits)
-    if not isinstance(boxes, Tensor) and not isinstance(labels, Tensor):
-        if mask is not None:
-            raise ValueError("target_mask: got a mask for lists, which show what there is")
-        boxes, labels, mask = _stacked(boxes, labels, logits)
-    if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
-        raise ValueError("target_labels: wanted a tensor or a list, as target_boxes is")
-    boxes, labels, mask = _held(boxes, labels, kept(labels, -1) if mask is None else mask, logits)
-    if is_readable(boxes):
-        wrong = ~boxes.isfinite().all(-1) | (boxes[..., 2:] < boxes[..., :2]).any(-1)
-        if wrong.any():
-            image, row = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"target_boxes: image {image}, row {row} is {boxes[image, row].tolist()}, wanted "
-                "finite corners, the second not less than the first"
-            )
-    return boxes, labels, mask
-
-
-def _held(
-    boxes: Tensor, labels: Tensor, mask: Tensor, logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets held to the logits; at least one an image, zeros where the mask has none."""
-    shapes = {"class_logits": (logits, "B A C"), "target_boxes": (boxes, "B M 4")}
-    check_shapes(**shapes, target_labels=(labels, "B M"), target_mask=(mask, "B M"))
-    if not logits.shape[-1]:
-        raise ValueError(f"class_logits: got {tuple(logits.shape)}, with no class on axis 2")
-    if labels.numel():  # torch.tensor([]) is of a floating dtype
-        check_indices(target_labels=labels)
-    boxes = _real(boxes)
-    if not labels.shape[1]:
-        boxes, labels, mask = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(mask, (0, 1))
-    mask = mask != 0
-    labels = labels.long().masked_fill(~mask, 0)
-    check_classes(labels, logits.shape[-1], None, name="target_labels")
-    return boxes.masked_fill(~mask.unsqueeze(-1), 0), labels, mask
-
-
-def _stacked(
-    boxes: Sequence[Tensor], labels: Sequence[Tensor], logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Lists by image as padded tensors and their mask."""
-    for i, (of_boxes, of_labels) in enumerate(zip(boxes, labels, strict=True)):
-        if of_boxes.shape[1:] != (4,):
-            _wrong("target_boxes", i, of_boxes, "(M, 4)")
-        if of_labels.shape != of_boxes.shape[:1]:
-            _wrong("target_labels", i, of_labels, f"({len(of_boxes)},)")
-        if of_labels.numel():
-            check_indices(target_labels=of_labels)
-    if not labels:
-        none = logits.new_zeros(0, 0, dtype=torch.long)
-        return logits.new_zeros(0, 0, 4), none, none.bool()
-    there = [torch.ones_like(each, dtype=torch.bool) for each in labels]
-    return (
-        _together(boxes),
-        pad_sequence([each.long() for each in labels], batch_first=True),
-        pad_sequence(there, batch_first=True),
-    )
-
-
-def _together(boxes: Sequence[Tensor]) -> Tensor:
-    """Lists of boxes as one tensor, in the widest of their dtypes, float32 at least."""
-    dtype = reduce(torch.promote_types, (each.dtype for each in boxes), torch.float32)
-    return pad_sequence([each.to(dtype) for each in boxes], batch_first=True)
-
-
-def _real(tensor: Tensor) -> Tensor:
-    """In a floating dtype of float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _check_images(name: str, tensors: Sequence[Tensor], logits: Tensor) -> None:
-    check_each(name, tensors)
-    if len(tensors) != len(logits):
-        raise ValueError(f"{name}: got {len(tensors)} tensors for {len(logits)} images")
-
-
-def _wrong(name: str, image: int, got: Tensor, wanted: str) -> NoReturn:
-    raise ValueError(f"{name}: of image {image} got shape {tuple(got.shape)}, wanted {wanted}")
+    return _inside(points, regions.unsqueeze(1)).any(-1)
 
 
 def _needed(name: str, tensor: Tensor | None) -> Tensor:
     if tensor is None:
         raise ValueError(f"{name}: got None, wanted one for each prediction")
-    return _real(tensor)
+    return real(tensor)
 
 
 def _check_rows(logits: Tensor, **rows: Tensor | None) -> None:
@@ -630,38 +508,6 @@ def _check_strides(strides: Tensor, rows: Tensor) -> None:
     if is_readable(wrong) and wrong.any():
         got = strides.expand_as(wrong)[wrong][0].item()
         raise ValueError(f"strides: got {got}, wanted finite numbers above 0")
-
-
-def _matched(
-    matches: Tensor, scores: Tensor | None, logits: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Matches, held to the targets there are, and their scores."""
-    check_shapes(class_logits=(logits, "B A C"), matches=(matches, "B A"))
-    check_indices(matches=matches)
-    matches = matches.long()
-    if is_readable(matches):
-        known = mask.gather(1, matches.clamp(0, mask.shape[1] - 1))
-        wrong = (matches < _IGNORED) | (matches >= mask.shape[1]) | ((matches >= 0) & ~known)
-        if wrong.any():
-            raise ValueError(
-                f"matches: got {int(matches[wrong][0])}, wanted the index of a target, "
-                f"{_BACKGROUND} for background or {_IGNORED} for what does not count"
-            )
-    if scores is None:
-        return matches, torch.ones_like(logits[..., 0], dtype=widen(logits[:0]).dtype)
-    check_shapes(class_logits=(logits, "B A C"), match_scores=(scores, "B A"))
-    return matches, widen(scores)
-
-
-def _index(matches: Tensor, mask: Tensor) -> Tensor:
-    """The target of each match, 0 for none; what is no target is left, or put, out of range.
-
-    So where values cannot be read, the gather asserts it on the device.
-    """
-    none = (matches == _BACKGROUND) | (matches == _IGNORED)
-    index = matches.masked_fill(none, 0)
-    known = mask.gather(1, index) | none
-    return index.masked_fill(~known, mask.shape[1])
 
 
 def _check_gains(class_gain: float, box_gain: float, dfl_gain: float) -> None:
@@ -690,7 +536,7 @@ class DetectionLoss(LossModule):
         class_loss: TermLoss = binary_cross_entropy,
         box_loss: TermLoss = ciou_loss,
         class_weight: Tensor | Sequence[float] | None = None,
-        hard_targets: bool = False,
+        hard_scores: bool = False,
         class_gain: float = 0.5,
         box_gain: float = 7.5,
         dfl_gain: float = 1.5,
@@ -699,7 +545,7 @@ class DetectionLoss(LossModule):
         check_reduction(reduction, none=False)
         check_flags(hard_targets=hard_targets)
         _check_gains(class_gain, box_gain, dfl_gain)
-        _check_parts(assigner=assigner, class_loss=class_loss, box_loss=box_loss)
+        check_parts(_WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
         if isinstance(class_loss, nn.Module):
             class_loss = reduced("class_loss", class_loss, "sum")
         if isinstance(box_loss, nn.Module):
@@ -709,7 +555,7 @@ class DetectionLoss(LossModule):
             class_loss=class_loss,
             box_loss=box_loss,
             class_weight=per_class(class_weight, "class_weight"),
-            hard_targets=hard_targets,
+            hard_scores=hard_scores,
             class_gain=class_gain,
             box_gain=box_gain,
             dfl_gain=dfl_gain,
@@ -719,7 +565,7 @@ class DetectionLoss(LossModule):
     def forward(
         self,
         class_logits: Tensor,
-        boxes: Tensor,
+        pred_boxes: Tensor,
         target_boxes: Targets,
         target_labels: Targets,
         *,
@@ -734,7 +580,7 @@ class DetectionLoss(LossModule):
         """The loss of one batch."""
         return detection_loss(
             class_logits,
-            boxes,
+            pred_boxes,
             target_boxes,
             target_labels,
             target_mask=target_mask,

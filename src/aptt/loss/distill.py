@@ -71,15 +71,15 @@ def distillation_loss(
     teacher_logits: Numbers,
     *,
     hard_targets: Numbers | None = None,
+    teacher_indices: Numbers | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
     soft_weight: float | None = None,
     hard_weight: float | None = None,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
-    teacher_indices: Numbers | None = None,
     detach_teacher: bool = True,
-    sample_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
@@ -95,6 +95,10 @@ def distillation_loss(
             in the same shape with k in place of C.
         hard_targets: class indices, shaped like the logits without the class axis. May be left out
             if ``hard_weight`` is 0; given all the same, they say what to ignore.
+        teacher_indices: the k distinct classes whose log-probabilities, at the same temperature,
+            ``teacher_logits`` holds, in its shape. The rest of either model's mass is one more
+            class; k = C has no rest, and is the whole.
+        sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
         temperature: T, above 0; softens both sides of the soft term, never the hard one.
         alpha: the share of the SOFT term, in [0, 1]; the hard one has ``1 - alpha``.
         soft_weight: instead of ``alpha``, the factor of the soft term, T**2 not included.
@@ -103,13 +107,9 @@ def distillation_loss(
             settles on some of it, ``"jsd"`` lies between.
         beta: the teacher's share in the mixture of ``"jsd"``, between 0 and 1, both excluded. The
             divergence goes to 0 at either end; it does not become a KL there.
-        teacher_indices: the k distinct classes whose log-probabilities, at the same temperature,
-            ``teacher_logits`` holds, in its shape. The rest of either model's mass is one more
-            class; k = C has no rest, and is the whole.
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one, as
             between models that teach each other. It changes neither the value nor the student's
             gradient.
-        sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
         ignore_index: the target that removes its position, from both terms; None: none does.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"`` over the positions that count, ``"sum"``, ``"none"``, or a callable
@@ -190,12 +190,12 @@ def distillation_terms(
     teacher_logits: Numbers,
     *,
     hard_targets: Numbers | None = None,
+    teacher_indices: Numbers | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
-    teacher_indices: Numbers | None = None,
     detach_teacher: bool = True,
-    sample_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    IgnoreIndex,
     Numbers,
     as_factor,
     as_tensor,
@@ -26,6 +27,7 @@ from aptt.core.checks import (
     check_floating,
     check_index,
     check_number,
+    ignored,
     kept,
     taken_classes,
 )
@@ -51,10 +53,10 @@ def focal_loss(
     logits: Tensor,
     target: Numbers,
     *,
+    weight: Numbers | None = None,
     alpha: float | Numbers | Literal["auto"] | None = "auto",
     gamma: float = 2.0,
-    weight: Numbers | None = None,
-    ignore_index: int | None = None,
+    ignore_index: IgnoreIndex = "auto",
     class_dim: int | None = None,
     normalize: Literal["elements", "positives"] = "elements",
     reduction: Reduction = "mean",
@@ -67,13 +69,14 @@ def focal_loss(
         logits: any shape (sigmoid), or ``(N, C, ...)`` or ``(..., C)`` (softmax); floating.
         target: 0 or 1 in the logits' shape, of any real dtype: sigmoid, each element a question of
             its own. Class indices without the class axis: softmax, one class of several is right.
+        weight: shaped like the target; multiplies and is counted, and 0 removes.
         alpha: sigmoid: the balance, in [0, 1]: positives weigh alpha, negatives ``1 - alpha``;
             softmax: the weight of the right class, at least 0. One number for all, ``(C,)`` of
             them, or None for 1 everywhere. ``"auto"`` is 0.25 in the sigmoid form, as published,
             and None in the softmax form, where one number would but scale the loss.
         gamma: how fast easy examples fade, at least 0; 0 is cross-entropy.
-        weight: shaped like the target; multiplies and is counted, and 0 removes.
-        ignore_index: the target value that removes its element; None: -100 for class indices.
+        ignore_index: the target value that removes its element; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         class_dim: the class axis, where the shapes leave it open.
         normalize: what ``"mean"`` counts: elements (or rows), or the positives of a sigmoid loss,
             as detectors do (at least 1, so that background alone is still penalised).
@@ -146,7 +149,7 @@ def _elements(
     target: Tensor,
     alpha: float | Numbers | Literal["auto"] | None,
     weight: Numbers | None,
-    ignore_index: int | None,
+    ignore_index: IgnoreIndex,
     class_dim: int | None,
 ) -> tuple[Formula, Tensor, Tensor, Tensor | None, float | Tensor | None]:
     if isinstance(alpha, str):
@@ -157,9 +160,10 @@ def _elements(
     x, y, w = align_elements(logits, target, weight, by_class=by_class, class_dim=class_dim)
     if isinstance(alpha, Tensor) and by_class:
         alpha = on_class_axis(check_vector("alpha", alpha, x, signed=True), x)
-    check_binary(y, ignore_index)
-    if ignore_index is not None:
-        keep = kept(y, ignore_index)
+    removed = ignored(ignore_index, indexed=False)
+    check_binary(y, removed)
+    if removed is not None:
+        keep = kept(y, removed)
         y = torch.where(keep, y, 0)
         w = keep if w is None else torch.where(keep, w, 0)
     return _SIGMOID, x, y, w, alpha
@@ -170,12 +174,11 @@ def _rows(
     target: Tensor,
     alpha: float | Numbers | Literal["auto"] | None,
     weight: Numbers | None,
-    ignore_index: int | None,
+    ignore_index: IgnoreIndex,
     class_dim: int | None,
 ) -> tuple[Formula, Tensor, Tensor, Tensor | None, float | Tensor | None]:
     x, y, _, _ = align_classes(logits, target, class_dim)
-    ignored = -100 if ignore_index is None else ignore_index
-    y, keep = taken_classes(y, x.shape[1], ignored)
+    y, keep = taken_classes(y, x.shape[1], ignored(ignore_index, indexed=True))
     w = keep
     if weight is not None:
         weight = as_weight("weight", weight, logits)
@@ -275,13 +278,14 @@ _SOFTMAX = Formula(_softmax_result, _softmax_step, _softmax_stats, block=2**19)
 def _check_options(
     alpha: object,
     gamma: float,
-    ignore_index: int | None,
+    ignore_index: IgnoreIndex,
     class_dim: int | None,
     normalize: str,
     reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
-    check_index(ignore_index=ignore_index, class_dim=class_dim)
+    ignored(ignore_index, indexed=True)
+    check_index(class_dim=class_dim)
     if isinstance(alpha, str):
         check_choice("alpha", alpha, ("auto",), also="numbers of at least 0, or None")
     check_number("gamma", gamma)
@@ -295,7 +299,7 @@ class FocalLoss(LossModule):
         self,
         alpha: float | Numbers | Literal["auto"] | None = "auto",
         gamma: float = 2.0,
-        ignore_index: int | None = None,
+        ignore_index: IgnoreIndex = "auto",
         class_dim: int | None = None,
         normalize: Literal["elements", "positives"] = "elements",
         reduction: Reduction = "mean",

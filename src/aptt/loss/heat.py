@@ -51,10 +51,10 @@ def heatmap_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    kind: Kind = "mse",
     visibility: Numbers | None = None,
     weight: Numbers | None = None,
     positive: Numbers | None = None,
+    kind: Kind = "mse",
     alpha: float = 2.0,
     beta: float = 4.0,
     normalize: Literal["elements", "positives"] | None = None,
@@ -69,12 +69,12 @@ def heatmap_loss(
     Args:
         prediction: ``(N, K, *S)``, any floating dtype: values for mse and awing, logits for focal.
         target: the same shape, of any real dtype, from 0 to 1 for focal and awing.
-        kind: ``"mse"``, ``"focal"`` or ``"awing"``.
         visibility: ``(N, K)``, as COCO has it: a map with 0 (not labelled) is removed, any other
             number counts once. A point known to be absent has -1 here and a map of zeros.
         weight: shaped like the target; multiplies and is counted, and 0 removes.
         positive: focal: bool, shaped like the target, where the peaks are. None: where the target
             is exactly 1, which no resized, blurred or sub-pixel map is.
+        kind: ``"mse"``, ``"focal"`` or ``"awing"``.
         alpha: focal: how fast pixels fade that the model gets right, at least 0.
         beta: focal: how fast the penalty fades towards a peak, at least 0.
         normalize: what ``"mean"`` counts: elements, or peaks (at least 1, so that a batch without

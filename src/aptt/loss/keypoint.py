@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ from aptt.core.formula import Formula, Kept
 from aptt.core.gaussian import rise
 from aptt.core.memory import brought
 from aptt.core.module import LossModule
+from aptt.core.numbers import against, elementwise, reduced
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
@@ -55,7 +56,7 @@ __all__ = [
     "wing_loss",
 ]
 
-Mode = Literal["oks", "log", "cauchy"]
+Kind = Literal["oks", "log", "cauchy"]
 
 SIGMAS: dict[str, tuple[float, ...]] = {
     "coco": (
@@ -71,34 +72,34 @@ SIGMAS: dict[str, tuple[float, ...]] = {
 
 
 def keypoint_loss(
-    pred: Tensor,
+    prediction: Tensor,
     target: Numbers,
     visibility: Numbers,
     area: Numbers,
     *,
-    sigmas: str | float | Numbers = "coco",
-    mode: Mode = "oks",
-    area_scale: float = 1.0,
     weight: Numbers | None = None,
+    sigmas: str | float | Numbers = "coco",
+    kind: Kind = "oks",
+    area_scale: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Object keypoint similarity as a loss, one value per instance.
 
-        e = |pred - target|**2 / (8 sigma**2 area)
+        e = |prediction - target|**2 / (8 sigma**2 area)
         oks: 1 - mean of exp(-e)    log: -log of that mean    cauchy: mean of log(1 + e)
 
     Args:
-        pred: ``(*N, K, D)``, any floating dtype, in any unit.
+        prediction: ``(*N, K, D)``, any floating dtype, in any unit.
         target: the same shape, of any real dtype. What hidden points hold is of no account, NaN
             included.
         visibility: ``(*N, K)``: 2 visible, 1 labelled though occluded, both count alike; 0 not
             labelled, or less for known to be absent: neither has a place to learn.
         area: ``(*N)``, of each instance, above 0, in the square of the points' unit. COCO means
             the area of the segment; from a box, take ``area_scale=0.53``.
-        sigmas: ``"coco"`` (17 points), ``"crowdpose"`` (14), one number for all, or ``(K,)``.
-        mode: ``"oks"``, ``"log"`` or ``"cauchy"``.
-        area_scale: multiplies the area; 0.53 is COCO's rule for a box without a segment.
         weight: ``(*N)``, one per instance; multiplies and is counted, and 0 removes it.
+        sigmas: ``"coco"`` (17 points), ``"crowdpose"`` (14), one number for all, or ``(K,)``.
+        kind: ``"oks"``, ``"log"`` or ``"cauchy"``.
+        area_scale: multiplies the area; 0.53 is COCO's rule for a box without a segment.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -110,8 +111,8 @@ def keypoint_loss(
         ValueError: shapes that do not fit, a number of points that the sigmas are not for, areas
             that are not above 0 (on CPU), an unknown option.
 
-    The gradient goes to ``pred``, and to targets, areas, sigmas and weights that ask for it. Of
-    ``"oks"`` it is that of the metric, and vanishes a few sigmas away: 1e-9 for an eye 30 px off
+    The gradient goes to ``prediction``, and to targets, areas, sigmas and weights that ask for it.
+    Of ``"oks"`` it is that of the metric, and vanishes a few sigmas away: 1e-9 for an eye 30 px off
     on an object of 100 x 100. ``"cauchy"`` keeps ``2 / d`` however far each point is. ``"log"``
     grows with ``d``, but goes to the nearest points of an instance first.
 
@@ -123,37 +124,37 @@ def keypoint_loss(
         mmpose ``OKSLoss``, ultralytics ``KeypointLoss`` (both ``"oks"``).
 
     Differs from:
-        ultralytics: area says which area; NaN in hidden points is harmless; there is a mode whose
+        ultralytics: area says which area; NaN in hidden points is harmless; there is a kind whose
             gradient does not vanish. Skeletons of its own have sigmas ``1 / K`` there.
         mmpose: the mean is over visible points, not all; all invisible is 0, not infinity.
 
     Example:
         >>> import torch
         >>> target = torch.zeros(1, 2, 2)
-        >>> pred = torch.tensor([[[3.0, 4.0], [0.0, 0.0]]])
+        >>> prediction = torch.tensor([[[3.0, 4.0], [0.0, 0.0]]])
         >>> two, area = torch.tensor([[2, 2]]), torch.tensor([2500.0])
-        >>> round(keypoint_loss(pred, target, two, area, sigmas=0.05).item(), 4)
+        >>> round(keypoint_loss(prediction, target, two, area, sigmas=0.05).item(), 4)
         0.1967
     """
-    _check_options(sigmas, mode, area_scale, reduction)
-    check_floating(pred=pred)
-    target, area = as_floats("target", target, pred), as_floats("area", area, pred)
-    visibility = as_tensor("visibility", visibility, pred)
-    check_shapes(pred=(pred, "*N K D"), target=(target, "*N K D"))
-    check_shapes(pred=(pred, "*N K D"), visibility=(visibility, "*N K"))
+    _check_options(sigmas, kind, area_scale, reduction)
+    check_floating(prediction=prediction)
+    target, area = as_floats("target", target, prediction), as_floats("area", area, prediction)
+    visibility = as_tensor("visibility", visibility, prediction)
+    check_shapes(prediction=(prediction, "*N K D"), target=(target, "*N K D"))
+    check_shapes(prediction=(prediction, "*N K D"), visibility=(visibility, "*N K"))
     check_shapes(visibility=(visibility, "*N K"), area=(area, "*N"))
-    points, places = pred.shape[-2:]
+    points, places = prediction.shape[-2:]
     instances = area.numel()
     seen = (visibility > 0).reshape(instances, points)
     w = counts = seen.any(1)
     if weight is not None:
-        weight = as_weight("weight", weight, pred)
+        weight = as_weight("weight", weight, prediction)
         check_shapes(area=(area, "*N"), weight=(weight, "*N"))
         w = torch.where(counts, weight.reshape(-1), 0)
     _check_areas(area.reshape(-1), w)
     loss = reduce(
         _OKS,
-        pred.reshape(instances, points * places),
+        prediction.reshape(instances, points * places),
         target.reshape(instances, points * places),
         seen,
         area.reshape(-1),
@@ -161,35 +162,35 @@ def keypoint_loss(
         count=lambda: count_of(w, w),
         reduction=reduction,
         term="keypoint",
-        sigmas=_sigmas(sigmas, pred),
-        mode=mode,
+        sigmas=_sigmas(sigmas, prediction),
+        form=kind,
         area_scale=area_scale,
     )
     return loss.reshape(area.shape) if reduction == "none" else loss
 
 
-def _sigmas(sigmas: str | float | Numbers, pred: Tensor) -> Tensor:
+def _sigmas(sigmas: str | float | Numbers, prediction: Tensor) -> Tensor:
     """One number per point, in the dtype of the computation."""
-    points = pred.shape[-2]
+    points = prediction.shape[-2]
     values = SIGMAS[sigmas] if isinstance(sigmas, str) else sigmas
-    wide = torch.promote_types(pred.dtype, torch.float32)
+    wide = torch.promote_types(prediction.dtype, torch.float32)
     if isinstance(values, Tensor):
-        check_tensors(pred=pred, sigmas=values)
+        check_tensors(prediction=prediction, sigmas=values)
     try:
         if isinstance(values, Tensor):
-            made = values.to(pred.device, wide)
+            made = values.to(prediction.device, wide)
         else:
-            made = brought(values, pred, wide)
+            made = brought(values, prediction, wide)
     except (TypeError, ValueError) as error:
         raise TypeError(f"sigmas: got {sigmas!r}, wanted numbers, one per point") from error
-    if is_readable(pred):
+    if is_readable(prediction):
         _check_sigmas(made)
     if made.ndim == 0:
         return made.expand(points)
     if made.shape != (points,):
         named = f"sigmas={sigmas!r} has {len(made)}" if isinstance(sigmas, str) else "sigmas: got "
         named += "" if isinstance(sigmas, str) else f"shape {tuple(made.shape)}"
-        raise ValueError(f"{named}, wanted one for each of the {points} points of pred")
+        raise ValueError(f"{named}, wanted one for each of the {points} points of prediction")
     return made
 
 
@@ -218,7 +219,7 @@ def _oks(
     area: Tensor,
     *,
     sigmas: Tensor,
-    mode: str,
+    form: str,
     area_scale: float,
 ) -> Tensor:
     places = x.shape[1] // max(len(sigmas), 1)
@@ -228,9 +229,9 @@ def _oks(
     unit = (8 * area_scale * area).sqrt().unsqueeze(1) * sigmas
     e = (off / unit.unsqueeze(2)).square().sum(2)
     n = seen.sum(1).clamp_min(1)
-    if mode == "cauchy":
+    if form == "cauchy":
         return torch.log1p(e).sum(1) / n
-    if mode == "oks":
+    if form == "oks":
         return rise(e).sum(1) / n
     # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
     least = torch.where(seen, e, torch.inf).detach().amin(1)
@@ -246,12 +247,12 @@ _OKS = Formula(_oks, ahead=True, block=2**17)
 
 def _check_options(
     sigmas: str | float | Numbers,
-    mode: str,
+    kind: str,
     area_scale: float,
     reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
-    check_choice("mode", mode, ("oks", "log", "cauchy"))
+    check_choice("kind", kind, ("oks", "log", "cauchy"))
     check_number("area_scale", area_scale, torch.finfo(torch.float32).tiny)
     if isinstance(sigmas, str):
         check_choice("sigmas", sigmas, tuple(SIGMAS), also="numbers, one per point")
@@ -265,7 +266,7 @@ class KeypointLoss(LossModule):
     def __init__(
         self,
         sigmas: str | float | Numbers = "coco",
-        mode: Mode = "oks",
+        kind: Kind = "oks",
         area_scale: float = 1.0,
         reduction: Reduction = "mean",
     ) -> None:
@@ -276,29 +277,29 @@ class KeypointLoss(LossModule):
             sigmas = tuple(map(float, cast("Sequence[float]", sigmas)))  # a buffer would cut digits
         elif isinstance(sigmas, Tensor):
             _check_sigmas(sigmas)
-        _check_options(sigmas, mode, area_scale, reduction)
-        super().__init__(sigmas=sigmas, mode=mode, area_scale=area_scale, reduction=reduction)
+        _check_options(sigmas, kind, area_scale, reduction)
+        super().__init__(sigmas=sigmas, kind=kind, area_scale=area_scale, reduction=reduction)
 
     def forward(
         self,
-        pred: Tensor,
+        prediction: Tensor,
         target: Numbers,
         visibility: Numbers,
         area: Numbers,
         *,
         weight: Numbers | None = None,
     ) -> Tensor:
-        """The loss of points ``pred`` against ``target``."""
-        return keypoint_loss(pred, target, visibility, area, weight=weight, **self.options())
+        """The loss of points ``prediction`` against ``target``."""
+        return keypoint_loss(prediction, target, visibility, area, weight=weight, **self.options())
 
 
 def wing_loss(
     prediction: Tensor,
     target: Numbers,
     *,
+    weight: Numbers | None = None,
     width: float = 10.0,
     epsilon: float = 2.0,
-    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Wing loss: a logarithm near the target, so that small errors keep counting.
@@ -308,9 +309,9 @@ def wing_loss(
     Args:
         prediction: any shape, any floating dtype, in pixels.
         target: the same shape.
+        weight: the same shape; multiplies and is counted, and 0 removes.
         width: the error from which on the loss is linear, above 0.
         epsilon: how sharp the bend at 0 is, above 0.
-        weight: the same shape; multiplies and is counted, and 0 removes.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -339,19 +340,21 @@ def wing_loss(
         22.4245
     """
     _check_wing(width=width, epsilon=epsilon)
-    options = {"width": width, "curvature": epsilon}
-    return _elementwise(WING, "wing", prediction, target, weight, reduction, options)
+    return elementwise(
+        WING, prediction, target, weight=weight, reduction=reduction, term="wing", width=width,
+        curvature=epsilon,
+    )  # fmt: skip
 
 
 def adaptive_wing_loss(
     prediction: Tensor,
     target: Numbers,
     *,
+    weight: Numbers | None = None,
     alpha: float = 2.1,
     omega: float = 14.0,
     epsilon: float = 1.0,
     theta: float = 0.5,
-    weight: Numbers | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Adaptive wing loss: sharp where the target is 1, smooth where it is 0.
@@ -361,12 +364,12 @@ def adaptive_wing_loss(
     Args:
         prediction: any shape, any floating dtype: the values of a heat map.
         target: the same shape, from 0 to 1.
+        weight: the same shape; multiplies and is counted, and 0 removes. The paper weighs pixels
+            in and near a peak 11 times.
         alpha: exponent where the target is 0, at least 2.
         omega: scale, above 0.
         epsilon: the error at which the logarithm is log 2, above 0.
         theta: the error from which on the loss is linear, above 0.
-        weight: the same shape; multiplies and is counted, and 0 removes. The paper weighs pixels
-            in and near a peak 11 times.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -398,41 +401,13 @@ def adaptive_wing_loss(
     """
     _check_wing(omega=omega, epsilon=epsilon, theta=theta)
     check_number("alpha", alpha, 2.0)
-    options = {"alpha": alpha, "omega": omega, "epsilon": epsilon, "theta": theta}
-    return _elementwise(
-        ADAPTIVE_WING, "adaptive_wing", prediction, target, weight, reduction, options, shares=True
-    )
-
-
-def _elementwise(
-    formula: Formula,
-    term: str,
-    prediction: Tensor,
-    target: Numbers,
-    weight: Numbers | None,
-    reduction: Reduction,
-    options: dict[str, Any],
-    *,
-    shares: bool = False,
-) -> Tensor:
-    """The loss of numbers against numbers; against ``shares``, from 0 to 1."""
     check_reduction(reduction)
-    check_floating(prediction=prediction)
-    target = as_floats("target", target, prediction)
-    check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
-    w = None
-    if weight is not None:
-        weight = as_weight("weight", weight, prediction)
-        check_shapes(prediction=(prediction, "*N"), weight=(weight, "*N"))
-        w = weight.reshape(-1)
-    x, t = prediction.reshape(-1), target.reshape(-1)
-    if shares:
-        check_range(t, 0, 1, keep=None if w is None else w != 0)
-    loss = reduce(
-        formula, x, t, weight=w, count=lambda: count_of(x, w), reduction=reduction, term=term,
-        **options,
+    target, weight = against(prediction, target, weight)
+    check_range(target, 0, 1, keep=None if weight is None else weight != 0)
+    return reduced(
+        ADAPTIVE_WING, prediction.reshape(-1), target, weight=weight, reduction=reduction,
+        term="adaptive_wing", alpha=alpha, omega=omega, epsilon=epsilon, theta=theta,
     )  # fmt: skip
-    return loss.reshape(prediction.shape) if reduction == "none" else loss
 
 
 def _check_wing(**options: float) -> None:

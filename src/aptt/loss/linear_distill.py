@@ -38,10 +38,10 @@ from aptt.core.reduction import Reduction, normalize
 from aptt.core.shapes import check_sample_weight, indexed_axis
 from aptt.loss.distill import Divergence, checked_form
 
-__all__ = ["LinearDistillationLoss", "linear_distillation"]
+__all__ = ["LinearDistillationLoss", "linear_distillation_loss"]
 
 
-def linear_distillation(
+def linear_distillation_loss(
     hidden: Tensor,
     weight: Tensor,
     teacher_hidden: Tensor,
@@ -50,6 +50,7 @@ def linear_distillation(
     hard_targets: Tensor | None = None,
     bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
     soft_weight: float | None = None,
@@ -57,8 +58,7 @@ def linear_distillation(
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     detach_teacher: bool = True,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     chunk: int | None = None,
     drop_ignored: bool = True,
     reduction: Reduction = "mean",
@@ -76,6 +76,7 @@ def linear_distillation(
         hard_targets: ``(...)`` class indices; may be left out if ``hard_weight`` is 0.
         bias: ``(V,)``, of the student's head; -inf masks a class.
         teacher_bias: ``(V,)``, of the teacher's head.
+        sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
         temperature: T, above 0. With the next five, as in :func:`distillation_loss`.
         alpha: the share of the soft term.
         soft_weight: instead of ``alpha``, the factor of the soft term.
@@ -83,8 +84,7 @@ def linear_distillation(
         divergence: ``"forward_kl"``, ``"reverse_kl"`` or ``"jsd"``.
         beta: the teacher's share in the mixture of ``"jsd"``.
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one.
-        sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
-        ignore_index: the target that removes its token, from both terms.
+        ignore_index: the target that removes its token, from both terms; None: none does.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
         drop_ignored: leave tokens that are removed out of the products.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
@@ -116,7 +116,7 @@ def linear_distillation(
     Example:
         >>> import torch
         >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-        >>> loss = linear_distillation(hidden, weight, hidden, 2 * weight, alpha=1.0)
+        >>> loss = linear_distillation_loss(hidden, weight, hidden, 2 * weight, alpha=1.0)
         >>> round(loss.item(), 4)
         0.1995
     """
@@ -138,7 +138,7 @@ def linear_distillation(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
         )
-    elif ignore_index != -100:
+    elif ignore_index not in (-100, None):
         raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
@@ -239,7 +239,7 @@ _FORMULAS = {
 
 
 class LinearDistillationLoss(LossModule):
-    """Module form of :func:`linear_distillation`; same options, same defaults."""
+    """Module form of :func:`linear_distillation_loss`; same options, same defaults."""
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ class LinearDistillationLoss(LossModule):
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
         detach_teacher: bool = True,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         chunk: int | None = None,
         drop_ignored: bool = True,
         reduction: Reduction = "mean",
@@ -285,7 +285,7 @@ class LinearDistillationLoss(LossModule):
         sample_weight: Tensor | None = None,
     ) -> Tensor:
         """The loss of the student's head against the teacher's and the targets."""
-        return linear_distillation(
+        return linear_distillation_loss(
             hidden,
             weight,
             teacher_hidden,

@@ -1,6 +1,6 @@
 """Learning without forgetting: on a new task's images, the old heads keep saying what they said.
 
-    loss  = cross_entropy(new head, targets) + lambda_old * sum over old heads k of L_k
+    loss  = cross_entropy(new head, target) + lambda_old * sum over old heads k of L_k
     L_k   = -sum over c of y[c] * log p[c]
     y     = softmax(old_logits / T)        p = softmax(new_logits / T)
 
@@ -42,31 +42,32 @@ Heads = Tensor | Mapping[str, Tensor]
 
 def lwf_loss(
     new_logits: Heads,
-    targets: Tensor,
+    target: Tensor,
     old_logits: Heads | None,
     *,
+    sample_weight: Tensor | None = None,
     temperature: float = 2.0,
     lambda_old: float = 1.0,
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
     detach_teacher: bool = True,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Learning without forgetting: the new task's cross-entropy, plus what the old heads said.
 
-        loss = cross_entropy(new head, targets) + lambda_old * sum over old heads of L_k
+        loss = cross_entropy(new head, target) + lambda_old * sum over old heads of L_k
         L_k  = -sum over c of softmax(old_logits / T)[c] * log softmax(new_logits / T)[c]
 
     Args:
         new_logits: what the network says now: logits ``(N, C, ...)`` or ``(..., C)`` of one head
             that has grown, or a mapping from task to the logits of its head.
-        targets: class indices of the new task, shaped like its logits without the class axis.
+        target: class indices of the new task, shaped like its logits without the class axis.
         old_logits: what the network said of the same inputs before it began to learn the new task:
             logits of the classes it had then, or a mapping from each old task to its logits. None
             on the first task, when there was none before: the loss is the cross-entropy alone.
+        sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
         temperature: T, above 0; softens both sides of the old heads' terms.
         lambda_old: weight of the old heads, at least 0.
         task: which head of a mapping the targets are for; None: the one without old logits.
@@ -74,8 +75,7 @@ def lwf_loss(
             None: the first.
         detach_teacher: False: the gradient goes to the old logits too, where they ask for one. It
             changes neither the value nor the gradient of the new ones.
-        sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
-        ignore_index: the target that removes its position, from every term.
+        ignore_index: the target that removes its position, from every term; None: none does.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``,
             which is called for ``"new"`` and for ``"old"``, or ``"old_TASK"`` for each old task.
@@ -112,7 +112,7 @@ def lwf_loss(
     """
     new, *old = lwf_terms(
         new_logits,
-        targets,
+        target,
         old_logits,
         temperature=temperature,
         task=task,
@@ -129,21 +129,21 @@ def lwf_loss(
 
 def lwf_terms(
     new_logits: Heads,
-    targets: Tensor,
+    target: Tensor,
     old_logits: Heads | None,
     *,
+    sample_weight: Tensor | None = None,
     temperature: float = 2.0,
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
     detach_teacher: bool = True,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`lwf_loss` by name, without ``lambda_old``.
 
-        new = cross_entropy(new head, targets)
+        new = cross_entropy(new head, target)
         old = -sum over c of softmax(old_logits / T)[c] * log softmax(new_logits / T)[c]
 
     Args are those of :func:`lwf_loss`.
@@ -166,21 +166,25 @@ def lwf_terms(
     old_heads = None if old_logits is None else _wide("old_logits", old_logits)
     head, pairs = _pairs(_wide("new_logits", new_logits), old_heads, task, old_classes)
     check_floating(new_logits=head)
-    axis = indexed_axis(head, targets, class_dim, names=("new_logits", "targets"))
+    axis = indexed_axis(head, target, class_dim, names=("new_logits", "target"))
     if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, tuple(targets.shape), new_logits=head)
+        sample_weight = check_sample_weight(sample_weight, tuple(target.shape), new_logits=head)
     terms = {
         "new": cross_entropy(
             head,
-            targets,
+            target,
             sample_weight=sample_weight,
             ignore_index=ignore_index,
             class_dim=axis,
             reduction=named(reduction, "new"),
         )
     }
-    keep = kept(targets, ignore_index)
-    rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
+    rows = sample_weight
+    if ignore_index is not None:
+        keep = kept(target, ignore_index)
+        rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
+    elif rows is None:
+        rows = torch.ones_like(target, dtype=torch.bool)
     for name, (new, old) in pairs.items():
         check_floating(new_logits=new, old_logits=old)
         old = old.detach() if detach_teacher else old
@@ -289,7 +293,7 @@ class LwFLoss(LossModule):
         task: str | None = None,
         old_classes: Sequence[int] | None = None,
         detach_teacher: bool = True,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
@@ -308,12 +312,12 @@ class LwFLoss(LossModule):
     def forward(
         self,
         new_logits: Heads,
-        targets: Tensor,
+        target: Tensor,
         old_logits: Heads | None,
         *,
         sample_weight: Tensor | None = None,
     ) -> Tensor:
         """The loss of ``new_logits`` against the targets and the old logits."""
         return lwf_loss(
-            new_logits, targets, old_logits, sample_weight=sample_weight, **self.options()
+            new_logits, target, old_logits, sample_weight=sample_weight, **self.options()
         )

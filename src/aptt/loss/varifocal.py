@@ -45,10 +45,10 @@ def varifocal_loss(
     target: Numbers,
     *,
     positive: Numbers | None = None,
+    weight: Numbers | None = None,
     alpha: float = 0.75,
     gamma: float = 2.0,
-    detach: bool = False,
-    weight: Numbers | None = None,
+    detach_factor: bool = False,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -61,10 +61,10 @@ def varifocal_loss(
         target: qualities from 0 to 1 in the logits' shape, 0 where not positive.
         positive: a mask of the logits' shape; None: where the target is above 0. With a mask, a
             positive whose quality is 0 weighs nothing; without, it is a negative.
+        weight: of the logits' shape; multiplies and is counted, and 0 removes.
         alpha: weight of the negatives, at least 0; positives weigh their quality alone.
         gamma: how fast easy negatives fade, at least 0.
-        detach: hold the factor ``p**gamma`` constant, so that only ``nll`` has a slope.
-        weight: of the logits' shape; multiplies and is counted, and 0 removes.
+        detach_factor: hold the factor ``p**gamma`` constant, so that only ``nll`` has a slope.
         normalize: what ``"mean"`` counts: elements, positives, or the sum of the qualities; of
             the latter two at least 1, so that background alone is still penalised.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
@@ -88,7 +88,7 @@ def varifocal_loss(
     Differs from:
         VarifocalNet, mmdetection: a positive of quality 0 stays one if ``positive`` says so; the
             mean of nothing is 0, not NaN.
-        RT-DETR, D-FINE: ``detach=True`` there: at a negative logit of 1, half the gradient.
+        RT-DETR, D-FINE: ``detach_factor=True`` there: at a negative logit of 1, half the gradient.
         YOLOv6: takes probabilities.
 
     Example:
@@ -117,7 +117,7 @@ def varifocal_loss(
         (positive,),
         alpha=alpha,
         gamma=gamma,
-        detach=detach,
+        detach_factor=detach_factor,
     )
 
 
@@ -125,8 +125,8 @@ def quality_focal_loss(
     logits: Tensor,
     target: Numbers,
     *,
-    beta: float = 2.0,
     weight: Numbers | None = None,
+    beta: float = 2.0,
     normalize: Normalize = "elements",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -137,9 +137,9 @@ def quality_focal_loss(
     Args:
         logits: any shape, floating.
         target: qualities from 0 to 1 in the logits' shape, 0 where there is nothing.
+        weight: of the logits' shape; multiplies and is counted, and 0 removes.
         beta: how fast good estimates fade: 0, which is cross-entropy, or at least 1; between them
             the slope at ``p = q`` would be infinite.
-        weight: of the logits' shape; multiplies and is counted, and 0 removes.
         normalize: what ``"mean"`` counts: elements, positives (qualities above 0), or the sum of
             the qualities; of the latter two at least 1, so that background is still penalised.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
@@ -242,12 +242,12 @@ def _varifocal_result(
     *,
     alpha: float,
     gamma: float,
-    detach: bool,
+    detach_factor: bool,
 ) -> Tensor:
     q = y.to(x.dtype)
     said = answer(x, q)
     fade = alpha * power(said.yes, gamma)
-    fade = fade.detach() if detach else fade
+    fade = fade.detach() if detach_factor else fade
     return times(torch.where(q > 0 if positive is None else positive, q, fade), said.nll)
 
 
@@ -260,14 +260,14 @@ def _varifocal_step(
     *,
     alpha: float,
     gamma: float,
-    detach: bool,
+    detach_factor: bool,
 ) -> tuple[Tensor, Tensor]:
     # share (p - q + negative gamma (1 - p) nll), where share is q or alpha p**gamma
     q = y.to(x.dtype)
     said = answer(x, q)
     p, slope = said.yes, said.error
     negative = 1 - (q.sign() if positive is None else positive.to(x.dtype))
-    if not detach:
+    if not detach_factor:
         add_product_(slope, (1 - p).mul_(negative), said.nll, gamma)
     share = torch.addcmul(q, negative.mul_(alpha), power(p, gamma))
     return infinite_(said.nll.mul_(share)), scaled_(slope.mul_(share), up)
@@ -326,13 +326,17 @@ class VariFocalLoss(LossModule):
         self,
         alpha: float = 0.75,
         gamma: float = 2.0,
-        detach: bool = False,
+        detach_factor: bool = False,
         normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
         _check_varifocal(alpha, gamma, detach, normalize, reduction)
         super().__init__(
-            alpha=alpha, gamma=gamma, detach=detach, normalize=normalize, reduction=reduction
+            alpha=alpha,
+            gamma=gamma,
+            detach_factor=detach_factor,
+            normalize=normalize,
+            reduction=reduction,
         )
 
     def forward(

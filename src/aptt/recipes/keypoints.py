@@ -89,7 +89,7 @@ class Keypoints(Recipe):
         "oks": Choice(
             about="Coordinates by object keypoint similarity, with the tail that pulls from afar.",
             functions=("keypoint_loss",),
-            make=lambda _: _OnPoints(KeypointLoss(_OKS_SIGMA, mode="cauchy")),
+            make=lambda _: _OnPoints(KeypointLoss(_OKS_SIGMA, kind="cauchy")),
         ),
         "wing": Choice(
             about="Coordinates by their error in pixels, its logarithm where it is small.",

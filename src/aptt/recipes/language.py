@@ -130,7 +130,7 @@ class Language(Recipe):
 
     def _bits(self, model: nn.Module) -> list[float]:
         """Bits a byte of each head, over all held-out pieces."""
-        terms = multi_token_terms(model(self.test[:, :-1]), self.test[:, 1:], denominator="valid")
+        terms = multi_token_terms(model(self.test[:, :-1]), self.test[:, 1:], normalize="valid")
         return [term.item() / math.log(2) for term in terms.values()]
 
 

@@ -151,6 +151,19 @@ def _error(x: Tensor) -> Inputs:
     return {"prediction": target + x, "target": target}
 
 
+def _forecast(x: Tensor) -> Inputs:
+    """Three numbers for one target, the one in the middle off by x and the others a unit apart."""
+    target = x.new_tensor([10.0])
+    return {"prediction": target + x + x.new_tensor([[-1.0, 0.0, 1.0]]), "target": target}
+
+
+def _of_width(name: str) -> Callable[[Tensor], Inputs]:
+    def made(x: Tensor) -> Inputs:
+        return {**_error(x), name: x.new_zeros(1)}
+
+    return made
+
+
 def _blob(x: Tensor) -> Inputs:
     """A heat map with a peak, predicted as much too high or too low as x says."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -183,7 +196,7 @@ def _successor(x: Tensor) -> Inputs:
     """An old model that is sure of the first of two classes by 3, and a new one with a third."""
     return {
         "new_logits": x * x.new_tensor([[1.0, 0.0, 0.0]]),
-        "targets": torch.zeros(1, dtype=torch.long),
+        "target": torch.zeros(1, dtype=torch.long),
         "old_logits": x.new_tensor([[3.0, 0.0]]),
     }
 
@@ -242,7 +255,7 @@ def _detected(x: Tensor) -> Inputs:
     boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * x.new_tensor([1.0, 0.0, 1.0, 0.0])
     return {
         "class_logits": x.new_tensor([[[2.0], [-2.0]]]),
-        "boxes": boxes,
+        "pred_boxes": boxes,
         "target_boxes": target,
         "target_labels": torch.zeros(1, 1, dtype=torch.long),
         "matches": torch.tensor([[0, -1]]),
@@ -268,7 +281,7 @@ def _keypoint(x: Tensor) -> Inputs:
     shift = torch.zeros_like(target)
     shift[0, :, 0] = 1
     return {
-        "pred": target + x * shift,
+        "prediction": target + x * shift,
         "target": target,
         "visibility": torch.full((1, 17), 2),
         "area": x.new_tensor([10_000.0]),
@@ -285,6 +298,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _shifted_box)),
     ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _turned_box)),
     ("segmentation", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
+    ("boundary", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
@@ -293,19 +307,25 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
     ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
     ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
+    *(
+        ("*", ("prediction", "target", name), Probe("error, of a width of 1", -8, 8, made))
+        for name in ("log_variance", "log_scale")
+        for made in (_of_width(name),)
+    ),
+    ("regression", ("prediction", "target"), Probe("error of the middle one", -8, 8, _forecast)),
     ("*", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student)),
     ("*", ("hidden", "weight", "teacher_hidden"), Probe(_TEACHER, -8, 8, _student_states)),
-    ("lwf", ("new_logits", "targets"), Probe("logit; the old model's is 3", -8, 8, _successor)),
+    ("lwf", ("new_logits", "target"), Probe("logit; the old model's is 3", -8, 8, _successor)),
     ("mtp_loss", ("logits_list", "target"), Probe(_MARGIN, -8, 8, _tokens)),
     ("mtp_loss", ("hidden_list", "weight"), Probe(_MARGIN, -8, 8, _token_states)),
     ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
-    ("detection", ("class_logits", "boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     (
         "keypoint",
-        ("pred", "target"),
+        ("prediction", "target"),
         Probe("offset, in pixels, area 100 x 100", -60, 60, _keypoint),
     ),
 )

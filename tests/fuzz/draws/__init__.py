@@ -1,13 +1,35 @@
 """How the calls of each loss are drawn, by family, and the table of them all."""
 
 from tests.fuzz.draw import Loss
-from tests.fuzz.draws import boxes, classes, detectors, language, points, regions, signals, spectra
+from tests.fuzz.draws import (
+    boxes,
+    classes,
+    detectors,
+    language,
+    numbers,
+    outlines,
+    points,
+    regions,
+    signals,
+    spectra,
+)
 
 __all__ = ["LOSSES"]
 
 LOSSES: dict[str, Loss] = {
     name: loss
-    for family in (classes, language, boxes, detectors, regions, signals, spectra, points)
+    for family in (
+        classes,
+        language,
+        boxes,
+        detectors,
+        regions,
+        outlines,
+        signals,
+        spectra,
+        points,
+        numbers,
+    )
     for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""

@@ -54,12 +54,12 @@ def class_dim(d: Draw, shape: Sequence[int], axis: int, *, soft: bool) -> int | 
     return named if (open_ and len(shape) > 2) or d.chance("class_dim given", 4) else None
 
 
-def indices(d: Draw, shape: Sequence[int], classes: int, ignored: int) -> Tensor:
+def indices(d: Draw, shape: Sequence[int], classes: int, ignored: int | None) -> Tensor:
     """Class indices, some of them ignored where the dtype can say so."""
     dtype = d.dtype("target", INTEGERS)
     y = torch.randint(classes, tuple(shape), generator=d.stream("target"))
     held = torch.iinfo(dtype)
-    if held.min <= ignored <= held.max:
+    if ignored is not None and held.min <= ignored <= held.max:
         share = d.pick("target ignored", (0.0, 0.3, 1.0))
         y = torch.where(d.mask("target ignored at", shape, share), ignored, y)
     return d.laid("target", y.to(dtype))
@@ -123,7 +123,7 @@ def _cross_entropy(d: Draw) -> Call:
     x = class_logits(d, shape, axis, target, keep)
     x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
     classes = (shape[axis],)
-    call = d.call(
+    return d.call(
         "cross_entropy",
         dict(
             logits=d.tensor("logits", x),
@@ -147,9 +147,6 @@ def _cross_entropy(d: Draw) -> Call:
         "logits",
         sides=("weight", "sample_weight", "logit_adjustment", *(("target",) if is_soft else ())),
     )
-    if not is_soft and ignored is None:
-        call.args["ignore_index"] = None
-    return call
 
 
 def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any], Tensor]:
@@ -178,9 +175,8 @@ def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any
         logits=d.tensor("logits", x),
         target=d.laid("target", t),
         weight=None if weight is None else d.tensor("weight", weight),
-        ignore_index=ignored,
     )
-    return args, keep
+    return (args | {"ignore_index": ignored} if ignore else args), keep
 
 
 def _by_class(d: Draw, label: str, shape: Sequence[int], numbers: Sequence[float]) -> Any:
@@ -223,9 +219,10 @@ def _focal(d: Draw) -> Call:
     if d.pick("softmax", (False, True)):
         shape, axis = class_shape(d)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", (None, 0, 255))
-        target = indices(d, positions, shape[axis], -100 if ignored is None else ignored)
-        keep = target != (-100 if ignored is None else ignored)
+        ignored = d.pick("ignore_index", ("auto", None, 0, 255))
+        removed = -100 if ignored == "auto" else ignored
+        target = indices(d, positions, shape[axis], removed)
+        keep = torch.ones_like(target, dtype=torch.bool) if removed is None else target != removed
         weight = d.maybe("weight", lambda: d.weights("weight", positions))
         if weight is not None:
             weight = poisoned(d, weight, keep, "weight")
@@ -265,7 +262,7 @@ def _varifocal(d: Draw) -> Call:
     options = dict(
         alpha=d.pick("alpha", (0.75, 0.0, 1.0)),
         gamma=d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 3.0)),
-        detach=d.pick("detach", (False, True)),
+        detach_factor=d.pick("detach_factor", (False, True)),
     )
     return _quality(d, "varifocal_loss", options)
 

@@ -49,7 +49,7 @@ def _centernet(name: str) -> Any:
         options: dict[str, Any] = dict(
             alpha=d.pick("alpha", (2.0, 1.0)),
             beta=d.pick("beta", (4.0, 0.0)),
-            count=d.pick("count", ("coordinates", "objects")),
+            normalize=d.pick("normalize", ("coordinates", "objects")),
             reduction=d.reduction(none=False),
         )
         if name == "centernet_loss":
@@ -127,11 +127,11 @@ def _detection(name: str) -> Any:
             boxes = torch.cat((corner, corner + side), -1)
         keep = torch.ones(images, points, dtype=torch.bool) if weight is None else weight != 0
         logits = poisoned(d, logits, keep.unsqueeze(-1).expand(logits.shape), "class_logits")
-        hard = d.pick("hard_targets", (False, True))
+        hard = d.pick("hard_scores", (False, True))
         names = ["binary_cross_entropy", "quality_focal_loss", *(["focal_loss"] * hard)]
         args |= dict(
             class_logits=d.tensor("class_logits", logits, dtype),
-            boxes=d.tensor("boxes", boxes, dtype),
+            pred_boxes=d.tensor("pred_boxes", boxes, dtype),
             target_boxes=list(goals.float()) if as_list else goals.float(),
             target_labels=list(labels) if as_list else labels,
             weight=None if weight is None else d.tensor("weight", weight, FLOATS[0]),
@@ -140,7 +140,7 @@ def _detection(name: str) -> Any:
             class_weight=d.maybe(
                 "class_weight", lambda: d.tensor("cw", d.weights("cw", (classes,)), FLOATS[0])
             ),
-            hard_targets=hard,
+            hard_scores=hard,
             reduction=d.reduction(none=False),
         )
         if name == "detection_loss":
@@ -149,7 +149,7 @@ def _detection(name: str) -> Any:
                 box_gain=d.pick("box_gain", (7.5, 1.0)),
                 dfl_gain=d.pick("dfl_gain", (1.5, 0.0)),
             )
-        return d.call(name, args, "class_logits", "boxes")
+        return d.call(name, args, "class_logits", "pred_boxes")
 
     return draw
 
@@ -169,7 +169,7 @@ LOSSES = {
         rows=2,
         kinked=True,
         rigid=("target_boxes", "strides"),
-        conceded=lambda call: {"match_scores", "boxes"},
+        conceded=lambda call: {"match_scores", "pred_boxes"},
         wrong=NONE | {"class_gain": NEGATIVE, "box_gain": NEGATIVE, "dfl_gain": NEGATIVE},
     ),
     "detection_terms": Loss(
@@ -178,7 +178,7 @@ LOSSES = {
         rows=2,
         kinked=True,
         rigid=("target_boxes", "strides"),
-        conceded=lambda call: {"match_scores", "boxes"},
+        conceded=lambda call: {"match_scores", "pred_boxes"},
         wrong=NONE,
     ),
 }

@@ -14,6 +14,7 @@ from tests.fuzz.draws.classes import (
     NAN,
     SHARE,
     class_dim,
+    class_logits,
     class_shape,
     indices,
     poisoned,
@@ -185,6 +186,39 @@ def _token_stats(d: Draw) -> Call:
     )
 
 
+def _token_stats_of_logits(d: Draw) -> Call:
+    positions, classes, _ = _sizes(d)
+    ignored = d.pick("ignore_index", (-100, 0, 255))
+    target = indices(d, positions, classes, ignored)
+    keep = target != ignored
+    x = class_logits(d, (*positions, classes), -1, target, keep)
+    y = torch.where(keep, target.long(), 0)[..., None]
+    alone = (x.scatter(-1, y, -math.inf) == -math.inf).all(-1, keepdim=True)
+    x = torch.where(alone & (x == -math.inf), 0.0, x)  # an infinite margin
+    x = poisoned(d, x, keep.unsqueeze(-1).expand(x.shape))
+    args = dict(
+        logits=d.tensor("logits", x),
+        target=target,
+        ignore_index=ignored,
+        softcap=d.pick("softcap", (None, 30.0)),
+        scale=d.pick("scale", (1.0, 0.5)),
+        class_dim=-1,
+    )
+    return d.call("token_stats", args, "logits")
+
+
+def _tied(call: Call) -> bool:
+    """Whether several classes beside the target's are the largest, and one has the slope."""
+    x = call.args.get("logits")
+    if not isinstance(x, Tensor):  # of a product, they all are where it is 0
+        return bool((call.args["hidden"] == 0).all(-1).any())
+    y = torch.where(call.args["target"] == call.args["ignore_index"], 0, call.args["target"].long())
+    z = x.double() * call.args["scale"]
+    z = z if call.args.get("softcap") is None else torch.tanh(z / call.args["softcap"])
+    z = z.scatter(-1, y[..., None], -math.inf).float().sort(-1).values
+    return bool((z[..., -1] - z[..., -2] <= 1e-5 * z[..., -1].abs()).any())
+
+
 def _linear_distillation(d: Draw) -> Call:
     positions, classes, width = _sizes(d)
     dtype = d.dtype("hidden")
@@ -202,7 +236,7 @@ def _linear_distillation(d: Draw) -> Call:
         ),
     )
     args |= _linear(d, classes, width) | _mixed(d, args)
-    return d.call("linear_distillation", args, "hidden", "weight", "bias")
+    return d.call("linear_distillation_loss", args, "hidden", "weight", "bias")
 
 
 def _halved(step: float) -> float:
@@ -233,7 +267,7 @@ def _tokens(name: str) -> Any:
         args = dict(
             target=target,
             mtp_depth=d.pick("mtp_depth", (None, depth)),
-            denominator=d.pick("denominator", ("tokens", "valid")),
+            normalize=d.pick("normalize", ("tokens", "valid")),
             labels=labels,
             document_ids=ids if packed else None,
             right_context=further,
@@ -253,7 +287,7 @@ def _tokens(name: str) -> Any:
             args["mtp_lambda"] = d.pick("mtp_lambda", (0.3, 0.0, _halved))
             args["step"] = 3.0 if args["mtp_lambda"] is _halved else None
         if not linear:
-            return d.call(name, args | dict(logits_list=heads, weight=weight), "logits_list")
+            return d.call(name, args | dict(logits_list=heads, class_weight=weight), "logits_list")
         args |= _linear(d, classes, width)
         args |= dict(
             hidden_list=heads,
@@ -298,7 +332,7 @@ def _forgotten(name: str) -> Any:
             if d.chance("old_classes", 2):
                 args["old_classes"] = list(range(shape[axis]))[::-1][:was]
         args |= dict(
-            targets=target,
+            target=target,
             temperature=d.pick("temperature", (2.0, 1.0, 0.5)),
             detach_teacher=d.pick("detach_teacher", (True, False)),
             sample_weight=None if sample_weight is None else d.tensor("s", sample_weight),
@@ -377,14 +411,23 @@ LOSSES = {
         _token_stats,
         oracle.linear_token_stats,
         rows=0,
+        several=_tied,
         conceded=_products,
         products=True,
         unit=1.0,
         wrong={"softcap": (0.0, NAN)},
     ),
-    "linear_distillation": Loss(
+    "token_stats": Loss(
+        _token_stats_of_logits,
+        oracle.token_stats,
+        rows=-1,
+        several=_tied,
+        unit=1.0,
+        wrong={"softcap": (0.0, NAN), "scale": (0.0, NAN)},
+    ),
+    "linear_distillation_loss": Loss(
         _linear_distillation,
-        oracle.linear_distillation,
+        oracle.linear_distillation_loss,
         limit=_limit,
         rows=0,
         conceded=_products,

@@ -78,30 +78,30 @@ def _keypoints(d: Draw) -> Call:
         sigmas = [0.05] * points
     places = d.pick("places", (2, 3, 1))
     t = d.normal("target", (*shape, points, places), 30.0)
-    x = t + d.normal("pred", t.shape, d.pick("noise", (3.0, 0.0, 1e-3, 1e-6, 300.0)))
+    x = t + d.normal("prediction", t.shape, d.pick("noise", (3.0, 0.0, 1e-3, 1e-6, 300.0)))
     visible = torch.randint(-1, 3, (*shape, points), generator=d.stream("visibility"))
     visible = visible * d.mask("instance seen", (*shape, 1), 0.8)
     weight = d.maybe("weight", lambda: d.weights("weight", shape))
     keep = (visible > 0).any(-1)
     keep = keep if weight is None else keep & (weight != 0)
     seen = (visible > 0).unsqueeze(-1).expand(t.shape) & keep[..., None, None]
-    x, t = poisoned(d, x, seen, "pred"), poisoned(d, t, seen, "target")
+    x, t = poisoned(d, x, seen, "prediction"), poisoned(d, t, seen, "target")
     area = d.normal("area", shape, 500.0).abs() + 30
-    dtype = d.dtype("pred", (torch.float32, torch.float64, torch.bfloat16))
+    dtype = d.dtype("prediction", (torch.float32, torch.float64, torch.bfloat16))
     return d.call(
         "keypoint_loss",
         dict(
-            pred=d.tensor("pred", x, dtype),
+            prediction=d.tensor("prediction", x, dtype),
             target=d.tensor("target", t.to(dtype), d.pick("side", (dtype, torch.float32))),
             visibility=d.laid("visibility", visible),
             area=d.tensor("area", area, torch.float32),
             sigmas=sigmas,
-            mode=d.pick("mode", ("oks", "log", "cauchy")),
+            kind=d.pick("kind", ("oks", "log", "cauchy")),
             area_scale=d.pick("area_scale", (1.0, 0.53)),
             weight=None if weight is None else d.tensor("weight", weight),
             reduction=d.reduction(),
         ),
-        "pred",
+        "prediction",
         sides=("target", "weight", "area"),
     )
 

@@ -14,32 +14,40 @@ from tests.fuzz.draws.classes import NAN, indices, poisoned, soft
 from tests.fuzz.draws.signals import _pooled
 from tests.fuzz.oracles import regions as oracle
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "masks"]
 
 SKIP = ("skip", "zero", "penalize")
 
 
-def _masks(
-    d: Draw, *, hard: bool = False, none: bool = True, smooth: bool = True, pools: bool = True
+def masks(
+    d: Draw,
+    *,
+    hard: bool = False,
+    none: bool = True,
+    smooth: bool = True,
+    pools: bool = True,
+    axes: tuple[int, ...] = (1, 2, 0),
 ) -> dict[str, Any]:
     """The arguments that every region loss has."""
     mode = d.pick("mode", ("multiclass", "multilabel", "binary"))
     classes = 1 if mode == "binary" else d.size("classes", low=1 + (mode == "multiclass"), high=17)
     samples = d.size("samples", high=3)
-    size = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", (1, 2, 0))))
+    size = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", axes)))
     shape = (samples, classes, *size)
-    ignored = d.pick("ignore_index", (None, None, 0, 1, 255))
+    ignored = d.pick("ignore_index", ("auto", None, 0, 1, 255))
     is_soft = not hard and d.pick("soft", (False, True))
     margin = d.pick("logits margin", (8.0, 0.0, 1.0, 20.0, 60.0))
     if mode == "multiclass":
         if is_soft:
-            ignored = None
+            ignored = "auto" if ignored == "auto" else None
             target = d.tensor("target", soft(d, shape, 1))
             keep = torch.ones(shape, dtype=torch.bool)
             one = target.double()
         else:
-            target = indices(d, (samples, *size), classes, -100 if ignored is None else ignored)
-            keep = (target != (-100 if ignored is None else ignored)).unsqueeze(1).expand(shape)
+            removed = -100 if ignored == "auto" else ignored
+            target = indices(d, (samples, *size), classes, removed)
+            keep = torch.ones_like(target, dtype=torch.bool)
+            keep = (keep if removed is None else target != removed).unsqueeze(1).expand(shape)
             y = torch.where(keep[:, 0], target.long(), 0)
             one = torch.nn.functional.one_hot(y, classes).movedim(-1, 1).double()
         sure = margin * one
@@ -50,12 +58,13 @@ def _masks(
         sure = margin * (2 * one - 1)
         if ignored == 255 and target.dtype != torch.bool:
             target = torch.where(d.mask("ignored", shape, 0.3), 255, target).to(target.dtype)
-        keep = torch.ones(shape, dtype=torch.bool) if ignored is None else target != ignored
-    pixel_weight = d.maybe("pixel_weight", lambda: d.weights("pixel_weight", (samples, *size)))
-    if pixel_weight is not None:
+        keep = torch.ones(shape, dtype=torch.bool)
+        keep = keep if ignored in (None, "auto") else target != ignored
+    weight = d.maybe("weight", lambda: d.weights("weight", (samples, *size)))
+    if weight is not None:
         if mode == "multiclass":
-            pixel_weight = poisoned(d, pixel_weight, keep[:, 0], "pixel_weight")
-        keep = keep & (pixel_weight != 0).unsqueeze(1).expand(shape)
+            weight = poisoned(d, weight, keep[:, 0], "weight")
+        keep = keep & (weight != 0).unsqueeze(1).expand(shape)
     x = d.numbers("logits", shape) if not margin else sure + d.normal("logits", shape, 0.3)
     # of a softmax a pixel is ignored as a whole
     x = poisoned(d, x, keep)
@@ -70,10 +79,11 @@ def _masks(
         logits=d.tensor("logits", x),
         target=d.laid("target", target),
         mode=mode,
-        weight=d.maybe(
-            "weight", lambda: d.tensor("weight", d.weights("weight", (classes,)), FLOATS[0])
+        class_weight=d.maybe(
+            "class_weight",
+            lambda: d.tensor("class_weight", d.weights("class_weight", (classes,)), FLOATS[0]),
         ),
-        pixel_weight=None if pixel_weight is None else d.tensor("pixel_weight", pixel_weight),
+        weight=None if weight is None else d.tensor("weight", weight),
         ignore_index=ignored,
         background=mode != "multiclass" or d.pick("background", (True, False)),
         absent=d.pick("absent", (*SKIP, "smooth") if least else SKIP),
@@ -85,7 +95,7 @@ def _masks(
 
 def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: bool) -> Any:
     def draw(d: Draw) -> Call:
-        args = _masks(d, hard=hard, **kinds)
+        args = masks(d, hard=hard, **kinds)
         if name in ("dice_loss", "mask_iou_loss", "tversky_loss"):
             args["log"] = d.pick("log", (False, True))
         if "tversky" in name:
@@ -102,8 +112,8 @@ def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: bool) 
                 "dice_weight": d.pick("dice_weight", (1.0, 0.0, 0.3)),
                 second: d.pick(second, (1.0, 0.0, 2.0)),
             }
-        sides = ("weight", "pixel_weight")
-        return d.call(name, args, "logits", sides=sides if learns else ("pixel_weight",))
+        sides = ("class_weight", "weight")
+        return d.call(name, args, "logits", sides=sides if learns else ("weight",))
 
     return draw
 

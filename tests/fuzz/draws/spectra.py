@@ -60,7 +60,7 @@ def _spectral(name: str) -> Any:
                     n_mels=[4] * len(sizes) if several else 4,
                     f_min=d.pick("f_min", (0.0, 80.0)),
                     f_max=d.pick("f_max", (None, 4000.0)),
-                    scale=d.pick("scale", ("slaney", "htk")),
+                    mel_scale=d.pick("mel_scale", ("slaney", "htk")),
                     norm=d.pick("norm", ("slaney", "none")),
                     empty_filters=d.pick("empty_filters", ("keep", "refuse")),
                 )

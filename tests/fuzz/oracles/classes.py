@@ -147,6 +147,9 @@ def focal_loss(a: Any) -> Tensor:
         a = SimpleNamespace(
             **{**vars(a), "alpha": 0.25 if a.target.shape == a.logits.shape else None}
         )
+    if a.ignore_index == "auto":
+        indexed = a.target.shape != a.logits.shape
+        a = SimpleNamespace(**{**vars(a), "ignore_index": -100 if indexed else None})
     if a.target.shape == a.logits.shape:
         keep, w = _kept(a, a.ignore_index)
         x, t = a.logits[keep], a.target[keep].double()
@@ -155,8 +158,7 @@ def focal_loss(a: Any) -> Tensor:
         share = 1.0 if alpha is None else t * alpha + (1 - t) * (1 - alpha)
         positives = (w * t).sum()
     else:
-        ignored = -100 if a.ignore_index is None else a.ignore_index
-        keep, w = _kept(a, ignored)
+        keep, w = _kept(a, a.ignore_index)
         rows, _ = class_rows(a.logits, a.target, a.class_dim)
         y = a.target[keep].long()
         wrong = against(rows[keep.reshape(-1)], y)
@@ -183,7 +185,7 @@ def varifocal_loss(a: Any) -> Tensor:
     x, q = a.logits[keep], a.target[keep].double()
     positive = q > 0 if a.positive is None else a.positive[keep]
     fade = a.alpha * power(-softplus(-x), a.gamma)
-    fade = fade.detach() if a.detach else fade
+    fade = fade.detach() if a.detach_factor else fade
     values = w * torch.where(positive, q, fade) * logistic(x, q)
     count = _quality_count(a, q, positive.double(), w)
     return reduced(scattered(values, keep), count, a.reduction, "varifocal")

@@ -33,7 +33,7 @@ def centernet_terms(a: Any) -> dict[str, Tensor]:
         )
     )
     terms, mask = {"hm": hm}, a.targets["mask"].double()
-    count = mask.sum() * (2 if a.count == "coordinates" else 1)
+    count = mask.sum() * (2 if a.normalize == "coordinates" else 1)
     for name in ("wh", "reg"):
         total = a.predictions[name].sum() * 0
         for i, j in (mask != 0).nonzero().tolist():
@@ -52,7 +52,7 @@ def centernet_loss(a: Any) -> Tensor:
 
 def detection_terms(a: Any) -> dict[str, Tensor]:
     """One mean for all terms, over the positives' scores: Feng et al. 2021 (arXiv:2108.07755)."""
-    x, boxes = a.class_logits, a.boxes
+    x, boxes = a.class_logits, a.pred_boxes
     dense, size = boxes.ndim == 4, x.shape[:2]
     goals, labels = (
         v if isinstance(v, Tensor) else torch.stack(v) if v else x.new_zeros((0, 1, 4)[:last])
@@ -63,7 +63,7 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
         there = labels != -1 if a.target_mask is None else a.target_mask
         found = a.assigner(x, boxes, a.anchors, goals, labels, there)
         matches, scores = found[0], found[1].double()
-    scores = torch.ones(size).double() if scores is None or a.hard_targets else scores
+    scores = torch.ones(size).double() if scores is None or a.hard_scores else scores
     w = torch.ones(size).double() if a.weight is None else a.weight
     rows = (matches != -2) & (w != 0)
     positive = (matches >= 0) & rows

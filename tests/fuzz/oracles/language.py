@@ -15,7 +15,7 @@ __all__ = [
     "distillation_loss",
     "distillation_terms",
     "linear_cross_entropy",
-    "linear_distillation",
+    "linear_distillation_loss",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
@@ -23,6 +23,7 @@ __all__ = [
     "lwf_terms",
     "multi_token_loss",
     "multi_token_terms",
+    "token_stats",
 ]
 
 
@@ -135,20 +136,32 @@ def _clean(a: Any, hidden: Tensor) -> Tensor:
 
 
 def linear_token_stats(a: Any) -> dict[str, Tensor]:
-    z = _logits(_clean(a, a.hidden), a.weight, a.bias, a.scale)
-    z = z if a.softcap is None else a.softcap * torch.tanh(z / a.softcap)
+    return _statistics(_logits(_clean(a, a.hidden), a.weight, a.bias, a.scale), a)
+
+
+def token_stats(a: Any) -> dict[str, Tensor]:
+    keep = (a.target != a.ignore_index)[..., None]
+    return _statistics(a.scale * torch.where(keep, a.logits, 0.0), a)
+
+
+def _statistics(z: Tensor, a: Any) -> dict[str, Tensor]:
+    if a.softcap is not None:  # which does not open a masked class
+        z = torch.where(z == -torch.inf, z, a.softcap * torch.tanh(z / a.softcap))
     keep = a.target != a.ignore_index
     rows, y = z[keep], a.target[keep].long()
     nll = costs(rows)
+    others = rows.scatter(1, y[:, None], -torch.inf)
     values = {
         "log_prob": -nll.gather(1, y[:, None])[:, 0],
         "lse": rows.logsumexp(1),
-        "entropy": (torch.exp(-nll) * nll).sum(1),
+        "entropy": (torch.exp(-nll) * torch.where(nll < torch.inf, nll, 0.0)).sum(1),
+        "margin": rows.gather(1, y[:, None])[:, 0]
+        - rows.gather(1, others.argmax(1, keepdim=True))[:, 0],
     }
     return {name: scattered(value, keep) for name, value in values.items()}
 
 
-def linear_distillation(a: Any) -> Tensor:
+def linear_distillation_loss(a: Any) -> Tensor:
     """The distillation of all the logits at once."""
     return distillation_loss(
         SimpleNamespace(
@@ -171,7 +184,7 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
     Position i of depth k predicts the token at i + k + 1, which aligned labels hold at i + k.
     """
     length = a.target.shape[-1]
-    w = None if a.weight is None else a.weight
+    w = a.class_weight
     totals, counts = [], []
     for k, head in enumerate(a.logits_list):
         shift = k + (a.labels == "raw")
@@ -201,7 +214,7 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
         totals.append(total)
         counts.append(count)
     names = ["main"] + [f"depth_{k}" for k in range(1, len(totals))]
-    over = [counts[0]] * len(totals) if a.denominator == "tokens" else counts
+    over = [counts[0]] * len(totals) if a.normalize == "tokens" else counts
     return {
         name: reduced(total, count, a.reduction, name)
         for name, total, count in zip(names, totals, over, strict=True)
@@ -220,9 +233,7 @@ def _with_lambda(a: Any, terms: dict[str, Tensor]) -> Tensor:
 
 def linear_multi_token_terms(a: Any) -> dict[str, Tensor]:
     heads = [_logits(h, a.weight, a.bias, a.scale) for h in a.hidden_list]
-    return multi_token_terms(
-        SimpleNamespace(**{**vars(a), "logits_list": heads, "weight": a.class_weight})
-    )
+    return multi_token_terms(SimpleNamespace(**{**vars(a), "logits_list": heads}))
 
 
 def linear_multi_token_loss(a: Any) -> Tensor:
@@ -236,11 +247,11 @@ def lwf_terms(a: Any) -> dict[str, Tensor]:
     if not one and task is None:
         (task,) = (name for name in a.new_logits if name not in a.old_logits)
     head = a.new_logits if one else a.new_logits[task]
-    x, axis = class_rows(head, a.targets, a.class_dim)
-    y = a.targets.reshape(-1)
+    x, axis = class_rows(head, a.target, a.class_dim)
+    y = a.target.reshape(-1)
     s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
     keep = (y != a.ignore_index) & (s != 0)
-    where, count = keep.reshape(a.targets.shape), s[keep].sum()
+    where, count = keep.reshape(a.target.shape), s[keep].sum()
     form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
     values = row_entropy(x[keep], y[keep].long(), **form)
     terms = {"new": reduced(scattered(s[keep] * values, where), count, a.reduction, "new")}

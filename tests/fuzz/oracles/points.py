@@ -93,22 +93,22 @@ def adaptive_wing_loss(a: Any) -> Tensor:
 
 def keypoint_loss(a: Any) -> Tensor:
     """OKS of the COCO keypoint evaluation; Maji et al. 2022 (arXiv:2204.06806), eq. 4."""
-    shape, points = a.pred.shape[:-2], a.pred.shape[-2]
+    shape, points = a.prediction.shape[:-2], a.prediction.shape[-2]
     sigmas = SIGMAS[a.sigmas] if isinstance(a.sigmas, str) else a.sigmas
     sigmas = torch.as_tensor(sigmas, dtype=torch.float64).expand(points)
     seen = a.visibility > 0
     w = torch.ones(shape).double() if a.weight is None else a.weight.double()
     keep = (w != 0) & seen.any(-1)
     w, seen = w[keep], seen[keep]
-    off = torch.where(seen[..., None], a.pred[keep] - a.target[keep].double(), 0.0)
+    off = torch.where(seen[..., None], a.prediction[keep] - a.target[keep].double(), 0.0)
     unit = 8 * sigmas**2 * (a.area_scale * a.area[keep].double())[:, None]
     e, n = off.square().sum(-1) / unit, seen.sum(-1)
-    if a.mode == "cauchy":
+    if a.kind == "cauchy":
         values = torch.log1p(e).sum(-1) / n
     else:
         missed = torch.where(seen, rise(e), 0.0).sum(-1) / n  # 1 - OKS
         values = missed
-        if a.mode == "log":
+        if a.kind == "log":
             far = n.double().log() - torch.where(seen, -e, -torch.inf).logsumexp(-1)
             close = missed < 0.5
             values = torch.where(close, -torch.log1p(-torch.where(close, missed, 0.0)), far)

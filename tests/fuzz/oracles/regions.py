@@ -44,18 +44,20 @@ def pixels(a: Any) -> _Pixels:
         x, t = (v.reshape(len(a.logits), 1, -1) if len(v) else v.reshape(0, 1, 1) for v in (x, t))
     x = x[..., None].flatten(2) if a.mode != "binary" else x
     classes = x.shape[1]
-    ignored = a.ignore_index
+    indexed = a.mode == "multiclass" and not t.is_floating_point()
+    ignored = (-100 if indexed else None) if a.ignore_index == "auto" else a.ignore_index
     if a.mode == "multiclass" and not t.is_floating_point():
         y = t[..., None].flatten(1).long()
-        keep = (y != (-100 if ignored is None else ignored))[:, None].expand(x.shape)
+        keep = torch.ones_like(y, dtype=torch.bool) if ignored is None else y != ignored
+        keep = keep[:, None].expand(x.shape)
         y = torch.where(keep[:, 0], y, 0)
         t = torch.nn.functional.one_hot(y, classes).movedim(-1, 1)
     else:
         t = t[..., None].flatten(2)
         keep = torch.ones(x.shape, dtype=torch.bool) if ignored is None else t != ignored
     w = torch.ones(x.shape).double()
-    if a.pixel_weight is not None:
-        w = a.pixel_weight.double().reshape(len(x), 1, -1).expand(x.shape) if x.numel() else w
+    if a.weight is not None:
+        w = a.weight.double().reshape(len(x), 1, -1).expand(x.shape) if x.numel() else w
     keep = keep & (w != 0)
     x, t, w = (torch.where(keep, v.double(), 0.0) for v in (x, t, w))
     if a.mode != "multiclass":
@@ -118,7 +120,7 @@ def _average(a: Any, loss: Tensor, s: _Sums, term: str) -> Tensor:
 
 
 def _class_weight(a: Any, like: Tensor) -> Tensor:
-    share = torch.ones(like.shape[-1]).double() if a.weight is None else a.weight
+    share = torch.ones(like.shape[-1]).double() if a.class_weight is None else a.class_weight
     return share if a.background else share * (torch.arange(len(share)) > 0)
 
 
@@ -174,7 +176,7 @@ def generalized_dice_loss(a: Any) -> Tensor:
 def _compound(a: Any, term: str, gamma: float) -> dict[str, Tensor]:
     v = pixels(a)
     s = _sums(a, v)
-    w = v.w if a.weight is None else v.w * a.weight[:, None]
+    w = v.w if a.class_weight is None else v.w * a.class_weight[:, None]
     if a.mode == "multiclass":
         cost, count = v.t * v.nll, (w * v.t).sum()
         if gamma:

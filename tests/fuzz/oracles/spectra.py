@@ -29,7 +29,7 @@ USUAL = dict(
     scales="mean",
 )
 MEL = USUAL | dict(
-    n_mels=80, f_min=0.0, f_max=None, scale="slaney", norm="slaney", empty_filters="refuse"
+    n_mels=80, f_min=0.0, f_max=None, mel_scale="slaney", norm="slaney", empty_filters="refuse"
 )
 MULTI = USUAL | dict(
     n_fft=(1024, 2048, 512),
@@ -54,7 +54,7 @@ MEL_PRESETS: dict[str, dict[str, Any]] = {  # of the projects' code
         framing="full",
         n_mels=64,
         f_min=64.0,
-        scale="htk",
+        mel_scale="htk",
         norm="none",
         power=2,
         log="log10",
@@ -178,7 +178,13 @@ def _spectral(a: Any, o: dict[str, Any], term: str) -> Tensor:
             spectra = [v if o["power"] == 1 else v.square() for v in spectra]
             if n_mels:
                 bank = _filters(
-                    o["sample_rate"], n_fft, n_mels, o["f_min"], o["f_max"], o["scale"], o["norm"]
+                    o["sample_rate"],
+                    n_fft,
+                    n_mels,
+                    o["f_min"],
+                    o["f_max"],
+                    o["mel_scale"],
+                    o["norm"],
                 )
                 spectra = [v @ bank.T for v in spectra]
             value = value + _distance(*spectra, o)

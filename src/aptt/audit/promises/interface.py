@@ -207,12 +207,13 @@ def _weighed(trial: Trial) -> list[str]:
         given = {**inputs, key: weight} if key in inputs else inputs
         options = {} if key in inputs else {key: weight}
         try:
-            value = trial.spec.function(**given, **{**trial.options(), **options})
-            return float(value.sum()) if isinstance(value, Tensor) else None
+            values = trial.spec.function(**given, **{**trial.options(), **options}, **unreduced)
+            return float(values.min()) if isinstance(values, Tensor) else None
         except Exception:
             return None
 
-    plain = float(trial.spec.function(**inputs, **trial.options()).sum())
+    unreduced = {"reduction": "none"}
+    plain = float(trial.spec.function(**inputs, **trial.options(), **unreduced).min())
     for key in _weights_of(trial):
         forms: list[Callable[[float], Any]] = [lambda v: v]
         if key in inputs:
@@ -226,7 +227,7 @@ def _weighed(trial: Trial) -> list[str]:
         if below is not None:
             found.append(f"{key} of -1: let through, as {below:.6g}")
         if above is not None and not above >= 0:
-            found.append(f"{key} of 3: the loss is {above:.6g}, below 0")
+            found.append(f"{key} of 3: a value of {above:.6g}, below 0")
     return found
 
 

@@ -7,6 +7,8 @@ from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
+from aptt.audit.specs.numbers import NUMBERS
+from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.values import VALUES
@@ -21,10 +23,12 @@ _FAMILIES = (
     BOXES,
     DENSE,
     REGIONS,
+    OUTLINES,
     POINTS,
     COMPOSITES,
     WAVES,
     VALUES,
+    NUMBERS,
 )
 
 SPECS: dict[str, Spec] = {row.name: row for family in _FAMILIES for row in family}

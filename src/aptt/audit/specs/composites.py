@@ -62,7 +62,7 @@ def _predicted(g: Generator, n: int, first: str, *, sides: bool = False) -> Inpu
     corners = torch.cat((points - reach[..., :2], points + reach[..., 2:]), -1)
     made = {
         "class_logits": normal(g, n, _SIDE**2, _CLASSES),
-        "boxes": normal(g, n, _SIDE**2, 4, _BINS) if sides else corners,
+        "pred_boxes": normal(g, n, _SIDE**2, 4, _BINS) if sides else corners,
     }
     return {first: made.pop(first), **made}
 
@@ -114,7 +114,7 @@ def _extremes(first: str) -> Callable[[], Inputs]:
         )
         inputs = {
             "class_logits": logits.unsqueeze(1).expand(-1, 2, -1).clone(),
-            "boxes": pairs[:, :4].unsqueeze(1).expand(-1, 2, -1).clone(),
+            "pred_boxes": pairs[:, :4].unsqueeze(1).expand(-1, 2, -1).clone(),
             "target_boxes": pairs[:, None, 4:].clone(),
             "target_labels": torch.ones(5, 1, dtype=torch.long),
             "matches": torch.tensor([0, -1]).expand(5, 2).clone(),
@@ -139,7 +139,7 @@ def _assignment_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Ten
     given: dict[str, Any] = {**inputs, **options, "reduction": "none"}
     name = next(iter(inputs))
     if "matches" not in inputs:
-        boxes = inputs["boxes"]
+        boxes = inputs["pred_boxes"]
         if boxes.ndim == 4:
             bins = torch.arange(_BINS, dtype=torch.float64)
             reach = (boxes.softmax(-1) * bins).sum(-1) * inputs["strides"].unsqueeze(-1)
@@ -170,7 +170,7 @@ def _best_logits(inputs: Inputs, options: Options) -> tuple[Inputs, float | None
 
 def _best_boxes(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
     index = inputs["matches"].clamp(min=0).unsqueeze(-1).expand(-1, -1, 4)
-    return {**inputs, "boxes": inputs["target_boxes"].gather(1, index)}, None
+    return {**inputs, "pred_boxes": inputs["target_boxes"].gather(1, index)}, None
 
 
 def _hopeless(inputs: Inputs, options: Options) -> Inputs:
@@ -185,7 +185,7 @@ def _hopeless(inputs: Inputs, options: Options) -> Inputs:
 
 
 def _in_unit(inputs: Inputs, unit: float) -> Inputs:
-    lengths = ("boxes", "target_boxes", "anchors", "strides")
+    lengths = ("pred_boxes", "target_boxes", "anchors", "strides")
     return {k: t * unit if k in lengths else t for k, t in inputs.items()}
 
 
@@ -208,12 +208,12 @@ def _cases() -> dict[str, Case]:
         "focal, hard targets": case(
             _assigned("class_logits"),
             class_loss=focal_loss,
-            hard_targets=True,
+            hard_scores=True,
             class_gain=2.0,
             exempt=_BY_LOGITS,
         ),
         "boxes": case(
-            _assigned("boxes"),
+            _assigned("pred_boxes"),
             box_loss=giou_loss,
             exempt={
                 **_ASSIGNED,
@@ -221,7 +221,7 @@ def _cases() -> dict[str, Case]:
             },
         ),
         "distances": case(
-            _assigned("boxes", sides=True),
+            _assigned("pred_boxes", sides=True),
             box_loss=giou_loss,
             dfl_gain=3.0,
             exempt={**_NO_LENGTH, "perfect_is_minimal": _ASSIGNED["perfect_is_minimal"]},
@@ -233,11 +233,11 @@ def _cases() -> dict[str, Case]:
             exempt=_NO_LENGTH,
         ),
         "matched, by box": case(
-            _matched("boxes"),
+            _matched("pred_boxes"),
             box_loss=giou_loss,
             box_gain=2.0,
             perfect=_best_boxes,
-            extremes=_extremes("boxes"),
+            extremes=_extremes("pred_boxes"),
             reduction="sum",
         ),
     }
@@ -262,7 +262,7 @@ COMPOSITES = (
         scaling=Scaling(_in_unit),
         frozen={"the assignment": _assignment_held},
         refused=(
-            Refused("boxes of one number", "boxes", change=_cut("boxes")),
+            Refused("boxes of one number", "pred_boxes", change=_cut("pred_boxes")),
             Refused("points of one number", "anchors", change=_cut("anchors")),
             Refused("one target box", "target_boxes", change=_cut("target_boxes")),
             Refused("labels of one target", "target_labels", change=_cut("target_labels")),

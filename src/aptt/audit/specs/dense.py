@@ -117,11 +117,11 @@ def _varifocal() -> Spec:
         inputs=_scores,
         cases={
             "by quality": case(),
-            "held, per positive": case(detach=True, normalize="positives"),
+            "held, per positive": case(detach_factor=True, normalize="positives"),
             "a mask, per quality": case(_marked_scores, normalize="quality", gamma=1.5),
             "weighted": case(_weighted_scores, alpha=0.5, gamma=0.5, reduction="sum"),
             "weighted, held": case(
-                _weighted_scores, detach=True, gamma=0.0, alpha=1.5, normalize="positives"
+                _weighted_scores, detach_factor=True, gamma=0.0, alpha=1.5, normalize="positives"
             ),
             "unreduced": case(reduction="none", normalize="quality"),
         },

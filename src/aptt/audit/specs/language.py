@@ -393,14 +393,14 @@ def _multi_token() -> Spec:
             "aligned": case(),
             "raw, packed": case(_documents, labels="raw", ignore_index=2, mtp_lambda=1.0),
             "own counts": case(
-                marked(_heads, 2), denominator="valid", ignore_index=2, mtp_depth=_DEPTH
+                marked(_heads, 2), normalize="valid", ignore_index=2, mtp_depth=_DEPTH
             ),
             "scheduled": case(
                 _at_step, mtp_lambda=_falling, step=20, reduction="sum", exempt=_CALLED
             ),
             "a shard": case(_shard, right_context=_DEPTH, exempt={**_CALLED, **_FURTHER}),
             "with the options of cross-entropy": case(
-                weight=torch.tensor([0.5, 2.0, 1.0]),
+                class_weight=torch.tensor([0.5, 2.0, 1.0]),
                 label_smoothing=0.1,
                 z_loss=0.01,
                 softcap=9.0,
@@ -421,7 +421,7 @@ def _multi_token() -> Spec:
             Refused("fewer heads than there are", "mtp_depth", {"mtp_depth": 1}),
             Refused("a negative lambda", "mtp_lambda", {"mtp_lambda": -0.1}),
             Refused("a schedule without its step", "step", {"mtp_lambda": _falling}),
-            Refused("an unknown denominator", "denominator", {"denominator": "all"}),
+            Refused("an unknown normalize", "normalize", {"normalize": "all"}),
             Refused("unknown labels", "labels", {"labels": "shifted"}),
             Refused("a class out of range", "target", change=_next_class),
             Refused(
@@ -455,7 +455,7 @@ def _grown(g: Generator, n: int) -> Inputs:
     """Old classes first, and targets among those that are new."""
     return {
         "new_logits": normal(g, n, _C, scale=3),
-        "targets": _K + torch.randperm(n, generator=g) % (_C - _K),
+        "target": _K + torch.randperm(n, generator=g) % (_C - _K),
         "old_logits": normal(g, n, _K, scale=3),
     }
 
@@ -463,14 +463,14 @@ def _grown(g: Generator, n: int) -> Inputs:
 def _grown_tokens(g: Generator, n: int) -> Inputs:
     return {
         "new_logits": normal(g, n, _C, _C, scale=3),
-        "targets": _K + indices(g, _C - _K, n, _C),
+        "target": _K + indices(g, _C - _K, n, _C),
         "old_logits": normal(g, n, _C, _K, scale=3),
     }
 
 
 def _hide_grown(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
     ignored = options.get("ignore_index", -100)
-    return {**inputs, "targets": inputs["targets"].masked_fill(~keep, ignored)}
+    return {**inputs, "target": inputs["target"].masked_fill(~keep, ignored)}
 
 
 def _well_grown(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
@@ -478,14 +478,14 @@ def _well_grown(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]
     index = torch.tensor(options.get("old_classes") or list(range(_K)))
     old = inputs["old_logits"]
     logits = torch.zeros_like(inputs["new_logits"]).index_copy(-1, index, old)
-    return {**inputs, "new_logits": logits + 1000 * _hot(inputs["targets"])}, None
+    return {**inputs, "new_logits": logits + 1000 * _hot(inputs["target"])}, None
 
 
 def _badly_grown(inputs: Inputs, options: Options) -> Inputs:
-    targets = inputs["targets"]
+    targets = inputs["target"]
     targets = torch.where(targets == options.get("ignore_index", -100), _C - 1, targets)
     low = inputs["new_logits"] / 10 - 30 * _hot(targets)
-    return {**inputs, "targets": targets, "new_logits": low}
+    return {**inputs, "target": targets, "new_logits": low}
 
 
 def _grown_extremes() -> Inputs:
@@ -503,13 +503,13 @@ def _grown_extremes() -> Inputs:
     masked = grid([0, 1, 2, 1, -_INF])
     return {
         "new_logits": torch.cat((new, masked)),
-        "targets": torch.cat((targets, torch.tensor([3]))),
+        "target": torch.cat((targets, torch.tensor([3]))),
         "old_logits": torch.cat((old, masked[:, :_K])),
     }
 
 
 def _lwf() -> Spec:
-    weighted = with_(_grown, "sample_weight", "targets")
+    weighted = with_(_grown, "sample_weight", "target")
     return Spec(
         name="lwf_loss",
         function=lwf_loss,
@@ -545,8 +545,8 @@ def _lwf() -> Spec:
             Refused("an old class too few", "old_classes", {"old_classes": [0, 1]}),
             Refused(
                 "floats for class indices",
-                "targets",
-                change=lambda i: {**i, "targets": i["targets"].double()},
+                "target",
+                change=lambda i: {**i, "target": i["target"].double()},
                 error=TypeError,
             ),
             Refused("a class axis that is none", "class_dim", {"class_dim": 2}),
@@ -556,7 +556,7 @@ def _lwf() -> Spec:
 
 
 def _next_new_class(inputs: Inputs) -> Inputs:
-    return {**inputs, "targets": inputs["targets"] + 1}
+    return {**inputs, "target": inputs["target"] + 1}
 
 
 # --------------------------------------------------------- from hidden states, as in heads.py
@@ -576,10 +576,10 @@ def _eye(t: Tensor) -> Tensor:
     return torch.eye(t.shape[-1], dtype=t.dtype, device=t.device)
 
 
-def linear_distillation(hidden: Tensor, teacher_hidden: Tensor, **options: Any) -> Tensor:
+def linear_distillation_loss(hidden: Tensor, teacher_hidden: Tensor, **options: Any) -> Tensor:
     """The function, with both heads filled in."""
     s, t = hidden, teacher_hidden
-    return aptt.loss.linear_distillation(s, _eye(s), t, _eye(t), **options)
+    return aptt.loss.linear_distillation_loss(s, _eye(s), t, _eye(t), **options)
 
 
 class LinearDistillationLoss(aptt.loss.LinearDistillationLoss):
@@ -608,7 +608,7 @@ class LinearMTPLoss(aptt.loss.LinearMTPLoss):
         return super().forward(hidden.unbind(1), _eye(hidden), target, **options)
 
 
-_sign(linear_distillation, aptt.loss.linear_distillation)
+_sign(linear_distillation_loss, aptt.loss.linear_distillation_loss)
 _sign(LinearDistillationLoss.forward, aptt.loss.LinearDistillationLoss.forward)
 _sign(linear_multi_token_loss, aptt.loss.linear_multi_token_loss)
 _sign(LinearMTPLoss.forward, aptt.loss.LinearMTPLoss.forward)
@@ -684,8 +684,8 @@ def _linear_distillation() -> Spec:
     cases["teacher and targets"] = case(chunk=4, drop_ignored=False, detach_teacher=False)
     return replace(
         own,
-        name="linear_distillation",
-        function=linear_distillation,
+        name="linear_distillation_loss",
+        function=linear_distillation_loss,
         module=LinearDistillationLoss,
         cases=cases,
         extremes=_only_finite(_taught_extremes),
@@ -705,12 +705,7 @@ def _linear_distillation() -> Spec:
 
 def _linear_multi_token() -> Spec:
     own = _multi_token()
-    cases = {
-        label: replace(
-            c, options={"class_weight" if k == "weight" else k: v for k, v in c.options.items()}
-        )
-        for label, c in own.cases.items()
-    }
+    cases = dict(own.cases)
     cases["aligned"] = case(chunk=5, drop_ignored=False)
     cases["own counts"] = replace(
         cases["own counts"], options={**cases["own counts"].options, "scale": 2.0}

@@ -122,7 +122,7 @@ def _points(g: Generator, n: int, points: int = 17) -> Inputs:
     visibility[..., 0] = 2
     visibility[3::7] = 0
     return {
-        "pred": target + normal(g, n, points, 2, scale=4),
+        "prediction": target + normal(g, n, points, 2, scale=4),
         "target": target,
         "visibility": visibility,
         "area": uniform(g, n, low=2000, high=6000),
@@ -138,7 +138,7 @@ def _extreme_points() -> Inputs:
     off = torch.cat((off, off, off)).repeat(1, 17, 1)
     off[:, 1::2] = 0
     return {
-        "pred": off,
+        "prediction": off,
         "target": torch.zeros_like(off),
         "visibility": torch.full(off.shape[:2], 2),
         "area": torch.tensor([1.0, 1e-3, 6e4], dtype=torch.float64).repeat_interleave(6),
@@ -155,7 +155,7 @@ def _instances(inputs: Inputs, options: Options) -> Tensor:
 
 
 def _in_other_units(inputs: Inputs, unit: float) -> Inputs:
-    powers = {"pred": 1, "target": 1, "area": 2}
+    powers = {"prediction": 1, "target": 1, "area": 2}
     return {k: t * unit ** powers[k] if k in powers else t for k, t in inputs.items()}
 
 
@@ -223,13 +223,13 @@ def centernet_loss(
     reg_weight: float = 1.0,
     alpha: float = 2.0,
     beta: float = 4.0,
-    count: Literal["coordinates", "objects"] = "coordinates",
+    normalize: Literal["coordinates", "objects"] = "coordinates",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """:func:`aptt.loss.centernet_loss`; ``hm`` holds the maps of hm, wh and reg."""
     options: dict[str, Any] = {
         "hm_weight": hm_weight, "wh_weight": wh_weight, "reg_weight": reg_weight,
-        "alpha": alpha, "beta": beta, "count": count, "reduction": reduction,
+        "alpha": alpha, "beta": beta, "normalize": normalize, "reduction": reduction,
     }  # fmt: skip
     both = _packed(hm, target_hm, target_wh, target_reg, ind, mask, weight, positive)
     if reduction == "none":
@@ -384,14 +384,14 @@ POINTS = (
             "oks": case(
                 exempt={
                     "hopeless_keeps_a_gradient": "1 - OKS is flat far away by definition; "
-                    "mode='cauchy' is for that, and keeps the promise"
+                    "kind='cauchy' is for that, and keeps the promise"
                 }
             ),
-            "log": case(mode="log", area_scale=0.53),
+            "log": case(kind="log", area_scale=0.53),
             "cauchy, weighted": case(
                 with_(_three, "weight", "area"),
                 sigmas=torch.tensor([0.05, 0.1, 0.07]),
-                mode="cauchy",
+                kind="cauchy",
                 reduction="sum",
             ),
         },
@@ -399,10 +399,10 @@ POINTS = (
         joint=True,
         hide=_unseen,
         count=_instances,
-        perfect=lambda i, o: ({**i, "pred": i["target"]}, 0.0),
+        perfect=lambda i, o: ({**i, "prediction": i["target"]}, 0.0),
         hopeless=lambda i, o: {
             **i,
-            "pred": i["target"] + 300,
+            "prediction": i["target"] + 300,
             "visibility": torch.full_like(i["visibility"], 2),
         },
         extremes=_extreme_points,
@@ -412,13 +412,13 @@ POINTS = (
             Refused("sigmas of another skeleton", "sigmas", {"sigmas": "crowdpose"}),
             Refused("sigmas of another length", "sigmas", {"sigmas": torch.ones(3)}),
             Refused("a sigma of 0", "sigmas", {"sigmas": 0.0}),
-            Refused("an unknown mode", "mode", {"mode": "square"}),
+            Refused("an unknown kind", "kind", {"kind": "square"}),
             Refused("no area at all", "area_scale", {"area_scale": 0.0}),
             Refused("an area of 0", "area", change=lambda i: {**i, "area": 0 * i["area"]}),
             Refused(
                 "visibility of coordinates",
                 "visibility",
-                change=lambda i: {**i, "visibility": i["pred"]},
+                change=lambda i: {**i, "visibility": i["prediction"]},
             ),
         ),
         exempt=NOTHING_FROZEN,
@@ -486,7 +486,7 @@ POINTS = (
         cases={
             "marked": case(),
             "published": case(_published, exempt=_A_JUMP),
-            "by object": case(count="objects"),
+            "by object": case(normalize="objects"),
             "weighted": case(
                 _weighted_objects,
                 hm_weight=0.5,
@@ -505,7 +505,7 @@ POINTS = (
         extremes=_extreme_objects,
         refused=(
             Refused("a negative weight", "wh_weight", {"wh_weight": -1.0}),
-            Refused("an unknown count", "count", {"count": "images"}),
+            Refused("an unknown count", "normalize", {"normalize": "images"}),
             Refused("a cell out of range", "ind", change=lambda i: {**i, "ind": i["ind"] + 12}),
             Refused(
                 "objects without a peak",

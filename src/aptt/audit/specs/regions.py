@@ -81,11 +81,11 @@ def _extreme_masks() -> Inputs:
 
 
 def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
-    if "pixel_weight" in inputs:
-        return {**inputs, "pixel_weight": inputs["pixel_weight"].masked_fill(~keep, 0)}
+    if "weight" in inputs:
+        return {**inputs, "weight": inputs["weight"].masked_fill(~keep, 0)}
     target, ignored = inputs["target"], options.get("ignore_index")
     if ignored is None and options.get("mode", "multiclass") != "multiclass":
-        return {**inputs, "pixel_weight": keep.double()}
+        return {**inputs, "weight": keep.double()}
     drop = ~keep.unsqueeze(1) if target.ndim > keep.ndim else ~keep
     return {**inputs, "target": target.masked_fill(drop, -100 if ignored is None else ignored)}
 
@@ -105,7 +105,7 @@ def _present(inputs: Inputs, options: Options) -> Tensor:
 
 def _weights(inputs: Inputs, options: Options) -> Tensor:
     classes = 1 if options.get("mode") == "binary" else _C
-    weight: Tensor = options.get("weight", torch.ones(classes))
+    weight: Tensor = options.get("class_weight", torch.ones(classes))
     return weight.double().to(inputs["target"].device)
 
 
@@ -127,7 +127,7 @@ def _count_pools(inputs: Inputs, options: Options) -> Tensor:
 def _count_terms(inputs: Inputs, options: Options, term: str) -> Mapping[str, Tensor]:
     """Of Dice the classes; of the other term the pixels, by weight, of each label if they are."""
     target, weight = inputs["target"], _weights(inputs, options)
-    by = inputs.get("pixel_weight", torch.ones((), device=target.device)).double()
+    by = inputs.get("weight", torch.ones((), device=target.device)).double()
     if options.get("mode", "multiclass") == "multiclass":
         seen = target != options.get("ignore_index", -100)
         pixels = (seen * weight[target] * by).sum()
@@ -159,9 +159,7 @@ def _hopeless(inputs: Inputs, options: Options) -> Inputs:
     return {**inputs, "logits": inputs["logits"] / 10 + 5 - 10 * target}
 
 
-_weighed, _weighed_soft = (
-    with_(make, "pixel_weight", "logits", features=1) for make in (_pixels, _soft)
-)
+_weighed, _weighed_soft = (with_(make, "weight", "logits", features=1) for make in (_pixels, _soft))
 
 
 def _regions(
@@ -188,13 +186,15 @@ def _regions(
             Refused("an unknown mode", "mode", {"mode": "softmax"}),
             Refused("an unknown policy", "absent", {"absent": "ignore"}),
             Refused("an unknown pool", "pool", {"pool": "image"}),
-            Refused("a weight per class too few", "weight", {"weight": torch.ones(_C - 1)}),
+            Refused(
+                "a weight per class too few", "class_weight", {"class_weight": torch.ones(_C - 1)}
+            ),
             Refused("a class out of range", "target", change=_out_of_range),
             Refused("one class", "mode", change=_one_class),
             Refused("labels beyond 1", "target", {"mode": "multilabel"}, _large_labels),
             Refused("masks of other pixels", "target", {"mode": "binary"}),
             Refused("labels without a background", "background", _NO_BACKGROUND, _as_labels),
-            Refused("weights of one pixel", "pixel_weight", change=_one_pixel_weight),
+            Refused("weights of one pixel", "weight", change=_one_pixel_weight),
             *refused,
         ),
         exempt={**HAS_A_UNIT, **NOTHING_FROZEN, **row.pop("exempt", {})},
@@ -207,12 +207,12 @@ def _ratios(*, log: bool = False, **options: Any) -> dict[str, Case]:
     logarithm = {"log": case(axis=-1, log=True, extremes=_extremes, **options)} if log else {}
     return {
         "classes": case(axis=-1),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, **options),
         "images": case(
             _images,
             pool="sample",
             absent="penalize",
-            weight=_PER_CLASS,
+            class_weight=_PER_CLASS,
             background=False,
             reduction="none",
         ),
@@ -231,10 +231,12 @@ def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
     softly = case(_weighed_soft, axis=-1, mode="multilabel", absent="smooth", smooth=2.0, **options)
     return {
         "classes": case(axis=-1),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, **options),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, **options),
         "images": case(_images, pool="sample", absent="penalize", background=False, **options),
         "images, smoothed": case(_images, pool="sample", smooth=1.0, reduction="sum"),
-        "labels": case(_labels, mode="multilabel", pool="sample", weight=_PER_CLASS, **options),
+        "labels": case(
+            _labels, mode="multilabel", pool="sample", class_weight=_PER_CLASS, **options
+        ),
         "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
         **({"soft labels": softly} if soft else {}),
     }
@@ -243,7 +245,9 @@ def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
 def _rarities() -> dict[str, Case]:
     return {
         "classes": case(axis=-1),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, weighting="linear"),
+        "weighted": case(
+            _weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, weighting="linear"
+        ),
         "images": case(
             _images, pool="sample", absent="penalize", background=False, reduction="none"
         ),
@@ -260,7 +264,7 @@ def _sorted() -> dict[str, Case]:
     }
     return {
         "classes": case(axis=-1, exempt=whole),
-        "weighted": case(_weighed, axis=-1, weight=_PER_CLASS, ignore_index=2, exempt=whole),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2, exempt=whole),
         "images": case(
             _images, pool="sample", absent="penalize", background=False, reduction="none"
         ),
@@ -285,7 +289,7 @@ def _large_labels(inputs: Inputs) -> Inputs:
 
 
 def _one_pixel_weight(inputs: Inputs) -> Inputs:
-    return {**inputs, "pixel_weight": torch.ones(2, 1)}
+    return {**inputs, "weight": torch.ones(2, 1)}
 
 
 def _as_labels(inputs: Inputs) -> Inputs:

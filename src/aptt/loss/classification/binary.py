@@ -45,8 +45,8 @@ def binary_cross_entropy(
     *,
     weight: Numbers | None = None,
     pos_weight: float | Numbers | None = None,
-    label_smoothing: float = 0.0,
     ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -60,8 +60,8 @@ def binary_cross_entropy(
         weight: the same shape; multiplies and is counted, and 0 removes the element.
         pos_weight: factor of the positive part, at least 0; only multiplies. One number for all,
             in a tensor or not, or ``(C,)`` along the class axis, the last one of a matrix.
-        label_smoothing: moves targets towards 1/2: ``t (1 - e) + e / 2``. In [0, 1].
         ignore_index: the target value that removes its element.
+        label_smoothing: moves targets towards 1/2: ``t (1 - e) + e / 2``. In [0, 1].
         class_dim: the class axis that ``pos_weight`` runs along, where there are over two axes.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
 
@@ -211,8 +211,8 @@ class BinaryCrossEntropyLoss(LossModule):
     def __init__(
         self,
         pos_weight: float | Numbers | None = None,
-        label_smoothing: float = 0.0,
         ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
@@ -221,8 +221,8 @@ class BinaryCrossEntropyLoss(LossModule):
             pos_weight = as_factor("pos_weight", pos_weight)
         super().__init__(
             pos_weight=pos_weight,
-            label_smoothing=label_smoothing,
             ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
             class_dim=class_dim,
             reduction=reduction,
         )

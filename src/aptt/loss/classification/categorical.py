@@ -32,8 +32,8 @@ def cross_entropy(
     logits: Tensor,
     target: Numbers,
     *,
-    weight: Numbers | None = None,
     sample_weight: Numbers | None = None,
+    weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -53,8 +53,8 @@ def cross_entropy(
             classes or more.
         target: class indices of any integer dtype, shaped like the logits without the class axis;
             or soft targets, floating and shaped like the logits.
-        weight: ``(C,)``, one weight per class; multiplies and is counted.
         sample_weight: shaped like class indices; multiplies and is counted, and 0 removes.
+        weight: ``(C,)``, one weight per class; multiplies and is counted.
         ignore_index: the class index that removes its position; None: nothing is ignored.
         label_smoothing: the share of the target's mass spread evenly over the classes, those
             masked by -inf left out. In [0, 1].

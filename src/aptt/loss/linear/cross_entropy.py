@@ -46,9 +46,9 @@ def linear_cross_entropy(
     target: Tensor,
     *,
     bias: Tensor | None = None,
-    class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    class_weight: Tensor | None = None,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
@@ -68,9 +68,9 @@ def linear_cross_entropy(
             the logits ``(n, V)`` of hidden states ``(n, D)``, such as a head wrapped by LoRA.
         target: ``(...)`` class indices of any integer dtype, or ``(..., V)`` soft targets.
         bias: ``(V,)``; -inf masks a class.
-        class_weight: ``(V,)``; multiplies and is counted.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
-        ignore_index: the class index that removes its token.
+        class_weight: ``(V,)``; multiplies and is counted.
+        ignore_index: the class index that removes its token; None: none does.
         label_smoothing: the share of the target's mass spread evenly over the classes. In [0, 1].
         z_loss: the factor of ``logsumexp(z)**2``.
         softcap: bounds the logits, scaled before, to ``(-softcap, softcap)``.
@@ -125,7 +125,7 @@ def linear_cross_entropy(
     rows = None
     if not soft:
         y, rows = taken_classes(y, tokens.classes, ignore_index)
-    elif ignore_index != -100:
+    elif ignore_index not in (-100, None):
         raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
@@ -165,7 +165,7 @@ class LinearCrossEntropyLoss(LossModule):
     def __init__(
         self,
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,

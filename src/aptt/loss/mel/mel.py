@@ -40,7 +40,7 @@ def mel_filterbank(
     n_mels: int = 80,
     f_min: float = 0.0,
     f_max: float | None = None,
-    scale: Scale = "slaney",
+    mel_scale: Scale = "slaney",
     norm: Norm = "slaney",
     empty_filters: Literal["refuse", "keep"] = "refuse",
 ) -> Tensor:
@@ -54,18 +54,18 @@ def mel_filterbank(
         n_mels: how many filters.
         f_min: where the first one starts, in Hz.
         f_max: where the last one ends, in Hz; None: half the sample rate.
-        scale: ``"slaney"``, linear below 1000 Hz, or ``"htk"``.
+        mel_scale: ``"slaney"``, linear below 1000 Hz, or ``"htk"``.
         norm: ``"slaney"`` gives each filter the area 1, ``"none"`` the height 1.
         empty_filters: a filter between two frequencies of the transform: ``"refuse"`` or
             ``"keep"``.
 
     Returns:
-        What ``librosa.filters.mel`` gives in float64, whose ``htk=True`` is ``scale="htk"``.
+        What ``librosa.filters.mel`` gives in float64, whose ``htk=True`` is ``mel_scale="htk"``.
 
     Raises:
         ValueError: an empty filter, frequencies out of range, an unknown option.
     """
-    filters = bank(sample_rate, n_mels, f_min, f_max, scale, norm, empty_filters)
+    filters = bank(sample_rate, n_mels, f_min, f_max, mel_scale, norm, empty_filters)
     check_sizes("n_fft", (n_fft,))
     return filterbank(filters, n_fft)
 
@@ -84,7 +84,7 @@ def mel_loss(
     n_mels: Sizes | None = None,
     f_min: float | None = None,
     f_max: float | None = None,
-    scale: Scale | None = None,
+    mel_scale: Scale | None = None,
     norm: Norm | None = None,
     empty_filters: Literal["refuse", "keep"] | None = None,
     power: Literal[1, 2] | None = None,
@@ -121,7 +121,7 @@ def mel_loss(
         n_mels: mel filters, 80; one number, or one for each resolution.
         f_min: where the filters start, in Hz, 0.
         f_max: where they end, half the sample rate.
-        scale: ``"slaney"`` (librosa's) or ``"htk"`` (torchaudio's).
+        mel_scale: ``"slaney"`` (librosa's) or ``"htk"`` (torchaudio's).
         norm: ``"slaney"``, filters of equal area, or ``"none"``, of equal height.
         empty_filters: ``"refuse"`` a filter that no frequency falls into, or ``"keep"`` it.
         power: of the magnitude, before the filters, 1 or 2.
@@ -177,7 +177,7 @@ def mel_loss(
         "n_mels": n_mels,
         "f_min": f_min,
         "f_max": f_max,
-        "scale": scale,
+        "mel_scale": mel_scale,
         "norm": norm,
         "empty_filters": empty_filters,
         "power": power,
@@ -207,7 +207,7 @@ class MelLoss(LossModule):
         n_mels: Sizes | None = None,
         f_min: float | None = None,
         f_max: float | None = None,
-        scale: Scale | None = None,
+        mel_scale: Scale | None = None,
         norm: Norm | None = None,
         empty_filters: Literal["refuse", "keep"] | None = None,
         power: Literal[1, 2] | None = None,
@@ -231,7 +231,7 @@ class MelLoss(LossModule):
             n_mels=n_mels,
             f_min=f_min,
             f_max=f_max,
-            scale=scale,
+            mel_scale=mel_scale,
             norm=norm,
             empty_filters=empty_filters,
             power=power,
@@ -250,6 +250,6 @@ class MelLoss(LossModule):
         chosen = {k: v for k, v in self.options().items() if k not in ends}
         mel_settings(sample_rate, preset, chosen)
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return mel_loss(estimate, target, lengths=lengths, **self.options())

@@ -26,7 +26,7 @@ MEL: Mapping[str, Any] = {
     "n_mels": 80,
     "f_min": 0.0,
     "f_max": None,
-    "scale": "slaney",
+    "mel_scale": "slaney",
     "norm": "slaney",
     "empty_filters": "refuse",
 }
@@ -47,7 +47,7 @@ MEL_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "framing": "full",
         "n_mels": 64,
         "f_min": 64.0,
-        "scale": "htk",
+        "mel_scale": "htk",
         "norm": "none",
         "power": 2,
         "log": "log10",

@@ -100,7 +100,7 @@ def mel_settings(
     o = _filled(MEL, MEL_PRESETS, preset, chosen)
     rate = o["sample_rate"] if sample_rate is None else sample_rate
     banks = [
-        bank(rate, n, o["f_min"], o["f_max"], o["scale"], o["norm"], o["empty_filters"])
+        bank(rate, n, o["f_min"], o["f_max"], o["mel_scale"], o["norm"], o["empty_filters"])
         for n in _listed(o["n_mels"])
     ]
     return _resolutions(o, banks), _distance(o)
@@ -133,7 +133,7 @@ def bank(
     n_mels: int,
     f_min: float,
     f_max: float | None,
-    scale: Scale,
+    mel_scale: Scale,
     norm: Norm,
     empty_filters: str,
 ) -> Bank:
@@ -147,10 +147,12 @@ def bank(
             f"f_max: got {top}, wanted more than f_min={f_min} and at most half of "
             f"sample_rate={sample_rate}"
         )
-    check_choice("scale", scale, ("slaney", "htk"))
+    check_choice("mel_scale", mel_scale, ("slaney", "htk"))
     check_choice("norm", norm, ("slaney", "none"))
     check_choice("empty_filters", empty_filters, ("refuse", "keep"))
-    return Bank(float(sample_rate), n_mels, float(f_min), top, scale, norm, empty_filters == "keep")
+    return Bank(
+        float(sample_rate), n_mels, float(f_min), top, mel_scale, norm, empty_filters == "keep"
+    )
 
 
 def _resolutions(o: Mapping[str, Any], banks: Sequence[Bank | None]) -> tuple[Resolution, ...]:

@@ -269,7 +269,7 @@ class STFTLoss(LossModule):
         ends = ("stereo", "reduction")
         stft_settings(None, {k: v for k, v in self.options().items() if k not in ends})
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return stft_loss(estimate, target, lengths=lengths, **self.options())
 
@@ -316,6 +316,6 @@ class MultiResolutionSTFTLoss(LossModule):
         ends = ("preset", "stereo", "reduction")
         stft_settings(preset, {k: v for k, v in self.options().items() if k not in ends})
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return multi_resolution_stft_loss(estimate, target, lengths=lengths, **self.options())

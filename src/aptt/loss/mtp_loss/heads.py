@@ -16,10 +16,20 @@ from aptt.core.checks import (
     check_tensors,
     check_whole,
 )
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
 
-__all__ = ["Goal", "Goals", "Lambda", "check_heads", "check_options", "combined", "terms_of"]
+__all__ = [
+    "Goal",
+    "Goals",
+    "Lambda",
+    "check_heads",
+    "check_options",
+    "combined",
+    "mark",
+    "terms_of",
+]
 
 Lambda = float | Callable[[float], float]
 
@@ -72,6 +82,15 @@ class Goals(NamedTuple):
         return Goal(goal, weight)
 
 
+def mark(ignore_index: int | None, target: Tensor) -> int:
+    """What stands where the shift leaves no target: the label that is ignored, if there is one."""
+    if ignore_index is not None:
+        return ignore_index
+    if is_readable(target) and bool((target < 0).any()):
+        raise ValueError(f"target: got class {int(target.min())}, wanted at least 0")
+    return -100
+
+
 def _moved(t: Tensor, shift: int, fill: int) -> Tensor:
     kept = t[..., shift:]
     return F.pad(kept, (0, t.shape[-1] - kept.shape[-1]), value=fill) if shift else t
@@ -81,7 +100,7 @@ def terms_of(
     heads: Sequence[Tensor],
     goals: Goals,
     loss: Callable[[Tensor, Goal, Reduction], Tensor],
-    denominator: str,
+    normalized_by: str,
     reduction: Reduction,
 ) -> dict[str, Tensor]:
     """The loss of each head by name, over its own targets or over the main head's."""
@@ -95,7 +114,7 @@ def terms_of(
     for k, head in enumerate(heads):
         total = loss(head, goals.of(k).cut(head.shape[-2]), noted)
         name = "main" if k == 0 else f"depth_{k}"
-        over = counts[0 if denominator == "tokens" else k]
+        over = counts[0 if normalized_by == "tokens" else k]
         terms[name] = normalize(total, over, reduction, term=name)
     return terms
 
@@ -170,13 +189,13 @@ def _lambda(mtp_lambda: Lambda, step: float | None) -> float:
 def check_options(
     mtp_depth: int | None,
     mtp_lambda: Lambda,
-    denominator: str,
+    normalized_by: str,
     labels: str,
     reduction: Reduction,
 ) -> None:
     """Refuse options that no data could mend."""
     check_reduction(reduction, none=False)
-    check_choice("denominator", denominator, ("tokens", "valid"))
+    check_choice("normalize", normalized_by, ("tokens", "valid"))
     check_choice("labels", labels, ("aligned", "raw"))
     if mtp_depth is not None:
         check_number("mtp_depth", mtp_depth)

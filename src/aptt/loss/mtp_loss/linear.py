@@ -29,6 +29,7 @@ from aptt.loss.mtp_loss.heads import (
     check_heads,
     check_options,
     combined,
+    mark,
     terms_of,
 )
 
@@ -41,22 +42,22 @@ def linear_multi_token_loss(
     target: Tensor,
     *,
     bias: Tensor | None = None,
-    mtp_depth: int | None = None,
-    mtp_lambda: Lambda = 0.3,
-    denominator: Literal["tokens", "valid"] = "tokens",
-    labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
     right_context: int = 0,
     step: float | None = None,
+    mtp_depth: int | None = None,
+    mtp_lambda: Lambda = 0.3,
+    labels: Literal["aligned", "raw"] = "aligned",
     class_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Multi-token prediction from hidden states and the head that all depths share.
@@ -70,23 +71,23 @@ def linear_multi_token_loss(
             hidden states ``(n, D)``.
         target: ``(..., T)`` class indices, shared by all depths, which are shifted here.
         bias: ``(V,)``; -inf masks a class.
-        mtp_depth: how many depths there are besides the main model; None: as many as are given.
-            With the next six, as in :func:`multi_token_loss`.
-        mtp_lambda: weight of the mean over the depths, or a schedule ``step -> number``.
-        denominator: ``"tokens"``, the main head's targets, or ``"valid"``, the depth's own.
-        labels: ``"aligned"`` or ``"raw"``.
         document_ids: ``(..., T)``, the document of each input token.
         sample_weight: ``(..., T)``, a weight for each target.
         right_context: how many targets follow those of the hidden states, in a shard of a sequence.
         step: where the schedule is.
+        mtp_depth: how many depths there are besides the main model; None: as many as are given.
+            With the next six, as in :func:`multi_token_loss`.
+        mtp_lambda: weight of the mean over the depths, or a schedule ``step -> number``.
+        labels: ``"aligned"`` or ``"raw"``.
         class_weight: ``(V,)``. With the rest, as in :func:`linear_cross_entropy`, at every depth.
-        ignore_index: the target that is not to be predicted, at any depth.
+        ignore_index: the target that is not to be predicted, at any depth; None: there is none.
         label_smoothing: the share of the target's mass spread evenly over the vocabulary.
         z_loss: the factor of ``logsumexp(z)**2``.
         softcap: bounds the logits to ``(-softcap, softcap)``.
         scale: multiplies the logits.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
         drop_ignored: leave ignored tokens out of the products.
+        normalize: ``"tokens"``, the main head's targets, or ``"valid"``, the depth's own.
         reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``.
 
     Returns:
@@ -121,7 +122,7 @@ def linear_multi_token_loss(
         target,
         bias=bias,
         mtp_depth=mtp_depth,
-        denominator=denominator,
+        normalize=normalize,
         labels=labels,
         document_ids=document_ids,
         sample_weight=sample_weight,
@@ -145,20 +146,20 @@ def linear_multi_token_terms(
     target: Tensor,
     *,
     bias: Tensor | None = None,
-    mtp_depth: int | None = None,
-    denominator: Literal["tokens", "valid"] = "tokens",
-    labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
     right_context: int = 0,
+    mtp_depth: int | None = None,
+    labels: Literal["aligned", "raw"] = "aligned",
     class_weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`linear_multi_token_loss` by name, without lambda.
@@ -180,7 +181,7 @@ def linear_multi_token_terms(
         >>> {name: round(term.item(), 4) for name, term in terms.items()}
         {'main': 2.0794, 'depth_1': 1.5596}
     """
-    check_options(mtp_depth, 0.0, denominator, labels, reduction)
+    check_options(mtp_depth, 0.0, normalize, labels, reduction)
 
     def loss(hidden: Tensor, goal: Goal, reduction: Reduction) -> Tensor:
         return linear_cross_entropy(
@@ -190,7 +191,7 @@ def linear_multi_token_terms(
             bias=bias,
             class_weight=class_weight,
             sample_weight=goal.weight,
-            ignore_index=ignore_index,
+            ignore_index=ignored,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
@@ -203,8 +204,9 @@ def linear_multi_token_terms(
     heads = check_heads(
         "hidden_list", hidden_list, target, mtp_depth, labels, right_context, document_ids
     )
-    goals = Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
-    return terms_of(heads, goals, loss, denominator, reduction)
+    ignored = mark(ignore_index, target)
+    goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
+    return terms_of(heads, goals, loss, normalize, reduction)
 
 
 class LinearMTPLoss(LossModule):
@@ -216,26 +218,25 @@ class LinearMTPLoss(LossModule):
         self,
         mtp_depth: int | None = None,
         mtp_lambda: Lambda = 0.3,
-        denominator: Literal["tokens", "valid"] = "tokens",
         labels: Literal["aligned", "raw"] = "aligned",
         class_weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = -100,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
         scale: float = 1.0,
         chunk: int | None = None,
         drop_ignored: bool = True,
+        normalize: Literal["tokens", "valid"] = "tokens",
         reduction: Reduction = "mean",
     ) -> None:
-        check_options(mtp_depth, mtp_lambda, denominator, labels, reduction)
+        check_options(mtp_depth, mtp_lambda, normalize, labels, reduction)
         checked_form(label_smoothing, z_loss, softcap, reduction)
         check_cut(scale, chunk)
         check_flags(drop_ignored=drop_ignored)
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,
-            denominator=denominator,
             labels=labels,
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
@@ -245,6 +246,7 @@ class LinearMTPLoss(LossModule):
             scale=scale,
             chunk=chunk,
             drop_ignored=drop_ignored,
+            normalize=normalize,
             reduction=reduction,
         )
 

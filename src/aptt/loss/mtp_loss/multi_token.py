@@ -28,6 +28,7 @@ from aptt.loss.mtp_loss.heads import (
     check_heads,
     check_options,
     combined,
+    mark,
     terms_of,
 )
 
@@ -38,19 +39,19 @@ def multi_token_loss(
     logits_list: Sequence[Tensor],
     target: Tensor,
     *,
-    mtp_depth: int | None = None,
-    mtp_lambda: Lambda = 0.3,
-    denominator: Literal["tokens", "valid"] = "tokens",
-    labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
     right_context: int = 0,
     step: float | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
+    mtp_depth: int | None = None,
+    mtp_lambda: Lambda = 0.3,
+    labels: Literal["aligned", "raw"] = "aligned",
+    class_weight: Tensor | None = None,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Multi-token prediction loss, as DeepSeek-V3 has it.
@@ -61,12 +62,6 @@ def multi_token_loss(
         logits_list: the main head's logits ``(..., T, V)``, then those of depth 1, 2, ..., each of
             length T, the last k positions unused, or T - k.
         target: ``(..., T)`` class indices, shared by all heads, which are shifted here.
-        mtp_depth: D, how many heads there are besides the main one; None: as many as are given.
-        mtp_lambda: weight of the mean over the depths: a number, or a schedule ``step -> number``.
-        denominator: what every depth's sum is divided by: ``"tokens"``, the main head's targets,
-            as in the paper, or ``"valid"``, the depth's own, which are up to k a sequence fewer.
-        labels: ``"aligned"``: ``target[i]`` is the token after position i, which the main head
-            predicts there. ``"raw"``: ``target[i]`` is the token at position i itself.
         document_ids: ``(..., T)``, the document of each input token, where several are packed into
             a sequence. A position does not predict a token of another document.
         sample_weight: ``(..., T)``, a weight for each target; multiplies and is counted.
@@ -74,12 +69,18 @@ def multi_token_loss(
             cut into shards: D, and one more with ``"raw"`` labels or ``document_ids``. Targets,
             documents and weights are that much longer, and each head has all T positions.
         step: where the schedule is; needed if ``mtp_lambda`` is one.
-        weight: ``(V,)`` class weights. With the next four, as in :func:`cross_entropy`, for every
-            head.
-        ignore_index: the target that is not to be predicted, by any head.
+        mtp_depth: D, how many heads there are besides the main one; None: as many as are given.
+        mtp_lambda: weight of the mean over the depths: a number, or a schedule ``step -> number``.
+        labels: ``"aligned"``: ``target[i]`` is the token after position i, which the main head
+            predicts there. ``"raw"``: ``target[i]`` is the token at position i itself.
+        class_weight: ``(V,)``, a weight for each class. With the next four, as in
+            :func:`cross_entropy`, for every head.
+        ignore_index: the target that is not to be predicted, by any head; None: there is none.
         label_smoothing: the share of the target's mass spread evenly over the vocabulary.
         z_loss: the factor of ``logsumexp(z)**2``.
         softcap: bounds the logits to ``(-softcap, softcap)``.
+        normalize: what every depth's sum is divided by: ``"tokens"``, the main head's targets,
+            as in the paper, or ``"valid"``, the depth's own, which are up to k a sequence fewer.
         reduction: ``"mean"``, ``"sum"``, or a callable ``(total, count, *, term)``, which is
             called for the terms ``"main"``, ``"depth_1"``, ``"depth_2"``, ...
 
@@ -102,7 +103,7 @@ def multi_token_loss(
         Megatron-LM ``process_mtp_loss``, torchtitan ``MTPLoss``, NeMo ``calculate_mtp_loss``.
 
     Differs from:
-        Megatron-LM: it divides a depth by its own targets (``denominator="valid"`` here), and its
+        Megatron-LM: it divides a depth by its own targets (``normalize="valid"`` here), and its
             lambda is 0.1. Without a loss mask it counts ignored labels; here they never count.
         torchtitan: a position may there predict the first token of the next document, if the data
             does not mask it.
@@ -117,12 +118,12 @@ def multi_token_loss(
         logits_list,
         target,
         mtp_depth=mtp_depth,
-        denominator=denominator,
+        normalize=normalize,
         labels=labels,
         document_ids=document_ids,
         sample_weight=sample_weight,
         right_context=right_context,
-        weight=weight,
+        class_weight=class_weight,
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         z_loss=z_loss,
@@ -136,17 +137,17 @@ def multi_token_terms(
     logits_list: Sequence[Tensor],
     target: Tensor,
     *,
-    mtp_depth: int | None = None,
-    denominator: Literal["tokens", "valid"] = "tokens",
-    labels: Literal["aligned", "raw"] = "aligned",
     document_ids: Tensor | None = None,
     sample_weight: Tensor | None = None,
     right_context: int = 0,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
+    mtp_depth: int | None = None,
+    labels: Literal["aligned", "raw"] = "aligned",
+    class_weight: Tensor | None = None,
+    ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
+    normalize: Literal["tokens", "valid"] = "tokens",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`multi_token_loss` by name, without lambda.
@@ -168,15 +169,15 @@ def multi_token_terms(
         >>> {name: round(term.item(), 4) for name, term in terms.items()}
         {'main': 2.0794, 'depth_1': 1.5596}
     """
-    check_options(mtp_depth, 0.0, denominator, labels, reduction)
+    check_options(mtp_depth, 0.0, normalize, labels, reduction)
 
     def loss(logits: Tensor, goal: Goal, reduction: Reduction) -> Tensor:
         return cross_entropy(
             logits,
             goal.target,
-            weight=weight,
+            weight=class_weight,
             sample_weight=goal.weight,
-            ignore_index=ignore_index,
+            ignore_index=ignored,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
@@ -187,8 +188,9 @@ def multi_token_terms(
     heads = check_heads(
         "logits_list", logits_list, target, mtp_depth, labels, right_context, document_ids
     )
-    goals = Goals(target.long(), sample_weight, document_ids, labels, ignore_index)
-    return terms_of(heads, goals, loss, denominator, reduction)
+    ignored = mark(ignore_index, target)
+    goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
+    return terms_of(heads, goals, loss, normalize, reduction)
 
 
 class MTPLoss(LossModule):
@@ -211,27 +213,27 @@ class MTPLoss(LossModule):
         self,
         mtp_depth: int | None = None,
         mtp_lambda: Lambda = 0.3,
-        denominator: Literal["tokens", "valid"] = "tokens",
         labels: Literal["aligned", "raw"] = "aligned",
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int = -100,
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
+        normalize: Literal["tokens", "valid"] = "tokens",
         reduction: Reduction = "mean",
     ) -> None:
-        check_options(mtp_depth, mtp_lambda, denominator, labels, reduction)
+        check_options(mtp_depth, mtp_lambda, normalize, labels, reduction)
         checked_form(label_smoothing, z_loss, softcap, reduction)
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,
-            denominator=denominator,
             labels=labels,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
             softcap=softcap,
+            normalize=normalize,
             reduction=reduction,
         )
 

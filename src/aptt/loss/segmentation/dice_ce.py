@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from aptt.core.checks import check_number
+from aptt.core.checks import IgnoreIndex, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
@@ -30,12 +30,12 @@ def dice_ce_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     dice_weight: float = 1.0,
     ce_weight: float = 1.0,
     mode: Mode = "multiclass",
-    weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -51,12 +51,13 @@ def dice_ce_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         dice_weight: what the Dice term is multiplied by.
         ce_weight: what the cross-entropy is multiplied by: of a softmax, or of each sigmoid.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        class_weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is in the Dice term; it is in the cross-entropy.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient from this term; ``"zero"``, nothing, and it is
@@ -102,8 +103,8 @@ def dice_ce_loss(
         logits,
         target,
         mode=mode,
+        class_weight=class_weight,
         weight=weight,
-        pixel_weight=pixel_weight,
         ignore_index=ignore_index,
         background=background,
         absent=absent,
@@ -118,10 +119,10 @@ def dice_ce_terms(
     logits: Tensor,
     target: Tensor,
     *,
-    mode: Mode = "multiclass",
     weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    mode: Mode = "multiclass",
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -143,7 +144,7 @@ def dice_ce_terms(
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False)
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
     return compound(logits, target, options, gamma=0.0, term="cross_entropy")
 
@@ -159,8 +160,8 @@ class DiceCELoss(RegionLoss):
         dice_weight: float = 1.0,
         ce_weight: float = 1.0,
         mode: Mode = "multiclass",
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,
@@ -174,7 +175,7 @@ class DiceCELoss(RegionLoss):
             dice_weight=dice_weight,
             ce_weight=ce_weight,
             mode=mode,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             background=background,
             absent=absent,

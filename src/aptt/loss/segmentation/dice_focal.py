@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from aptt.core.checks import check_number
+from aptt.core.checks import IgnoreIndex, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
@@ -31,13 +31,13 @@ def dice_focal_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     gamma: float = 2.0,
     dice_weight: float = 1.0,
     focal_weight: float = 1.0,
     mode: Mode = "multiclass",
-    weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -53,13 +53,14 @@ def dice_focal_loss(
         target: multiclass: class indices ``(N, ...)``, or their one-hot mask like the logits, of
             an integer dtype or bool; multilabel: 0 and 1, like the logits; binary: 0 and 1, like
             the logits, with or without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         gamma: how fast easy pixels fade, above 0; at 0 it would be :func:`dice_ce_loss`.
         dice_weight: what the Dice term is multiplied by.
         focal_weight: what the focal term is multiplied by: of a softmax, or of each sigmoid.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        class_weight: ``(C,)``, one weight per class, for both terms; multiplies and is counted.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is in the Dice term; it is in the focal term.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient from this term; ``"zero"``, nothing, and it is
@@ -103,8 +104,8 @@ def dice_focal_loss(
         target,
         gamma=gamma,
         mode=mode,
+        class_weight=class_weight,
         weight=weight,
-        pixel_weight=pixel_weight,
         ignore_index=ignore_index,
         background=background,
         absent=absent,
@@ -119,11 +120,11 @@ def dice_focal_terms(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     gamma: float = 2.0,
     mode: Mode = "multiclass",
-    weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -145,7 +146,7 @@ def dice_focal_terms(
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False, gamma=gamma)
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
     return compound(logits, target, options, gamma=gamma, term="focal")
 
@@ -162,8 +163,8 @@ class DiceFocalLoss(RegionLoss):
         dice_weight: float = 1.0,
         focal_weight: float = 1.0,
         mode: Mode = "multiclass",
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,
@@ -180,7 +181,7 @@ class DiceFocalLoss(RegionLoss):
             dice_weight=dice_weight,
             focal_weight=focal_weight,
             mode=mode,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             background=background,
             absent=absent,

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice
+from aptt.core.checks import IgnoreIndex, check_choice
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -43,11 +43,11 @@ def generalized_dice_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     weighting: Weighting = "square",
     mode: Mode = "multiclass",
-    weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
     pool: Pool = "batch",
@@ -55,19 +55,20 @@ def generalized_dice_loss(
 ) -> Tensor:
     """Generalised Dice loss from logits: one ratio for all classes, each by its rarity.
 
-        loss = 1 - 2 sum_c v I / sum_c v (sum p + sum t)      v = weight / (sum t)**2
+        loss = 1 - 2 sum_c v I / sum_c v (sum p + sum t)      v = class_weight / (sum t)**2
 
     Args:
         logits: ``(N, C, ...)``; binary also ``(N, ...)``. Any floating dtype.
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         weighting: by what power of its area a class counts less: ``"square"``, ``"linear"``, or
             ``"uniform"``, by none.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one more weight per class, inside the ratio; it is not counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        class_weight: ``(C,)``, one more weight per class, inside the ratio; it is not counted.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is summed with the others.
         absent: what a class without target pixels is worth: ``"skip"`` and ``"zero"``, nothing;
             ``"penalize"``, as much as the rarest. Where all are absent: ``"skip"``, it is not
@@ -108,10 +109,10 @@ def generalized_dice_loss(
     """
     _check_generalized(weighting, mode, background, absent, pool, reduction)
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, 0.0, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, 0.0, pool, reduction
     )
     regions, _, _ = measured(logits, target, options)
-    share = shares(torch.ones_like(regions.truth), regions.weight, background=background)
+    share = shares(torch.ones_like(regions.truth), regions.class_weight, background=background)
     present = (regions.truth > 0) & (share > 0)
     some, truth = present.any(-1), torch.where(present, regions.truth, 1)
     # relative to the rarest class, so that a power of a large area does not underflow
@@ -147,8 +148,8 @@ class GeneralizedDiceLoss(RegionLoss):
         self,
         weighting: Weighting = "square",
         mode: Mode = "multiclass",
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",
         pool: Pool = "batch",
@@ -158,7 +159,7 @@ class GeneralizedDiceLoss(RegionLoss):
         super().__init__(
             weighting=weighting,
             mode=mode,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             background=background,
             absent=absent,

@@ -13,8 +13,11 @@ From: the intersection with soft targets, Wang et al. 2023, arXiv:2302.05666, eq
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from aptt.core.checks import IgnoreIndex
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
     Absent,
@@ -35,10 +38,10 @@ def mask_iou_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    mode: Mode = "multiclass",
     weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    mode: Mode = "multiclass",
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -55,10 +58,11 @@ def mask_iou_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one weight per class; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        class_weight: ``(C,)``, one weight per class; multiplies and is counted.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient; ``"zero"``, nothing, and it is
@@ -83,7 +87,8 @@ def mask_iou_loss(
     ratio cannot be split: micro-batches are exact with ``pool="sample"`` only.
 
     Use when:
-        IoU is the metric. It ranks as Dice does, and punishes poor overlap harder.
+        IoU is the metric of masks. It ranks as Dice does, and punishes poor overlap harder. For
+        boxes there is :func:`box_iou_loss`.
 
     Elsewhere:
         segmentation-models-pytorch ``JaccardLoss``, MONAI ``DiceLoss(jaccard=True)``.
@@ -99,15 +104,39 @@ def mask_iou_loss(
         0.509
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
+    if mode == "multiclass":
+        _refuse_boxes(logits, target)
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
     regions, _, _ = measured(logits, target, options, log=log)
     loss = ratio(regions, 1.0, 1.0, smooth, log=log)
     return average(loss, regions, options, term="mask_iou")
 
 
+def _refuse_boxes(logits: Tensor, target: Tensor) -> None:
+    """Tell who brings boxes, four numbers a row, that they have a loss of their own."""
+    if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
+        return
+    if logits.shape != target.shape or logits.shape[1:] != (4,) or not target.is_floating_point():
+        return
+    if not (len(target) and is_readable(logits) and is_readable(target)):
+        return
+    beyond = bool((target > 1).any())
+    both = torch.cat((logits.detach(), target.detach().to(logits.dtype)))
+    corners = bool((both >= 0).all()) and bool((both[:, 2:] > both[:, :2]).all())
+    if beyond or (corners and bool((target.sum(1) > 1.001).all())):
+        raise ValueError(
+            f"target: got {tuple(target.shape)} numbers that read as boxes, wanted class indices "
+            "or masks; IoULoss (mask_iou_loss) is for masks, and for boxes there is BoxIoULoss "
+            "(box_iou_loss)"
+        )
+
+
 class IoULoss(DiceLoss):
-    """Module form of :func:`mask_iou_loss`; same options, same defaults."""
+    """Module form of :func:`mask_iou_loss`; same options, same defaults.
+
+    It is for masks; that of boxes is :class:`aptt.loss.BoxIoULoss`.
+    """
 
     _function = staticmethod(mask_iou_loss)

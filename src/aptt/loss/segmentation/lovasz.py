@@ -17,12 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice
+from aptt.core.checks import IgnoreIndex, check_choice
 from aptt.core.lovasz import lovasz_sums
 from aptt.core.module import per_class
 from aptt.core.pixels import counts
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Mode, aligned, check_regions, class_weight, pixels, reduced, shares
+from aptt.core.regions import Mode, aligned, check_regions, of_classes, pixels, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
 
 __all__ = ["LovaszLoss", "lovasz_loss"]
@@ -32,10 +32,10 @@ def lovasz_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    mode: Mode = "multiclass",
     weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    mode: Mode = "multiclass",
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
     pool: Literal["batch", "sample"] = "batch",
@@ -52,10 +52,11 @@ def lovasz_loss(
         target: multiclass: class indices ``(N, ...)``, or their one-hot mask like the logits, of
             an integer dtype or bool; multilabel: 0 and 1, like the logits; binary: 0 and 1, like
             the logits, with or without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in J; 0 removes it.
         mode: ``"multiclass"`` (Lovasz-softmax), ``"multilabel"`` or ``"binary"`` (Lovasz hinge).
-        weight: ``(C,)``, one weight per class; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in J; 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        class_weight: ``(C,)``, one weight per class; multiplies and is counted.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted;
             ``"zero"``, nothing; ``"penalize"``, its largest error, as the definition has it.
@@ -95,8 +96,8 @@ def lovasz_loss(
         2.5
     """
     _check_lovasz(mode, background, absent, pool, reduction)
-    x, t, w = aligned(logits, target, mode, pixel_weight, ignore_index, hard=True)
-    given = class_weight(weight, x)
+    x, t, w = aligned(logits, target, mode, weight, ignore_index, hard=True)
+    given = of_classes(class_weight, x)
     softmax, batch = mode == "multiclass", pool == "batch"
     loss = lovasz_sums(x, t, w, softmax=softmax, batch=batch, absent=absent == "penalize")
     present = (_foreground(x, t, w) > 0).any(0) if batch else _foreground(x, t, w) > 0
@@ -131,8 +132,8 @@ class LovaszLoss(RegionLoss):
     def __init__(
         self,
         mode: Mode = "multiclass",
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",
         pool: Literal["batch", "sample"] = "batch",
@@ -141,7 +142,7 @@ class LovaszLoss(RegionLoss):
         _check_lovasz(mode, background, absent, pool, reduction)
         super().__init__(
             mode=mode,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             background=background,
             absent=absent,

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from aptt.core.checks import ignored
 from aptt.core.module import LossModule
 from aptt.core.regions import check_class_weight
 
@@ -17,22 +18,21 @@ class RegionLoss(LossModule):
     _function: Callable[..., Tensor]
 
     def __init__(self, **options: Any) -> None:
-        check_class_weight(options["weight"], options["mode"])
+        check_class_weight(options["class_weight"], options["mode"])
+        ignored(options["ignore_index"], indexed=True)
         super().__init__(**options)
 
     def __call__(self, *args: Any, **given: Any) -> Tensor:
         """:meth:`forward`, with a word about an argument that it has not."""
         for name in given:
-            if name not in ("logits", "target", "pixel_weight"):
+            if name not in ("logits", "target", "weight"):
                 raise TypeError(self._refusal(name))
         loss: Tensor = super().__call__(*args, **given)
         return loss
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, pixel_weight: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``."""
-        return self._function(logits, target, pixel_weight=pixel_weight, **self.options())
+        return self._function(logits, target, weight=weight, **self.options())
 
     def _refusal(self, name: str) -> str:
         """What to do instead of passing ``name`` to a call."""
@@ -40,6 +40,6 @@ class RegionLoss(LossModule):
         if name in self.options():
             return f"{name}: {kind} takes it when it is constructed, {kind}({name}=...)"
         return (
-            f"{name}: {kind} has no such argument; wanted pixel_weight=, the part of each pixel, 0 "
+            f"{name}: {kind} has no such argument; wanted weight=, the part of each pixel, 0 "
             f"where it is removed; when it is constructed {kind} takes {', '.join(self.options())}"
         )

@@ -121,8 +121,8 @@ def compound(
 ) -> dict[str, Tensor]:
     """Dice, and what the pixels cost, from the same sums."""
     regions, cost, count = measured(logits, target, o, gamma=gamma)
-    if regions.weight is not None:
-        cost, count = cost * regions.weight, count * regions.weight
+    if regions.class_weight is not None:
+        cost, count = cost * regions.class_weight, count * regions.class_weight
     return {
         "dice": average(ratio(regions, 0.5, 0.5, o.smooth), regions, o, term="dice"),
         term: mean(cost.sum(), count.sum(), o.reduction, term=term),

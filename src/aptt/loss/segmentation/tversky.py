@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from aptt.core.checks import IgnoreIndex
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -39,12 +40,12 @@ def tversky_loss(
     logits: Tensor,
     target: Tensor,
     *,
+    weight: Tensor | None = None,
     alpha: float = 0.5,
     beta: float = 0.5,
     mode: Mode = "multiclass",
-    weight: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    ignore_index: int | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
@@ -61,12 +62,13 @@ def tversky_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
         alpha: what a false positive weighs.
         beta: what a false negative weighs; above ``alpha`` for recall, below it for precision.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
-        weight: ``(C,)``, one weight per class; multiplies and is counted.
-        pixel_weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
-        ignore_index: the target value that removes its pixel; None: -100 for class indices.
+        class_weight: ``(C,)``, one weight per class; multiplies and is counted.
+        ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100
+            among class indices, and else none.
         background: whether class 0 of a softmax is averaged with the others.
         absent: what a class without target pixels costs: ``"skip"``, it is not counted, and what
             is wrongly taken for it has no gradient; ``"zero"``, nothing, and it is
@@ -114,7 +116,7 @@ def tversky_loss(
         mode, background, absent, pool, reduction, smooth=smooth, log=log, alpha=alpha, beta=beta
     )
     options = RegionOptions(
-        mode, weight, pixel_weight, ignore_index, background, absent, smooth, pool, reduction
+        mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
     regions, _, _ = measured(logits, target, options, log=log)
     loss = ratio(regions, alpha, beta, smooth, log=log)
@@ -131,8 +133,8 @@ class TverskyLoss(RegionLoss):
         alpha: float = 0.5,
         beta: float = 0.5,
         mode: Mode = "multiclass",
-        weight: Tensor | Sequence[float] | None = None,
-        ignore_index: int | None = None,
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,
@@ -155,7 +157,7 @@ class TverskyLoss(RegionLoss):
             alpha=alpha,
             beta=beta,
             mode=mode,
-            weight=per_class(weight),
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             background=background,
             absent=absent,

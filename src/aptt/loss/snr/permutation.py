@@ -187,6 +187,6 @@ class PermutationInvariantLoss(LossModule):
             loss = reduced("loss", loss, "none")
         super().__init__(loss=loss, reduction=reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return permutation_invariant_loss(estimate, target, lengths=lengths, **self.options())

@@ -128,6 +128,6 @@ _SD_SDR = from_energies(_ratio, along="error")
 class SDSDRLoss(RatioModule):
     """Module form of :func:`sd_sdr_loss`; same options, same defaults."""
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return sd_sdr_loss(estimate, target, lengths=lengths, **self.options())

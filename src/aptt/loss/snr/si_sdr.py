@@ -221,7 +221,7 @@ _SI_SDR = from_energies(_ratio)
 class SISDRLoss(RatioModule):
     """Module form of :func:`si_sdr_loss`; same options, same defaults."""
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return si_sdr_loss(estimate, target, lengths=lengths, **self.options())
 
@@ -238,6 +238,6 @@ class SISNRLoss(RatioModule):
     ) -> None:
         super().__init__(zero_mean, cap, silent, reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return si_snr_loss(estimate, target, lengths=lengths, **self.options())

@@ -158,6 +158,6 @@ _SNR = Formula(_result, _step, _stats, ahead=True)
 class SNRLoss(RatioModule):
     """Module form of :func:`snr_loss`; same options, same defaults."""
 
-    def forward(self, estimate: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return snr_loss(estimate, target, lengths=lengths, **self.options())

@@ -1,0 +1,130 @@
+"""Sums over sequences, whether each is a row or a run of tokens in a pack, in any order.
+
+    padded    (..., T)             a sequence is a row of the last axis
+    packed    (N,) with ids (N,)   a sequence is all the tokens of one id; below 0 is none
+
+Sums are taken in the widest float there is, so that neither layout nor order shows in single
+precision; the same bits come out twice wherever ``index_add`` gives them, on an accelerator under
+deterministic algorithms. Nothing looks at a value: how many sequences a pack holds is not known
+from its shape, so there is a slot for each token, and those beyond the last sequence are empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aptt.core.checks import INDEX_DTYPES, check_tensors, check_whole
+from aptt.core.ordinary import is_readable
+
+__all__ = ["Segments", "segments_of", "sequences_of"]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Which sequence each token belongs to."""
+
+    slot: Tensor | None
+    """That of each token of a pack, int64; None: the rows of the last axis."""
+    slots: int
+    inside: Tensor | None = None
+    """Which tokens belong to one at all; None: every one."""
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of each sequence, in the widest float; whole numbers stay whole."""
+        wide = _widest(values)
+        if self.slot is None:
+            return values.sum(-1, dtype=wide)
+        return values.new_zeros(self.slots, dtype=wide).index_add(0, self.slot, values.to(wide))
+
+    def count(self, keep: Tensor) -> Tensor:
+        """How many tokens of each sequence are kept."""
+        return self.total(keep.to(torch.int64))
+
+    def spread(self, of_sequences: Tensor) -> Tensor:
+        """The number of its sequence, at each token."""
+        if self.slot is None:
+            return of_sequences.unsqueeze(-1)
+        return of_sequences.index_select(0, self.slot)
+
+
+def segments_of(tokens: Tensor, sequence_ids: Tensor | None, *, name: str = "log_prob") -> Segments:
+    """The sequences of a tensor of tokens, those of a pack in ascending order of their ids.
+
+    Raises:
+        ValueError: a vector without ids, or ids of another shape; ``name`` is what the caller
+            calls the tokens.
+        TypeError: ids that are not whole numbers.
+    """
+    if sequence_ids is None:
+        if tokens.ndim < 2:
+            raise ValueError(
+                f"{name}: got shape {tuple(tokens.shape)} without sequence_ids, wanted "
+                "sequence_ids, which say what belongs together in a pack; a single sequence is a "
+                f"row, {name}.unsqueeze(0)"
+            )
+        return Segments(None, tokens.shape[:-1].numel())
+    ids = _checked(tokens, sequence_ids, name)
+    inside = ids >= 0
+    order = torch.where(inside, ids, torch.iinfo(torch.int64).max)
+    found, where = order.sort(stable=True)
+    first = torch.zeros_like(found)
+    first[1:] = (found[1:] != found[:-1]).to(torch.int64)
+    slot = torch.zeros_like(first).scatter(0, where, first.cumsum(0))
+    return Segments(slot, len(ids), inside)
+
+
+def sequences_of(
+    tokens: Tensor, sequence_ids: Tensor | None, number: int | None, *, name: str = "log_prob"
+) -> Segments:
+    """As :func:`segments_of`, without the slots that are empty because they are too many.
+
+    With a ``number`` the ids of a pack are 0 to ``number - 1``, and each has its slot, with tokens
+    or without. Without one they are counted, for which the host waits for an accelerator.
+    """
+    if sequence_ids is None:
+        if number is not None:
+            raise ValueError(
+                f"num_sequences: got {number} without sequence_ids; the sequences of "
+                f"{tuple(tokens.shape)} are its rows"
+            )
+        return segments_of(tokens, None, name=name)
+    if number is None:
+        found = segments_of(tokens, sequence_ids, name=name)
+        assert found.slot is not None
+        assert found.inside is not None
+        ids = sequence_ids.long()
+        known = (
+            int((torch.where(found.inside, found.slot, -1).amax() + 1).item()) if len(ids) else 0
+        )
+        return Segments(found.slot.clamp(max=max(known - 1, 0)), known, found.inside)
+    check_whole("num_sequences", number)
+    ids = _checked(tokens, sequence_ids, name)
+    if is_readable(ids) and int(ids.amax()) >= number:
+        raise ValueError(
+            f"sequence_ids: got {int(ids.amax())} with num_sequences={number}, wanted numbers "
+            "below that, or below 0 for tokens of no sequence"
+        )
+    inside = ids >= 0
+    return Segments(torch.where(inside, ids, 0), number, inside)
+
+
+def _checked(tokens: Tensor, ids: Tensor, name: str) -> Tensor:
+    check_tensors(**{name: tokens, "sequence_ids": ids})
+    if ids.dtype not in INDEX_DTYPES:
+        raise TypeError(f"sequence_ids: got {ids.dtype}, wanted whole numbers")
+    if tokens.ndim != 1 or ids.shape != tokens.shape:
+        raise ValueError(
+            f"sequence_ids: got shape {tuple(ids.shape)} for {name} {tuple(tokens.shape)}, wanted "
+            "one for each token of a pack, both (N,); a padded batch, whose rows are sequences, "
+            "takes none"
+        )
+    return ids.long()
+
+
+def _widest(t: Tensor) -> torch.dtype:
+    if not t.is_floating_point():
+        return torch.int64
+    return torch.float32 if t.device.type == "mps" else torch.float64

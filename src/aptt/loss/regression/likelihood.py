@@ -1,0 +1,238 @@
+"""Negative log likelihoods: a prediction that says how wide its error is.
+
+    d         = x - t
+    Gaussian  = (s + d**2 exp(-s)) / 2        s = log variance; + log(2 pi) / 2 with ``full``
+    Laplace   = log 2 + s + |d| exp(-s)       s = log b, b the mean of |d|
+
+Axes: prediction x, its log variance or log scale s, and target t of any equal shape.
+From: Nix and Weigend, "Estimating the mean and variance of the target probability distribution",
+ICNN 1994, https://doi.org/10.1109/ICNN.1994.374138; beta, Seitzer et al., ICLR 2022,
+arXiv:2203.09168, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from aptt.core.checks import Numbers, check_number
+from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.module import LossModule
+from aptt.core.numbers import against, reduced, spread
+from aptt.core.reduction import Reduction, check_reduction
+from aptt.loss.regression.module import SpreadLoss
+
+__all__ = ["GaussianNLLLoss", "LaplaceNLLLoss", "gaussian_nll_loss", "laplace_nll_loss"]
+
+
+def gaussian_nll_loss(
+    prediction: Tensor,
+    target: Numbers,
+    log_variance: Tensor,
+    *,
+    weight: Numbers | None = None,
+    beta: float = 0.0,
+    full: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Negative log likelihood of a normal distribution, from its mean and log variance.
+
+        (s + d**2 exp(-s)) / 2, with d = x - t
+
+    Args:
+        prediction: the mean; any shape, any floating dtype.
+        target: the same shape.
+        log_variance: s, the same shape; an output of the model, of any sign.
+        weight: the same shape; multiplies and is counted, and 0 removes.
+        beta: multiplies the loss by the variance to this power, as a constant: 0.5 gives hard
+            examples the part that a likelihood takes from them, 1 that of a squared error.
+        full: add ``log(2 pi) / 2``, which changes no gradient.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, negative where the variance is below 1 and right: a scalar, or with ``"none"`` the
+        shape of the target. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, a negative beta, weights that are negative or infinite
+            (on CPU).
+
+    The gradient goes to ``prediction`` and ``log_variance``, ``d exp(-s)`` and ``(1 - d**2 exp(-s))
+    / 2``, and to targets and weights that ask for it. Nothing flows through the factor of ``beta``.
+    A log variance far below that of the errors costs what it costs: bound it in the model.
+
+    Use when:
+        The noise differs from input to input, or the uncertainty itself is wanted.
+
+    Elsewhere:
+        torch ``gaussian_nll_loss``, which takes the variance.
+
+    Differs from:
+        torch: no clamp of the variance, whose gradient there is wrong below ``eps``; a variance per
+            row is not taken for one per element; one graph under ``torch.compile``.
+
+    Example:
+        >>> import torch
+        >>> mean, s = torch.tensor([1.0]), torch.tensor([0.0])
+        >>> gaussian_nll_loss(mean, torch.tensor([0.0]), s).item()
+        0.5
+    """
+    check_number("beta", beta)
+    return _likelihood(
+        GAUSSIAN, prediction, target, weight, reduction, "gaussian_nll", log_variance=log_variance,
+        beta=beta, constant=math.log(2 * math.pi) / 2 if full else 0.0,
+    )  # fmt: skip
+
+
+def laplace_nll_loss(
+    prediction: Tensor,
+    target: Numbers,
+    log_scale: Tensor,
+    *,
+    weight: Numbers | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Negative log likelihood of a Laplace distribution, from its median and log scale.
+
+        log 2 + s + |d| exp(-s), with d = x - t
+
+    Args:
+        prediction: the median; any shape, any floating dtype.
+        target: the same shape.
+        log_scale: s, the log of the mean absolute error b, the same shape; an output of the model.
+        weight: the same shape; multiplies and is counted, and 0 removes.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+
+    Returns:
+        The loss, negative where the scale is below 1/2 and right: a scalar, or with ``"none"`` the
+        shape of the target. float32 for half types.
+
+    Raises:
+        ValueError: shapes that differ, weights that are negative or infinite (on CPU).
+
+    The gradient goes to ``prediction`` and ``log_scale``, ``sign(d) exp(-s)`` and ``1 - |d|
+    exp(-s)``, and to targets and weights that ask for it.
+
+    Use when:
+        As the normal one, with outliers: trajectories, optical flow, depth.
+
+    Elsewhere:
+        torch-geometric examples, QCNet ``LaplaceNLLLoss``, ``torch.distributions.Laplace``.
+
+    Differs from:
+        ``-Laplace(x, b).log_prob(t)``: the same number, from the log of the scale, which no
+            exponential rounds to 0.
+
+    Example:
+        >>> import torch
+        >>> median, s = torch.tensor([1.0]), torch.tensor([0.0])
+        >>> round(laplace_nll_loss(median, torch.tensor([0.0]), s).item(), 6)
+        1.693147
+    """
+    return _likelihood(
+        LAPLACE, prediction, target, weight, reduction, "laplace_nll", log_scale=log_scale
+    )
+
+
+def _likelihood(
+    formula: Formula,
+    prediction: Tensor,
+    target: Numbers,
+    weight: Numbers | None,
+    reduction: Reduction,
+    term: str,
+    *,
+    beta: float | None = None,
+    constant: float | None = None,
+    **width: Tensor,
+) -> Tensor:
+    check_reduction(reduction)
+    target, weight = against(prediction, target, weight)
+    x = spread(prediction, **width)
+    options = {} if beta is None else {"beta": beta, "constant": constant}
+    return reduced(formula, x, target, weight=weight, reduction=reduction, term=term, **options)
+
+
+def _gaussian(x: Tensor, kept: Kept, t: Tensor, *, beta: float, constant: float) -> Tensor:
+    mean, s = x.unbind(1)
+    half = _root(s, 4)
+    if not beta:
+        return ((mean - t) * half * half).square().add(s) / 2 + constant
+    fixed = s.detach()
+    half = half * torch.exp(fixed * (beta / 4))
+    return torch.exp(beta * fixed) * (s / 2 + constant) + ((mean - t) * half * half).square() / 2
+
+
+def _gaussian_step(
+    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, *, beta: float, constant: float
+) -> tuple[Tensor, Tensor]:
+    # with v = exp(beta s) held constant: v d exp(-s) along the mean, v (1 - d**2 exp(-s)) / 2
+    # along s; d meets exp(-s) by its roots, for it may leave the range where d**2 exp(-s) does not
+    mean, s = x.unbind(1)
+    half = _root(s, 4)
+    if beta:
+        half = half * torch.exp(s * (beta / 4))
+        power = torch.exp(beta * s)
+    z = (mean - t) * half * half
+    square = z.square()
+    along = ((power if beta else 1) - square) / 2
+    v = (s * power + square) / 2 + constant * power if beta else (s + square) / 2 + constant
+    return v, torch.stack((z * half * half, along), 1).mul_(by_row(up))
+
+
+def _laplace(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
+    median, s = x.unbind(1)
+    half = _root(s, 2)
+    return ((median - t) * half * half).abs() + s + math.log(2)
+
+
+def _laplace_step(x: Tensor, up: Tensor | float, kept: Kept, t: Tensor) -> tuple[Tensor, Tensor]:
+    # sign(d) exp(-s) along the median, 1 - |d| exp(-s) along s
+    median, s = x.unbind(1)
+    half, d = _root(s, 2), median - t
+    off = (d * half * half).abs()
+    slopes = torch.stack((d.sgn() * half * half, 1 - off), 1)
+    return off + s + math.log(2), slopes.mul_(by_row(up))
+
+
+def _root(s: Tensor, parts: int) -> Tensor:
+    """``exp(-s / parts)``, finite: no error that a dtype holds times its powers is less for it."""
+    most = math.log(torch.finfo(s.dtype).max) * (1 - 2**-10)
+    return torch.exp((s / -parts).clamp(max=most))
+
+
+GAUSSIAN = Formula(_gaussian, _gaussian_step, ahead=True, block=2**17)
+LAPLACE = Formula(_laplace, _laplace_step, ahead=True, block=2**17)
+
+
+class GaussianNLLLoss(SpreadLoss):
+    """Module form of :func:`gaussian_nll_loss`; same options, same defaults."""
+
+    _function = staticmethod(gaussian_nll_loss)
+
+    def __init__(
+        self, beta: float = 0.0, full: bool = False, reduction: Reduction = "mean"
+    ) -> None:
+        check_number("beta", beta)
+        super().__init__(beta=beta, full=full, reduction=reduction)
+
+
+class LaplaceNLLLoss(LossModule):
+    """Module form of :func:`laplace_nll_loss`; same options, same defaults."""
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        check_reduction(reduction)
+        super().__init__(reduction=reduction)
+
+    def forward(
+        self,
+        prediction: Tensor,
+        target: Numbers,
+        log_scale: Tensor,
+        *,
+        weight: Numbers | None = None,
+    ) -> Tensor:
+        """The loss of medians and log scales against ``target``."""
+        return laplace_nll_loss(prediction, target, log_scale, weight=weight, **self.options())

@@ -1,0 +1,59 @@
+"""Outlines of masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.fuzz.draw import Call, Draw, Loss
+from tests.fuzz.draws.classes import NAN
+from tests.fuzz.draws.regions import masks
+from tests.fuzz.oracles import outlines as oracle
+
+__all__ = ["LOSSES"]
+
+
+def _draw(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        args = masks(d, hard=True, smooth=False, pools=False, axes=(1, 2))
+        args.pop("pool")
+        x = args["logits"]
+        axes = x.ndim - (2 if args["mode"] != "binary" or x.shape[1:2] == (1,) else 1)
+        args["cap"] = d.pick("cap", (None, 1.5, 0.3))
+        kind = d.pick("spacing", ("none", "one", "axes", "samples", "map"))
+        if kind == "one":
+            args["spacing"] = 2.0
+        if kind == "axes":
+            args["spacing"] = (3.0, 0.7)[:axes]
+        if kind == "samples":
+            args["spacing"] = d.among("spacing", (len(x), axes), (1.0, 0.25, 3.0))
+        if kind == "map":
+            args["distance_map"] = d.tensor("map", d.numbers("map", x.shape, top=8.0))
+        if name == "boundary_loss":
+            args["rim"] = d.pick("rim", ("zero", "centre"))
+        else:
+            args["distance_power"] = d.pick("distance_power", (2.0, 1.0, 1.5))
+            args["one_sided"] = d.pick("one_sided", (True, True, False)) or _on_the_edge(args)
+        return d.call(name, args, "logits", sides=("class_weight", "weight"))
+
+    return draw
+
+
+def _on_the_edge(args: dict[str, Any]) -> bool:
+    """A probability of 1/2 may be rounded to either side, and moves a boundary."""
+    x = args["logits"].double()
+    p = x.softmax(1) if args["mode"] == "multiclass" else x.sigmoid()
+    return bool(((p - 0.5).abs() < 1e-3).any())
+
+
+LOSSES = {
+    name: Loss(
+        _draw(name),
+        getattr(oracle, name),
+        rows=1,
+        wrong={"cap": (0.0, NAN), **wrong},
+    )
+    for name, wrong in (
+        ("boundary_loss", {}),
+        ("hausdorff_loss", {"distance_power": (0.0, NAN)}),
+    )
+}
