@@ -97,7 +97,7 @@ def varifocal_loss(
         >>> round(varifocal_loss(logits, quality).item(), 4)
         0.2369
     """
-    _check_varifocal(alpha, gamma, detach, normalize, reduction)
+    _check_varifocal(alpha, gamma, detach_factor, normalize, reduction)
     check_floating(logits=logits)
     if positive is not None:
         positive = as_tensor("positive", positive, logits)
@@ -303,10 +303,10 @@ _QUALITY = Formula(_quality_result, _quality_step, ahead=True, block=2**17)
 
 
 def _check_varifocal(
-    alpha: float, gamma: float, detach: bool, normalize: str, reduction: Reduction
+    alpha: float, gamma: float, detach_factor: bool, normalize: str, reduction: Reduction
 ) -> None:
     check_reduction(reduction)
-    check_flags(detach=detach)
+    check_flags(detach_factor=detach_factor)
     check_number("alpha", alpha)
     check_number("gamma", gamma)
     check_choice("normalize", normalize, ("elements", "positives", "quality"))
@@ -330,7 +330,7 @@ class VariFocalLoss(LossModule):
         normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        _check_varifocal(alpha, gamma, detach, normalize, reduction)
+        _check_varifocal(alpha, gamma, detach_factor, normalize, reduction)
         super().__init__(
             alpha=alpha,
             gamma=gamma,

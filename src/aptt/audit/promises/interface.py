@@ -8,6 +8,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -215,11 +216,11 @@ def _weighed(trial: Trial) -> list[str]:
     unreduced = {"reduction": "none"}
     plain = float(trial.spec.function(**inputs, **trial.options(), **unreduced).min())
     for key in _weights_of(trial):
-        forms: list[Callable[[float], Any]] = [lambda v: v]
+        forms: list[Callable[[float], Any]] = [float]
         if key in inputs:
-            forms = [lambda v, key=key: torch.full_like(inputs[key], v)]
+            forms = [partial(torch.full_like, inputs[key])]
         elif classes:
-            forms += [lambda v: inputs[name].new_full(classes, v), lambda v: [v] * classes[0]]
+            forms += [partial(inputs[name].new_full, classes), lambda v: [v] * classes[0]]
         taken = next((form for form in forms if tried(key, form(0.5)) is not None), None)
         if taken is None or plain < 0:
             continue
