@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aptt.core.softmax import Leading, put_class_
 
-__all__ = ["Around", "around", "cross_entropy", "less_target"]
+__all__ = ["Around", "around", "cross_entropy", "less_all", "less_target"]
 
 
 class Around(NamedTuple):
@@ -46,12 +46,16 @@ def cross_entropy(log_p: Tensor, bins: Around) -> Tensor:
 
 
 def less_target(lead: Leading, bins: Around) -> Tensor:
-    """The softmax less each number's distribution; at the likeliest bin, what either lacks of 1."""
-    at, p = lead.at.unsqueeze(1), lead.e * lead.share
-    own = (at - bins.y).abs().clamp(max=1) - lead.rest * lead.share
+    """The softmax less each number's distribution."""
+    return less_all(lead.e * lead.share, lead.at.unsqueeze(1), lead.rest * lead.share, bins)
+
+
+def less_all(p: Tensor, at: Tensor, lack: Tensor, bins: Around) -> Tensor:
+    """The same, of ``p`` and its likeliest bin, by what either lacks of 1; over the memory of p."""
+    own = (at - bins.y).abs().clamp(max=1) - lack
     if torch.compiler.is_compiling():  # which fuses the hat function, and not a scatter
         every = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
         p = p - (1 - (every - bins.y).abs()).clamp(min=0)
     else:
         p.scatter_add_(1, bins.below, bins.less).scatter_add_(1, bins.above, -bins.share)
-    return put_class_(p, lead.at, own)
+    return put_class_(p, at.squeeze(1), own)

@@ -17,8 +17,8 @@ enclosing length is held there: the only pull is to turn back.
                              to the enclosing area, which is therefore 1
     miss = (U - I) / U       U - I = out_x h + common_x out_y + off_x H + common_x off_y
 
-where ``miss`` is 1 - iou, and no difference: boxes nearly equal keep their digits, and so do widths
-as ``out - off``.
+where ``miss`` is 1 - iou, and no difference: boxes nearly equal keep their digits. So do widths, as
+:func:`change`.
 
 What there is one of per axis is an :data:`Axes`: one tensor ``(2, N)``, which halves the number of
 operators, or inside ``torch.compile`` two of ``(N,)``, from which it makes one kernel.
@@ -36,14 +36,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptt.core.formula import scaled_
-
 __all__ = [
     "Axes",
     "BoxFormat",
     "Overlap",
     "Slopes",
     "against_each_other",
+    "change",
     "check_box_format",
     "each",
     "edges",
@@ -92,23 +91,22 @@ class Overlap(NamedTuple):
     goal_high: Axes
     span: Axes  # in the units of the boxes
     unit: Axes  # span, or 1 where it is 0
-    point: Axes  # 1 where span is 0, or 0
+    per_unit: Axes  # 1 / span, or 0 where it is 0
     size: Axes  # hi - lo, below 0 where the prediction is turned inside out
     met: Axes  # the intersection, below 0 where the boxes are apart
     width: Axes  # relative to the span, like goal and common
     goal: Axes
     common: Axes
     flip: Axes  # size where it is below 0, or 0
-    meets: Axes  # whether the boxes meet, at least in a point
     before: Axes  # how far the edges lie behind the target's
     behind: Axes
-    out: Axes
+    out: Axes  # of boxes that overlap
     off: Axes
     union: Tensor
     some: Tensor  # union, or 1 where it is 0
     iou: Tensor
     miss: Tensor
-    overlaps: Tensor  # whether they meet on both axes
+    overlaps: Tensor  # whether they meet on both axes, with an area
 
 
 def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
@@ -134,25 +132,34 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
         point = (unit - span).detach()
         width, goal, common = (torch.clamp(k, min=point).div_(unit) for k in (size, goal, met))
         flip = F.hardtanh(size, -math.inf, 0.0)
-        # an edge in common belongs half to either side
-        before, behind, zero = lo - goal_low, hi - goal_high, lo.new_zeros(())
-        left, right, meets = torch.maximum(before, zero), torch.maximum(behind, zero), met >= 0
+        before, behind = lo - goal_low, hi - goal_high
+        left, right = _above_0(before), _above_0(behind)
         per_unit = torch.reciprocal(unit) - point
-        out = torch.where(meets, ((left - before) + right) * per_unit, width)
-        off = torch.where(meets, (left + (right - behind)) * per_unit, goal)
-        edges = lo, hi, goal_low, goal_high, span, unit, point, size, met
-        return *edges, width, goal, common, flip, meets, before, behind, out, off
+        out = ((left - before) + right) * per_unit
+        off = (left + (right - behind)) * per_unit
+        edges = lo, hi, goal_low, goal_high, span, unit, per_unit, size, met
+        return *edges, width, goal, common, flip, before, behind, out, off
 
     axes = each(measured, *_columns(x), *_columns(t))
-    *_, width, goal, common, _, meets, _, _, out, off = axes
+    *_, met, width, goal, common, _, _, _, out, off = axes
     both = common[0] * common[1]
     union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
     some = torch.threshold(union, 0.0, 1.0)
     missed = torch.addcmul(out[0] * width[1], off[0], goal[1])
     missed = torch.addcmul(missed, common[0], out[1] + off[1])
-    overlaps = meets[0] & meets[1] & (union > 0)
+    overlaps = (torch.minimum(met[0], met[1]) >= 0) & (union > 0)
     miss = torch.where(overlaps, missed / some, 1.0)
     return Overlap._make((*axes, union, some, both / some, miss, overlaps))
+
+
+def change(o: Overlap) -> Axes:
+    """``width - goal``, of a prediction inside out ``-goal``."""
+
+    def of_axis(size: Tensor, goal: Tensor, out: Tensor, off: Tensor) -> tuple[Tensor, ...]:
+        return (torch.where(size < 0, -goal, out - off),)
+
+    (found,) = each(of_axis, o.size, o.goal, o.out, o.off)
+    return found
 
 
 class Slopes(NamedTuple):
@@ -173,8 +180,7 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
     assert isinstance(area, Tensor)  # the IoU's own slope is in it
 
     def pulled(
-        unit: Tensor,
-        point: Tensor,
+        per_unit: Tensor,
         size: Tensor,
         met: Tensor,
         before: Tensor,
@@ -186,7 +192,7 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         width: Tensor | None,
         pull: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        scale = scaled_(torch.reciprocal(unit).sub_(point), up)
+        scale = per_unit * up
         upright, meet = _unless_below_0(scale, size), _unless_below_0(scale, met)
         shrunk = area if turned is None else turned
         outer = spread if span is None else span
@@ -213,7 +219,7 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
             return low + high, high
         return low + high, high.sub_(low).mul_(0.5)
 
-    lengths = o.unit, o.point, o.size, o.met, o.before, o.behind
+    lengths = o.per_unit, o.size, o.met, o.before, o.behind
     areas = _swapped(o.width), _swapped(o.common)
     turned = None if turn is None else turn(area)
     return _boxes(*each(pulled, *lengths, *areas, turned, span, width, pull))
@@ -258,6 +264,13 @@ def _boxes(first: Axes, second: Axes) -> Tensor:
     for column, values in zip(boxes.unbind(1), columns, strict=True):
         column.copy_(values)  # one by one: a stack takes twice the time
     return boxes
+
+
+def _above_0(length: Tensor) -> Tensor:
+    """The length, or 0 below it; at 0, of an edge in common, half its slope."""
+    if torch.is_grad_enabled():
+        return torch.maximum(length, length.new_zeros(()))
+    return torch.relu(length)
 
 
 def _swapped(axes: Axes) -> Axes:

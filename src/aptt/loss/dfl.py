@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.bins import around, cross_entropy, less_target
+from aptt.core.bins import around, cross_entropy, less_all, less_target
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -168,7 +168,23 @@ def _step(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor,
     return v, scaled_(less_target(lead, bins), by_row(up))
 
 
-_FORMULA = Formula(_result, _step, ahead=True, block=2**18)
+def _step_in_one(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
+    # as torch has them, but for the likeliest bin: what it lacks of 1 is the sum of the others
+    log_p, bins = x.log_softmax(1), around(y)
+    top, at = log_p.max(1, keepdim=True)
+    p = log_p.exp().scatter_(1, at, 0.0)
+    lack = p.sum(1, keepdim=True)
+    log_p.scatter_(1, at, torch.where(top > -0.5, torch.log1p(-lack), top))
+    return cross_entropy(log_p, bins), scaled_(less_all(p, at, lack, bins), by_row(up))
+
+
+_FORMULA = Formula(
+    _result,
+    _step,
+    ahead=True,
+    block=2**18,
+    in_one=Formula(_result, _step_in_one, ahead=True),
+)
 
 
 def _check_options(out_of_range: str, normalize: str, reduction: Reduction) -> None:

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, each, once
+from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, change, each, once
 from aptt.core.checks import Numbers, check_flags
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
@@ -155,13 +155,11 @@ _FORMS = forms(_penalties, _slopes)
 def _sides(o: Overlap, sides: Axes) -> tuple[Tensor, ...]:
     """Width and height of both boxes, and how they differ, in the unit of the enclosing sides."""
 
-    def scaled(
-        width: Tensor, goal: Tensor, out: Tensor, off: Tensor, side: Tensor
-    ) -> tuple[Tensor, ...]:
-        return once(width * side), once(goal * side), (out - off) * side
+    def scaled(width: Tensor, goal: Tensor, change: Tensor, side: Tensor) -> tuple[Tensor, ...]:
+        return once(width * side), once(goal * side), change * side
 
-    own, goal, change = each(scaled, o.width, o.goal, o.out, o.off, sides)
-    return own[0], own[1], goal[0], goal[1], change[0], change[1]
+    own, goal, less = each(scaled, o.width, o.goal, change(o), sides)
+    return own[0], own[1], goal[0], goal[1], less[0], less[1]
 
 
 def _turn(

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, Overlap, each
+from aptt.core.boxes import BoxFormat, Overlap, change, each
 from aptt.core.checks import Numbers
 from aptt.core.gaussian import rise
 from aptt.core.reduction import Reduction
@@ -115,16 +115,14 @@ def _penalties(o: Overlap) -> tuple[Tensor, ...]:
     slant = 2 * (gap[0] * gap[1]).abs() / torch.threshold(far, 0.0, 1.0)
     slant = slowed(slant, far.detach().sqrt())
 
-    def costs(
-        reach: Tensor, width: Tensor, goal: Tensor, out: Tensor, off: Tensor
-    ) -> tuple[Tensor, ...]:
+    def costs(reach: Tensor, width: Tensor, goal: Tensor, change: Tensor) -> tuple[Tensor, ...]:
         distance = rise((2 - slant) * reach.square())
         longest = torch.maximum(width, goal)
-        change = (out - off).abs() / torch.threshold(longest, 0.0, 1.0)
-        shape = rise(slowed(change, longest.detach())).pow(4)
+        relative = change.abs() / torch.threshold(longest, 0.0, 1.0)
+        shape = rise(slowed(relative, longest.detach())).pow(4)
         return (distance + shape,)
 
-    (cost,) = each(costs, reach, o.width, o.goal, o.out, o.off)
+    (cost,) = each(costs, reach, o.width, o.goal, change(o))
     return ((cost[0] + cost[1]) / 2,)
 
 
