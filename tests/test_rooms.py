@@ -86,3 +86,11 @@ def test_importing_the_losses_loads_only_them_and_torch(importing):
 
 def test_importing_the_losses_changes_nothing(importing):
     assert importing["changed"] == []
+
+
+@pytest.mark.parametrize(("name", "room"), [("FocalLoss", "loss"), ("CombinedLoss", "compose")])
+def test_a_name_that_is_looked_for_in_the_wrong_room_is_sent_to_the_right_one(name, room):
+    with pytest.raises(ImportError, match=f"from aptt.{room} import {name}$"):
+        exec(f"from aptt import {name}")
+    with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
+        exec("from aptt import nonsense")

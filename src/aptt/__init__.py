@@ -6,3 +6,16 @@ The losses are in :mod:`aptt.loss`; this package itself imports nothing.
 __all__ = ["__version__"]
 
 __version__ = "2.0.0.dev0"
+
+
+def __getattr__(name: str) -> object:
+    """Say in which module a public name is, to who looks for it here."""
+    if not name.startswith("_"):
+        import re
+        from pathlib import Path
+
+        for room in ("loss", "compose", "parallel", "audit"):
+            text = (Path(__file__).parent / room / "__init__.py").read_text(encoding="utf-8")
+            if re.search(rf'^    "{re.escape(name)}",$', text, re.MULTILINE):
+                raise ImportError(f"{name} is in aptt.{room}: from aptt.{room} import {name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

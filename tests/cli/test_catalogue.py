@@ -5,7 +5,7 @@ import torch
 
 import aptt.loss
 from aptt.cli import main
-from aptt.cli.catalogue import entries, find
+from aptt.cli.catalogue import answering, entries, find
 from aptt.cli.docstring import read
 from aptt.cli.mistakes import Mistake
 
@@ -35,6 +35,34 @@ def test_every_loss_says_what_it_is(entry):
 )
 def test_a_loss_is_found_by_any_of_its_names(name):
     assert find(name).names == "cross_entropy · CrossEntropyLoss"
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("bce", {"binary_cross_entropy"}),
+        ("jaccard", {"mask_iou_loss"}),
+        ("kd", {"distillation_loss"}),
+        ("PIT", {"permutation_invariant_loss"}),
+        ("nll", {"cross_entropy"}),
+        ("mse", {"mse_loss", "heatmap_loss"}),
+        ("mae", {"l1_loss"}),
+        ("sdr", {"si_sdr_loss", "sd_sdr_loss", "snr_loss"}),
+        ("iou", {"mask_iou_loss", "box_iou_loss"}),
+    ],
+)
+def test_a_loss_is_found_by_the_word_that_people_use(word, names, capsys):
+    assert names <= {entry.name for entry in answering(word)}
+    assert main(["show", word]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in names)
+
+
+def test_where_several_answer_and_none_has_the_name_a_plot_asks_which(capsys):
+    assert main(["plot", "sdr"]) == 2
+    said = capsys.readouterr().err
+    assert "several losses answer to 'sdr': " in said
+    assert "si_sdr_loss" in said
 
 
 def test_an_unknown_loss_is_told_what_was_meant():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import aptt.loss
 from aptt.core.module import LossModule, per_class
 
 
@@ -43,3 +44,12 @@ def test_a_list_serves_as_numbers_per_class():
     assert per_class(weight) is weight
     with pytest.raises(TypeError):
         per_class(3)
+
+
+def test_the_repr_of_many_numbers_is_short():
+    weight = torch.ones(50257)
+    weight[-1] = 2
+    said = repr(aptt.loss.CrossEntropyLoss(weight=weight, reduction="sum"))
+    assert said.startswith(
+        "CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 1.0, ..., 2.0]: 50257 numbers), ignore"
+    )

@@ -18,9 +18,11 @@ from tests.fuzz.draws import LOSSES  # noqa: E402
 from tests.fuzz.fuzz import fuzz, had, make, options  # noqa: E402
 
 NO_LOSS = {
+    "best_permutation": "an order, without a gradient",
     "centernet_decode": "reads boxes out of maps",
     "centernet_targets": "makes targets of boxes, without a gradient",
     "decode_heatmaps": "reads points out of maps",
+    "mel_filterbank": "takes no tensor",
     "signed_distance": "makes maps of targets, without a gradient",
 }
 CALLS = 8  # of each loss

@@ -181,7 +181,8 @@ def test_peaks_are_told_apart_where_their_probabilities_are_equal(rest, low, hig
 
 
 @pytest.mark.parametrize(
-    "options", [{"k": 2.5}, {"k": True}, {"k": 0}, {"kernel": 3.0}, {"kernel": 4}, {"kernel": -1}]
+    "options",
+    [{"topk": 2.5}, {"topk": True}, {"topk": 0}, {"kernel": 3.0}, {"kernel": 4}, {"kernel": -1}],
 )
 def test_numbers_of_cells_are_whole(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: got"):

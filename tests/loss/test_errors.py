@@ -23,8 +23,10 @@ FUNCTIONS = {
     if name in aptt.loss.__all__ and inspect.isfunction(value)
 }
 MAPS = {"hm": torch.zeros(1, 1, 2, 2), "wh": torch.ones(1, 2, 2, 2), "reg": torch.zeros(1, 2, 2, 2)}
+SOURCES = torch.eye(2, 3).unsqueeze(0)
 BOX, LABEL = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]]), torch.tensor([[0]])
 UNDRAWN = {
+    "best_permutation": {"estimate": SOURCES, "target": SOURCES, "lengths": torch.tensor([3])},
     "centernet_decode": {"predictions": MAPS},
     "centernet_targets": {"boxes": BOX, "labels": LABEL, "num_classes": 1, "size": (2, 2)},
     "decode_heatmaps": {"heatmaps": MAPS["hm"]},

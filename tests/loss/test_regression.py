@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aptt.core import numbers
 from aptt.loss import (
     QuantileLoss,
     charbonnier_loss,
@@ -20,7 +21,7 @@ from aptt.loss import (
     quantile_loss,
     smooth_l1_loss,
 )
-from aptt.loss.regression import absolute, crps, huber, likelihood, quantile, smooth
+from aptt.loss.regression import crps, huber, likelihood, quantile, smooth
 
 ERRORS = {
     "l1": l1_loss,
@@ -280,8 +281,8 @@ def test_a_weight_is_of_targets_or_of_each_quantile():
 # ------------------------------------------------------------------------------------ the steps
 
 STEPS = [
-    (absolute.ABSOLUTE, {}),
-    (absolute.SQUARED, {}),
+    (numbers.ABSOLUTE, {}),
+    (numbers.SQUARED, {}),
     (huber.HUBER, {"edge": 0.7, "unit": 1.0}),
     (huber.HUBER, {"edge": 0.7, "unit": 0.7}),
     (smooth.CHARBONNIER, {"epsilon": 0.3}),

@@ -13,9 +13,9 @@ from typing import Any
 
 import aptt.loss
 from aptt.cli.docstring import Docstring, definitions, read, symbols
-from aptt.cli.mistakes import pick
+from aptt.cli.mistakes import Mistake, pick
 
-__all__ = ["Entry", "entries", "find", "find_function"]
+__all__ = ["Entry", "answering", "entries", "find", "find_function"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,17 @@ class Entry:
         """What that file or package is about."""
         return read(sys.modules[self.place].__doc__).title
 
+    def answers(self, word: str) -> int:
+        """How well it answers to a word: 3 is its name, 2 a part of it, 1 a name elsewhere."""
+        names = [name for name in (self.function, self.module_form) if name]
+        if word in map(_short, names):
+            return 3
+        if word in _parts(" ".join(names)):
+            return 2
+        elsewhere = " ".join(self.doc.sections.get("Elsewhere", "").split())
+        known = [each for each in re.findall(r"\w+", elsewhere) if re.search(r".[A-Z_]", each)]
+        return int(any(word in _parts(name) for name in known))
+
     def to_json(self) -> dict[str, Any]:
         """Everything there is to know, for ``--json``."""
         sections = self.family.sections | self.doc.sections
@@ -135,8 +146,23 @@ def entries() -> Sequence[Entry]:
     return sorted(found, key=lambda entry: (entry.file, entry.name))
 
 
+def answering(name: str) -> Sequence[Entry]:
+    """The losses that answer to a word: to a name, a part of one, or what others call them."""
+    found = [(entry.answers(_short(name)), entry) for entry in entries()]
+    return [entry for rank, entry in sorted(found, key=lambda each: -each[0]) if rank]
+
+
 def find(name: str) -> Entry:
-    """Find a loss by any of its names, or by a short form of one: ``giou``, ``GIoULoss``."""
+    """Find a loss by any of its names, by a short form of one, or by what others call it.
+
+    ``giou``, ``GIoULoss``, ``kd``. Where several answer and none has that very name, it says which.
+    """
+    answers = answering(name)
+    if answers and answers[0].answers(_short(name)) < 3:
+        if len(answers) == 1:
+            return answers[0]
+        names = ", ".join(entry.name for entry in answers)
+        raise Mistake(f"several losses answer to {name!r}: {names}")
     known = {entry.module_form: entry for entry in entries() if entry.module_form}
     known |= {entry.name: entry for entry in entries()}
     return known[pick("loss", name, known, key=_short, every="`aptt list` shows them all")]
@@ -200,6 +226,13 @@ def _joined(name: str) -> str:
 
 def _short(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower().removesuffix("loss")
+
+
+def _parts(name: str) -> set[str]:
+    """A name's words, as they are cut by underscores, dots and capitals; and the whole of it."""
+    words = re.findall(r"\w+", name)
+    cut = [re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z\d]+|[A-Z\d]+", word) for word in words]
+    return {part.lower() for word in cut for part in word} | {_short(word) for word in words}
 
 
 def _key(section: str) -> str:

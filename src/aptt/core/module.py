@@ -105,7 +105,15 @@ def per_class(
     return made.to(torch.promote_types(torch.get_default_dtype(), torch.float32))
 
 
+_SHOWN = 12  # numbers of a tensor: one more, and its repr is abridged
+
+
 def _written(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"torch.tensor({value.tolist()})"
+        if value.numel() <= _SHOWN:
+            return f"torch.tensor({value.tolist()})"
+        flat = value.detach().reshape(-1)
+        first = ", ".join(str(number) for number in flat[:3].tolist())
+        shape = "" if value.ndim == 1 else f", shape {tuple(value.shape)}"
+        return f"torch.tensor([{first}, ..., {flat[-1].item()}]: {len(flat)} numbers{shape})"
     return getattr(value, "__qualname__", None) or repr(value)

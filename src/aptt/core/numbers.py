@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_floats, as_weight, check_floating
-from aptt.core.formula import Formula, wide, widen
+from aptt.core.formula import Formula, Kept, scaled_, wide, widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
 
-__all__ = ["against", "elementwise", "reduced", "spread"]
+__all__ = ["ABSOLUTE", "SQUARED", "against", "elementwise", "reduced", "spread"]
 
 
 def against(
@@ -79,3 +79,25 @@ def spread(prediction: Tensor, **width: Tensor) -> Tensor:
     if x.dtype != s.dtype:
         x, s = widen(x), s.to(wide(x.dtype))
     return torch.stack((x, s), 1)
+
+
+def _absolute(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
+    return (x - t).abs()
+
+
+def _absolute_step(x: Tensor, up: Tensor | float, kept: Kept, t: Tensor) -> tuple[Tensor, Tensor]:
+    d = x - t
+    return d.abs(), scaled_(d.sgn(), up)
+
+
+def _squared(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
+    return (x - t).square()
+
+
+def _squared_step(x: Tensor, up: Tensor | float, kept: Kept, t: Tensor) -> tuple[Tensor, Tensor]:
+    d = x - t
+    return d.square(), d.mul_(2 * up)
+
+
+ABSOLUTE = Formula(_absolute, _absolute_step, ahead=True)
+SQUARED = Formula(_squared, _squared_step, ahead=True)

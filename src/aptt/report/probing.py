@@ -164,6 +164,19 @@ def _of_width(name: str) -> Callable[[Tensor], Inputs]:
     return made
 
 
+def _judged(x: Tensor) -> Inputs:
+    """A score of real data that is x, and of generated data that is as far below 0."""
+    return {"real": x.reshape(1), "fake": -x.reshape(1)}
+
+
+def _scored(x: Tensor) -> Inputs:
+    return {"fake": x.reshape(1)}
+
+
+def _felt(x: Tensor) -> Inputs:
+    return {"fake": 1 + x.reshape(1), "real": x.new_ones(1)}
+
+
 def _blob(x: Tensor) -> Inputs:
     """A heat map with a peak, predicted as much too high or too low as x says."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -321,6 +334,9 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
+    ("adversarial", ("real", "fake"), Probe("score, of generated data its minus", -4, 4, _judged)),
+    ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),
+    ("adversarial", ("fake",), Probe("score of generated data", -4, 4, _scored)),
     ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     (

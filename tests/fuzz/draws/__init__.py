@@ -2,6 +2,7 @@
 
 from tests.fuzz.draw import Loss
 from tests.fuzz.draws import (
+    adversaries,
     boxes,
     classes,
     detectors,
@@ -29,6 +30,7 @@ LOSSES: dict[str, Loss] = {
         spectra,
         points,
         numbers,
+        adversaries,
     )
     for name, loss in family.LOSSES.items()
 }

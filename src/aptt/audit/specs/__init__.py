@@ -1,6 +1,7 @@
 """One row for each loss of :mod:`aptt.loss`."""
 
 from aptt.audit.spec import Spec
+from aptt.audit.specs.adversaries import ADVERSARIES
 from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
 from aptt.audit.specs.composites import COMPOSITES
@@ -29,6 +30,7 @@ _FAMILIES = (
     WAVES,
     VALUES,
     NUMBERS,
+    ADVERSARIES,
 )
 
 SPECS: dict[str, Spec] = {row.name: row for family in _FAMILIES for row in family}

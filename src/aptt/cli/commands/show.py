@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aptt.cli.document import to_json
@@ -28,7 +29,11 @@ _SECTIONS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("name", metavar="NAME", help="any of its names: giou_loss, GIoULoss, giou")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="any of its names (giou_loss, GIoULoss, giou), or what others call it (kd, jaccard)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -37,12 +42,21 @@ _BARS = 48
 
 def run(args: argparse.Namespace) -> int:
     """Print all there is to know about one loss."""
-    from aptt.cli.catalogue import find
+    from aptt.cli.catalogue import answering, find
 
+    answers = answering(args.name)
+    if len(answers) > 1 and not args.json and answers[0] is not _named(args.name):
+        print(f"Several losses answer to {args.name!r}; more about one of them: aptt show NAME\n")
+        _list(answers)
+        return 0
     entry = find(args.name)
     if args.json:
         print(to_json(entry.to_json()))
         return 0
+    if others := [each for each in answers if each is not entry]:
+        print(f"Others that answer to {args.name!r}:\n")
+        _list(others)
+        print()
     print(f"{entry.names}    ({entry.file})")
     print(entry.doc.title)
     if entry.formula:
@@ -60,6 +74,23 @@ def run(args: argparse.Namespace) -> int:
     for signature in entry.signatures:
         print(textwrap.fill(signature, 96, initial_indent=" " * 4, subsequent_indent=" " * 8))
     return 0
+
+
+def _named(name: str) -> Entry | None:
+    """The loss of this very name, if there is one."""
+    from aptt.cli.catalogue import find
+    from aptt.cli.mistakes import Mistake
+
+    try:
+        return find(name)
+    except Mistake:
+        return None
+
+
+def _list(some: Sequence[Entry]) -> None:
+    width = max(len(entry.names) for entry in some)
+    for entry in some:
+        print(f"    {entry.names:{width}}  {entry.doc.title}")
 
 
 def _draw(entry: Entry) -> None:

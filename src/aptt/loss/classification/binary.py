@@ -79,7 +79,8 @@ def binary_cross_entropy(
         Labels do not exclude each other, or there is one: multilabel tagging, masks, matching.
 
     Elsewhere:
-        torch ``F.binary_cross_entropy_with_logits``, optax ``sigmoid_binary_cross_entropy``.
+        torch ``F.binary_cross_entropy_with_logits``, ``nn.BCEWithLogitsLoss``; optax
+        ``sigmoid_binary_cross_entropy``.
 
     Differs from:
         torch: ``weight`` is counted in the mean; integer and bool targets are taken; exact for

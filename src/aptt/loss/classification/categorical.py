@@ -82,8 +82,8 @@ def cross_entropy(
         tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`.
 
     Elsewhere:
-        torch ``F.cross_entropy``, optax ``softmax_cross_entropy_with_integer_labels``, Liger
-        ``LigerCrossEntropyLoss``.
+        torch ``F.cross_entropy``, ``nn.NLLLoss`` of a log-softmax; optax
+        ``softmax_cross_entropy_with_integer_labels``, Liger ``LigerCrossEntropyLoss``.
 
     Differs from:
         torch: the same numbers, except that nothing to average gives 0, not NaN; the loss of half

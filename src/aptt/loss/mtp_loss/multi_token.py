@@ -17,6 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from aptt.core.checks import check_tensors
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.vocabulary import checked_form
@@ -188,7 +189,14 @@ def multi_token_terms(
     heads = check_heads(
         "logits_list", logits_list, target, mtp_depth, labels, right_context, document_ids
     )
-    ignored = mark(ignore_index, target)
+    ignored, classes = mark(ignore_index, target), heads[0].shape[-1]
+    if class_weight is not None:  # by its name here, which is another there
+        check_tensors(logits_list=heads[0], class_weight=class_weight)
+        class_weight = per_class(class_weight, "class_weight")
+        if class_weight.shape != (classes,):
+            raise ValueError(
+                f"class_weight: got shape {tuple(class_weight.shape)}, wanted ({classes},)"
+            )
     goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
     return terms_of(heads, goals, loss, normalize, reduction)
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.checks import Numbers
-from aptt.core.formula import Formula, Kept, scaled_
-from aptt.core.numbers import elementwise
+from aptt.core.numbers import ABSOLUTE, SQUARED, elementwise
 from aptt.core.reduction import Reduction
 from aptt.loss.regression.module import NumberLoss
 
-__all__ = ["ABSOLUTE", "L1Loss", "MSELoss", "l1_loss", "mse_loss"]
+__all__ = ["L1Loss", "MSELoss", "l1_loss", "mse_loss"]
 
 
 def l1_loss(
@@ -51,7 +50,7 @@ def l1_loss(
         Errors count alike, large ones too, and the median is what is wanted.
 
     Elsewhere:
-        torch ``l1_loss``, scikit-learn ``mean_absolute_error``.
+        torch ``l1_loss``, scikit-learn ``mean_absolute_error``; MAE.
 
     Differs from:
         torch: takes shapes that broadcast, after a warning: a column against a row is compared with
@@ -111,28 +110,6 @@ def mse_loss(
         (4.5, 2.25)
     """
     return elementwise(SQUARED, prediction, target, weight=weight, reduction=reduction, term="mse")
-
-
-def _absolute(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
-    return (x - t).abs()
-
-
-def _absolute_step(x: Tensor, up: Tensor | float, kept: Kept, t: Tensor) -> tuple[Tensor, Tensor]:
-    d = x - t
-    return d.abs(), scaled_(d.sgn(), up)
-
-
-def _squared(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
-    return (x - t).square()
-
-
-def _squared_step(x: Tensor, up: Tensor | float, kept: Kept, t: Tensor) -> tuple[Tensor, Tensor]:
-    d = x - t
-    return d.square(), d.mul_(2 * up)
-
-
-ABSOLUTE = Formula(_absolute, _absolute_step, ahead=True)
-SQUARED = Formula(_squared, _squared_step, ahead=True)
 
 
 class L1Loss(NumberLoss):

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_number
 from aptt.core.formula import Formula, Kept, scaled_
-from aptt.core.numbers import elementwise
+from aptt.core.numbers import ABSOLUTE, elementwise
 from aptt.core.reduction import Reduction
-from aptt.loss.regression.absolute import ABSOLUTE
 from aptt.loss.regression.module import NumberLoss
 
 __all__ = ["HuberLoss", "SmoothL1Loss", "huber_loss", "smooth_l1_loss"]

@@ -1,0 +1,66 @@
+"""Adversarial losses, of the scores or the features in one tensor or in a list of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.fuzz.oracles.common import reduced, softplus
+
+__all__ = ["discriminator_loss", "feature_matching_loss", "generator_loss"]
+
+
+def _maps(t: Any) -> list[Tensor]:
+    return [t] if isinstance(t, Tensor) else list(t)
+
+
+def _weights(a: Any, maps: list[Tensor]) -> list[Tensor]:
+    given = [None] * len(maps) if a.weight is None else _maps(a.weight)
+    return [torch.ones(m.shape).double() if w is None else w.double() for m, w in zip(maps, given)]  # noqa: B905 # of one length
+
+
+def _cost(x: Tensor, kind: str, real: bool) -> Tensor:
+    """Mao 2017; Lim and Ye 2017; Goodfellow 2014; Arjovsky 2017."""
+    if kind == "lsgan":
+        return (x - float(real)) ** 2
+    away = -x if real else x
+    if kind == "bce":
+        return softplus(away)
+    return torch.relu(1 + away) if kind == "hinge" else away
+
+
+def _joined(each: list[Tensor], over: str) -> Tensor:
+    return sum(each[1:], each[0]) / (len(each) if over == "mean" else 1)
+
+
+def _score(a: Any, maps: list[Tensor], kind: str, real: bool) -> Tensor:
+    each = []
+    for x, w in zip(maps, _weights(a, maps), strict=True):
+        keep = w != 0
+        each.append(reduced(w[keep] * _cost(x[keep], kind, real), w.sum(), a.reduction, ""))
+    return _joined(each, a.over)
+
+
+def discriminator_loss(a: Any) -> Tensor:
+    fake = [x.double() for x in _maps(a.fake)]
+    return _score(a, _maps(a.real), a.kind, True) + _score(a, fake, a.kind, False)
+
+
+def generator_loss(a: Any) -> Tensor:
+    """Non-saturating; a hinge that is not bounded is a critic's."""
+    kind = "wasserstein" if a.kind == "hinge" and not a.bounded else a.kind
+    return _score(a, _maps(a.fake), kind, True)
+
+
+def feature_matching_loss(a: Any) -> Tensor:
+    """Larsen et al. 2016; a list is the layers of one discriminator."""
+    fake, real = _maps(a.fake), [r.double().detach() for r in _maps(a.real)]
+    each = []
+    for x, r, w in zip(fake, real, _weights(a, fake), strict=True):
+        keep = w != 0
+        x, r, w = x[keep], r[keep], w[keep]
+        count = (w * r.abs()).sum() if a.relative else w.sum()
+        each.append(reduced(w * (x - r).abs(), count, a.reduction, ""))
+    return _joined(each if a.last else each[:-1], a.over)
