@@ -32,15 +32,17 @@ def bhattacharyya(x: Tensor, t: Tensor) -> Tensor:
     unit = torch.cat((gap.abs(), own, goal), 1).detach()
     unit = unit.amax(1, keepdim=True).clamp(min=0) if len(unit) else unit[:, :1]
     unit = torch.where(unit > 0, unit, 1)
-    gap, ((w, h), _), ((goal_w, goal_h), _) = gap / unit, _sides(own, unit), _sides(goal, unit)
+    gap, (w, h), (goal_w, goal_h) = gap / unit, *(_sides(v, unit).unbind(1) for v in (own, goal))
     seen = _seen(gap, x[:, 4], w, h) + _seen(gap, t[:, 4], goal_w, goal_h)
     wide, goal_wide = (w - h) * (w + h), (goal_w - goal_h) * (goal_w + goal_h)
     alike, turn = wide * goal_wide >= 0, x[:, 4] - t[:, 4]
     turned = torch.where(alike, turn.sin(), turn.cos()).square() * (wide * goal_wide).abs()
     # side against side, the longer against the longer; what is taken off is their difference
     goal = torch.where(alike.unsqueeze(1), goal, goal.flip(1))
-    ((w, h), more), ((goal_w, goal_h), goal_more) = _sides(own, unit), _sides(goal, unit)
-    less_w, less_h = ((own - goal) / unit + (more - goal_more)).unbind(1)
+    sides, goals = _sides(own, unit), _sides(goal, unit)
+    short = torch.minimum(own, goal) < _LEAST * unit
+    less_w, less_h = torch.where(short, sides - goals, (own - goal) / unit).unbind(1)
+    (w, h), (goal_w, goal_h) = sides.unbind(1), goals.unbind(1)
     area, goal_area = w * h, goal_w * goal_h
     sums = area.square() + goal_area.square() + (w * goal_h).square() + (h * goal_w).square()
     of_area, of_shape = less_w * h + goal_w * less_h, w * less_h - h * less_w
@@ -59,11 +61,10 @@ def slant(x: Tensor, t: Tensor) -> Tensor:
     return (2 * (x[:, 4] - t[:, 4])).sin().square() * square.square()
 
 
-def _sides(sides: Tensor, unit: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Both in the unit, of those too short the least with their own slope; and what was added."""
+def _sides(sides: Tensor, unit: Tensor) -> Tensor:
+    """Both in the unit; of those too short, the least with their own slope."""
     sides = sides / unit
-    more = (_LEAST - sides).clamp(min=0).detach()
-    return (sides + more).unbind(1), more
+    return torch.where(sides < _LEAST, _LEAST + (sides - sides.detach()), sides)
 
 
 def _seen(gap: Tensor, angle: Tensor, w: Tensor, h: Tensor) -> Tensor:
