@@ -17,8 +17,12 @@ from tests.fuzz.draw import Call, Draw, Loss
 __all__ = ["spoiled"]
 
 
-RIGHT = {("focal_loss", "logits"), ("quantile_loss", "weight")}
-"""Whose further axis makes another call that is right: one of classes, or of each quantile."""
+RIGHT = {
+    ("focal_loss", "logits"),
+    ("quantile_loss", "weight"),
+    ("wasserstein_dice_loss", "target"),
+}
+"""Whose further axis makes another call that is right: of classes, one-hot, of each quantile."""
 
 
 def spoiled(d: Draw, call: Call, loss: Loss) -> Call:

@@ -30,6 +30,7 @@ from aptt.core.overlap import overlap_sums
 from aptt.core.reduction import Kind, Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes, check_vector, without_axis
 from aptt.core.softmax import on_class_axis
+from aptt.core.squares import square_sums
 
 __all__ = [
     "Absent",
@@ -83,6 +84,8 @@ class Regions(NamedTuple):
     """The weight of each class, as given."""
     dtype: torch.dtype
     """That of the result."""
+    squares: tuple[Tensor, Tensor] | None = None
+    """Of the errors, and of prediction and truth; the rest is then of no use but for sizes."""
 
     @property
     def common(self) -> Tensor:
@@ -110,16 +113,21 @@ def measured(
     *,
     gamma: float | None = None,
     log: bool = False,
+    squared: bool = False,
 ) -> tuple[Regions, Tensor, Tensor]:
     """The pooled sums; and, in each sample and class, what pixels cost and how much counts there.
 
     Without ``gamma`` (see :mod:`aptt.core.overlap`) there is no cost, and the count stands in.
-    ``log`` is whether a logarithm is to be taken of what is right.
+    ``log`` is whether a logarithm is to be taken of what is right, ``squared`` whether squares are
+    summed instead.
     """
     x, t, w = aligned(logits, target, o.mode, o.weight, o.ignore_index, hard=bool(gamma))
     class_weight = of_classes(o.class_weight, x)
     softmax = o.mode == "multiclass"
-    sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
+    if squared:
+        sums = square_sums(x, t, w, softmax=softmax)
+    else:
+        sums = overlap_sums(x, t, w, softmax=softmax, gamma=gamma, common=log)
     if o.pool == "batch":
         sums = sums.sum(0)
 
@@ -132,9 +140,13 @@ def measured(
         parts[0] = parts[0].detach()
     count = parts[0] if softmax or gamma is None else sizes()
     cost = count if gamma is None else parts[3]
+    many = 3 + (log or squared)
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
-        *parts, whole = o.pool(torch.stack((*parts[: 3 + log], sizes()), -1).sum(0)).unbind(-1)
-    truth, false, missed, *right = parts[: 3 + log]
+        *parts, whole = o.pool(torch.stack((*parts[:many], sizes()), -1).sum(0)).unbind(-1)
+    truth, false, missed, *right = parts[:many]
+    squares = None
+    if squared:  # of which the first two are truth and size
+        squares, missed = (missed, right[0]), truth
     regions = Regions(
         truth,
         false,
@@ -143,6 +155,7 @@ def measured(
         (lambda: whole) if callable(o.pool) else sizes,
         class_weight,
         sums.dtype,
+        squares,
     )
     return regions, cost, count
 

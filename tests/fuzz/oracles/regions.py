@@ -20,8 +20,10 @@ __all__ = [
     "generalized_dice_loss",
     "lovasz_loss",
     "mask_iou_loss",
+    "mcc_loss",
     "pixels",
     "tversky_loss",
+    "wasserstein_dice_loss",
 ]
 
 
@@ -130,7 +132,16 @@ def _region(a: Any, term: str, alpha: float, beta: float) -> Tensor:
 
 
 def dice_loss(a: Any) -> Tensor:
-    """Milletari et al. 2016 (arXiv:1606.04797); min(p, t), Wang et al. 2023 (arXiv:2302.05666)."""
+    """Drozdzal et al. 2016 (arXiv:1608.04117); min(p, t), Wang et al. 2023 (arXiv:2302.05666).
+
+    Squared, Milletari et al. 2016 (arXiv:1606.04797), by the sum of squared errors.
+    """
+    if a.squared:
+        v = pixels(a)
+        s, axes = _sums(a, v), (2,) if a.pool == "sample" else (0, 2)
+        error = (1 - v.t) * v.yes - v.t * v.no
+        error, whole = ((v.w * part).sum(axes) for part in (error**2, v.yes**2 + v.t**2))
+        return _average(a, _over(error, whole + 2 * a.smooth), s, "dice")
     return _region(a, "dice", 0.5, 0.5)
 
 
@@ -171,6 +182,54 @@ def generalized_dice_loss(a: Any) -> Tensor:
     loss = torch.where(some, loss, other)
     counted = (some if a.absent == "skip" else s.pixels.amax(-1) > 0).double()
     return reduced(counted * loss, counted.sum(), a.reduction, "generalized_dice")
+
+
+def mcc_loss(a: Any) -> Tensor:
+    """Abhishek and Hamarneh 2021, of the table of right and wrong; a target of one class is absent.
+
+    1 - MCC is the sum of what each of the four rates lacks, so that nothing cancels near 0.
+    """
+    v = pixels(a)
+    s, axes = _sums(a, v), (2,) if a.pool == "sample" else (0, 2)
+    rest = (v.w * (1 - v.t)).sum(axes)
+    size = torch.where(s.pixels > 0, s.pixels, 1.0)
+    present = (s.truth > 0) & (rest > 1e-6 * size)
+    tp, fp, fn, tn = (x / size for x in (s.common, s.false, s.missed, rest - s.false))
+    tp, tn = (torch.where(present, x, 0.5) for x in (tp, tn))
+    fp, fn = (torch.where(present, x, 0.0) for x in (fp, fn))
+    spread = (tp + fp) * (tn + fn)
+    few = spread < 1 / (4 * size**2)
+    root = torch.where(few, 1 / (4 * size**2), spread) * (tp + fn) * (tn + fp)
+    b = (tn + fp) * (tn + fn)
+    a_less, b_less = tp * (fp + fn) + fp * fn, tn * (fp + fn) + fp * fn
+    gap = (a_less * b + tp**2 * b_less) / (root.sqrt() + tp * tn) + fp * fn
+    loss = torch.where(few, 1 - (tp * tn - fp * fn) / root.sqrt(), gap / root.sqrt())
+    full = (s.truth > 0) & ~present
+    alone = torch.where(full, s.missed, s.common + s.false) / size
+    loss = torch.where(present, loss, alone if a.absent == "penalize" else 0.0)
+    counted = present if a.absent == "skip" else s.pixels > 0
+    share = counted.double() * _class_weight(a, loss)
+    return reduced(share * loss, share.sum(), a.reduction, "mcc")
+
+
+def wasserstein_dice_loss(a: Any) -> Tensor:
+    """Fidon et al. 2017 (arXiv:1707.00478), section 2."""
+    a.mode, a.class_weight, a.background = "multiclass", None, True
+    v = pixels(a)
+    y = v.t.argmax(1) if v.t.numel() else v.t[:, 0].long()
+    far = a.class_distance
+    far = 1 - torch.eye(v.x.shape[1]).double() if far is None else far.double()
+    cost = (far[y].movedim(-1, 1) * v.yes).sum(1)
+    w = v.w[:, 0] if v.w.shape[1] else v.w.sum(1)
+    axes = (1,) if a.pool == "sample" else (0, 1)
+    object_ = w * (y > 0)
+    every, hit = (w * cost).sum(axes), (object_ * (1 - cost)).sum(axes)
+    loss, size = _over(every, 2 * hit + every), w.sum(axes)
+    present = object_.sum(axes) > 0
+    alone = _over(every, size) if a.absent == "penalize" else torch.zeros(())
+    loss = torch.where(present, loss, alone)
+    counted = (present if a.absent == "skip" else size > 0).double()
+    return reduced(counted * loss, counted.sum(), a.reduction, "wasserstein_dice")
 
 
 def _compound(a: Any, term: str, gamma: float) -> dict[str, Tensor]:

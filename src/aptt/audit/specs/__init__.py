@@ -6,6 +6,7 @@ from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
 from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
+from aptt.audit.specs.embeddings import EMBEDDINGS
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
@@ -29,6 +30,7 @@ _FAMILIES = (
     COMPOSITES,
     WAVES,
     VALUES,
+    EMBEDDINGS,
     NUMBERS,
     ADVERSARIES,
 )

@@ -29,7 +29,9 @@ from aptt.loss import (
     GeneralizedDiceLoss,
     IoULoss,
     LovaszLoss,
+    MCCLoss,
     TverskyLoss,
+    WassersteinDiceLoss,
     dice_ce_loss,
     dice_focal_loss,
     dice_loss,
@@ -37,13 +39,16 @@ from aptt.loss import (
     generalized_dice_loss,
     lovasz_loss,
     mask_iou_loss,
+    mcc_loss,
     tversky_loss,
+    wasserstein_dice_loss,
 )
 
 __all__ = ["REGIONS"]
 
 _C = 3
 _PER_CLASS = torch.tensor([0.5, 2.0, 1.0])
+_DISTANCE = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.5], [0.8, 0.3, 0.0]])
 
 
 def _pixels(g: Generator, n: int) -> Inputs:
@@ -53,6 +58,11 @@ def _pixels(g: Generator, n: int) -> Inputs:
 
 def _images(g: Generator, n: int) -> Inputs:
     return {"logits": normal(g, n, _C, 2, 3, scale=2), "target": indices(g, _C, n, 2, 3)}
+
+
+def _few_pixels(g: Generator, n: int) -> Inputs:
+    """Images of so few pixels that some have no object."""
+    return {"logits": normal(g, n, _C, 2, scale=2), "target": indices(g, _C, n, 2)}
 
 
 def _labels(g: Generator, n: int) -> Inputs:
@@ -242,6 +252,69 @@ def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
     }
 
 
+def _squared() -> dict[str, Case]:
+    return {
+        "squares": case(axis=-1, squared=True, smooth=1.0),
+        "squares of soft labels": case(
+            _weighed_soft, axis=-1, mode="multilabel", squared=True, absent="penalize"
+        ),
+    }
+
+
+def _mixed() -> dict[str, Case]:
+    """Of a loss that needs pixels of a class and others."""
+    return {
+        "classes": case(axis=-1),
+        "weighted": case(_weighed, axis=-1, class_weight=_PER_CLASS, ignore_index=2),
+        "images": case(
+            _images, pool="sample", absent="penalize", background=False, reduction="none"
+        ),
+        "labels": case(_labels, mode="multilabel", pool="sample", ignore_index=7, reduction="sum"),
+        "soft labels": case(_weighed_soft, axis=-1, mode="multilabel"),
+        "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
+    }
+
+
+def _apart() -> dict[str, Case]:
+    fixed = {"gradient_reaches_all_who_ask": "finite differences leave distances with a diagonal"}
+    lost = {"hopeless_keeps_a_gradient": "without an object that is found, background is no matter"}
+    given = dict[str, Any](class_distance=_DISTANCE)
+    return {
+        "classes": case(axis=-1, exempt=lost),
+        "weighted": case(_weighed, axis=-1, ignore_index=2, exempt={**fixed, **lost}, **given),
+        "images": case(_few_pixels, pool="sample", absent="penalize", reduction="none"),
+    }
+
+
+def _count_mixed(inputs: Inputs, options: Options) -> Tensor:
+    """Those that are present, but do not have all pixels, by weight."""
+    target, mode = inputs["target"], options.get("mode", "multiclass")
+    ignored = options.get("ignore_index", -100)
+    if mode == "multiclass":
+        known = (target != ignored).unsqueeze(1)
+        target = torch.nn.functional.one_hot(target, _C).movedim(-1, 1)
+    else:
+        target = target.unsqueeze(1) if mode == "binary" else target
+        known = target != ignored
+    missing = ((target < 1) & known).flatten(2).any(2)
+    missing = missing.any(0) if options.get("pool", "batch") == "batch" else missing
+    present, weight = _present(inputs, options) & missing, _weights(inputs, options).clone()
+    if options.get("absent", "skip") != "skip":
+        present = torch.ones_like(present)
+    if not options.get("background", True):
+        weight[0] = 0
+    return (present * weight).sum()
+
+
+def _count_objects(inputs: Inputs, options: Options) -> Tensor:
+    """The pools in which there is an object; or all."""
+    target = inputs["target"]
+    there = ((target > 0) & (target != options.get("ignore_index", -100))).flatten(1).any(1)
+    if options.get("absent", "skip") != "skip":
+        there = torch.ones_like(there)
+    return there.sum() if options.get("pool", "batch") == "sample" else there.any()
+
+
 def _rarities() -> dict[str, Case]:
     return {
         "classes": case(axis=-1),
@@ -300,6 +373,7 @@ def _same(sums: Tensor) -> Tensor:
     return sums
 
 
+_OFF = torch.ones(_C, _C)
 _NO_BACKGROUND = {"background": False, "mode": "multilabel"}
 _NO_BETA = Refused("no price for misses", "beta", {"beta": 0.0})
 _NO_ALPHA = Refused("a negative price", "alpha", {"alpha": -0.1})
@@ -314,7 +388,13 @@ _SUM_OF_TERMS: dict[str, Any] = {
 }
 
 REGIONS = (
-    _regions(dice_loss, DiceLoss, _ratios(log=True), *_SMOOTH),
+    _regions(
+        dice_loss,
+        DiceLoss,
+        {**_ratios(log=True), **_squared()},
+        *_SMOOTH,
+        Refused("squares and a logarithm", "log", {"squared": True, "log": True}),
+    ),
     _regions(mask_iou_loss, IoULoss, _ratios(log=True), *_SMOOTH),
     _regions(
         tversky_loss,
@@ -340,6 +420,39 @@ REGIONS = (
         Refused("an unknown weighting", "weighting", {"weighting": "cube"}),
         Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
         count=_count_pools,
+    ),
+    _regions(
+        mcc_loss,
+        MCCLoss,
+        _mixed(),
+        Refused("smoothing, which it has not", "absent", {"absent": "smooth"}),
+        count=_count_mixed,
+    ),
+    Spec(
+        name="wasserstein_dice_loss",
+        function=wasserstein_dice_loss,
+        module=WassersteinDiceLoss,
+        inputs=_pixels,
+        cases=pooled(_apart()),
+        features=1,
+        joint=True,
+        hide=_hide,
+        count=_count_objects,
+        perfect=_perfect,
+        least_within=8,
+        hopeless=_hopeless,
+        extremes=_extremes,
+        refused=(
+            Refused("an unknown policy", "absent", {"absent": "ignore"}),
+            Refused("an unknown pool", "pool", {"pool": "image"}),
+            Refused("too few distances", "class_distance", {"class_distance": torch.ones(2, 3)}),
+            Refused("a class away from itself", "class_distance", {"class_distance": _OFF}),
+            Refused("a distance beyond 1", "class_distance", {"class_distance": 2 * _DISTANCE}),
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("soft targets", "target", change=_as_labels),
+            Refused("weights of one pixel", "weight", change=_one_pixel_weight),
+        ),
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
     ),
     _regions(
         dice_ce_loss,

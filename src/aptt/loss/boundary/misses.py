@@ -31,7 +31,7 @@ from aptt.core.formula import Formula, Kept, wide
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, reduce
 from aptt.core.regions import Absent, Mode, aligned, check_regions, of_classes
-from aptt.core.softmax import others
+from aptt.core.squares import through
 
 __all__ = ["Masks", "Spacing", "as_spacing", "check_maps", "masks", "missed"]
 
@@ -60,19 +60,13 @@ def _step(
     softmax: bool,
     square: bool,
 ) -> tuple[Tensor, Tensor]:
-    # d value / d p = cost e miss**(e - 1), and its negative in the class; call it u.
-    # Through a sigmoid, d p / d x = p (1 - p), by the smaller of the two. Through a softmax,
-    # d loss / d z[c] = p[c] (u[c] (1 - p[c]) - sum of p u over the others).
+    # d value / d p = cost e miss**(e - 1), and its negative in the class
     chances: Chances = of_softmax(x) if softmax else of_sigmoid(x)
     miss = torch.where(own, chances.no, chances.yes)
     slope = torch.where(own, -cost, cost)
     slope = slope * (2 * miss) if square else slope
     value = cost * (miss.square() if square else miss)
-    dx = slope * up * chances.yes
-    if chances.lead is None:
-        return value, dx.mul_(chances.no)
-    below, above = others(dx, chances.lead.at)
-    return value, dx.mul_(chances.no).addcmul_(chances.yes, below + (above - dx), value=-1)
+    return value, through(chances, slope * up)
 
 
 _MISSED = Formula(_result, _step)

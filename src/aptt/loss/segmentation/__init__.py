@@ -12,7 +12,8 @@
 averaged over the classes that are present (``absent`` says what becomes of the others).
 
 Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
-From: Dice, Milletari et al. 2016 (V-Net), arXiv:1606.04797, section 3; Tversky, Salehi et al. 2017,
+From: Dice, Drozdzal et al. 2016, arXiv:1608.04117, and squared, Milletari et al. 2016 (V-Net),
+arXiv:1606.04797, section 3; Tversky, Salehi et al. 2017,
 arXiv:1706.05721, eq. 3; focal, Abraham and Khan 2018, arXiv:1810.07842, eq. 4; generalised, Sudre
 et al. 2017, arXiv:1707.03237, section 2.1; Lovasz, Berman et al. 2018, arXiv:1705.08790, eq. 8, 9.
 """
@@ -24,7 +25,9 @@ from aptt.loss.segmentation.focal_tversky import FocalTverskyLoss, focal_tversky
 from aptt.loss.segmentation.generalized import GeneralizedDiceLoss, generalized_dice_loss
 from aptt.loss.segmentation.iou import IoULoss, mask_iou_loss
 from aptt.loss.segmentation.lovasz import LovaszLoss, lovasz_loss
+from aptt.loss.segmentation.mcc import MCCLoss, mcc_loss
 from aptt.loss.segmentation.tversky import TverskyLoss, tversky_loss
+from aptt.loss.segmentation.wasserstein import WassersteinDiceLoss, wasserstein_dice_loss
 
 __all__ = [
     "DiceCELoss",
@@ -34,7 +37,9 @@ __all__ = [
     "GeneralizedDiceLoss",
     "IoULoss",
     "LovaszLoss",
+    "MCCLoss",
     "TverskyLoss",
+    "WassersteinDiceLoss",
     "dice_ce_loss",
     "dice_ce_terms",
     "dice_focal_loss",
@@ -44,5 +49,7 @@ __all__ = [
     "generalized_dice_loss",
     "lovasz_loss",
     "mask_iou_loss",
+    "mcc_loss",
     "tversky_loss",
+    "wasserstein_dice_loss",
 ]

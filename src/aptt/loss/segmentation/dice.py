@@ -2,13 +2,15 @@
 
     I = sum min(p, t)    FP = sum p - I    FN = sum t - I       over the pixels that are pooled
 
-    Dice    1 - 2 I / (sum p + sum t) = (FP + FN) / (2 I + FP + FN)
+    Dice       1 - 2 I / (sum p + sum t) = (FP + FN) / (2 I + FP + FN)
+    squared    1 - 2 sum p t / (sum p**2 + sum t**2) = sum (p - t)**2 / (sum p**2 + sum t**2)
 
 averaged over the classes that are present (``absent`` says what becomes of the others). It is
 computed from the errors, without the difference from 1, and so keeps its digits near 0.
 
 Axes: logits ``(N, C, ...)``; target ``(N, ...)`` class indices, or like the logits.
-From: Dice, Milletari et al. 2016 (V-Net), arXiv:1606.04797, section 3.
+From: squared, Milletari et al. 2016 (V-Net), arXiv:1606.04797, section 3; without squares, as most
+have it, Drozdzal et al. 2016, arXiv:1608.04117.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, check_flags
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -30,7 +32,7 @@ from aptt.core.regions import (
     measured,
 )
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import ratio
+from aptt.loss.segmentation.ratio import over, ratio
 
 __all__ = ["DiceLoss", "dice_loss"]
 
@@ -46,6 +48,7 @@ def dice_loss(
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
+    squared: bool = False,
     log: bool = False,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
@@ -70,6 +73,8 @@ def dice_loss(
             counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
             probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator.
+        squared: squares in the denominator, as V-Net has them: a pixel that is half sure counts a
+            quarter there. It is 0 at p = t for soft targets too, and its gradient fades near t.
         log: minus the logarithm of the ratio, not 1 less it.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
             that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
@@ -107,6 +112,8 @@ def dice_loss(
             before, an absent class cost 1, which is ``absent="smooth", smooth=1e-8``. Its default
             ``"micro"`` pools the classes: :func:`generalized_dice_loss` says how.
         nnU-Net: minus the score, from -1 to 0.
+        MONAI ``squared_pred=True``, mmsegmentation ``exponent=2``, CondInst and SOLOv2:
+            ``squared=True``, the last two with ``mode="binary", pool="sample"``.
 
     Example:
         >>> import torch
@@ -114,13 +121,36 @@ def dice_loss(
         >>> round(dice_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
         0.3414
     """
-    check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
+    _check(squared, log, mode, background, absent, pool, reduction, smooth)
     options = RegionOptions(
         mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
-    regions, _, _ = measured(logits, target, options, log=log)
-    loss = ratio(regions, 0.5, 0.5, smooth, log=log)
+    regions, _, _ = measured(logits, target, options, log=log, squared=squared)
+    if regions.squares is None:
+        loss = ratio(regions, 0.5, 0.5, smooth, log=log)
+    else:
+        error, whole = regions.squares
+        loss = over(error, whole + 2 * smooth)
     return average(loss, regions, options, term="dice")
+
+
+def _check(
+    squared: bool,
+    log: bool,
+    mode: str,
+    background: bool,
+    absent: str,
+    pool: Pool,
+    reduction: Reduction,
+    smooth: float,
+) -> None:
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
+    check_flags(squared=squared)
+    if squared and log:
+        raise ValueError(
+            "log: got True with squared=True, wanted one of the two: where nearly nothing "
+            "overlaps, the sums of squares hold no digit of it"
+        )
 
 
 class DiceLoss(RegionLoss):
@@ -136,11 +166,12 @@ class DiceLoss(RegionLoss):
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,
+        squared: bool = False,
         log: bool = False,
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
-        check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
+        _check(squared, log, mode, background, absent, pool, reduction, smooth)
         super().__init__(
             mode=mode,
             class_weight=per_class(class_weight, "class_weight"),
@@ -148,6 +179,7 @@ class DiceLoss(RegionLoss):
             background=background,
             absent=absent,
             smooth=smooth,
+            squared=squared,
             log=log,
             pool=pool,
             reduction=reduction,

@@ -13,10 +13,13 @@ From: the intersection with soft targets, Wang et al. 2023, arXiv:2302.05666, eq
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex
+from aptt.core.module import per_class
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -28,7 +31,7 @@ from aptt.core.regions import (
     check_regions,
     measured,
 )
-from aptt.loss.segmentation.dice import DiceLoss
+from aptt.loss.segmentation.module import RegionLoss
 from aptt.loss.segmentation.ratio import ratio
 
 __all__ = ["IoULoss", "mask_iou_loss"]
@@ -133,10 +136,35 @@ def _refuse_boxes(logits: Tensor, target: Tensor) -> None:
         )
 
 
-class IoULoss(DiceLoss):
+class IoULoss(RegionLoss):
     """Module form of :func:`mask_iou_loss`; same options, same defaults.
 
     It is for masks; that of boxes is :class:`aptt.loss.BoxIoULoss`.
     """
 
     _function = staticmethod(mask_iou_loss)
+
+    def __init__(
+        self,
+        mode: Mode = "multiclass",
+        class_weight: Tensor | Sequence[float] | None = None,
+        ignore_index: IgnoreIndex = "auto",
+        background: bool = True,
+        absent: Absent = "skip",
+        smooth: float = 0.0,
+        log: bool = False,
+        pool: Pool = "batch",
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+        super().__init__(
+            mode=mode,
+            class_weight=per_class(class_weight, "class_weight"),
+            ignore_index=ignore_index,
+            background=background,
+            absent=absent,
+            smooth=smooth,
+            log=log,
+            pool=pool,
+            reduction=reduction,
+        )
