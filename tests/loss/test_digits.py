@@ -102,6 +102,15 @@ def test_regions_of_soft_targets_that_are_nearly_met(way, name, mode):
 
 
 @WAYS
+@pytest.mark.parametrize("name", ["dice_loss", "boundary_loss", "hausdorff_loss"])
+def test_squares_and_distances_of_regions_that_are_nearly_met(way, name):
+    x, y = _sure(n=8, margin=16.0)
+    x, y = x.T.reshape(1, 5, 2, 4), y.reshape(1, 2, 4)
+    options = {"squared": True} if name == "dice_loss" else {}
+    _held(lambda x: getattr(L, name)(x, y, **options), x, way)
+
+
+@WAYS
 def test_regions_that_nearly_nothing_is_in(way):
     """The price of a false positive is what little is found, over the square of the whole."""
     target = torch.zeros(2, 2, 2, dtype=torch.float64)

@@ -77,7 +77,8 @@ def through(p: Chances, price: Tensor) -> Tensor:
     if p.lead is None:
         return dx.mul_(p.no)
     below, above = others(dx, p.lead.at)
-    return dx.mul_(p.no).addcmul_(p.yes, below + (above - dx), value=-1)
+    beside = below + (above - dx)
+    return dx.mul_(p.no).addcmul_(p.yes, beside, value=-1)
 
 
 _SQUARES = Formula(_result, _step)
