@@ -102,7 +102,7 @@ def _samples(d: Draw, *, plain: bool = False) -> dict[str, Any]:
 
 
 def _supcon(d: Draw) -> Call:
-    args = _samples(d) | _shared(d, _scale(d)) | dict(form=d.pick("form", ("out", "in")))
+    args = _samples(d) | _shared(d, _scale(d)) | dict(kind=d.pick("kind", ("out", "in")))
     return d.call("supcon_loss", args, "embeddings", sides=("weight", "scale"))
 
 
@@ -116,6 +116,37 @@ def _triplet(d: Draw) -> Call:
         reduction=d.reduction(),
     )
     return d.call("triplet_loss", args, "embeddings", sides=("weight",))
+
+
+def _margin(d: Draw) -> Call:
+    n, width, classes = d.size("samples"), d.size("width", low=3), d.size("classes", low=1)
+    ignored = d.pick("ignore_index", (-100, 0, None))
+    target = torch.randint(classes, (n,), generator=d.stream("target"))
+    weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", (n,)))
+    keep = torch.ones(n, dtype=torch.bool) if ignored is None else target != ignored
+    keep = keep if weight is None else keep & (weight != 0)
+    x = poisoned(d, _table(d, "embeddings", n, width), keep[:, None].expand(n, width), "embeddings")
+    kind = d.pick("kind", ("angle", "cosine"))
+    margin: Any = d.pick("margin", (0.5, 0.0, 0.1, 1.2))
+    if d.chance("margins", 3):
+        margin = torch.rand(classes, generator=d.stream("margins")).double()
+    args = dict(
+        embeddings=d.tensor("embeddings", x),
+        weight=d.tensor("weight", _table(d, "weight", classes, width, plain=True)),
+        target=d.laid("target", target),
+        sample_weight=None if weight is None else d.tensor("sample_weight", weight),
+        ignore_index=ignored,
+        margin=margin,
+        kind=kind,
+        scale=_scale(d),
+        chunk=d.pick("chunk", (None, 1, 3)),
+        reduction=d.reduction(),
+    )
+    sides = ("weight", "sample_weight", "scale", "margin")
+    call = d.call("margin_loss", args, "embeddings", sides=sides)
+    if ignored is None:
+        call.args["ignore_index"] = None
+    return call
 
 
 def _opposed(call: Call) -> bool:
@@ -134,6 +165,13 @@ LOSSES = {
         conceded=lambda call: {"anchors", "candidates", "scale"},
         wrong={"scale": _SCALE, "chunk": _CHUNK, "duplicates": ("drop",)},
     ),
+    "margin_loss": Loss(
+        _margin,
+        oracle.margin_loss,
+        rows=0,
+        conceded=lambda call: {"embeddings", "weight", "scale", "margin"},
+        wrong={"scale": _SCALE, "chunk": _CHUNK, "margin": (-1.0, NAN), "kind": ("sine",)},
+    ),
     "siglip_loss": Loss(
         _siglip,
         oracle.siglip_loss,
@@ -146,7 +184,7 @@ LOSSES = {
         oracle.supcon_loss,
         rows=0,
         conceded=lambda call: {"embeddings", "scale"},
-        wrong={"scale": _SCALE, "chunk": _CHUNK, "form": ("mean",)},
+        wrong={"scale": _SCALE, "chunk": _CHUNK, "kind": ("mean",)},
     ),
     "triplet_loss": Loss(
         _triplet,

@@ -12,7 +12,10 @@ from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
+from aptt.audit.specs.policies import POLICIES
+from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
+from aptt.audit.specs.sets import SETS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -22,12 +25,15 @@ _FAMILIES = (
     CLASSES,
     HEADS,
     LANGUAGE,
+    PREFERENCES,
+    POLICIES,
     BOXES,
     DENSE,
     REGIONS,
     OUTLINES,
     POINTS,
     COMPOSITES,
+    SETS,
     WAVES,
     VALUES,
     EMBEDDINGS,
