@@ -51,8 +51,10 @@ from aptt.loss.centernet import (
     centernet_terms,
 )
 from aptt.loss.classification import (
+    AsymmetricLoss,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
+    asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
 )
@@ -251,6 +253,7 @@ from aptt.loss.varifocal import (
 __all__ = [
     "AdaptiveWingLoss",
     "Assignment",
+    "AsymmetricLoss",
     "BinaryCrossEntropyLoss",
     "BoundaryLoss",
     "BoxIoULoss",
@@ -332,6 +335,7 @@ __all__ = [
     "WingLoss",
     "adaptive_wing_loss",
     "assign",
+    "asymmetric_loss",
     "best_permutation",
     "binary_cross_entropy",
     "boundary_loss",
