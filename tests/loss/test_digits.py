@@ -3,12 +3,18 @@
 Found by the fuzzer, one test a kind: a number near 1 has no digits for what it lacks of 1.
 """
 
+import inspect
+import math
+
 import pytest
 import torch
 
 import aptt.loss as L
 from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.core.softmax import leading
+from tests.fuzz.check import MODULES
+from tests.fuzz.draws import LOSSES
+from tests.fuzz.fuzz import make
 
 WAYS = pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
 BOXES = ("box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss")
@@ -186,3 +192,55 @@ def test_a_tie_and_a_nan_of_a_softmax_seen_from_the_largest():
     assert lead.rest[0].tolist() == [1.0]
     assert lead.rest[1].isnan()
     assert leading(torch.tensor([[torch.nan]])).rest.isnan()
+
+
+def test_class_weights_have_a_slope_where_no_other_class_is_open():
+    x = torch.tensor([[0.0, 0.0], [-torch.inf, 0.0]])
+    weight = torch.zeros(2, requires_grad=True)
+    loss = L.cross_entropy(
+        x, torch.tensor([0, 1]), weight=weight, label_smoothing=1.0, reduction="sum"
+    )
+    (grad,) = torch.autograd.grad(loss, weight, torch.tensor(3.0))
+    assert grad.tolist() == pytest.approx([1.5 * math.log(2)] * 2)
+
+
+@WAYS
+def test_the_price_of_an_edge_outside_is_not_beside_that_of_one_inside(way):
+    x = torch.tensor([[0.0, -1.36, 1.4, 0.0]])  # around a target that is a spot
+    t = torch.tensor([[1.3356457, -0.9378001, 1.3369545, -0.9376381]]).double()
+    _held(lambda x: L.box_iou_loss(x, t.to(x.dtype), reduction="none"), x, way)
+
+
+@WAYS
+def test_widths_of_boxes_that_are_apart_keep_their_digits(way):
+    x = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    t = torch.tensor([[-0.37600356, 3.2042449, -0.37585607, 6.2124729]]).double()
+    _held(lambda x: L.siou_loss(x, t.to(x.dtype), reduction="none"), x, way)
+
+
+FLAGGED = [
+    (name, key)
+    for name in LOSSES
+    for key, arg in inspect.signature(getattr(L, name)).parameters.items()
+    if isinstance(arg.default, bool)
+]
+
+
+@pytest.mark.parametrize(("name", "key"), FLAGGED)
+def test_an_option_of_two_is_no_number_and_no_name(name, key):
+    calls = (make(name, f"flag/{i}") for i in range(20))
+    call = next(call for call in calls if not call.wrong)
+    for wrong in ("no", 1, None):
+        args = call.args | {key: wrong}
+        with pytest.raises(TypeError, match=rf"{key}: got {wrong!r}, wanted True or False"):
+            getattr(L, name)(**args)
+        kind = MODULES.get(name)
+        if kind is not None and key in inspect.signature(kind).parameters:
+            with pytest.raises(TypeError, match=key):
+                kind(**{key: wrong} | _needed(kind, args))
+
+
+def _needed(kind, args):
+    """What the constructor cannot do without."""
+    wanted = inspect.signature(kind).parameters.values()
+    return {p.name: args[p.name] for p in wanted if p.default is p.empty}

@@ -106,7 +106,6 @@ class Overlap(NamedTuple):
     some: Tensor  # union, or 1 where it is 0
     iou: Tensor
     miss: Tensor
-    overlaps: Tensor  # whether they meet on both axes, with an area
 
 
 def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
@@ -141,24 +140,27 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
         return *edges, width, goal, common, flip, before, behind, out, off
 
     axes = each(measured, *_columns(x), *_columns(t))
-    *_, met, width, goal, common, _, _, _, out, off = axes
+    *_, width, goal, common, _, _, _, out, off = axes
     both = common[0] * common[1]
     union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
     some = torch.threshold(union, 0.0, 1.0)
     missed = torch.addcmul(out[0] * width[1], off[0], goal[1])
     missed = torch.addcmul(missed, common[0], out[1] + off[1])
-    overlaps = (torch.minimum(met[0], met[1]) >= 0) & (union > 0)
-    miss = torch.where(overlaps, missed / some, 1.0)
-    return Overlap._make((*axes, union, some, both / some, miss, overlaps))
+    iou = both / some
+    # either is exact, with its slopes, where it is the lesser
+    miss = torch.where(missed < both, missed / some, 1 - iou)
+    return Overlap._make((*axes, union, some, iou, miss))
 
 
 def change(o: Overlap) -> Axes:
-    """``width - goal``, of a prediction inside out ``-goal``."""
+    """``width - goal``: by the edges where the boxes meet, for widths nearly equal."""
 
-    def of_axis(size: Tensor, goal: Tensor, out: Tensor, off: Tensor) -> tuple[Tensor, ...]:
-        return (torch.where(size < 0, -goal, out - off),)
+    def of_axis(
+        met: Tensor, width: Tensor, goal: Tensor, out: Tensor, off: Tensor
+    ) -> tuple[Tensor, ...]:
+        return (torch.where(met >= 0, out - off, width - goal),)
 
-    (found,) = each(of_axis, o.size, o.goal, o.out, o.off)
+    (found,) = each(of_axis, o.met, o.width, o.goal, o.out, o.off)
     return found
 
 
@@ -206,9 +208,9 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         edge = (by_common * common).mul_(meet)
         if outer is not None:
             edge.sub_(upright.mul_(outer))
-        both.add_(edge, alpha=0.5)
-        high = torch.addcmul(both, behind.sign(), edge, value=-0.5)
-        low = both.addcmul_(before.sign(), edge, value=0.5).neg_()
+        half = edge.new_full((), 0.5)
+        high = torch.addcmul(both, torch.heaviside(-behind, half), edge)
+        low = both.addcmul_(torch.heaviside(before, half), edge).neg_()
         if pull is not None:
             pull = pull if isinstance(up, float) and up == 1 else pull * up
             low.add_(pull, alpha=0.5)

@@ -154,7 +154,9 @@ def finish(
     base, level = stats.log_sum()
     if form.smoothing is not None and stats.slack is not None and stats.mass is not None:
         mine = torch.where(stats.mine > -torch.inf, loss, 0.0)
-        spread = mine + (stats.slack + stats.mass * ((base - stats.top) + level))
+        # where no other class is open, top is none that mass could have a slope in
+        above = torch.where(stats.rest > 0, base - stats.top, 0.0) + level
+        spread = mine + (stats.slack + stats.mass * above)
         loss = times(1 - form.smoothing, loss) + _share(stats, form) * spread
     if form.z_loss is not None:
         square = (base + level if shift is None else shift + base + level).square()

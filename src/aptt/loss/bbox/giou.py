@@ -97,7 +97,8 @@ def giou_loss(
 def _penalties(o: Overlap) -> tuple[Tensor, ...]:
     # (C - U) / C: of boxes that meet, the two pairs of corners that lie in neither
     corners = torch.addcmul(o.out[0] * o.off[1], o.off[0], o.out[1])
-    return (torch.where(o.overlaps, corners, 1 - o.union),)
+    meet = torch.minimum(o.met[0], o.met[1]) >= 0
+    return (torch.where(meet, corners, 1 - o.union),)
 
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:

@@ -154,7 +154,7 @@ class IoULoss(RegionLoss):
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
-        check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+        check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
         super().__init__(
             mode=mode,
             class_weight=per_class(class_weight, "class_weight"),
