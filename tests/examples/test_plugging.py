@@ -19,6 +19,7 @@ def example(name, *needs):
         pytest.importorskip(package)
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where annotations are looked up
     spec.loader.exec_module(module)
     return module
 
