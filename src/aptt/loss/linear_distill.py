@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_chunk,
     check_weights,
     taken_classes,
@@ -46,10 +48,10 @@ def linear_distillation_loss(
     teacher_hidden: Tensor,
     teacher_weight: Tensor,
     *,
-    hard_targets: Tensor | None = None,
+    hard_targets: Numbers | None = None,
     bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
     soft_weight: float | None = None,
@@ -156,14 +158,14 @@ def linear_distillation_terms(
     teacher_hidden: Tensor,
     teacher_weight: Tensor,
     *,
-    hard_targets: Tensor | None = None,
+    hard_targets: Numbers | None = None,
     bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     detach_teacher: bool = True,
-    sample_weight: Tensor | None = None,
     ignore_index: int | None = -100,
     chunk: int | None = None,
     drop_ignored: bool = True,
@@ -240,8 +242,8 @@ class _Tokens(NamedTuple):
 def _tokens(
     head: Head,
     teacher: Head,
-    hard_targets: Tensor | None,
-    sample_weight: Tensor | None,
+    hard_targets: Numbers | None,
+    sample_weight: Numbers | None,
     ignore_index: int | None,
     *,
     chunk: int | None,
@@ -256,6 +258,7 @@ def _tokens(
         teacher = Head._make(None if t is None else t.detach() for t in teacher)
     rows = y = None
     if hard_targets is not None:
+        hard_targets = as_tensor("hard_targets", hard_targets, hidden)
         indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
         y = hard_targets.reshape(-1)
         y, rows = taken_classes(y, len(head.weight), ignore_index, name="hard_targets")
@@ -378,10 +381,10 @@ class LinearDistillationLoss(LossModule):
         teacher_hidden: Tensor,
         teacher_weight: Tensor,
         *,
-        hard_targets: Tensor | None = None,
+        hard_targets: Numbers | None = None,
         bias: Tensor | None = None,
         teacher_bias: Tensor | None = None,
-        sample_weight: Tensor | None = None,
+        sample_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of the student's head against the teacher's and the targets."""
         return linear_distillation_loss(

@@ -207,6 +207,14 @@ def _binary(d: Draw) -> Call:
     return _called(d, "binary_cross_entropy", args)
 
 
+def _asymmetric(d: Draw) -> Call:
+    args, _ = _elements(d, soft_target=True, ignore=(-1.0, 0.5, 1.0, 255.0))
+    args["gamma_positive"] = d.pick("gamma_positive", (0.0, 1.0, 2.0))
+    args["gamma_negative"] = d.pick("gamma_negative", (4.0, 1.0, 2.5))
+    args["margin"] = d.pick("margin", (0.05, 0.0, 0.3))
+    return _called(d, "asymmetric_loss", args)
+
+
 def _called(d: Draw, name: str, args: dict[str, Any], *, target: bool = True) -> Call:
     args["reduction"] = d.reduction()
     infinite = bool(args["logits"].isinf().any())
@@ -251,7 +259,7 @@ def _focal(d: Draw) -> Call:
 
 def _quality(d: Draw, name: str, options: dict[str, Any]) -> Call:
     args, keep = _elements(d, soft_target=True, ignore=())
-    if name == "varifocal_loss" and d.chance("positive given", 2):
+    if name != "quality_focal_loss" and d.chance("positive given", 2):
         some = d.mask("positive", keep.shape, 0.5)
         args["positive"] = some | (args["target"] > 0)
     args["normalize"] = d.pick("normalize", ("elements", "positives", "quality"))
@@ -265,6 +273,24 @@ def _varifocal(d: Draw) -> Call:
         detach_factor=d.pick("detach_factor", (False, True)),
     )
     return _quality(d, "varifocal_loss", options)
+
+
+def _mal(d: Draw) -> Call:
+    options = dict(
+        alpha=d.pick("alpha", (1.0, 0.0, 0.75)),
+        gamma=d.pick("gamma", (1.5, 0.5, 1.0, 2.0)),
+        detach_factor=d.pick("detach_factor", (False, True)),
+    )
+    return _quality(d, "mal_loss", options)
+
+
+def _ia_bce(d: Draw) -> Call:
+    options = dict(
+        alpha=d.pick("alpha", (0.25, 0.0, 0.5)),
+        gamma=d.pick("gamma", (2.0, 0.5, 1.0)),
+        floor=d.pick("floor", (0.01, 0.3)),
+    )
+    return _quality(d, "ia_bce_loss", options)
 
 
 def _quality_focal(d: Draw) -> Call:
@@ -328,6 +354,12 @@ LOSSES = {
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "pos_weight": (-1.0, NAN)},
     ),
+    "asymmetric_loss": Loss(
+        _asymmetric,
+        oracle.asymmetric_loss,
+        conceded=lambda call: {"logits", "target", "margin"},
+        wrong={"gamma_positive": (-1.0, NAN), "gamma_negative": (-1.0, NAN), "margin": SHARE},
+    ),
     "focal_loss": Loss(
         _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}
     ),
@@ -336,6 +368,19 @@ LOSSES = {
         oracle.varifocal_loss,
         conceded=lambda call: {"target"},
         wrong={"alpha": (-1.0, NAN), "gamma": (-1.0, NAN)},
+    ),
+    "mal_loss": Loss(
+        _mal,
+        oracle.mal_loss,
+        conceded=lambda call: {"target"},
+        wrong={"alpha": (-1.0, NAN), "gamma": (-1.0, NAN)},
+    ),
+    "ia_bce_loss": Loss(
+        _ia_bce,
+        oracle.ia_bce_loss,
+        kinked=True,
+        conceded=lambda call: {"target"},
+        wrong={"alpha": (-1.0, 2.0, NAN), "gamma": (-1.0, NAN), "floor": (-1.0, 2.0)},
     ),
     "quality_focal_loss": Loss(
         _quality_focal,

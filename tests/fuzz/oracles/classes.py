@@ -20,12 +20,15 @@ from tests.fuzz.oracles.common import (
 )
 
 __all__ = [
+    "asymmetric_loss",
     "binary_cross_entropy",
     "class_rows",
     "cross_entropy",
     "distribution_focal_loss",
     "expected_value",
     "focal_loss",
+    "ia_bce_loss",
+    "mal_loss",
     "quality_focal_loss",
     "row_entropy",
     "varifocal_loss",
@@ -141,6 +144,21 @@ def binary_cross_entropy(a: Any) -> Tensor:
     return reduced(scattered(values, keep), w.sum(), a.reduction, "binary_cross_entropy")
 
 
+def asymmetric_loss(a: Any) -> Tensor:
+    """Ridnik et al. 2021 (arXiv:2009.14119), section 2; p - m by the smaller of p and 1 - p."""
+    keep, w = _kept(a, a.ignore_index)
+    x, t = a.logits[keep], a.target[keep].double()
+    over = torch.where(x > 0, 1 - a.margin - torch.sigmoid(-x), torch.sigmoid(x) - a.margin)
+    over = over.clamp(min=0)
+    none = over == 0
+    some = torch.where(none, 0.5, over)
+    price = softplus(x) if a.margin == 0 else -torch.log1p(-some)
+    no = torch.where(none, 0.0, some**a.gamma_negative * price)
+    yes = power(-softplus(x), a.gamma_positive) * softplus(-x)
+    values = w * (t * yes + (1 - t) * no)
+    return reduced(scattered(values, keep), w.sum(), a.reduction, "asymmetric")
+
+
 def focal_loss(a: Any) -> Tensor:
     """Lin et al. 2017 (arXiv:1708.02002), eq. 5: -alpha (1 - p)**gamma log p."""
     if a.alpha == "auto":
@@ -189,6 +207,39 @@ def varifocal_loss(a: Any) -> Tensor:
     values = w * torch.where(positive, q, fade) * logistic(x, q)
     count = _quality_count(a, q, positive.double(), w)
     return reduced(scattered(values, keep), count, a.reduction, "varifocal")
+
+
+def mal_loss(a: Any) -> Tensor:
+    """Huang et al. 2024 (arXiv:2412.04234): positives ask for q**gamma, and weigh 1."""
+    return _aligned(a, "mal", lambda log_p, q: power(q.log(), a.gamma), a.alpha, a.detach_factor)
+
+
+def ia_bce_loss(a: Any) -> Tensor:
+    """Cai et al. 2023 (arXiv:2304.07527): positives ask for p**alpha q**(1 - alpha)."""
+
+    def asked(log_p: Tensor, q: Tensor) -> Tensor:
+        t = power(log_p.detach(), a.alpha) * q ** (1 - a.alpha)
+        return t.clamp(min=a.floor)
+
+    return _aligned(a, "ia_bce", asked, 1.0, False)
+
+
+def _aligned(a: Any, term: str, asked: Any, alpha: float, held: bool) -> Tensor:
+    keep, w = _kept(a, None)
+    x, q = a.logits[keep], a.target[keep].double()
+    positive = q > 0 if a.positive is None else a.positive[keep]
+    log_p = -softplus(-x)
+    fade = alpha * power(log_p, a.gamma)
+    fade = fade.detach() if held else fade
+    some = torch.where(q > 0, q, 1.0)
+    t = asked(log_p, some)
+    none = (
+        asked(log_p, torch.zeros_like(q)) if term == "ia_bce" else (q.new_zeros(()) + 0.0**a.gamma)
+    )
+    t = torch.where(positive, torch.where(q > 0, t, none), 0.0)
+    values = w * torch.where(positive, 1.0, fade) * logistic(x, t)
+    count = _quality_count(a, q, positive.double(), w)
+    return reduced(scattered(values, keep), count, a.reduction, term)
 
 
 def quality_focal_loss(a: Any) -> Tensor:

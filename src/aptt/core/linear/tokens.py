@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_chunk,
     check_classes,
     check_floating,
@@ -217,11 +219,12 @@ def _checked(
 
 
 def check_per_class(
-    name: str, values: Tensor | None, classes: int | None, like: Tensor
+    name: str, given: Numbers | None, classes: int | None, like: Tensor
 ) -> Tensor | None:
     """One number a class, in the dtype of the computation."""
-    if values is None:
+    if given is None:
         return None
+    values = as_tensor(name, given, like)
     check_tensors(hidden=like, **{name: values})
     if values.ndim != 1 or (classes is not None and len(values) != classes):
         raise ValueError(
