@@ -78,7 +78,7 @@ def mixture_invariant_loss(
         >>> round(mixture_invariant_loss(e, x).item(), 4)
         -19.4981
     """
-    check_options(cap, silent, reduction)
+    check_options(False, cap, silent, reduction)
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     mixing = best_mixing(estimate, target, lengths=lengths, cap=cap, silent=silent)
     axes = [1] * (estimate.ndim - 2)
@@ -122,7 +122,7 @@ def best_mixing(
         >>> best_mixing(e, torch.tensor([[[1.0, 1, 0], [0, 0, 1]]]))
         tensor([[0, 0, 1]])
     """
-    check_options(cap, silent, "mean")
+    check_options(False, cap, silent, "mean")
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     _check(estimate, target, lengths)
     e, x = (  # (N, channels, sources, T)
@@ -176,7 +176,7 @@ class MixtureInvariantLoss(LossModule):
     def __init__(
         self, cap: float = 30.0, silent: Silent = "level", reduction: Reduction = "mean"
     ) -> None:
-        check_options(cap, silent, reduction)
+        check_options(False, cap, silent, reduction)
         super().__init__(cap=cap, silent=silent, reduction=reduction)
 
     def forward(
