@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers
+from aptt.core.checks import Numbers, check_flags
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, reduce
@@ -79,7 +79,8 @@ def sa_sdr_loss(
         >>> round(sa_sdr_loss(e, s).item(), 4)  # of 20 and 0 dB
         -17.0329
     """
-    check_options(any_order, cap, silent, reduction)
+    check_flags(any_order=any_order)
+    check_options(False, cap, silent, reduction)
     lengths = check_signals(estimate, target, lengths)
     if estimate.ndim < 3 or (any_order and not 1 <= estimate.shape[1] <= MOST):
         most = f"1 to {MOST} " if any_order else ""
@@ -160,7 +161,8 @@ class SASDRLoss(LossModule):
         silent: Silent = "level",
         reduction: Reduction = "mean",
     ) -> None:
-        check_options(any_order, cap, silent, reduction)
+        check_flags(any_order=any_order)
+        check_options(False, cap, silent, reduction)
         super().__init__(any_order=any_order, cap=cap, silent=silent, reduction=reduction)
 
     def forward(
