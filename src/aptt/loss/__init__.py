@@ -88,6 +88,8 @@ from aptt.loss.detr import (
     DETRLoss,
     detr_loss,
     detr_terms,
+    mask_match_cost,
+    point_mask_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -418,6 +420,7 @@ __all__ = [
     "mal_loss",
     "margin_loss",
     "mask_iou_loss",
+    "mask_match_cost",
     "match_cost",
     "mcc_loss",
     "mel_filterbank",
@@ -429,6 +432,7 @@ __all__ = [
     "orpo_loss",
     "orpo_terms",
     "permutation_invariant_loss",
+    "point_mask_terms",
     "policy_loss",
     "policy_terms",
     "poly1_loss",
