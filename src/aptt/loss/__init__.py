@@ -51,8 +51,10 @@ from aptt.loss.centernet import (
     centernet_terms,
 )
 from aptt.loss.classification import (
+    AsymmetricLoss,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
+    asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
 )
@@ -79,6 +81,8 @@ from aptt.loss.detr import (
     DETRLoss,
     detr_loss,
     detr_terms,
+    mask_match_cost,
+    point_mask_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -251,6 +255,7 @@ from aptt.loss.varifocal import (
 __all__ = [
     "AdaptiveWingLoss",
     "Assignment",
+    "AsymmetricLoss",
     "BinaryCrossEntropyLoss",
     "BoundaryLoss",
     "BoxIoULoss",
@@ -332,6 +337,7 @@ __all__ = [
     "WingLoss",
     "adaptive_wing_loss",
     "assign",
+    "asymmetric_loss",
     "best_permutation",
     "binary_cross_entropy",
     "boundary_loss",
@@ -402,6 +408,7 @@ __all__ = [
     "mal_loss",
     "margin_loss",
     "mask_iou_loss",
+    "mask_match_cost",
     "match_cost",
     "mcc_loss",
     "mel_filterbank",
@@ -413,6 +420,7 @@ __all__ = [
     "orpo_loss",
     "orpo_terms",
     "permutation_invariant_loss",
+    "point_mask_terms",
     "policy_loss",
     "policy_terms",
     "probiou_loss",

@@ -2,20 +2,24 @@
 
     cross_entropy           one of C classes is right
     binary_cross_entropy    independent yes-or-no questions
+    asymmetric_loss         the same, where few of many labels are right
 
 Axes: logits ``(N, C, ...)`` or ``(..., C)``; of yes-or-no questions, any shape.
 """
 
 from __future__ import annotations
 
+from aptt.loss.classification.asymmetric import AsymmetricLoss, asymmetric_loss
 from aptt.loss.classification.binary import BinaryCrossEntropyLoss, binary_cross_entropy
 from aptt.loss.classification.categorical import CrossEntropyLoss, cross_entropy
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
+    "AsymmetricLoss",
     "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
     "FocalLoss",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "cross_entropy",
 ]
