@@ -798,6 +798,9 @@ def dtensors():
         with pytest.raises(error, match=said):
             call()
     assert cross_entropy(logits, target) == sharded(cross_entropy)(logits, target)
+    # as torchtitan calls: plain targets, and a count of all ranks
+    shared = sharded(cross_entropy)(spread[1], target, reduction=count_mean(2 * N))
+    close(shared, cross_entropy(logits, target, reduction="sum") / (2 * N))
 
 
 def embeddings():

@@ -81,6 +81,8 @@ from aptt.loss.detr import (
     DETRLoss,
     detr_loss,
     detr_terms,
+    mask_match_cost,
+    point_mask_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -406,6 +408,7 @@ __all__ = [
     "mal_loss",
     "margin_loss",
     "mask_iou_loss",
+    "mask_match_cost",
     "match_cost",
     "mcc_loss",
     "mel_filterbank",
@@ -417,6 +420,7 @@ __all__ = [
     "orpo_loss",
     "orpo_terms",
     "permutation_invariant_loss",
+    "point_mask_terms",
     "policy_loss",
     "policy_terms",
     "probiou_loss",
