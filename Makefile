@@ -4,6 +4,7 @@
 #     make test    lint, types, the import rule and every test
 #     make docs    build the site; a warning is an error
 #     make site    build it, and serve it at http://localhost:8000
+#     make clean   remove .venv, build and caches; reports in runs stay
 
 PYTHON ?= python3
 RECIPES ?= classification language audio # `make demo RECIPES=` trains every one
@@ -11,7 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test docs site clean
+.PHONY: help demo test docs site clean
+
+help:
+	@sed -n 's/^# *//p' Makefile
 
 demo: $(VENV)/recipes.done
 	@$(BIN)/aptt train $(RECIPES)
@@ -24,13 +28,14 @@ test: $(VENV)/dev.done
 	$(BIN)/pytest -n 2
 
 docs: $(VENV)/docs.done
+	@echo "Building the site, a page for each loss: some minutes ..."
 	$(BIN)/python -m docs.builder site build/site
 
 site: docs
 	$(BIN)/python -m http.server --directory build/site
 
 clean:
-	rm -rf $(VENV) runs build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/recipes.done: EXTRAS := recipes,audit
 $(VENV)/dev.done: EXTRAS := dev,recipes,docs,integrations

@@ -29,6 +29,8 @@ _WORDS: Mapping[str, Sequence[Value]] = {
     "weighting": ("square", "linear", "uniform"),
     "log": (False, True),
     "gate": (False, True),
+    "form": ("out", "in"),
+    "squared": (False, True),
 }
 """What a list offers, by the name of the option."""
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -68,6 +70,8 @@ _NUMBERS: Mapping[str, Sequence[Value]] = {
     "centernet.beta": (2.0, 4.0, 8.0),
     "keypoint.alpha": (2.1, 3.0, 4.0),
     "varifocal.beta": (0.0, 1.0, 2.0, 4.0),
+    "contrastive.scale": (1.0, 5.0, 10.0, 20.0, 50.0),
+    "contrastive.margin": (0.1, 0.3, 1.0),
     "mel.power": (),  # slow losses, of which not every option is shown
     "mel.convergence_weight": (),
 }

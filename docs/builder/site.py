@@ -38,6 +38,7 @@ def build(out: Path) -> int:
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
     _write(source)
+    _progress("the pages are put together")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     code = subprocess.run([*command, str(source), str(out)], check=False).returncode
     if code == 0:
@@ -74,6 +75,12 @@ def check(out: Path) -> list[str]:
     return problems
 
 
+def _progress(text: str) -> None:
+    """What is being done, in a line that the next one replaces."""
+    if sys.stderr.isatty():
+        print(f"\r{text:60}", end="", file=sys.stderr, flush=True)
+
+
 def _write(source: Path) -> None:
     static, losses = source / "_static", source / "losses"
     shutil.copytree(DOCS / "theme" / "static", static)
@@ -82,7 +89,8 @@ def _write(source: Path) -> None:
     grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry)) is not None}
     (static / "explorer-data.js").write_text(explorer.script(grids), encoding="utf-8")
     losses.mkdir()
-    for entry in every:
+    for i, entry in enumerate(every, start=1):
+        _progress(f"{i} of {len(every)} pages: {entry.name}")
         bends = bool(grids.get(entry.name, {}).get("options"))
         text = pages.loss(entry, explored=entry.name in grids, bends=bends)
         (losses / f"{pages.slug(entry)}.md").write_text(text, encoding="utf-8")

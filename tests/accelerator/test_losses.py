@@ -181,7 +181,14 @@ def in_tf32(name, args, kwargs):
 
 # ----------------------------------------------------------------------- held to every case
 
-LINEAR = {"linear_cross_entropy", "linear_distillation_loss", "linear_multi_token_loss"}
+LINEAR = {
+    "linear_cross_entropy",
+    "linear_distillation_loss",
+    "linear_multi_token_loss",
+    "contrastive_loss",
+    "siglip_loss",
+    "supcon_loss",
+}
 """Their products are the model's, in the precision that it asked for."""
 
 

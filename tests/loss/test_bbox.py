@@ -19,6 +19,7 @@ from aptt.loss import (
     ProbIoULoss,
     SIoULoss,
     box_iou_loss,
+    box_l1_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
@@ -26,6 +27,7 @@ from aptt.loss import (
     probiou_loss,
     siou_loss,
 )
+from aptt.loss.bbox.l1 import _FORMULA as _L1
 
 FAMILY = [box_iou_loss, giou_loss, diou_loss, ciou_loss, eiou_loss, siou_loss]
 BY_DISTANCE = [giou_loss, diou_loss, ciou_loss, eiou_loss, siou_loss]
@@ -603,3 +605,38 @@ def test_targets_that_are_no_boxes_are_named(dtype):
         giou_loss(boxes, boxes.to(dtype))
     with pytest.raises(TypeError, match=r"weight: got torch\.complex64"):
         giou_loss(boxes, boxes, weight=torch.ones(1, dtype=torch.complex64))
+
+
+# ------------------------------------------------------------------------------------------- L1
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_l1_is_the_sum_of_torchs_over_the_four_numbers(beta, way):
+    g = torch.Generator().manual_seed(0)
+    pred, target = (torch.randn(30, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    pred[0] = target[0]
+    want = nn.functional.smooth_l1_loss(pred, target, beta=beta, reduction="none").sum(1)
+    with way():
+        found = box_l1_loss(pred, target, beta=beta, reduction="none")
+        slope = _gradient(lambda x: box_l1_loss(x, target, beta=beta, reduction="sum"), pred)
+    torch.testing.assert_close(found, want)
+    expected = _gradient(
+        lambda x: nn.functional.smooth_l1_loss(x, target, beta=beta, reduction="sum"), pred
+    )
+    torch.testing.assert_close(slope, expected)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_l1_by_hand_is_that_of_autograd(beta, same_as_autograd, same_when_compiled):
+    g = torch.Generator().manual_seed(1)
+    pred, target = (torch.randn(40, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    same_as_autograd(_L1, pred, target, beta=beta)
+    same_when_compiled(box_l1_loss, pred, target, beta=beta, reduction="none")
+
+
+def test_l1_differs_by_how_boxes_are_written():
+    corners = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2]])
+    centred = torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 1, 2, 2]])
+    assert box_l1_loss(*corners) == 2
+    assert box_l1_loss(*centred) == 1

@@ -347,6 +347,7 @@ TAKE = (
     "cross_entropy", "binary_cross_entropy", "focal_loss", "varifocal_loss", "quality_focal_loss",
     "distillation_loss", "keypoint_loss", "heatmap_loss", "wing_loss", "adaptive_wing_loss",
     "box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss", "probiou_loss",
+    "box_l1_loss",
     "distribution_focal_loss", "rmse_loss", "rmsle_loss", "l1_loss", "huber_loss", "quantile_loss",
     "ensemble_crps_loss",
 )  # fmt: skip

@@ -41,6 +41,11 @@ def test_it_is_what_one_process_computes(check, world):
     assert check in run(check, world)
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_embeddings_are_compared_with_those_of_all_ranks(world):
+    assert "embeddings" in run("embeddings", world)
+
+
 def test_every_way_to_a_mean_over_ranks_is_the_same():
     assert "normalizers" in run("normalizers", 2)
 

@@ -23,16 +23,21 @@ from aptt.compose import CombinedLoss
 from aptt.loss import (
     CrossEntropyLoss,
     DiceLoss,
+    contrastive_loss,
     cross_entropy,
     dice_loss,
     focal_loss,
     multi_token_loss,
+    siglip_loss,
+    supcon_loss,
+    triplet_loss,
 )
 from aptt.parallel import (
     Gather,
     VocabParallelCrossEntropyLoss,
     WorldSum,
     count_ahead,
+    count_mean,
     counts_of,
     gather,
     global_mean,
@@ -450,6 +455,83 @@ def lost():
     except RuntimeError as error:
         return str(error)
     raise AssertionError(f"a loss of {loss} without the count of the last rank")
+
+
+def embeddings():
+    """Contrastive losses of ragged shards, one of them empty: value, encoder and scale.
+
+    Against the whole batch in one process; over ranks, and of anchors in micro-batches besides.
+    """
+    rank, world = me()
+    g = torch.Generator().manual_seed(4)
+    inputs = torch.randn(2, 13, D, dtype=DOUBLE, generator=g)
+    labels = torch.randint(5, (13,), generator=g)
+    weight = torch.rand(13, dtype=DOUBLE, generator=g) + 0.1
+    weight[[2, 7]] = 0
+    edges = {1: [0, 13], 2: [0, 4, 13], 4: [0, 5, 5, 6, 13]}[world]
+    own = torch.arange(edges[rank], edges[rank + 1])
+
+    def averaged(t):
+        """What DDP makes of it."""
+        dist.all_reduce(t)
+        return t / world
+
+    def both(of, some, reduction, gather, parts=(None,)):
+        """Value, and the gradients of an encoder and of the scale, on some samples."""
+        encoder = torch.eye(D, dtype=DOUBLE).mul(1.5).add(0.1).requires_grad_()
+        scale = torch.tensor(3.0, dtype=DOUBLE, requires_grad=True)
+        rows = [t[some] @ encoder for t in inputs]
+        values = [
+            of(*rows, labels[some], weight[some], scale, part, gather=gather, reduction=reduction)
+            for part in parts
+        ]
+        value = sum(values)
+        return value.detach(), *torch.autograd.grad(value, (encoder, scale))
+
+    losses = {
+        "pairs": lambda a, b, y, w, s, _, **o: contrastive_loss(a, b, weight=w, scale=s, **o),
+        "both ways": lambda a, b, y, w, s, _, **o: contrastive_loss(
+            a, b, scale=s, symmetric=True, **o
+        ),
+        "NT-Xent": lambda a, b, y, w, s, _, **o: contrastive_loss(
+            a, b, weight=w, scale=s, symmetric=True, within=True, **o
+        ),
+        "duplicates": lambda a, b, y, w, s, _, **o: contrastive_loss(
+            a, b, ids=y, duplicates="positive", scale=s, **o
+        ),
+        "SigLIP": lambda a, b, y, w, s, _, **o: siglip_loss(
+            a, b, ids=y, weight=w, scale=s, bias=-s, **o
+        ),
+        "SupCon": lambda a, b, y, w, s, _, **o: supcon_loss(a, y, weight=w, scale=s, **o),
+        "triplet": lambda a, b, y, w, s, _, **o: s * triplet_loss(a, y, weight=w, **o),
+        "all triplets": lambda a, b, y, w, s, _, **o: (
+            s * triplet_loss(b, y, mining="all", margin="soft", **o)
+        ),
+    }
+    off = 0.0
+    for name, of in losses.items():
+        want = both(of, torch.arange(13), "mean", None)
+        found = both(of, own, global_mean(), gather)
+        for got, wish in zip(found, want, strict=True):
+            got = averaged(got)
+            off = max(off, float((got - wish).abs().max() / wish.abs().max()))
+            torch.testing.assert_close(got, wish, rtol=1e-10, atol=1e-12, msg=name)
+
+    def of_part(a, b, y, w, s, part, **options):
+        return contrastive_loss(a[part], b, target=part, weight=w[part], scale=s, **options)
+
+    def whole(a, b, y, w, s, part, **options):
+        return contrastive_loss(a, b, target=torch.arange(13), weight=w, scale=s, **options)
+
+    want = both(whole, torch.arange(13), "mean", None)
+    parts = torch.arange(len(own)).tensor_split([len(own) // 4, len(own) // 4])
+    shared = count_mean(float(weight.sum()), grad_average=world)
+    found = both(of_part, own, shared, gather, parts)
+    for got, wish in zip(found, want, strict=True):
+        got = averaged(got)
+        off = max(off, float((got - wish).abs().max() / wish.abs().max()))
+        close(got, wish)
+    return f"{off:.1e}"
 
 
 def main():

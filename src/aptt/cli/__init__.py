@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from aptt import __version__
 from aptt.cli.commands import COMMANDS
 from aptt.cli.mistakes import MISTAKEN, STOPPED, Mistake, pick
+from aptt.cli.streams import lost, settle
 
 __all__ = ["main"]
 
@@ -29,20 +30,37 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    settle()
     try:
-        args = _parse(argv)
+        try:
+            args = _parse(argv)
+        except SystemExit:  # help or version, which are printed
+            sys.stdout.flush()
+            raise
         code: int = args.run(args)
         sys.stdout.flush()
     except Mistake as mistake:
-        print(f"aptt: {mistake}", file=sys.stderr)
+        _say(str(mistake))
         return MISTAKEN
     except KeyboardInterrupt:
-        print("aptt: stopped", file=sys.stderr)
+        _say("stopped")
         return STOPPED
-    except BrokenPipeError:  # a reader such as `head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError as error:  # a reader such as `head` has seen enough
+        lost(error)
         return 0
+    except OSError as error:
+        said = lost(error)
+        if said is None:
+            raise
+        _say(said)
+        return MISTAKEN
     return code
+
+
+def _say(text: str) -> None:
+    """Tell it on stderr, if that takes anything."""
+    with suppress(OSError):
+        print(f"aptt: {text}", file=sys.stderr, flush=True)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["MISTAKEN", "STOPPED", "Mistake", "needs_extra", "pick"]
+__all__ = ["MISTAKEN", "STOPPED", "Mistake", "needs_extra", "pick", "writable"]
 
 MISTAKEN = 2
 STOPPED = 130  # what a shell reports of a program that Ctrl-C ended
@@ -44,6 +46,17 @@ def pick(
     if close:
         raise Mistake(f"unknown {kind} {name!r}; did you mean {by_key[close[0]]!r}?")
     raise Mistake(f"unknown {kind} {name!r}; {every or 'there are: ' + ', '.join(by_key.values())}")
+
+
+def writable(option: str, path: Path) -> Path:
+    """Hold a file that is to be written to where one can be, before the work is begun."""
+    if path.is_dir():
+        raise Mistake(f"{option}: {str(path)!r} is a folder, wanted a file")
+    if not path.parent.is_dir():
+        raise Mistake(f"{option}: there is no folder {str(path.parent)!r}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise Mistake(f"{option}: {str(path)!r} may not be written")
+    return path
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.ordinary import apart, inside_functorch, ordinary
 
 __all__ = ["assigned", "pairs", "stand_in"]
 
@@ -61,10 +61,12 @@ def assigned(
 def _there_and_back(packed: Tensor, drop: bool, validate: bool, groups: int, names: str) -> Tensor:
     *leading, q, m = packed.shape
     here = packed.detach().cpu().reshape(-1, q, m)
-    found = _solved(here, tuple(leading), drop, validate, groups, names.split()).view(*leading, q)
+    with apart("cpu"):
+        found = _solved(here, tuple(leading), drop, validate, groups, names.split())
+    found = found.view(*leading, q)
     if packed.device == found.device:
         return found
-    back = torch.empty(found.shape, dtype=torch.long, device=packed.device)
+    back = packed.new_empty(found.shape, dtype=torch.long)
     return back.copy_(found, non_blocking=True)
 
 
@@ -101,10 +103,10 @@ def _solved(
 ) -> Tensor:
     """The target of each query, of problems ``(N, q, M)`` on the CPU."""
     n, q, m = packed.shape
-    found = torch.full((n, q), _NOBODY, dtype=torch.long)
+    found = packed.new_full((n, q), _NOBODY, dtype=torch.long)
     if not m:
         return found
-    padding = packed[:, 0] == -torch.inf if q else torch.zeros(n, m, dtype=torch.bool)
+    padding = packed[:, 0] == -torch.inf if q else packed.new_zeros(n, m, dtype=torch.bool)
     whole = bool((packed.isfinite() | padding.unsqueeze(1)).all())
     for k in range(n):
         real = (~padding[k]).nonzero().squeeze(1)
@@ -139,7 +141,7 @@ def _unless_forced(cost: Tensor) -> tuple[Tensor, Tensor]:
     else:
         queries, targets = rows[:0], columns[:0]
     free_rows, free_columns = (
-        torch.ones(size, dtype=torch.bool).index_fill(0, taken, False).nonzero().squeeze(1)
+        cost.new_ones(size, dtype=torch.bool).index_fill(0, taken, False).nonzero().squeeze(1)
         for size, taken in zip(cost.shape, (queries, targets), strict=True)
     )
     more = min(len(free_rows), len(free_columns))
@@ -230,10 +232,10 @@ def _shortest(cost: Tensor) -> Sequence[int]:
     n, m = cost.shape
     u, v = [0.0] * n, cost.new_zeros(m)
     column_of, row_of = [_NOBODY] * n, [_NOBODY] * m
-    free = torch.ones(m, dtype=torch.bool)
+    free = cost.new_ones(m, dtype=torch.bool)
     for start in range(n):
-        reach, way = torch.full_like(v, torch.inf), torch.full((m,), _NOBODY)
-        done = torch.zeros(m, dtype=torch.bool)
+        reach, way = torch.full_like(v, torch.inf), cost.new_full((m,), _NOBODY, dtype=torch.long)
+        done = cost.new_zeros(m, dtype=torch.bool)
         at, far, visited = start, 0.0, []
         while True:
             step = (cost[at] - v).add_(far - u[at])

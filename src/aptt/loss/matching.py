@@ -374,7 +374,6 @@ class HungarianMatcher:
         _check_surplus(self.surplus)
         check_whole("groups", self.groups)
 
-    @torch.no_grad()
     def __call__(
         self,
         class_logits: Tensor,
@@ -397,23 +396,26 @@ class HungarianMatcher:
             anchor_mask: ``(B, Q)`` or ``(L, B, Q)``: which of the predictions may be chosen.
         """
         _first_layer(class_logits, pred_boxes)
-        cost = _costs(
-            class_logits,
-            pred_boxes,
-            real(target_boxes),
-            target_labels.long().masked_fill(target_mask == 0, 0),
-            class_cost=self.class_cost,
-            gains=(self.class_gain, self.l1_gain, self.giou_gain),
-            focus=(self.alpha, self.gamma),
-            box_format=self.box_format or "xyxy",
-        )
-        names = ("class_logits", "target_boxes")
-        if anchor_mask is not None:
-            cost = cost.masked_fill((anchor_mask == 0).unsqueeze(-1), torch.inf)
-        how = (self.groups, self.surplus, self.solver, self.validate, names)
-        matches = _assign(cost, target_mask, *how)
-        if anchor_mask is not None:
-            matches = matches.masked_fill(anchor_mask == 0, BACKGROUND)
+        if self.box_format == "cxcywh" and self.l1_gain >= 1:
+            _check_parts_of_an_image(target_boxes)
+        with torch.no_grad():
+            cost = _costs(
+                class_logits,
+                pred_boxes,
+                real(target_boxes),
+                target_labels.long().masked_fill(target_mask == 0, 0),
+                class_cost=self.class_cost,
+                gains=(self.class_gain, self.l1_gain, self.giou_gain),
+                focus=(self.alpha, self.gamma),
+                box_format=self.box_format or "xyxy",
+            )
+            names = ("class_logits", "target_boxes")
+            if anchor_mask is not None:
+                cost = cost.masked_fill((anchor_mask == 0).unsqueeze(-1), torch.inf)
+            how = (self.groups, self.surplus, self.solver, self.validate, names)
+            matches = _assign(cost, target_mask, *how)
+            if anchor_mask is not None:
+                matches = matches.masked_fill(anchor_mask == 0, BACKGROUND)
         return Assignment(matches, (matches >= 0).to(cost.dtype))
 
 

@@ -275,6 +275,14 @@ def _detected(x: Tensor) -> Inputs:
     }
 
 
+def _in_a_set(x: Tensor) -> Inputs:
+    """The same of two queries, whose boxes are a centre and a size."""
+    target = x.new_tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    along = x.new_tensor([1.0, 0.0, 0.0, 0.0])
+    boxes = target + torch.stack((x, 0 * x)).view(1, 2, 1) * along
+    return {**_detected(x), "pred_boxes": boxes, "target_boxes": target}
+
+
 def _peaks(x: Tensor) -> Inputs:
     """One object on 9 x 9 cells: its peak right by x, as is the rest of the map; size off by 1."""
     axis = torch.arange(9, dtype=x.dtype) - 4
@@ -301,6 +309,27 @@ def _keypoint(x: Tensor) -> Inputs:
     }
 
 
+def _turned(x: Tensor) -> Tensor:
+    """A direction in the plane, x degrees off the first axis."""
+    angle = x * (math.pi / 180)
+    return torch.stack((angle.cos(), angle.sin()))
+
+
+def _turned_pair(x: Tensor) -> Inputs:
+    """Two pairs at right angles; the anchor of the first is turned away from its candidate."""
+    other = x.new_tensor([0.0, 1.0])
+    candidates = torch.eye(2, dtype=x.dtype)
+    return {"anchors": torch.stack((_turned(x), other)), "candidates": candidates}
+
+
+def _turned_sample(x: Tensor) -> Inputs:
+    """Two classes at right angles, two samples each; one of the first is turned away."""
+    some = x.new_tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    embeddings = torch.cat((_turned(x).unsqueeze(0), some))
+    return {"embeddings": embeddings, "target": torch.tensor([0, 0, 1, 1])}
+
+
+_ANGLE = "degrees from its own, the other at 90"
 _MARGIN = "logit of the right answer, the others at 0"
 _TEACHER = "logit; teacher's is 3"
 _QUALITY = "margin: a positive of quality 0.8 and a background"
@@ -334,10 +363,13 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("mel", ("estimate", "target"), Probe(_DECIBEL, -20, 40, _noise(4096), points=41)),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
+    ("contrastive", ("anchors", "candidates"), Probe(_ANGLE, -180, 180, _turned_pair)),
+    ("contrastive", ("embeddings", "target"), Probe(_ANGLE, -180, 180, _turned_sample)),
     ("adversarial", ("real", "fake"), Probe("score, of generated data its minus", -4, 4, _judged)),
     ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),
     ("adversarial", ("fake",), Probe("score of generated data", -4, 4, _scored)),
     ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
+    ("detr", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _in_a_set)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
     (
         "keypoint",

@@ -6,6 +6,7 @@ from tests.fuzz.draws import (
     boxes,
     classes,
     detectors,
+    embeddings,
     language,
     numbers,
     outlines,
@@ -17,21 +18,21 @@ from tests.fuzz.draws import (
 
 __all__ = ["LOSSES"]
 
+_FAMILIES = (
+    classes,
+    language,
+    boxes,
+    detectors,
+    regions,
+    outlines,
+    signals,
+    spectra,
+    points,
+    numbers,
+    adversaries,
+    embeddings,
+)
 LOSSES: dict[str, Loss] = {
-    name: loss
-    for family in (
-        classes,
-        language,
-        boxes,
-        detectors,
-        regions,
-        outlines,
-        signals,
-        spectra,
-        points,
-        numbers,
-        adversaries,
-    )
-    for name, loss in family.LOSSES.items()
+    name: loss for family in _FAMILIES for name, loss in family.LOSSES.items()
 }
 """By the name of the function."""

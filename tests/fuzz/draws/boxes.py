@@ -107,6 +107,13 @@ def _rotated(d: Draw) -> Call:
     return _call(d, "probiou_loss", pred, target, options)
 
 
+def _l1(d: Draw) -> Call:
+    pred, target = pairs(d, shape_of(d, high=2))
+    call = _call(d, "box_l1_loss", pred, target, dict(beta=d.pick("beta", (0.0, 1.0, 0.1))))
+    call.args.pop("validate")
+    return call
+
+
 def _nearly_tied(call: Call) -> bool:
     """Edges that are sums, and equal or not by their rounding: either slope is one."""
     box_format = call.args["box_format"]
@@ -158,5 +165,14 @@ LOSSES = {
         kinked=True,
         conceded=lambda call: {"pred_boxes", "target_boxes"},
         wrong={"angle": (-1.0, NAN)},
-    )
+    ),
+    "box_l1_loss": Loss(
+        _l1,
+        oracle.box_l1_loss,
+        rows=-1,
+        rigid=("target_boxes",),
+        kinked=True,
+        conceded=lambda call: {"pred_boxes", "target_boxes"},
+        wrong={"beta": (-1.0, NAN)},
+    ),
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 import aptt.loss
 from aptt.loss import Assignment
 from tests.fuzz.draw import FLOATS, Call, Draw, Loss
+from tests.fuzz.draws.boxes import formatted
 from tests.fuzz.draws.classes import NAN, poisoned
 from tests.fuzz.oracles import detectors as oracle
 
@@ -154,6 +155,88 @@ def _detection(name: str) -> Any:
     return draw
 
 
+def _by_turns(
+    logits: Tensor,
+    boxes: Tensor,
+    anchors: object,
+    goals: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    *_: object,
+) -> Assignment:
+    """A matcher of no particular meaning, for the set loss."""
+    return _in_turn(logits, boxes, boxes, goals, labels, mask)
+
+
+def _detr(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        images, queries = d.pick("images", (2, 1, 0)), d.pick("queries", (4, 2, 0, 8))
+        classes, objects = d.size("classes", low=2, high=17), d.pick("objects", (2, 1, 5))
+        layers = d.pick("layers", (None, 2, 1))
+        size = (images, queries) if layers is None else (layers, images, queries)
+        box_format, dtype = d.pick("box_format", ("cxcywh", "xyxy", "xywh")), d.dtype("predictions")
+
+        def drawn(label: str, shape: tuple[int, ...]) -> Tensor:
+            corner = d.normal(f"{label} corner", (*shape, 2), 0.3)
+            extent = d.normal(f"{label} size", corner.shape, 0.3).abs() + 0.05
+            return formatted(torch.cat((corner, corner + extent), -1), box_format)
+
+        no_object = d.pick("no_object", (None, None, 0.1, 1.0))
+        known = classes - (no_object is not None)
+        labels = torch.randint(known, (images, objects), generator=d.stream("labels"))
+        there = d.mask("there", (images, objects), 0.8)
+        args: dict[str, Any] = {}
+        if d.pick("target_mask", (False, True)):
+            args["target_mask"] = there
+        else:
+            labels = torch.where(there, labels, -1)
+        shared = size[-2:] if d.pick("for all layers", (False, True)) else size
+        at = torch.randint(-2, objects, shared, generator=d.stream("matches"))
+        known_at = there.expand(*shared[:-1], objects).gather(-1, at.clamp(min=0))
+        if d.chance("by matcher", 4):
+            args["matcher"] = _by_turns
+        else:
+            args["matches"] = torch.where((at >= 0) & ~known_at, -1, at)
+        weight = d.maybe("weight", lambda: d.weights("weight", shared))
+        keep = torch.ones(size, dtype=torch.bool) if weight is None else (weight != 0).expand(size)
+        logits = d.numbers("class_logits", (*size, classes), 88.0)
+        logits = poisoned(d, logits, keep.unsqueeze(-1).expand(logits.shape), "class_logits")
+        if d.chance("ignore_regions", 3):
+            regions = drawn("region", (images, 2)).float()
+            args["ignore_regions"] = list(regions) if d.pick("listed", (False, True)) else regions
+        quality = d.pick("quality", (None, "iou")) if no_object is None else None
+        by = ("varifocal_loss",) if quality else ("focal_loss", "varifocal_loss")
+        class_loss = d.pick("class_loss", by) if no_object is None else "focal_loss"
+        if layers is not None and d.chance("layer_weight given", 2):
+            chosen = d.among("layer_weight", (layers,), (1.0, 0.5, 2.0))
+            as_list = d.pick("layer_weight listed", (False, True))
+            args["layer_weight"] = chosen.tolist() if as_list else chosen.float()
+        args |= dict(
+            class_logits=d.tensor("class_logits", logits, dtype),
+            pred_boxes=d.tensor("pred_boxes", drawn("box", size), dtype),
+            target_boxes=drawn("target", (images, objects)).float(),
+            target_labels=labels,
+            weight=None if weight is None else d.tensor("weight", weight, FLOATS[0]),
+            class_loss=getattr(aptt.loss, class_loss),
+            quality=quality,
+            no_object=no_object,
+            box_loss=getattr(aptt.loss, d.pick("box_loss", ("giou_loss", "diou_loss"))),
+            groups=d.pick("groups", (1, 2)),
+            normalize=d.pick("normalize", ("targets", "matches")),
+            box_format=box_format,
+            reduction=d.reduction(none=False),
+        )
+        if name == "detr_loss":
+            args |= dict(
+                class_gain=d.pick("class_gain", (1.0, 0.0)),
+                l1_gain=d.pick("l1_gain", (5.0, 1.0)),
+                box_gain=d.pick("box_gain", (2.0, 0.0)),
+            )
+        return d.call(name, args, "class_logits", "pred_boxes")
+
+    return draw
+
+
 NEGATIVE = (-1.0, NAN)
 NONE = {"reduction": ("none",)}
 LOSSES = {
@@ -180,5 +263,23 @@ LOSSES = {
         rigid=("target_boxes", "strides"),
         conceded=lambda call: {"match_scores", "pred_boxes"},
         wrong=NONE,
+    ),
+    "detr_loss": Loss(
+        _detr("detr_loss"),
+        oracle.detr_loss,
+        rows=-1,
+        kinked=True,
+        rigid=("target_boxes",),
+        conceded=lambda call: {"pred_boxes", "target_boxes"},
+        wrong=NONE | {"class_gain": NEGATIVE, "box_gain": NEGATIVE, "no_object": NEGATIVE},
+    ),
+    "detr_terms": Loss(
+        _detr("detr_terms"),
+        oracle.detr_terms,
+        rows=-1,
+        kinked=True,
+        rigid=("target_boxes",),
+        conceded=lambda call: {"pred_boxes", "target_boxes"},
+        wrong=NONE | {"groups": (0, -1)},
     ),
 }

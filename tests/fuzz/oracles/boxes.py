@@ -20,6 +20,7 @@ from tests.fuzz.oracles.common import reduced, rise, scattered
 
 __all__ = [
     "box_iou_loss",
+    "box_l1_loss",
     "ciou_loss",
     "diou_loss",
     "eiou_loss",
@@ -144,6 +145,17 @@ def _counted(a: Any, loss: Tensor, w: Tensor, keep: Tensor, term: str) -> Tensor
 def box_iou_loss(a: Any) -> Tensor:
     """Yu et al. 2016 (arXiv:1608.01471), in its linear form; powers, He et al. 2021."""
     return _loss(a, "iou", lambda *_: ())
+
+
+def box_l1_loss(a: Any) -> Tensor:
+    """Girshick 2015 (arXiv:1504.08083), eq. 3; the sum over the four numbers."""
+    w = torch.ones(a.pred_boxes.shape[:-1]).double() if a.weight is None else a.weight.double()
+    keep = w != 0
+    off = (a.pred_boxes[keep] - a.target_boxes[keep].double()).abs()
+    near = off < a.beta
+    square = 0.5 * off.square() / (a.beta or 1.0)
+    loss = torch.where(near, square, off - 0.5 * a.beta).sum(-1)
+    return _counted(a, loss, w[keep], keep, "box_l1")
 
 
 def giou_loss(a: Any) -> Tensor:

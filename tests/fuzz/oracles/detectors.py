@@ -10,10 +10,17 @@ from torch import Tensor
 
 from tests.fuzz.oracles import boxes as box_oracles
 from tests.fuzz.oracles import classes as class_oracles
-from tests.fuzz.oracles.common import reduced
+from tests.fuzz.oracles.common import against, reduced, softplus
 from tests.fuzz.oracles.points import heatmap_loss
 
-__all__ = ["centernet_loss", "centernet_terms", "detection_loss", "detection_terms"]
+__all__ = [
+    "centernet_loss",
+    "centernet_terms",
+    "detection_loss",
+    "detection_terms",
+    "detr_loss",
+    "detr_terms",
+]
 
 
 def centernet_terms(a: Any) -> dict[str, Tensor]:
@@ -127,3 +134,102 @@ def detection_loss(a: Any) -> Tensor:
     terms = detection_terms(a)
     gains = {"class": a.class_gain, "box": a.box_gain, "dfl": a.dfl_gain}
     return sum(gains[name] * term for name, term in terms.items())
+
+
+def detr_terms(a: Any) -> dict[str, Tensor]:
+    """Carion et al. 2020 (arXiv:2005.12872), eq. 2, of matches that are given."""
+    x, boxes = a.class_logits, a.pred_boxes
+    layered = x.ndim == 4
+    if not layered:
+        x, boxes = x[None], boxes[None]
+    layers, images, queries, classes = x.shape
+    there = a.target_labels != -1 if a.target_mask is None else a.target_mask
+    matches = a.matches
+    if matches is None:
+        goals = (v.repeat(layers, *[1] * (v.ndim - 1)) for v in (a.target_boxes, a.target_labels))
+        of_all = x.flatten(0, 1), boxes.flatten(0, 1), None, *goals, there.repeat(layers, 1)
+        matches = a.matcher(*of_all)[0].unflatten(0, (layers, images))
+    matches = matches.expand(layers, images, queries)
+    w = torch.ones(images, queries).double() if a.weight is None else a.weight.double()
+    w = w.expand(layers, images, queries)
+    by_layer = torch.ones(layers).double()
+    if a.layer_weight is not None:
+        by_layer = torch.as_tensor(a.layer_weight).double()
+    rows = (matches != -2) & (w != 0)
+    positive = (matches >= 0) & rows
+    if a.ignore_regions is not None:
+        ends = _ends(boxes.detach().double(), a.box_format)
+        regions = [_ends(region.double(), a.box_format) for region in a.ignore_regions]
+        for n, i, q in (rows & ~positive).nonzero().tolist():
+            box = ends[n, i, q]
+            for region in regions[i]:
+                low, high = (
+                    f(box[k : k + 2], region[k : k + 2])
+                    for f, k in ((torch.maximum, 0), (torch.minimum, 2))
+                )
+                area = (box[2:] - box[:2]).prod()
+                if area > 0 and (high - low).clamp(min=0).prod() / area >= 0.5:
+                    rows[n, i, q] = False
+    count = (there.sum() * a.groups).double()
+    if a.normalize == "matches":
+        count = torch.where(positive, w, 0.0).sum() / layers
+    most = count.clamp(min=1) if a.reduction == "mean" else count
+    of_class = most
+    if a.no_object is not None:
+        each = torch.where(positive, w, w * a.no_object)
+        of_class = torch.where(rows, each, 0.0).sum() / layers
+    options = dict(alpha=0.25, gamma=2.0, ignore_index=None, class_dim=None, detach_factor=False)
+    options |= dict(normalize="elements", power=1.0, box_format=a.box_format, gate=False)
+    found = {"class": [], "l1": [], "box": []}
+    for n in range(layers):
+        goals = torch.zeros(images, queries, 4).double()
+        target, mask = torch.zeros(x.shape[1:]).double(), torch.zeros(x.shape[1:]).bool()
+        right = torch.full((images, queries), classes - 1)
+        for i, q in positive[n].nonzero().tolist():
+            m = int(matches[n, i, q])
+            label = int(a.target_labels[i, m])
+            goals[i, q], right[i, q] = a.target_boxes[i, m].double(), label
+            target[i, q, label], mask[i, q, label] = 1.0, True
+        at, weigh = positive[n], torch.where(rows[n], w[n], 0.0) * by_layer[n]
+        pairs = dict(pred_boxes=boxes[n][at], target_boxes=goals[at], weight=weigh[at])
+        pairs |= dict(reduction="sum", beta=0.0)
+        if a.quality is not None:
+            u = box_oracles.box_iou_loss(
+                SimpleNamespace(**options | pairs | dict(reduction="none", weight=None))
+            )
+            target[mask] = (1 - u).clamp(0, 1).detach()
+        if a.no_object is None:
+            args = dict(logits=x[n], target=target, weight=weigh[..., None].expand(x.shape[1:]))
+            given = SimpleNamespace(**options | args | dict(positive=mask, reduction="sum"))
+            if a.class_loss.__name__ == "varifocal_loss":
+                given.alpha = 0.75
+            value = getattr(class_oracles, a.class_loss.__name__)(given)
+        else:
+            seen = weigh != 0
+            each = torch.where(positive[n], weigh, weigh * a.no_object)[seen]
+            costs = softplus(against(x[n][seen], right[seen]))
+            value = (each * costs).sum()
+        found["class"].append(value)
+        found["l1"].append(box_oracles.box_l1_loss(SimpleNamespace(**options | pairs)))
+        name = a.box_loss.__name__
+        found["box"].append(getattr(box_oracles, name)(SimpleNamespace(**options | pairs)))
+    terms = {}
+    for name, values in found.items():
+        over = of_class if name == "class" else most
+        each = [reduced(v, over, a.reduction, name) for v in values]
+        terms[name] = torch.stack(each) if layered else each[0]
+    return terms
+
+
+def _ends(boxes: Tensor, box_format: str) -> Tensor:
+    first, second = boxes.chunk(2, -1)
+    if box_format == "xyxy":
+        return boxes
+    first = first if box_format == "xywh" else first - second / 2
+    return torch.cat((first, first + second), -1)
+
+
+def detr_loss(a: Any) -> Tensor:
+    terms = detr_terms(a)
+    gains = {"class": a.class_gain, "l1": a.l1_gain, "box": a.box_gain}
+    return sum(gains[name] * term.sum() for name, term in terms.items())

@@ -6,12 +6,14 @@ from aptt.audit.specs.boxes import BOXES
 from aptt.audit.specs.classes import CLASSES
 from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
+from aptt.audit.specs.embeddings import EMBEDDINGS
 from aptt.audit.specs.heads import HEADS
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.regions import REGIONS
+from aptt.audit.specs.sets import SETS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -27,8 +29,10 @@ _FAMILIES = (
     OUTLINES,
     POINTS,
     COMPOSITES,
+    SETS,
     WAVES,
     VALUES,
+    EMBEDDINGS,
     NUMBERS,
     ADVERSARIES,
 )

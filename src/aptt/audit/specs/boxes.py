@@ -13,6 +13,7 @@ from aptt.audit.spec import Case, Inputs, Maker, Options, Refused, Scaling, Spec
 from aptt.audit.specs.making import NOTHING_FROZEN, grid, uniform, with_
 from aptt.loss import (
     BoxIoULoss,
+    BoxL1Loss,
     CIoULoss,
     DIoULoss,
     EIoULoss,
@@ -20,6 +21,7 @@ from aptt.loss import (
     ProbIoULoss,
     SIoULoss,
     box_iou_loss,
+    box_l1_loss,
     ciou_loss,
     diou_loss,
     eiou_loss,
@@ -362,6 +364,41 @@ def _probiou() -> Spec:
     )
 
 
+def _l1() -> Spec:
+    weighted = with_(_corners, "weight", "pred_boxes", features=-1)
+    return Spec(
+        name="box_l1_loss",
+        function=box_l1_loss,
+        module=BoxL1Loss,
+        inputs=_corners,
+        cases={
+            "a line": case(),
+            "smooth, weighted": case(
+                weighted, beta=3.0, exempt={"scale_invariance": "beta has the boxes' unit"}
+            ),
+            "per box": case(weighted, normalize="positives"),
+            "in rows": case(_rows_of_boxes, reduction="none"),
+            "a sum": case(reduction="sum"),
+        },
+        features=-1,
+        hide=_hide,
+        count=_count,
+        perfect=lambda i, o: ({**i, "pred_boxes": i["target_boxes"]}, 0.0),
+        hopeless=_far,
+        extremes=_extremes,
+        bound=lambda i: torch.ones_like(i["pred_boxes"]),
+        scaling=Scaling(_in_unit, degree=1),
+        refused=(
+            Refused("three numbers a box", "pred_boxes", change=_cut(3, "pred_boxes")),
+            Refused("all pairs", "target_boxes", change=_all_pairs),
+            Refused("weights of one", "weight", change=_one_weight),
+            Refused("a negative beta", "beta", {"beta": -1.0}),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+        ),
+        exempt=NOTHING_FROZEN,
+    )
+
+
 BOXES = (
     _boxes(
         box_iou_loss,
@@ -385,4 +422,5 @@ BOXES = (
     _boxes(eiou_loss, EIoULoss, 5.0),
     _boxes(siou_loss, SIoULoss, 30.0),
     _probiou(),
+    _l1(),
 )

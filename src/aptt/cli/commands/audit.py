@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptt.cli.mistakes import Mistake, pick
+from aptt.cli.mistakes import Mistake, pick, writable
 
 if TYPE_CHECKING:
     from aptt.audit import Promise, Record, Spec
@@ -86,6 +86,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Audit each target, and say what was kept and what was broken."""
+    if args.junit:
+        writable("--junit", args.junit)
     from aptt.audit import KINDS, PROMISES, audit, to_json, to_junit
 
     if args.promises or args.kinds:

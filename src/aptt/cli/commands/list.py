@@ -6,6 +6,7 @@ import argparse
 from itertools import groupby
 
 from aptt.cli.document import to_json
+from aptt.cli.streams import fitted
 
 __all__ = ["configure", "run"]
 
@@ -24,10 +25,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for place, group in groupby(entries(), key=lambda entry: entry.place):
         members = list(group)
-        print(f"{place}: {members[0].room_title}")
+        print(fitted(f"{place}: {members[0].room_title}"))
         width = max(len(entry.names) for entry in members)
         for entry in members:
-            print(f"    {entry.names:{width}}  {entry.doc.title}")
+            print(fitted(f"    {entry.names:{width}}  {entry.doc.title}"))
         print()
     print("More about one of them: aptt show NAME")
     return 0

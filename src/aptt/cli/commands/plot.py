@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptt.cli.mistakes import Mistake, needs_extra, pick
+from aptt.cli.mistakes import Mistake, needs_extra, pick, writable
 
 __all__ = ["configure", "run"]
 
@@ -61,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{entry.name}.png")
     if out.suffix not in (".png", ".svg"):
         raise Mistake(f"--out: got {out.name!r}, wanted a name with .png or .svg")
-    if not out.parent.is_dir():
-        raise Mistake(f"--out: there is no folder {str(out.parent)!r}")
+    writable("--out", out)
     others = []
     for name in args.against:
         other = curve_of(find(name))

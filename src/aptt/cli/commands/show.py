@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aptt.cli.document import to_json
+from aptt.cli.streams import fitted, width
 
 if TYPE_CHECKING:
     from aptt.cli.catalogue import Entry
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     answers = answering(args.name)
     if len(answers) > 1 and not args.json and answers[0] is not _named(args.name):
-        print(f"Several losses answer to {args.name!r}; more about one of them: aptt show NAME\n")
+        _say(f"Several losses answer to {args.name!r}; more about one of them: aptt show NAME\n")
         _list(answers)
         return 0
     entry = find(args.name)
@@ -54,26 +55,31 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(entry.to_json()))
         return 0
     if others := [each for each in answers if each is not entry]:
-        print(f"Others that answer to {args.name!r}:\n")
+        _say(f"Others that answer to {args.name!r}:\n")
         _list(others)
         print()
-    print(f"{entry.names}    ({entry.file})")
-    print(entry.doc.title)
+    _say(f"{entry.names}    ({entry.file})")
+    _say(entry.doc.title)
     if entry.formula:
-        print(f"\n{textwrap.indent(entry.explained, '    ')}")
+        _say(f"\n{textwrap.indent(entry.explained, '    ')}")
     _draw(entry)
     if entry.doc.prose:
-        print(f"\n{entry.doc.prose}")
+        _say(f"\n{entry.doc.prose}")
     sections = entry.family.sections | entry.doc.sections
     if "From" in sections:
-        sections["From"] = textwrap.fill(entry.source, 92)
+        sections["From"] = textwrap.fill(entry.source, min(width(), 96) - 4)
     for name in _SECTIONS:
         if name in sections:
-            print(f"\n{name}:\n{textwrap.indent(sections[name], '    ')}")
-    print("\nCall:")
+            _say(f"\n{name}:\n{textwrap.indent(sections[name], '    ')}")
+    _say("\nCall:")
     for signature in entry.signatures:
-        print(textwrap.fill(signature, 96, initial_indent=" " * 4, subsequent_indent=" " * 8))
+        limit = min(width(), 96)
+        _say(textwrap.fill(signature, limit, initial_indent=" " * 4, subsequent_indent=" " * 8))
     return 0
+
+
+def _say(text: str) -> None:
+    print(fitted(text))
 
 
 def _named(name: str) -> Entry | None:
@@ -88,9 +94,9 @@ def _named(name: str) -> Entry | None:
 
 
 def _list(some: Sequence[Entry]) -> None:
-    width = max(len(entry.names) for entry in some)
+    longest = max(len(entry.names) for entry in some)
     for entry in some:
-        print(f"    {entry.names:{width}}  {entry.doc.title}")
+        _say(f"    {entry.names:{longest}}  {entry.doc.title}")
 
 
 def _draw(entry: Entry) -> None:
@@ -102,7 +108,7 @@ def _draw(entry: Entry) -> None:
     if chosen is None:
         return
     function, probe = chosen
-    curve = trace(function, probe, points=_BARS)
+    curve = trace(function, probe, points=min(_BARS, width() - 34))
     print(f"\nAlong {probe.across!r}, from {probe.low:g} to {probe.high:g}:")
     for what, values in (("loss", curve.values), ("gradient", curve.slopes)):
         print(f"    {what:8}  {sparkline(values)}  {min(values):.3g} to {max(values):.3g}")

@@ -2,6 +2,7 @@
 
     IoU, GIoU, DIoU, CIoU, EIoU, SIoU   of boxes along the axes; each, to a power, alpha-IoU
     ProbIoU                             of rotated boxes
+    L1                                  of the four numbers, smooth near the target if so wanted
 
 Axes: predictions and targets ``(..., 4)``, rotated ``(..., 5)``, aligned row by row.
 """
@@ -13,11 +14,13 @@ from aptt.loss.bbox.diou import DIoULoss, diou_loss
 from aptt.loss.bbox.eiou import EIoULoss, eiou_loss
 from aptt.loss.bbox.giou import GIoULoss, giou_loss
 from aptt.loss.bbox.iou import BoxIoULoss, box_iou_loss
+from aptt.loss.bbox.l1 import BoxL1Loss, box_l1_loss
 from aptt.loss.bbox.probiou import ProbIoULoss, probiou_loss
 from aptt.loss.bbox.siou import SIoULoss, siou_loss
 
 __all__ = [
     "BoxIoULoss",
+    "BoxL1Loss",
     "CIoULoss",
     "DIoULoss",
     "EIoULoss",
@@ -25,6 +28,7 @@ __all__ = [
     "ProbIoULoss",
     "SIoULoss",
     "box_iou_loss",
+    "box_l1_loss",
     "ciou_loss",
     "diou_loss",
     "eiou_loss",
