@@ -179,7 +179,7 @@ def _levels(
         given: dict[str, Any] = {} if by is None else {"weight": by}
         called = loss
         if reduction is not None:
-            how = _Level(reduction, i) if callable(reduction) else reduction
+            how: Any = _Level(reduction, i) if callable(reduction) else reduction
             if isinstance(loss, nn.Module):
                 called = reduced("loss", loss, how)
             else:
