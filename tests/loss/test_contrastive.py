@@ -65,9 +65,9 @@ def test_siglip_of_given_similarities():
     assert found.item() == pytest.approx(0.711297, rel=1e-6)
 
 
-def _supcon_of_one(form):
+def _supcon_of_one(kind):
     x = torch.eye(3, dtype=torch.float64)[[0, 0, 1, 2]]
-    return supcon_loss(x, torch.tensor([0, 0, 0, 1]), scale=1.0, form=form, reduction="none")[0]
+    return supcon_loss(x, torch.tensor([0, 0, 0, 1]), scale=1.0, kind=kind, reduction="none")[0]
 
 
 def _triplet_of_one(**options):
@@ -156,28 +156,28 @@ def test_siglip_is_a_sum_of_questions(duplicates, chunk):
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
-@pytest.mark.parametrize("form", ["out", "in"])
-def test_supcon_is_what_the_paper_says(form, chunk):
+@pytest.mark.parametrize("kind", ["out", "in"])
+def test_supcon_is_what_the_paper_says(kind, chunk):
     x = _rows(7, 5)
     s = (10 * F.normalize(x, eps=0) @ F.normalize(x, eps=0).T).fill_diagonal_(-torch.inf)
     positive = (LABELS[:, None] == LABELS).fill_diagonal_(False)
     log_p, count = s.log_softmax(1), positive.sum(1)
-    if form == "out":
+    if kind == "out":
         want = -torch.where(positive, log_p, 0).sum(1) / count
     else:
         want = -(log_p.masked_fill(~positive, -torch.inf).logsumexp(1) - count.log())
-    found = supcon_loss(x, LABELS, form=form, chunk=chunk, reduction="none")
+    found = supcon_loss(x, LABELS, kind=kind, chunk=chunk, reduction="none")
     alone = count == 0
     assert alone.sum() == 2
     torch.testing.assert_close(found, want.masked_fill(alone, 0))
-    torch.testing.assert_close(supcon_loss(x, LABELS, form=form, chunk=chunk), want[~alone].mean())
+    torch.testing.assert_close(supcon_loss(x, LABELS, kind=kind, chunk=chunk), want[~alone].mean())
 
 
 def test_one_positive_is_info_nce():
     a, b = _rows(4, 5), _rows(4, 5, seed=1)
     pairs = contrastive_loss(a, b, scale=10.0, symmetric=True, within=True)
-    for form in ("out", "in"):
-        found = supcon_loss(torch.cat((a, b)), torch.arange(4).repeat(2), form=form)
+    for kind in ("out", "in"):
+        found = supcon_loss(torch.cat((a, b)), torch.arange(4).repeat(2), kind=kind)
         torch.testing.assert_close(found, pairs)
 
 
@@ -220,7 +220,7 @@ LOSSES = {
     "SigLIP": lambda a, b, s, c: siglip_loss(a, b, scale=s, bias=-s, chunk=c),
     "SupCon": lambda a, b, s, c: supcon_loss(torch.cat((a, b)), _TWICE, scale=s, chunk=c),
     "SupCon in": lambda a, b, s, c: supcon_loss(
-        torch.cat((a, b)), _TWICE, scale=s, form="in", chunk=c
+        torch.cat((a, b)), _TWICE, scale=s, kind="in", chunk=c
     ),
     "triplet": lambda a, b, s, c: s * triplet_loss(torch.cat((a, b)), _TWICE, chunk=c),
     "all triplets": lambda a, b, s, c: (

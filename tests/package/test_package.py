@@ -70,8 +70,9 @@ def test_the_sdist_makes_the_same_wheel(built, tmp_path):
 def test_it_installs_where_nothing_else_of_it_is(built, tmp_path):
     new = tmp_path / "new"
     venv.create(new, with_pip=False, symlinks=True)
-    python, pip = next(new.glob("*/python*")), [sys.executable, "-m", "pip", "--python"]
-    run(*pip, str(python), "install", "--quiet", "--no-deps", "--no-index", str(built[0]))
+    python = new / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(new)]
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", str(built[0]))
     # torch, which is large, is lent; the wheel comes first
     packages = next(new.glob("[Ll]ib*/**/site-packages"))
     (packages / "lent.pth").write_text(str(Path(torch.__file__).parents[1]))

@@ -102,7 +102,7 @@ def _samples(d: Draw, *, plain: bool = False) -> dict[str, Any]:
 
 
 def _supcon(d: Draw) -> Call:
-    args = _samples(d) | _shared(d, _scale(d)) | dict(form=d.pick("form", ("out", "in")))
+    args = _samples(d) | _shared(d, _scale(d)) | dict(kind=d.pick("kind", ("out", "in")))
     return d.call("supcon_loss", args, "embeddings", sides=("weight", "scale"))
 
 
@@ -146,7 +146,7 @@ LOSSES = {
         oracle.supcon_loss,
         rows=0,
         conceded=lambda call: {"embeddings", "scale"},
-        wrong={"scale": _SCALE, "chunk": _CHUNK, "form": ("mean",)},
+        wrong={"scale": _SCALE, "chunk": _CHUNK, "kind": ("mean",)},
     ),
     "triplet_loss": Loss(
         _triplet,

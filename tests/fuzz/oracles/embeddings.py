@@ -138,7 +138,7 @@ def supcon_loss(a: Any) -> Tensor:
     x = _unit(x) if a.cosine else x
     same, other = y[:, None] == y, ~torch.eye(len(x), dtype=torch.bool)
     found = (same & other).any(1)
-    values = _one_way(x[found], x, (same & other)[found], ~same[found], a.scale, a.form)
+    values = _one_way(x[found], x, (same & other)[found], ~same[found], a.scale, a.kind)
     values = values * weight[keep][found]
     counted = weight[keep][found].sum()
     places = keep.clone()

@@ -257,7 +257,7 @@ EMBEDDINGS = (
         cases={
             "out": case(),
             "in, weighted": case(
-                with_(_samples, "weight", "target"), form="in", scale=4.0, chunk=4, reduction="sum"
+                with_(_samples, "weight", "target"), kind="in", scale=4.0, chunk=4, reduction="sum"
             ),
             "products": case(
                 cosine=False,
@@ -274,7 +274,7 @@ EMBEDDINGS = (
             _NO_SCALE,
             _NO_GATHER,
             _WEIGHT_OF_ONE,
-            Refused("an unknown form", "form", {"form": "mean"}),
+            Refused("an unknown form", "kind", {"kind": "mean"}),
         ),
         scaling=_DIRECTIONS,
         **_SAMPLES,

@@ -39,7 +39,7 @@ def supcon_loss(
     *,
     weight: Numbers | None = None,
     scale: float | Tensor = 10.0,
-    form: Literal["out", "in"] = "out",
+    kind: Literal["out", "in"] = "out",
     cosine: bool = True,
     chunk: int | None = None,
     gather: GatherRows | None = None,
@@ -56,7 +56,7 @@ def supcon_loss(
         weight: ``(N,)``, one a sample; multiplies its loss and is counted. 0 removes the sample,
             from the others' sums too.
         scale: multiplies the similarities: 1 / temperature; a tensor of one number may learn.
-        form: where the mean over the positives is, ``"out"`` of the logarithm or ``"in"`` it.
+        kind: where the mean over the positives is, ``"out"`` of the logarithm or ``"in"`` it.
         cosine: compare directions; False: dot products, as they are.
         chunk: samples that are multiplied out at once; None: so many that memory does not grow
             with N times N.
@@ -98,7 +98,7 @@ def supcon_loss(
         >>> round(supcon_loss(x, torch.tensor([0, 0, 1]), scale=1.0).item(), 4)
         0.3133
     """
-    _check_options(scale, form, chunk, gather, reduction)
+    _check_options(scale, kind, chunk, gather, reduction)
     x, weights = labelled(embeddings, target, weight, cosine=cosine)
     every, start = x.everywhere(gather), offset_of(gather, x.values)
     itself = torch.arange(len(x.values), device=x.values.device) + start
@@ -110,19 +110,19 @@ def supcon_loss(
         scale=as_number("scale", scale, x.values),
         chunk=chunk,
     )
-    values, found = of_positives(stats, inside=form == "in"), stats[5].detach() > 0
+    values, found = of_positives(stats, inside=kind == "in"), stats[5].detach() > 0
     return averaged(values, weights, found, reduction, term="supcon", splits=gather is not None)
 
 
 def _check_options(
     scale: float | Tensor,
-    form: str,
+    kind: str,
     chunk: int | None,
     gather: GatherRows | None,
     reduction: Reduction,
 ) -> None:
     check_scale(scale)
-    check_choice("form", form, ("out", "in"))
+    check_choice("kind", kind, ("out", "in"))
     check_chunk(chunk)
     check_gather(gather)
     check_reduction(reduction)
@@ -134,16 +134,16 @@ class SupConLoss(LossModule):
     def __init__(
         self,
         scale: float | Tensor = 10.0,
-        form: Literal["out", "in"] = "out",
+        kind: Literal["out", "in"] = "out",
         cosine: bool = True,
         chunk: int | None = None,
         gather: GatherRows | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(scale, form, chunk, gather, reduction)
+        _check_options(scale, kind, chunk, gather, reduction)
         super().__init__(
             scale=scale,
-            form=form,
+            kind=kind,
             cosine=cosine,
             chunk=chunk,
             gather=gather,
