@@ -200,6 +200,11 @@ KNOWN: list[Known] = [
         lambda c, f: _soft(c) and (c.args.get("log", False) or _rounding(c, f)),
     ),
     _known(
+        "cl_dice_loss is under plain autograd always, and a skeleton a difference of probabilities.",
+        ("cl_dice_loss", "cl_dice_terms"),
+        "gradient of .*",
+    ),
+    _known(
         "mcc_loss of soft targets that are hardly there: what is found is rounding.",
         "mcc_loss",
         when=lambda c, f: _soft(c),

@@ -23,6 +23,7 @@ NO_LOSS = {
     "centernet_targets": "makes targets of boxes, without a gradient",
     "decode_heatmaps": "reads points out of maps",
     "mel_filterbank": "takes no tensor",
+    "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
 }
 CALLS = 8  # of each loss

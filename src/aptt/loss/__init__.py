@@ -47,8 +47,10 @@ from aptt.loss.centernet import (
 from aptt.loss.classification import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
+    TopKCrossEntropyLoss,
     binary_cross_entropy,
     cross_entropy,
+    top_k_cross_entropy_loss,
 )
 from aptt.loss.contrastive import (
     ContrastiveLoss,
@@ -193,6 +195,12 @@ from aptt.loss.segmentation import (
     tversky_loss,
     wasserstein_dice_loss,
 )
+from aptt.loss.skeleton import (
+    ClDiceLoss,
+    cl_dice_loss,
+    cl_dice_terms,
+    soft_skeleton,
+)
 from aptt.loss.snr import (
     PermutationInvariantLoss,
     SDSDRLoss,
@@ -226,6 +234,7 @@ __all__ = [
     "CIoULoss",
     "CenterNetLoss",
     "CharbonnierLoss",
+    "ClDiceLoss",
     "ContrastiveLoss",
     "CrossEntropyLoss",
     "DETRLoss",
@@ -283,6 +292,7 @@ __all__ = [
     "SupConLoss",
     "TaskAlignedAssigner",
     "TokenStats",
+    "TopKCrossEntropyLoss",
     "TripletLoss",
     "TverskyLoss",
     "VariFocalLoss",
@@ -301,6 +311,8 @@ __all__ = [
     "centernet_terms",
     "charbonnier_loss",
     "ciou_loss",
+    "cl_dice_loss",
+    "cl_dice_terms",
     "contrastive_loss",
     "cross_entropy",
     "decode_heatmaps",
@@ -373,9 +385,11 @@ __all__ = [
     "siou_loss",
     "smooth_l1_loss",
     "snr_loss",
+    "soft_skeleton",
     "stft_loss",
     "supcon_loss",
     "token_stats",
+    "top_k_cross_entropy_loss",
     "triplet_loss",
     "tversky_loss",
     "union_matches",
