@@ -26,6 +26,7 @@ html_theme_options = {
         "color-sidebar-link-text": "#b9bfc7",
     },
 }
+html_favicon = "_static/favicon.svg"
 html_css_files = ["aptt.css"]
 html_copy_source = False
 html_show_sourcelink = False

@@ -18,7 +18,6 @@ from aptt.report.probing import trace
 
 __all__ = ["grid", "script"]
 
-_POINTS = 49
 Value = float | str | bool | None
 
 _WORDS: Mapping[str, Sequence[Value]] = {
@@ -34,6 +33,7 @@ _WORDS: Mapping[str, Sequence[Value]] = {
 }
 """What a list offers, by the name of the option."""
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_PARTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _NUMBERS: Mapping[str, Sequence[Value]] = {
     "gamma": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0),
     "alpha": _SHARES,
@@ -79,24 +79,22 @@ _NUMBERS: Mapping[str, Sequence[Value]] = {
 _MOST = 64  # curves of one loss
 
 
-def grid(entry: Entry) -> dict[str, Any] | None:
+def grid(entry: Entry, points: int) -> dict[str, Any] | None:
     """One loss: its variable, its options, and a curve for each of their combinations."""
     chosen = curve_of(entry)
     if chosen is None:
         return None
     function, probe = chosen
-    file = entry.room
 
     @cache
     def curve(*given: tuple[str, Value]) -> list[list[float]] | None:
-        return _curve(function, probe, dict(given))
+        return _curve(function, probe, points, dict(given))
 
     if curve() is None:
         return None
     options: list[dict[str, Any]] = []
     words: list[tuple[tuple[str, Value], ...]] = [()]  # every choice of words so far
-    for name, default in _options(function, probe):
-        values = _WORDS.get(name) or _NUMBERS.get(f"{file}.{name}", _NUMBERS.get(name, ()))
+    for name, default, values in _options(entry, function, probe):
         shown = list(values) if default in values else sorted([*values, default], key=_order)
         works = [v for v in shown if any(curve(*way, (name, v)) for way in words)]
         open = default in (None, "auto")
@@ -116,19 +114,29 @@ def grid(entry: Entry) -> dict[str, Any] | None:
         curve(*zip(names, values, strict=True))
         for values in itertools.product(*(option["values"] for option in options))
     ]
-    at = trace(function, probe, points=_POINTS).at
+    at = trace(function, probe, points=points).at
     return {"across": probe.across, "at": at, "options": options, "curves": curves}
 
 
-def _options(function: Any, probe: Any) -> list[tuple[str, Any]]:
-    """Every option that the tables know, with its default, in the order of the tables."""
+def _options(entry: Entry, function: Any, probe: Any) -> list[tuple[str, Any, Sequence[Value]]]:
+    """Every option that a slider may move, its default and what it goes through.
+
+    Those of the tables, in their order; then any other number, in parts and multiples of its
+    default.
+    """
     parameters = inspect.signature(function).parameters
     given = {*probe.options, *probe.inputs(torch.zeros((), dtype=torch.float64))}
-    return [
-        (name, parameters[name].default)
-        for name in dict.fromkeys(key.rpartition(".")[2] for key in (*_WORDS, *_NUMBERS))
-        if name in parameters and name not in given
-    ]
+    named = dict.fromkeys(key.rpartition(".")[2] for key in (*_WORDS, *_NUMBERS))
+    others = [name for name, p in parameters.items() if isinstance(p.default, float)]
+    found = []
+    for name in dict.fromkeys((*named, *others)):
+        if name in parameters and name not in given:
+            default = parameters[name].default
+            values = _WORDS.get(name) or _NUMBERS.get(f"{entry.room}.{name}", _NUMBERS.get(name))
+            if values is None:
+                values = [default * part for part in _PARTS] if default else _SHARES
+            found.append((name, default, values))
+    return found
 
 
 def script(grids: Mapping[str, Any]) -> str:
@@ -141,9 +149,11 @@ def _order(value: Any) -> float:
     return value if isinstance(value, int | float) else -math.inf
 
 
-def _curve(function: Any, probe: Any, options: dict[str, Any]) -> list[list[float]] | None:
+def _curve(
+    function: Any, probe: Any, points: int, options: dict[str, Any]
+) -> list[list[float]] | None:
     try:
-        curve = trace(function, probe, points=_POINTS, **options)
+        curve = trace(function, probe, points=points, **options)
     except (ValueError, TypeError, RuntimeError):
         return None
     both = [[float(f"{v:.6g}") for v in some] for some in (curve.values, curve.slopes)]

@@ -28,16 +28,20 @@ _FIRST = ("getting_started", "losses/index", "explorer", "modules_overview", "mi
 _LAST = ("benchmarks", "contributing", "changelog", "deutsch")
 _BOXES = re.compile(r"!\[[^\]]*\]\(boxes\.svg\)")
 _ROW = re.compile(r"^(\| `\w+` \| )(.*?)( \|)", re.MULTILINE)
+_FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
-def build(out: Path) -> int:
-    """Write the sources and build them; a warning is an error. Returns an exit code."""
+def build(out: Path, *, points: int = 49) -> int:
+    """Write the sources and build them; a warning is an error. Returns an exit code.
+
+    ``points``: of each curve of the explorer.
+    """
     torch.set_num_threads(1)
     source = out.parent / "site-source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
-    _write(source)
+    _write(source, points)
     _progress("the pages are put together")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     code = subprocess.run([*command, str(source), str(out)], check=False).returncode
@@ -81,12 +85,12 @@ def _progress(text: str) -> None:
         print(f"\r{text:60}", end="", file=sys.stderr, flush=True)
 
 
-def _write(source: Path) -> None:
+def _write(source: Path, points: int) -> None:
     static, losses = source / "_static", source / "losses"
     shutil.copytree(DOCS / "theme" / "static", static)
     shutil.copy(DOCS / "conf.py", source)
     every = entries()
-    grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry)) is not None}
+    grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry, points))}
     (static / "explorer-data.js").write_text(explorer.script(grids), encoding="utf-8")
     losses.mkdir()
     for i, entry in enumerate(every, start=1):
@@ -157,4 +161,5 @@ def _linked(text: str, path: Path, written: dict[Path, str], source: Path) -> st
             return f"![{words}]({file.name})"
         return f"{words} (`{file.relative_to(ROOT)}`)"
 
-    return _LINK.sub(link, text)
+    parts = _FENCED.split(text)  # every second one is code, where brackets are no links
+    return "".join(part if i % 2 else _LINK.sub(link, part) for i, part in enumerate(parts))

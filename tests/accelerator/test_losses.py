@@ -186,6 +186,7 @@ LINEAR = {
     "linear_distillation_loss",
     "linear_multi_token_loss",
     "contrastive_loss",
+    "margin_loss",
     "siglip_loss",
     "supcon_loss",
 }

@@ -75,6 +75,8 @@ class Loss:
     """Arguments whose numbers belong together, and are not made simpler one by one."""
     dtype: torch.dtype | None = None
     """Of the result, where it is always the same."""
+    watched: tuple[str, ...] = ()
+    """Results that have no gradient by definition."""
     wrong: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """Options by name, and what is out of their range."""
 

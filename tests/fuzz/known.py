@@ -200,7 +200,7 @@ KNOWN: list[Known] = [
         lambda c, f: _soft(c) and (c.args.get("log", False) or _rounding(c, f)),
     ),
     _known(
-        "cl_dice_loss is under plain autograd always, and a skeleton a difference of probabilities.",
+        "cl_dice_loss is under plain autograd, and a skeleton a difference of probabilities.",
         ("cl_dice_loss", "cl_dice_terms"),
         "gradient of .*",
     ),
@@ -211,8 +211,13 @@ KNOWN: list[Known] = [
     ),
     _known(
         "The gradient of a target is a difference of two costs, near logits of 0.",
-        ("varifocal_loss", "quality_focal_loss"),
+        ("varifocal_loss", "quality_focal_loss", "mal_loss", "ia_bce_loss"),
         "gradient of target",
+    ),
+    _known(
+        "IoU-aware cross-entropy: its target p**alpha q**(1 - alpha) is rounded, and near 1 the "
+        "cost is a difference from it.",
+        "ia_bce_loss",
     ),
     _known(
         "The gradient of a target is summed of two parts, each rounded to its dtype.",

@@ -19,10 +19,13 @@ __all__ = ["spoiled"]
 
 RIGHT = {
     ("focal_loss", "logits"),
+    ("kto_loss", "mismatched"),
+    ("policy_loss", "advantage"),
+    ("policy_terms", "advantage"),
     ("quantile_loss", "weight"),
     ("wasserstein_dice_loss", "target"),
 }
-"""Whose further axis makes another call that is right: of classes, one-hot, of each quantile."""
+"""Whose further axis makes another call that is right: of classes, quantiles, tokens."""
 
 
 def spoiled(d: Draw, call: Call, loss: Loss) -> Call:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.core.formula import Product
 
@@ -55,3 +56,22 @@ def same_as_autograd():
 def same_when_compiled():
     """A check of one call."""
     return _same_when_compiled
+
+
+class _Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that is made within."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, torch.Tensor):
+                self.elements = max(self.elements, t.numel())
+        return out
+
+
+@pytest.fixture
+def largest():
+    """A mode that knows the largest tensor."""
+    return _Largest

@@ -11,6 +11,8 @@ from aptt.audit.ways import plainly
 from aptt.loss import (
     ContrastiveLoss,
     contrastive_loss,
+    ldam_margins,
+    margin_loss,
     siglip_loss,
     supcon_loss,
     triplet_loss,
@@ -205,6 +207,91 @@ def test_triplets_one_by_one(margin, squared, chunk):
     torch.testing.assert_close(found, torch.stack(every))
     found = triplet_loss(x, LABELS, **options)
     torch.testing.assert_close(found, torch.stack(hard).sum() / 5)
+
+
+# ------------------------------------------------------------------------------ margins
+
+
+def _of_cosines(own, other=0.0):
+    """An embedding with these cosines to two classes at right angles."""
+    x = torch.tensor([[own, other, math.sqrt(1 - own**2 - other**2)]], dtype=torch.float64)
+    return x, torch.eye(3, dtype=torch.float64)[:2], torch.tensor([0])
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"scale": 1.0}, 0.681418),
+        ({"scale": 64.0}, 0.199564),
+        ({"scale": 1.0, "margin": 0.35, "kind": "cosine"}, 0.620957),
+        ({"scale": 1.0, "margin": [0.35, 9.0], "kind": "cosine"}, 0.620957),
+    ],
+)
+def test_margins_of_the_papers(options, wanted):
+    assert margin_loss(*_of_cosines(0.5), **options).item() == pytest.approx(wanted, rel=5e-6)
+
+
+@pytest.mark.parametrize("kind", ["angle", "cosine"])
+def test_without_a_margin_it_is_cross_entropy_of_cosines(kind):
+    x, w, y = _rows(6, 4), _rows(5, 4, seed=1), torch.tensor([0, 4, 2, -100, 1, 1])
+    logits = 7 * F.normalize(x, eps=0) @ F.normalize(w, eps=0).T
+    found = margin_loss(x, w, y, margin=0.0, kind=kind, scale=7.0)
+    torch.testing.assert_close(found, F.cross_entropy(logits, y))
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_the_angle_is_turned(chunk):
+    x, w, y = _leaf(_rows(6, 4)), _leaf(_rows(5, 4, seed=1)), torch.tensor([0, 4, 2, 3, 1, 1])
+    scale = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
+    cosine = F.normalize(x, eps=0) @ F.normalize(w, eps=0).T
+    own = F.one_hot(y, 5).bool()
+    turned = torch.where(own, (cosine.arccos() + 0.3).cos(), cosine)
+    want = F.cross_entropy(scale * turned, y)
+    found = margin_loss(x, w, y, margin=0.3, scale=scale, chunk=chunk)
+    torch.testing.assert_close(found, want)
+    wanted = torch.autograd.grad(want, (x, w, scale))
+    for got, wish in zip(torch.autograd.grad(found, (x, w, scale)), wanted, strict=True):
+        torch.testing.assert_close(got, wish, rtol=1e-9, atol=1e-13)
+    assert gradgradcheck(lambda x, w: margin_loss(x, w, y, scale=9.0, chunk=chunk), (x, w))
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-20, 1e-4, 1e-3, 0.1])
+def test_at_a_cosine_of_one_the_slope_is_bounded(off):
+    # insightface's sqrt(1 - cos**2) has an infinite slope here, and is NaN at 1 + 1e-7
+    x = torch.tensor([[1.0, off, 0.0]], requires_grad=True)
+    w = torch.eye(3)[:2].requires_grad_()
+    loss = margin_loss(x, w, torch.tensor([0]))
+    grads = torch.autograd.grad(loss, (x, w))
+    assert all(g.isfinite().all() for g in grads)
+    # of the cosine: cos m + c sin m / max(sin, 0.01), and the other's
+    assert grads[0].abs().max() <= 64 * (math.sin(0.5) / 0.01 + 2) * max(off, 1e-6) + 64
+    sharp = margin_loss(x.double(), w.double(), torch.tensor([0]))
+    torch.testing.assert_close(loss.double(), sharp, rtol=64 * 2**-23, atol=0)  # of a cosine, once
+
+
+def test_cosines_beyond_one_by_rounding_and_the_opposite():
+    g = torch.Generator().manual_seed(0)
+    w = torch.randn(50, 7, generator=g)
+    y = torch.arange(50)
+    for x in (w.clone(), -w, 1e-30 * w):
+        x.requires_grad_()
+        loss = margin_loss(x, w, y)
+        (grad,) = torch.autograd.grad(loss, x)
+        assert loss.isfinite()
+        assert not grad.isnan().any()
+
+
+def test_beyond_pi_less_the_margin_it_goes_on_as_arcface_does():
+    x, w, y = _of_cosines(-1.0)
+    found = margin_loss(x, w, y, margin=0.5, scale=1.0)
+    held = -1 - 0.5 * math.sin(0.5)
+    assert found.item() == pytest.approx(math.log1p(math.exp(-held)), rel=1e-12)
+
+
+def test_rare_classes_get_the_larger_margin():
+    torch.testing.assert_close(ldam_margins([1000, 10]), torch.tensor([0.158114, 0.5]))
+    with pytest.raises(ValueError, match="counts: got 0, wanted at least 1"):
+        ldam_margins([0, 3])
 
 
 # ------------------------------------------------------------------------------ the gradient

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from aptt.loss import LinearDistillationLoss, distillation_loss, linear_distillation_loss
+from aptt.loss import (
+    LinearDistillationLoss,
+    distillation_loss,
+    distillation_terms,
+    linear_distillation_loss,
+    linear_distillation_terms,
+)
 
 N, D, E, V = 24, 8, 12, 1024  # large enough to go in chunks
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
@@ -55,6 +61,39 @@ def test_it_is_that_of_the_logits(divergence, chunk, reduction):
     torch.testing.assert_close(
         _gradients(found, student, up), _gradients(expected, student, up), rtol=1e-9, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_terms_are_those_of_the_logits(divergence, reduction):
+    student, teacher, target = _inputs()
+    (h, w, b), (th, tw, tb) = student, teacher
+    options = {"divergence": divergence, "temperature": 2.0, "reduction": reduction}
+    found = LinearDistillationLoss(chunk=5, alpha=0.3, **options).terms(
+        h, w, th, tw, bias=b, teacher_bias=tb, hard_targets=target
+    )
+    expected = distillation_terms(h @ w.T + b, th @ tw.T + tb, hard_targets=target, **options)
+    assert list(found) == list(expected) == ["soft", "hard"]
+    up = torch.linspace(0.5, 2, N, dtype=torch.float64) if reduction == "none" else None
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    pair = [0.3 * terms["soft"] + 0.7 * terms["hard"] for terms in (found, expected)]
+    torch.testing.assert_close(
+        *(_gradients(loss, student, up) for loss in pair), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_without_hard_targets_there_is_one_term_and_a_normalizer_hears_its_name():
+    (h, w, _), (th, tw, _), target = _inputs()
+    (name,) = linear_distillation_terms(h, w, th, tw)
+    assert name == "soft"
+    heard = {}
+
+    def told(total, count, *, term):
+        heard[term] = float(count)
+        return total / count
+
+    linear_distillation_terms(h, w, th, tw, hard_targets=target, reduction=told)
+    assert heard == {"soft": 18, "hard": 18}
 
 
 @pytest.mark.parametrize("drop_ignored", [True, False])

@@ -41,12 +41,14 @@ from aptt.loss import (
     lwf_loss,
     mse_loss,
     multi_token_loss,
+    permutation_invariant_loss,
     probiou_loss,
     quality_focal_loss,
     quantile_loss,
     render_heatmaps,
     rmse_loss,
     rmsle_loss,
+    snr_loss,
     varifocal_loss,
 )
 
@@ -550,3 +552,28 @@ def test_float64_counts_with_narrow_weights_as_with_wide_ones(name):
     for narrow in (w, w.bfloat16(), w.half()):
         found, wide = _LEARNED[name](x, t, narrow), _LEARNED[name](x, t, narrow.double())
         torch.testing.assert_close(found, wide, rtol=1e-14, atol=0)
+
+
+_SAID = {
+    "lwf": lambda x, y, w: lwf_loss(x, y, x[:, :2], sample_weight=w),
+    "mtp": lambda x, y, w: multi_token_loss([x, x[1:]], y, sample_weight=w, class_weight=w[:3]),
+    "linear": lambda x, y, w: linear_cross_entropy(
+        x, torch.eye(3), y, sample_weight=w, class_weight=w[:3]
+    ),
+    "linear mtp": lambda x, y, w: linear_multi_token_loss(
+        [x, x[1:]], torch.eye(3), y, sample_weight=w
+    ),
+    "linear distillation": lambda x, y, w: linear_distillation_loss(
+        x, torch.eye(3), x.cos(), torch.eye(3), hard_targets=y, sample_weight=w
+    ),
+    "lengths": lambda x, y, w: snr_loss(x, x.cos(), lengths=y),
+    "sources": lambda x, y, w: permutation_invariant_loss(x[None], x[None].cos(), lengths=y[:1]),
+}
+
+
+@pytest.mark.parametrize("name", _SAID)
+def test_lists_and_arrays_serve_beside_hidden_states_and_signals(name):
+    x, y, w = torch.randn(4, 3), torch.tensor([0, 1, 2, 1]), torch.tensor([1.0, 2, 0.5, 3])
+    expected = _SAID[name](x, y, w)
+    assert _SAID[name](x, y.tolist(), w.tolist()) == expected
+    assert _SAID[name](x, y.numpy(), w.numpy()) == expected

@@ -41,6 +41,11 @@ WEIGHED = {
         (X[..., 0], Y[:, 0], X[..., 1]),
         {"new": 1.0, "old": 0.7},
     ),
+    "ORPO": (
+        aptt.loss.ORPOLoss(odds_weight=0.3),
+        (-X[0, 0].abs(), -X[0, 1].abs()),
+        {"nll": 1.0, "odds": 0.3},
+    ),
     "Distillation": (
         aptt.loss.DistillationLoss(alpha=0.25, temperature=2.0),
         (X[..., 0], X[..., 1]),

@@ -1,4 +1,4 @@
-"""What each rank does in the tests of this folder: ``python workers.py CHECK WORLD``.
+"""What each rank does in the tests of this folder: ``python workers.py CHECK,CHECK... WORLD``.
 
 A check runs on every rank of a gloo group, holds what it finds to a single process, and raises.
 """
@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,8 +25,13 @@ from aptt.loss import (
     DiceLoss,
     contrastive_loss,
     cross_entropy,
+    dice_ce_loss,
     dice_loss,
+    distillation_loss,
     focal_loss,
+    linear_cross_entropy,
+    linear_distillation_loss,
+    lovasz_loss,
     multi_token_loss,
     siglip_loss,
     supcon_loss,
@@ -43,7 +48,12 @@ from aptt.parallel import (
     global_mean,
     normalized,
     replicated,
+    sharded,
+    unsharded,
     vocab_parallel_cross_entropy,
+    vocab_parallel_distillation_loss,
+    vocab_parallel_linear_cross_entropy,
+    vocab_parallel_linear_distillation_loss,
     world_sum,
 )
 
@@ -270,8 +280,10 @@ class Model(nn.Module):
         self.masks, self.points = nn.Linear(8, 3), nn.Linear(8, 2)
         self.double()
 
-    def forward(self, x):
+    def forward(self, x, *, head=True):
         x = torch.tanh(self.trunk(x))
+        if not head:
+            return x
         return self.classes(x), self.masks(x), self.points(x)
 
 
@@ -457,6 +469,258 @@ def lost():
     raise AssertionError(f"a loss of {loss} without the count of the last rank")
 
 
+def linear_heads():
+    """Heads spread by classes, from hidden states: value, all gradients, every option, chunks."""
+    hidden, weight, target = head()
+    g = torch.Generator().manual_seed(5)
+    per_class, per_row = (torch.rand(k, dtype=DOUBLE, generator=g) for k in (C, N))
+    bias = torch.randn(C, dtype=DOUBLE, generator=g)
+    taught, teacher = (torch.randn(n, 3, dtype=DOUBLE, generator=g) for n in (N, C))
+    up = torch.linspace(0.5, 2, N, dtype=DOUBLE)
+    own = shard()
+
+    def both(spread, dense, leaves, cut, **options):
+        """``cut``: which of the leaves are by classes."""
+        found = []
+        for function, some in ((dense, slice(None)), (spread, own)):
+            mine = [
+                (t[some] if by_classes else t).clone().requires_grad_()
+                for t, by_classes in zip(leaves, cut, strict=True)
+            ]
+            loss = function(*mine, **options)
+            loss.backward(up if loss.ndim else None)
+            grads = [
+                m.grad if some == own or not by_classes else m.grad[own]
+                for m, by_classes in zip(mine, cut, strict=True)
+            ]
+            found.append([loss.detach(), *grads])
+        close(*found[::-1])
+
+    for options in (
+        {},
+        {"label_smoothing": 0.1, "chunk": 2},
+        {"z_loss": 1e-2, "softcap": 4.0, "scale": 0.5},
+        {"label_smoothing": 0.2, "z_loss": 1e-2, "class_weight": per_class, "chunk": 4},
+        {"sample_weight": per_row, "reduction": "none", "drop_ignored": False},
+        {"reduction": "sum", "chunk": 3},
+        {"ignore_index": 4, "reduction": "none"},
+    ):
+        y = target.clamp(min=0) if "ignore_index" in options else target
+        both(
+            lambda h, w, b, y=y, **o: vocab_parallel_linear_cross_entropy(h, w, y, bias=b, **o),
+            lambda h, w, b, y=y, **o: linear_cross_entropy(h, w, y, bias=b, **o),
+            [hidden, weight, bias],
+            [False, True, True],
+            **options,
+        )
+    for options in (
+        {"hard_targets": target},
+        {"hard_targets": target, "divergence": "reverse_kl", "temperature": 2.0},
+        {"divergence": "jsd", "beta": 0.3, "alpha": 1.0},
+        {"hard_targets": target, "sample_weight": per_row, "reduction": "none"},
+    ):
+        both(
+            lambda h, w, b, **o: vocab_parallel_linear_distillation_loss(
+                h, w, taught, teacher[own], bias=b, chunk=2, **o
+            ),
+            lambda h, w, b, **o: linear_distillation_loss(h, w, taught, teacher, bias=b, **o),
+            [hidden, weight, bias],
+            [False, True, True],
+            **options,
+        )
+        z, t = (hidden @ weight.T).T, (taught @ teacher.T).T
+        both(
+            lambda z, t=t, **o: vocab_parallel_distillation_loss(z.T, t[own].T, **o),
+            lambda z, t=t, **o: distillation_loss(z.T, t.T, class_dim=-1, **o),
+            [z],
+            [True],
+            **options,
+        )
+
+    none = torch.full((N,), -100)
+    mine = weight[own].clone().requires_grad_()
+    loss = vocab_parallel_linear_cross_entropy(hidden, mine, none)
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(mine.grad, torch.zeros_like(mine))
+    few = N - dist.get_rank()
+    with pytest.raises(ValueError, match="wanted the same targets on each"):
+        vocab_parallel_linear_cross_entropy(hidden[:few], mine, target[:few])
+    h = hidden.clone().requires_grad_()
+    loss = vocab_parallel_linear_cross_entropy(h, mine, target)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, h, create_graph=True)
+
+
+def linear_memory():
+    """No rank makes the logits of more than a chunk, of more classes than its own."""
+    _, world = me()
+    hidden, weight = torch.randn(512, 64), torch.randn(4096 // world, 64)
+    target = torch.arange(512)
+    with Largest() as seen:
+        vocab_parallel_linear_cross_entropy(
+            hidden.requires_grad_(), weight.requires_grad_(), target, chunk=64
+        ).backward()
+    assert seen.elements <= weight.numel()
+    assert 64 * 4096 // world <= weight.numel()  # which is also what a chunk's logits are
+
+
+def fsdp_head():
+    """A head that is an FSDP unit: by weight and by callable, with as many chunks a rank or not."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(8)
+    x = torch.randn(24, D, dtype=DOUBLE, generator=g)
+    target = torch.randint(C, (24,), generator=g)
+    model = Model()
+    layer = model.classes
+    linear_cross_entropy(model(x, head=False), layer.weight, target, bias=layer.bias).backward()
+    want = [model.trunk.weight.grad, model.classes.weight.grad, model.classes.bias.grad]
+    mesh = init_device_mesh("cpu", (world,))
+    even = [24 * r // world for r in range(world + 1)]
+    uneven = [0, *(20 + r for r in range(world - 1)), 24]  # one chunk here, seven there
+    for edges in (even, uneven):
+        for by in ("weight", "callable"):
+            model = Model()
+            fully_shard(model.classes, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            rows = slice(edges[rank], edges[rank + 1])
+            hidden = model(x[rows], head=False)
+            if by == "weight":
+                head, bias = unsharded(model.classes.weight), unsharded(model.classes.bias)
+            else:
+                head, bias = unsharded(model.classes), None
+            linear_cross_entropy(
+                hidden, head, target[rows], bias=bias, chunk=3, reduction=global_mean()
+            ).backward()
+            trunk, classes = model.trunk, model.classes
+            for p, grad in zip((trunk.weight, classes.weight, classes.bias), want, strict=True):
+                close(p.grad.full_tensor(), grad)
+    with pytest.raises(TypeError, match=r"wanted aptt.parallel.unsharded\(weight\)"):
+        linear_cross_entropy(hidden, model.classes, target[rows])
+    with pytest.raises(TypeError, match=r"weight: got a DTensor.*unsharded\(weight\) where FSDP"):
+        linear_cross_entropy(hidden, model.classes.weight, target[rows])
+    summed = unsharded(model.classes.weight, grad_average=1)
+    model.zero_grad()
+    summed.sum().backward()
+    assert torch.equal(model.classes.weight.grad.full_tensor(), torch.full((C, 8), world).double())
+    half = unsharded(model.classes.weight, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+
+
+def dtensors():
+    """Losses of DTensors: rows, classes, both, and what all hold, against one process."""
+    _, world = me()
+    line = init_device_mesh("cpu", (world,))
+    square = init_device_mesh("cpu", (2, world // 2))
+    hidden, weight, target = head()
+    g = torch.Generator().manual_seed(3)
+    taught, teacher = (torch.randn(n, 3, dtype=DOUBLE, generator=g) for n in (N, C))
+    per_class = torch.rand(C, dtype=DOUBLE, generator=g)
+    rows, classes, every = [Shard(0)], [Shard(-1)], [Replicate()]
+
+    def same(loss, leaves, others=None, mesh=line, **options):
+        """Of tensors with their placements, by name: with a gradient, and without one."""
+        dense = {name: t.clone().requires_grad_() for name, (t, _) in leaves.items()}
+        plain = {name: t for name, (t, _) in (others or {}).items()}
+        want = loss(**dense, **plain, **options)
+        up = torch.linspace(0.5, 2, want.numel(), dtype=DOUBLE).view(want.shape)
+        want.backward(up)
+        spread = {
+            name: distribute_tensor(t.clone(), mesh, p).requires_grad_()
+            for name, (t, p) in leaves.items()
+        }
+        more = {name: distribute_tensor(t, mesh, p) for name, (t, p) in (others or {}).items()}
+        got = sharded(loss)(**spread, **more, **options)
+        if isinstance(got, DTensor):
+            got.backward(distribute_tensor(up, mesh, got.placements))
+            got = got.full_tensor()
+        else:
+            got.backward(up)
+        close(got, want)
+        for name, one in spread.items():
+            assert one.grad.placements == one.placements
+            close(one.grad.full_tensor(), dense[name].grad)
+
+    logits, teachers = hidden @ weight.T, taught @ teacher.T
+    for p in (rows, classes, every):
+        to = rows if p is rows else every
+        for options in ({}, {"label_smoothing": 0.1, "reduction": "sum"}, {"reduction": "none"}):
+            same(cross_entropy, {"logits": (logits, p)}, {"target": (target, to)}, **options)
+        same(CrossEntropyLoss(z_loss=0.1), {"logits": (logits, p)}, {"target": (target, to)})
+        same(
+            distillation_loss,
+            {"student_logits": (logits, p)},
+            {"teacher_logits": (teachers, p), "hard_targets": (target, to)},
+        )
+    both = [Shard(0), Shard(1)], [Shard(0), Replicate()]
+    for options in ({"weight": per_class}, {"reduction": "none"}):
+        same(
+            cross_entropy,
+            {"logits": (logits, both[0])},
+            {"target": (target, both[1])},
+            square,
+            **options,
+        )
+    for h, w, to, mesh in (
+        (rows, every, rows, line),
+        (every, rows, every, line),
+        (every, every, every, line),
+        (both[1], [Replicate(), Shard(0)], both[1], square),
+    ):
+        of = {"hidden": (hidden, h), "weight": (weight, w)}
+        for options in ({}, {"reduction": "none"}):
+            same(linear_cross_entropy, of, {"target": (target, to)}, mesh, chunk=2, **options)
+        said = {"teacher_hidden": (taught, h), "teacher_weight": (teacher, w)}
+        same(linear_distillation_loss, of, {**said, "hard_targets": (target, to)}, mesh)
+    tokens = {"logits": (logits.view(3, 3, C), [Shard(1)])}
+    same(cross_entropy, tokens, {"target": (target.view(3, 3), [Shard(1)])}, class_dim=-1)
+
+    masks, bits = torch.randn(N, 3, 4, dtype=DOUBLE, generator=g), torch.arange(4 * N) % 3
+    of = {"logits": (masks, rows)}, {"target": (bits.view(N, 4), rows)}
+    for reduction in ("mean", "sum"):
+        same(dice_loss, *of, reduction=reduction)
+        same(dice_ce_loss, *of, reduction=reduction)
+    same(DiceLoss(pool="sample"), *of)
+    same(contrastive_loss, {"anchors": (logits, rows), "candidates": (teachers, rows)})
+
+    spread = [distribute_tensor(logits, line, p) for p in (rows, classes, every)]
+    targets = [distribute_tensor(target, line, p) for p in (rows, every)]
+    for call, error, said in (
+        (
+            lambda: cross_entropy(spread[0], targets[0]),
+            TypeError,
+            r"logits: got a DTensor placed as",
+        ),
+        (lambda: sharded(cross_entropy)(spread[0], targets[1]), ValueError, "rank's shards of log"),
+        (lambda: sharded(cross_entropy)(spread[1], targets[0]), TypeError, "cuts target"),
+        (lambda: sharded(focal_loss)(spread[1], targets[1]), TypeError, "wanted its rows sharded"),
+        (
+            lambda: sharded(lovasz_loss)(
+                distribute_tensor(masks, line, rows), distribute_tensor(bits.view(N, 4), line, rows)
+            ),
+            ValueError,
+            "pool: got a sum over ranks in place of 'batch', wanted 'batch', 'sample'",
+        ),
+        (
+            lambda: sharded(cross_entropy)(spread[1], targets[1], logit_adjustment=per_class),
+            TypeError,
+            "logit_adjustment: got",
+        ),
+        (
+            lambda: sharded(linear_cross_entropy)(
+                distribute_tensor(hidden, line, rows),
+                distribute_tensor(weight, line, rows),
+                targets[0],
+            ),
+            TypeError,
+            r"unsharded\(weight\)",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            call()
+    assert cross_entropy(logits, target) == sharded(cross_entropy)(logits, target)
+
+
 def embeddings():
     """Contrastive losses of ragged shards, one of them empty: value, encoder and scale.
 
@@ -535,9 +799,20 @@ def embeddings():
 
 
 def main():
-    check, world = sys.argv[1], int(sys.argv[2])
-    results = in_a_world(world, globals()[check])
-    print(check, results)
+    checks, world = sys.argv[1].split(","), int(sys.argv[2])
+    for check, *results in zip(checks, *in_a_world(world, every, checks), strict=True):
+        print(check, results)
+
+
+def every(checks):
+    """One check after the other, in one world."""
+    found = []
+    for check in checks:
+        try:
+            found.append(globals()[check]())
+        except Exception as error:
+            raise AssertionError(f"{check}, rank {dist.get_rank()}") from error
+    return found
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from aptt.cli.pages import _progress, _smooth
 from aptt.recipes.results import Study
 from aptt.recipes.training import Check, Run
-from aptt.report import Figure, Formula, Group, Page, Row, Section, Table, curves, svg, write
+from aptt.report import Figure, Formula, Group, Page, Row, Section, Sound, Table, curves, svg, write
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def page():
                 ],
                 formulas=[Formula("a", "About a.", "loss = x < y", "Somebody 2020.")],
                 sources=["The data."],
+                sounds=[Sound("a mixture", b"RIFF")],
             )
         ],
     )
@@ -62,9 +63,14 @@ def test_everything_is_on_the_page(html):
 
 
 def test_the_page_needs_no_other_file(html):
-    assert not re.search(r"<(script|link|iframe)\b", html)
+    assert not re.search(r'<(script|iframe|link(?! rel="icon" href="data:))\b', html)
     assert not re.search(r"(src|href)=\"(?!#|data:)", html.replace("xlink:href", "href"))
     assert "@import" not in html
+
+
+def test_a_recording_can_be_heard_in_the_page(html):
+    heard = '<figcaption>a mixture</figcaption><audio controls preload="none" src="{}">'
+    assert heard.format("data:audio/wav;base64,UklGRg==") in html
 
 
 def test_text_is_escaped(html):

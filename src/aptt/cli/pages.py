@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -13,7 +13,7 @@ from aptt.cli.catalogue import find_function
 from aptt.recipes.base import Gallery
 from aptt.recipes.results import Study
 from aptt.recipes.training import Run
-from aptt.report import Figure, Formula, Group, Page, Row, Section, Table, curves, svg
+from aptt.report import Figure, Formula, Group, Page, Row, Section, Sound, Table, curves, svg
 
 __all__ = ["page"]
 
@@ -21,8 +21,12 @@ _SMOOTH = 10  # steps that a loss curve is averaged over
 _PIXELS = 96  # per inch
 
 
-def page(studies: Sequence[Study], command: str) -> Page:
-    """The report of one command."""
+Files = Mapping[str, bytes]
+
+
+def page(studies: Sequence[Study], command: str, attached: Sequence[Files] | None = None) -> Page:
+    """The report of one command; recordings among the files of a study can be heard in it."""
+    attached = attached or [{}] * len(studies)
     runs = [run for study in studies for run in study.runs]
     return Page(
         title="Training on real data",
@@ -36,11 +40,11 @@ def page(studies: Sequence[Study], command: str) -> Page:
             "seeds": ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs)),
             "training time": f"{sum(run.seconds for run in runs):.0f} s",
         },
-        sections=[_section(study) for study in studies],
+        sections=[_section(*each) for each in zip(studies, attached, strict=True)],
     )
 
 
-def _section(study: Study) -> Section:
+def _section(study: Study, files: Files) -> Section:
     recipe = study.recipe
     rows = [Row(cells, series) for series, cells in enumerate(study.rows())]
     with torch.inference_mode():
@@ -54,6 +58,11 @@ def _section(study: Study) -> Section:
         groups=groups,
         formulas=list(_formulas(study)),
         sources=[f"{s.name}. From the package {s.package}; {s.terms}." for s in recipe.sources],
+        sounds=[
+            Sound(name.removesuffix(".wav").rpartition(" - ")[2], content)
+            for name, content in files.items()
+            if name.endswith(".wav")
+        ],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,9 +21,8 @@ def report(
 ) -> None:
     """Write ``report.html`` and ``result.json``; print the tables, or the JSON document alone."""
     html = out / "report.html"
-    write(page(studies, command), html)
-    for study in studies:
-        _attach(study, out)
+    attached = [_attach(study, out) for study in studies]
+    write(page(studies, command, attached), html)
     document = to_json(
         {
             "command": command,
@@ -41,10 +40,11 @@ def report(
     print(f"Report: {html}")
 
 
-def _attach(study: Study, out: Path) -> None:
+def _attach(study: Study, out: Path) -> Mapping[str, bytes]:
     """Write the files that a recipe puts beside the report, of the first seed's models."""
     models = {loss: study.of(loss)[0].model for loss in study.losses}
     with torch.inference_mode():
         files = study.recipe.attachments(models)
     for name, content in files.items():
         (out / name).write_bytes(content)
+    return files

@@ -19,7 +19,14 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import apart, inside_functorch, is_readable, real_device
+from aptt.core.ordinary import (
+    apart,
+    inside_functorch,
+    is_readable,
+    is_spread,
+    placed,
+    real_device,
+)
 
 __all__ = [
     "INDEX_DTYPES",
@@ -166,6 +173,11 @@ def check_each(name: str, tensors: object) -> None:
 
 
 def _check_real(name: str, t: Tensor) -> None:
+    if is_spread(t):
+        raise TypeError(
+            f"{name}: got a DTensor placed as {placed(t)}, wanted a plain tensor; "
+            "aptt.parallel.sharded(loss) takes what this loss takes, as DTensors"
+        )
     if t.is_complex():
         raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
 

@@ -21,7 +21,7 @@ student that is its teacher. Where the student alone masks a class, ``log(p / q)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from aptt.core import vocabulary
 from aptt.core.formula import Formula, Kept, Product, by_row
 from aptt.core.vocabulary import Stats, finish, hold, measure
 
-__all__ = ["CHOSEN", "WHOLE", "Form"]
+__all__ = ["BY_NAME", "CHOSEN", "HERE", "WHOLE", "Divergence", "Form", "Over"]
 
 
 class Form(NamedTuple):
@@ -46,10 +46,25 @@ class Form(NamedTuple):
     """That of the cross-entropy."""
 
 
+class Over:
+    """What a row takes of its classes, all of which are here; over ranks, what all of them have."""
+
+    def tops(self, *logits: Tensor) -> Sequence[Tensor]:
+        """The largest of each row."""
+        return [_top(z) for z in logits]
+
+    def sums(self, *parts: Tensor) -> Sequence[Tensor]:
+        """The sum of each row."""
+        return [_sum(t) for t in parts]
+
+
+HERE = Over()
+
+
 class Divergence(NamedTuple):
     """One of the three: numbers of each row, the value from them, the gradient times ``scale``."""
 
-    sums: Callable[[Tensor, Tensor, Form], Kept]
+    sums: Callable[[Tensor, Tensor, Form, Over], Kept]
     value: Callable[[Kept, Form], Tensor]
     slope: Callable[[Tensor, Tensor, Kept, Tensor | float, Form], Tensor]
 
@@ -84,23 +99,25 @@ def _log_of_sums(e: Tensor, f: Tensor, more: Tensor) -> Tensor:
     return (more.clamp(min=0) / f).log1p() - (torch.relu(-more) / e).log1p()
 
 
-def _mean(of: Tensor, weight: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+def _mean(of: Tensor, weight: Tensor, total: Tensor, over: Over) -> tuple[Tensor, Tensor]:
     """The weighted mean in two steps: as rounded, and that of what is left, times ``total``.
 
     ``(of - mean) - rest / total`` has all its digits at a class that has nearly all the weight.
     """
-    mean = (_sum(of * weight) / total).detach()
-    return mean, _sum((of - mean) * weight)
+    (first,) = over.sums(of * weight)
+    mean = (first / total).detach()
+    (rest,) = over.sums((of - mean) * weight)
+    return mean, rest
 
 
 # ------------------------------------------------------------------------------ the two KL
 
 
-def _forward_kl_sums(x: Tensor, t: Tensor, form: Form) -> Kept:
-    top, peak = _top(x), _top(t)
+def _forward_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
+    top, peak = over.tops(x, t)
     a, b = _soften(x, top, form), _soften(t, peak, form)
-    dot = _sum(_log_ratio(x, t, top, peak, form) * b)
-    return top, peak, _sum(a), _sum(b), _sum(a - b), dot
+    (dot,) = over.sums(_log_ratio(x, t, top, peak, form) * b)
+    return top, peak, *over.sums(a, b, a - b), dot
 
 
 def _forward_kl(kept: Kept, form: Form) -> Tensor:
@@ -119,12 +136,12 @@ def _forward_kl_slope(
     return a.sub_(b).mul_(by).addcmul_(b, by * more / f, value=-1)
 
 
-def _reverse_kl_sums(x: Tensor, t: Tensor, form: Form) -> Kept:
-    top, peak = _top(x), _top(t)
+def _reverse_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
+    top, peak = over.tops(x, t)
     a, b = _soften(x, top, form), _soften(t, peak, form)
-    e = _sum(a)
-    mean, rest = _mean(_log_ratio(x, t, top, peak, form), a, e)
-    return top, peak, e, _sum(b), _sum(a - b), mean, rest
+    e, f, more = over.sums(a, b, a - b)
+    mean, rest = _mean(_log_ratio(x, t, top, peak, form), a, e, over)
+    return top, peak, e, f, more, mean, rest
 
 
 def _reverse_kl(kept: Kept, form: Form) -> Tensor:
@@ -152,12 +169,12 @@ def _to_mixture(
     return ratio, (ratio.expm1() * form.beta).log1p()
 
 
-def _jsd_sums(x: Tensor, t: Tensor, form: Form) -> Kept:
-    top, peak = _top(x), _top(t)
+def _jsd_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
+    top, peak = over.tops(x, t)
     a, b = _soften(x, top, form), _soften(t, peak, form)
-    e, f = _sum(a), _sum(b)
+    e, f = over.sums(a, b)
     ratio, to_m = _to_mixture(x, t, top, peak, (e / f).log(), form)
-    return top, peak, e, f, _sum((ratio - to_m) * b), *_mean(to_m, a, e)
+    return top, peak, e, f, *over.sums((ratio - to_m) * b), *_mean(to_m, a, e, over)
 
 
 def _jsd(kept: Kept, form: Form) -> Tensor:
@@ -181,7 +198,7 @@ _PLAIN = vocabulary.Form()
 def _stats(
     of: Divergence, x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form: Form
 ) -> Kept:
-    sums = of.sums(x, t, form)
+    sums = of.sums(x, t, form, HERE)
     if y is None:
         return sums
     return (*sums, *measure(x, y, class_weight=None, form=_PLAIN)[:3])
@@ -283,7 +300,7 @@ def _held_step(
     return None, Product(kept[0], up * (-form.soft / form.temperature) if y is None else up)
 
 
-_BY_NAME = {
+BY_NAME = {
     "forward_kl": Divergence(_forward_kl_sums, _forward_kl, _forward_kl_slope),
     "reverse_kl": Divergence(_reverse_kl_sums, _reverse_kl, _reverse_kl_slope),
     "jsd": Divergence(_jsd_sums, _jsd, _jsd_slope),
@@ -295,7 +312,7 @@ WHOLE = {
     name: Formula(
         partial(_result, of), partial(_step, of), partial(_stats, of), in_one=_IN_ONE.get(name)
     )
-    for name, of in _BY_NAME.items()
+    for name, of in BY_NAME.items()
 }
 """The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
 
@@ -320,7 +337,7 @@ def _chosen(
         z = torch.cat((z, _rest_of_logits(x, chosen, form)), 1)
         t = torch.cat((t, _rest_of_log_p(t)), 1)
     of_classes = form._replace(temperature=1.0)
-    value = of.value(of.sums(z, t, of_classes), of_classes)
+    value = of.value(of.sums(z, t, of_classes, HERE), of_classes)
     loss = (form.soft * (value + torch.relu(-value.detach()))).squeeze(1)
     if y is None:
         return loss
@@ -344,5 +361,5 @@ def _rest_of_log_p(t: Tensor) -> Tensor:
     return torch.where(none, -torch.inf, torch.where(none, 1.0, rest).log())
 
 
-CHOSEN = {name: Formula(partial(_chosen, of)) for name, of in _BY_NAME.items()}
+CHOSEN = {name: Formula(partial(_chosen, of)) for name, of in BY_NAME.items()}
 """The same, from the teacher's log-probabilities of some classes, and which these are."""

@@ -91,6 +91,10 @@ class Formula:
     There a launch and a read of memory cost, and arithmetic does not: fewer and larger operators.
     Its statistics may hold one tensor of the prediction's size until backward, and its step may
     give a :class:`Product`."""
+    few: bool = False
+    """Whether ``in_one`` serves a small prediction on a CPU too, where a launch costs more than its
+    elements. It may fail at infinite logits if it shows that by values that are not finite: they
+    are then evaluated again, by this form."""
 
     def measure(self, x: Tensor, sides: Sides, options: dict[str, Any]) -> Kept:
         """The statistics, or none."""

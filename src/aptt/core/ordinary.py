@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["CLASSES", "apart", "inside_functorch", "is_readable", "ordinary", "real_device"]
+__all__ = [
+    "CLASSES",
+    "apart",
+    "inside_functorch",
+    "is_readable",
+    "is_spread",
+    "ordinary",
+    "placed",
+    "real_device",
+]
 
 CLASSES: set[type] = {Tensor, torch.nn.Parameter}
 """Torch's own; whoever has a device in Python, whose tensors are of a class, adds it."""
@@ -18,6 +28,20 @@ CLASSES: set[type] = {Tensor, torch.nn.Parameter}
 def ordinary(t: Tensor) -> bool:
     """Whether a tensor is of torch's own class, and has values."""
     return type(t) in CLASSES and t.device.type != "meta"
+
+
+def is_spread(t: object) -> bool:
+    """Whether it is a ``DTensor``, whose numbers are on several ranks.
+
+    Known by its name: torch.distributed is not imported for those who do without.
+    """
+    return type(t).__name__ == "DTensor"
+
+
+def placed(t: Tensor) -> str:
+    """How a ``DTensor`` is placed, as the call that places it so."""
+    placements: Any = getattr(t, "placements", ())
+    return f"({', '.join(map(repr, placements))})"
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from aptt.core.checks import (
     IgnoreIndex,
+    Numbers,
+    as_tensor,
     as_weight,
     check_binary,
     check_choice,
@@ -59,8 +61,8 @@ class RegionOptions(NamedTuple):
     """The options that every region loss has."""
 
     mode: Mode
-    class_weight: Tensor | None
-    weight: Tensor | None
+    class_weight: Numbers | None
+    weight: Numbers | None
     ignore_index: IgnoreIndex
     background: bool
     absent: Absent
@@ -107,7 +109,7 @@ def shares(counted: Tensor, class_weight: Tensor | None, *, background: bool) ->
 
 def measured(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     o: RegionOptions,
     *,
     gamma: float | None = None,
@@ -206,9 +208,9 @@ def mean(
 
 def aligned(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     mode: Mode,
-    weight: Tensor | None,
+    weight: Numbers | None,
     ignore_index: IgnoreIndex,
     *,
     hard: bool = False,
@@ -218,6 +220,8 @@ def aligned(
     ``hard`` targets are class indices, or 0 and 1 where classes do not exclude each other.
     """
     check_floating(logits=logits)
+    target = as_tensor("target", target, logits)
+    weight = None if weight is None else as_tensor("weight", weight, logits)
     extra = {} if weight is None else {"weight": weight}
     check_tensors(logits=logits, target=target, **extra)
     if mode == "binary":
@@ -314,7 +318,7 @@ def pixels(x: Tensor, w: Tensor | None) -> Tensor:
     return w.sum(-1, keepdim=w.ndim < x.ndim).expand(x.shape[:2])
 
 
-def of_classes(class_weight: Tensor | None, x: Tensor) -> Tensor | None:
+def of_classes(class_weight: Numbers | None, x: Tensor) -> Tensor | None:
     """One weight per class of ``x``, at least 0."""
     if class_weight is None:
         return None

@@ -39,6 +39,17 @@ class Segments:
             return values.sum(-1, dtype=wide)
         return values.new_zeros(self.slots, dtype=wide).index_add(0, self.slot, values.to(wide))
 
+    def least(self, values: Tensor) -> Tensor:
+        """The smallest number of each sequence; infinity where there are no tokens."""
+        if self.slot is None:
+            return (
+                values.amin(-1)
+                if values.shape[-1]
+                else values.new_full(values.shape[:-1], torch.inf)
+            )
+        room = values.new_full((self.slots,), torch.inf)
+        return room.scatter_reduce(0, self.slot, values, "amin")
+
     def count(self, keep: Tensor) -> Tensor:
         """How many tokens of each sequence are kept."""
         return self.total(keep.to(torch.int64))
@@ -50,30 +61,35 @@ class Segments:
         return of_sequences.index_select(0, self.slot)
 
 
-def segments_of(tokens: Tensor, sequence_ids: Tensor | None, *, name: str = "log_prob") -> Segments:
+def segments_of(
+    tokens: Tensor,
+    sequence_ids: Tensor | None,
+    *,
+    name: str = "log_prob",
+    ids: str = "sequence_ids",
+) -> Segments:
     """The sequences of a tensor of tokens, those of a pack in ascending order of their ids.
 
     Raises:
-        ValueError: a vector without ids, or ids of another shape; ``name`` is what the caller
-            calls the tokens.
+        ValueError: a vector without ids, or ids of another shape; ``name`` and ``ids`` are what
+            the caller calls the two.
         TypeError: ids that are not whole numbers.
     """
     if sequence_ids is None:
         if tokens.ndim < 2:
             raise ValueError(
-                f"{name}: got shape {tuple(tokens.shape)} without sequence_ids, wanted "
-                "sequence_ids, which say what belongs together in a pack; a single sequence is a "
-                f"row, {name}.unsqueeze(0)"
+                f"{name}: got shape {tuple(tokens.shape)} without {ids}, wanted {ids}, which say "
+                f"what belongs together; all of it together is a row, {name}.unsqueeze(0)"
             )
         return Segments(None, tokens.shape[:-1].numel())
-    ids = _checked(tokens, sequence_ids, name)
-    inside = ids >= 0
-    order = torch.where(inside, ids, torch.iinfo(torch.int64).max)
+    numbers = _checked(tokens, sequence_ids, name, ids)
+    inside = numbers >= 0
+    order = torch.where(inside, numbers, torch.iinfo(torch.int64).max)
     found, where = order.sort(stable=True)
     first = torch.zeros_like(found)
     first[1:] = (found[1:] != found[:-1]).to(torch.int64)
     slot = torch.zeros_like(first).scatter(0, where, first.cumsum(0))
-    return Segments(slot, len(ids), inside)
+    return Segments(slot, len(numbers), inside)
 
 
 def sequences_of(
@@ -111,13 +127,13 @@ def sequences_of(
     return Segments(torch.where(inside, ids, 0), number, inside)
 
 
-def _checked(tokens: Tensor, ids: Tensor, name: str) -> Tensor:
-    check_tensors(**{name: tokens, "sequence_ids": ids})
+def _checked(tokens: Tensor, ids: Tensor, name: str, called: str = "sequence_ids") -> Tensor:
+    check_tensors(**{name: tokens, called: ids})
     if ids.dtype not in INDEX_DTYPES:
-        raise TypeError(f"sequence_ids: got {ids.dtype}, wanted whole numbers")
+        raise TypeError(f"{called}: got {ids.dtype}, wanted whole numbers")
     if tokens.ndim != 1 or ids.shape != tokens.shape:
         raise ValueError(
-            f"sequence_ids: got shape {tuple(ids.shape)} for {name} {tuple(tokens.shape)}, wanted "
+            f"{called}: got shape {tuple(ids.shape)} for {name} {tuple(tokens.shape)}, wanted "
             "one for each token of a pack, both (N,); a padded batch, whose rows are sequences, "
             "takes none"
         )

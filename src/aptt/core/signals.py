@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_floating, check_tensors
+from aptt.core.checks import Numbers, as_tensor, check_floating, check_tensors
 from aptt.core.formula import by_row
 from aptt.core.ordinary import inside_functorch, is_readable
 from aptt.core.shapes import check_shapes
@@ -37,12 +37,16 @@ __all__ = [
 ]
 
 
-def check_signals(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> None:
-    """Hold two signals to one shape, and lengths to integers from 0 to T, one a sample."""
+def check_signals(estimate: Tensor, target: Tensor, lengths: Numbers | None) -> Tensor | None:
+    """Hold two signals to one shape, and lengths to integers from 0 to T, one a sample.
+
+    Returns the lengths, as a tensor.
+    """
     check_floating(estimate=estimate)
     check_shapes(estimate=(estimate, "*N T"), target=(target, "*N T"))
     if lengths is None:
-        return
+        return None
+    lengths = as_tensor("lengths", lengths, estimate)
     check_tensors(estimate=estimate, lengths=lengths)
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise TypeError(f"lengths: got {lengths.dtype}, wanted an integer dtype")
@@ -57,6 +61,7 @@ def check_signals(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> N
         if low < 0 or high > estimate.shape[-1]:
             wrong = low if low < 0 else high
             raise ValueError(f"lengths: got {wrong}, wanted 0 to T={estimate.shape[-1]}")
+    return lengths
 
 
 def count_samples(estimate: Tensor, lengths: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwa
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,21 +36,19 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     as_tensor,
-    check_choice,
     check_classes,
     check_floating,
     check_index,
-    check_number,
-    check_positive,
     check_range,
     check_tensors,
     taken_classes,
 )
+from aptt.core.distillation import Divergence, checked_form
 from aptt.core.divergence import CHOSEN, WHOLE, Form
 from aptt.core.formula import widen
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Reduction, check_reduction, count_of, named, reduce
+from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import (
     check_sample_weight,
     check_several,
@@ -61,8 +59,6 @@ from aptt.core.shapes import (
 )
 
 __all__ = ["DistillationLoss", "distillation_loss", "distillation_terms"]
-
-Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 
 def distillation_loss(
@@ -238,34 +234,6 @@ def distillation_terms(
 
 
 # ------------------------------------------------------------------------------------ checks
-
-
-def checked_form(
-    temperature: float,
-    alpha: float,
-    soft_weight: float | None,
-    hard_weight: float | None,
-    divergence: str,
-    beta: float,
-    reduction: Reduction,
-) -> Form:
-    check_reduction(reduction)
-    check_choice("divergence", divergence, tuple(WHOLE))
-    check_positive("temperature", temperature)
-    check_number("beta", beta, 0.0, 1.0)
-    if beta in (0, 1):
-        raise ValueError(
-            f"beta: got {beta}, wanted a number between 0 and 1; at the ends the mixture is one of "
-            'the two, and jsd is 0: take divergence="forward_kl" or "reverse_kl"'
-        )
-    if beta != 0.5 and divergence != "jsd":
-        raise ValueError(f'beta: got {beta} with divergence={divergence!r}, wanted "jsd"')
-    check_number("alpha", alpha, 0.0, 1.0)
-    soft = alpha if soft_weight is None else soft_weight
-    hard = 1 - alpha if hard_weight is None else hard_weight
-    check_number("soft_weight", soft)
-    check_number("hard_weight", hard)
-    return Form(temperature, beta, soft * temperature**2, hard or None)
 
 
 class _Student(NamedTuple):

@@ -16,28 +16,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_chunk,
-    check_floating,
-    check_tensors,
     check_weights,
     taken_classes,
 )
+from aptt.core.distillation import Divergence, check_heads, checked_form
 from aptt.core.divergence import WHOLE, Form
 from aptt.core.engine import obstacle
-from aptt.core.formula import Formula, widen
+from aptt.core.formula import Formula, Kept, widen
 from aptt.core.linear import Head, HeadFormula, evaluate_linear
+from aptt.core.linear.tokens import put_back
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, normalize
+from aptt.core.reduction import Count, Reduction, normalize
 from aptt.core.shapes import check_sample_weight, indexed_axis
-from aptt.loss.distill import Divergence, checked_form
 
-__all__ = ["LinearDistillationLoss", "linear_distillation_loss"]
+__all__ = ["LinearDistillationLoss", "linear_distillation_loss", "linear_distillation_terms"]
 
 
 def linear_distillation_loss(
@@ -46,10 +48,10 @@ def linear_distillation_loss(
     teacher_hidden: Tensor,
     teacher_weight: Tensor,
     *,
-    hard_targets: Tensor | None = None,
+    hard_targets: Numbers | None = None,
     bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
     soft_weight: float | None = None,
@@ -119,22 +121,147 @@ def linear_distillation_loss(
         0.1995
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
-    check_chunk(chunk)
-    shape = _check_shapes(hidden, weight, bias, teacher_hidden, teacher_weight, teacher_bias)
-    if detach_teacher:
-        teacher_hidden, teacher_weight = teacher_hidden.detach(), teacher_weight.detach()
-        teacher_bias = None if teacher_bias is None else teacher_bias.detach()
-    rows = y = None
-    if hard_targets is not None:
-        indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
-        y = hard_targets.reshape(-1)
-        y, rows = taken_classes(y, len(weight), ignore_index, name="hard_targets")
-        y = y if form.hard else None
-    elif form.hard:
+    if hard_targets is None and form.hard:
         raise ValueError(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
         )
+    tokens = _tokens(
+        Head(hidden, weight, bias),
+        Head(teacher_hidden, teacher_weight, teacher_bias),
+        hard_targets,
+        sample_weight,
+        ignore_index,
+        chunk=chunk,
+        detach_teacher=detach_teacher,
+        drop_ignored=drop_ignored,
+    )
+    value = evaluate_linear(
+        _FORMULAS[divergence],
+        tokens.head,
+        tokens.y if form.hard else None,
+        None,
+        gather="values" if reduction == "none" else "total",
+        weight=tokens.rows,
+        teacher=tokens.teacher,
+        chunk=chunk,
+        numbers=tuple(form),
+    )
+    if reduction != "none":
+        return normalize(value, tokens.counted, reduction, term="distillation")
+    return put_back(value, tokens.chosen, tokens.shape)
+
+
+def linear_distillation_terms(
+    hidden: Tensor,
+    weight: Tensor,
+    teacher_hidden: Tensor,
+    teacher_weight: Tensor,
+    *,
+    hard_targets: Numbers | None = None,
+    bias: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+    temperature: float = 4.0,
+    divergence: Divergence = "forward_kl",
+    beta: float = 0.5,
+    detach_teacher: bool = True,
+    sample_weight: Numbers | None = None,
+    ignore_index: int | None = -100,
+    chunk: int | None = None,
+    drop_ignored: bool = True,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The terms of :func:`linear_distillation_loss` by name, without their weights, from one walk.
+
+        soft = T**2 * D        hard = cross_entropy(student, hard_targets)
+
+    Args are those of :func:`linear_distillation_loss`; a normalizer is told ``"soft"`` and
+    ``"hard"``. Backward multiplies the logits out once more, for each term may have a weight of
+    its own.
+
+    Returns:
+        ``{"soft": ..., "hard": ...}``, without ``"hard"`` where there are no hard targets.
+
+    Use when:
+        Each term is to be logged, or weighted by something that changes.
+
+    Example:
+        >>> import torch
+        >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> target = torch.tensor([0, 1])
+        >>> terms = linear_distillation_terms(
+        ...     hidden, weight, hidden, 2 * weight, hard_targets=target
+        ... )
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'soft': 0.1995, 'hard': 0.6348}
+    """
+    form = checked_form(temperature, 0.5, 1.0, 1.0, divergence, beta, reduction)
+    tokens = _tokens(
+        Head(hidden, weight, bias),
+        Head(teacher_hidden, teacher_weight, teacher_bias),
+        hard_targets,
+        sample_weight,
+        ignore_index,
+        chunk=chunk,
+        detach_teacher=detach_teacher,
+        drop_ignored=drop_ignored,
+    )
+    names = ("soft",) if tokens.y is None else ("soft", "hard")
+    values = evaluate_linear(
+        _FORMULAS[divergence] if tokens.y is None else _TERMS[divergence],
+        tokens.head,
+        tokens.y,
+        None,
+        gather="values",
+        weight=tokens.rows if tokens.rows is None or len(names) == 1 else tokens.rows.unsqueeze(1),
+        teacher=tokens.teacher,
+        chunk=chunk,
+        numbers=tuple(form._replace(hard=None) if tokens.y is None else form),
+    )
+    columns = values.reshape(-1, len(names)).unbind(1)
+    if reduction == "none":
+        found = [put_back(v, tokens.chosen, tokens.shape) for v in columns]
+    else:
+        found = [
+            normalize(v.sum(), tokens.counted, reduction, term=name)
+            for name, v in zip(names, columns, strict=True)
+        ]
+    return dict(zip(names, found, strict=True))
+
+
+class _Tokens(NamedTuple):
+    head: Head
+    teacher: Head
+    y: Tensor | None
+    rows: Tensor | None
+    chosen: Tensor | None
+    shape: tuple[int, ...]
+    counted: Count
+
+
+def _tokens(
+    head: Head,
+    teacher: Head,
+    hard_targets: Numbers | None,
+    sample_weight: Numbers | None,
+    ignore_index: int | None,
+    *,
+    chunk: int | None,
+    detach_teacher: bool,
+    drop_ignored: bool,
+) -> _Tokens:
+    """The tokens that count, one after the other, of both heads."""
+    check_chunk(chunk)
+    hidden = head.hidden
+    shape = check_heads(hidden, head.weight, head.bias, *teacher)
+    if detach_teacher:
+        teacher = Head._make(None if t is None else t.detach() for t in teacher)
+    rows = y = None
+    if hard_targets is not None:
+        hard_targets = as_tensor("hard_targets", hard_targets, hidden)
+        indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
+        y = hard_targets.reshape(-1)
+        y, rows = taken_classes(y, len(head.weight), ignore_index, name="hard_targets")
     elif ignore_index not in (-100, None):
         raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if sample_weight is not None:
@@ -143,8 +270,8 @@ def linear_distillation_loss(
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
         check_weights(sample_weight=rows)
     states = hidden.reshape(math.prod(shape), hidden.shape[-1])
-    taught = teacher_hidden.reshape(len(states), teacher_hidden.shape[-1])
-    count = len(states) if rows is None else rows.sum()
+    taught = teacher.hidden.reshape(len(states), teacher.hidden.shape[-1])
+    count: Count = len(states) if rows is None else rows.sum()
     chosen = None
     drops = drop_ignored and not torch.compiler.is_compiling() and obstacle(states) is None
     if rows is not None and drops:
@@ -154,63 +281,9 @@ def linear_distillation_loss(
     elif rows is not None:
         keep = (rows != 0).unsqueeze(1)
         states, taught = torch.where(keep, states, 0.0), torch.where(keep, taught, 0.0)
-    value = evaluate_linear(
-        _FORMULAS[divergence],
-        Head(states, weight, bias),
-        y,
-        None,
-        gather="values" if reduction == "none" else "total",
-        weight=None if rows is None else rows.to(widen(states[:0]).dtype),
-        teacher=Head(taught, teacher_weight, teacher_bias),
-        chunk=chunk,
-        numbers=tuple(form),
-    )
-    if reduction != "none":
-        return normalize(value, count, reduction, term="distillation")
-    if chosen is not None:
-        value = value.new_zeros(math.prod(shape)).index_copy(0, chosen, value)
-    return value.reshape(shape)
-
-
-def _check_shapes(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    teacher_hidden: Tensor,
-    teacher_weight: Tensor,
-    teacher_bias: Tensor | None,
-) -> tuple[int, ...]:
-    """The shape of the tokens, once both heads agree on them and on the vocabulary."""
-    heads = (
-        ("", hidden, weight, bias),
-        ("teacher_", teacher_hidden, teacher_weight, teacher_bias),
-    )
-    tensors = {"hidden": hidden, "weight": weight, "teacher_hidden": teacher_hidden}
-    biases = {"bias": bias, "teacher_bias": teacher_bias}
-    given = {name: t for name, t in biases.items() if t is not None}
-    check_tensors(**tensors, teacher_weight=teacher_weight, **given)
-    for who, states, head, offset in heads:
-        check_floating(**{f"{who}hidden": states, f"{who}weight": head})
-        if head.ndim != 2 or states.ndim == 0 or head.shape[1] != states.shape[-1]:
-            raise ValueError(
-                f"{who}weight: got shape {tuple(head.shape)} for {who}hidden "
-                f"{tuple(states.shape)}, wanted (V, D), one row a class"
-            )
-        if offset is not None and offset.shape != head.shape[:1]:
-            raise ValueError(f"{who}bias: got shape {tuple(offset.shape)}, wanted ({len(head)},)")
-    if teacher_hidden.shape[:-1] != hidden.shape[:-1]:
-        raise ValueError(
-            f"teacher_hidden: got shape {tuple(teacher_hidden.shape)}, wanted the tokens of "
-            f"hidden, {tuple(hidden.shape[:-1])}"
-        )
-    if len(teacher_weight) != len(weight):
-        raise ValueError(
-            f"teacher_weight: got {len(teacher_weight)} classes, wanted {len(weight)} as the "
-            "student has; cut both to the common vocabulary, or mask by a bias of -inf"
-        )
-    if len(weight) == 0:
-        raise ValueError(f"weight: got shape {tuple(weight.shape)}, with no class")
-    return tuple(hidden.shape[:-1])
+    rows = None if rows is None else rows.to(widen(states[:0]).dtype)
+    teacher = teacher._replace(hidden=taught)
+    return _Tokens(head._replace(hidden=states), teacher, y, rows, chosen, shape, count)
 
 
 def _by_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -235,8 +308,41 @@ _FORMULAS = {
 }
 
 
+def _apart(form: Form) -> tuple[Form, Form]:
+    """The soft term alone, and the hard one."""
+    return form._replace(hard=0.0), form._replace(soft=0.0, hard=1.0)
+
+
+def _terms_result(of: Formula, x: Tensor, kept: Kept, *sides: Tensor | None, form: Form) -> Tensor:
+    return torch.stack([of.result(x, kept, *sides, form=f) for f in _apart(form)], 1)
+
+
+def _terms_step(
+    of: Formula, x: Tensor, up: Tensor, kept: Kept, *sides: Tensor | None, form: Form
+) -> tuple[None, Tensor]:
+    assert of.step is not None
+    dx = torch.zeros_like(x)
+    for of_term, which in zip(up.unbind(1), _apart(form), strict=True):
+        _, slope = of.step(x, of_term, kept, *sides, form=which)
+        assert isinstance(slope, Tensor)
+        dx += slope
+    return None, dx
+
+
+_TERMS = {
+    name: HeadFormula(
+        f"distillation terms, {name}",
+        _for_head(Formula(partial(_terms_result, of), partial(_terms_step, of), of.stats)),
+        columns=2,
+    )
+    for name, of in WHOLE.items()
+}
+
+
 class LinearDistillationLoss(LossModule):
     """Module form of :func:`linear_distillation_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(linear_distillation_terms)
 
     def __init__(
         self,
@@ -275,10 +381,10 @@ class LinearDistillationLoss(LossModule):
         teacher_hidden: Tensor,
         teacher_weight: Tensor,
         *,
-        hard_targets: Tensor | None = None,
+        hard_targets: Numbers | None = None,
         bias: Tensor | None = None,
         teacher_bias: Tensor | None = None,
-        sample_weight: Tensor | None = None,
+        sample_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of the student's head against the teacher's and the targets."""
         return linear_distillation_loss(

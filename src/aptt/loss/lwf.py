@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_floating,
     check_number,
     check_positive,
@@ -41,10 +43,10 @@ Heads = Tensor | Mapping[str, Tensor]
 
 def lwf_loss(
     new_logits: Heads,
-    target: Tensor,
+    target: Numbers,
     old_logits: Heads | None,
     *,
-    sample_weight: Tensor | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 2.0,
     lambda_old: float = 1.0,
     task: str | None = None,
@@ -128,10 +130,10 @@ def lwf_loss(
 
 def lwf_terms(
     new_logits: Heads,
-    target: Tensor,
+    target: Numbers,
     old_logits: Heads | None,
     *,
-    sample_weight: Tensor | None = None,
+    sample_weight: Numbers | None = None,
     temperature: float = 2.0,
     task: str | None = None,
     old_classes: Sequence[int] | None = None,
@@ -165,6 +167,7 @@ def lwf_terms(
     old_heads = None if old_logits is None else _wide("old_logits", old_logits)
     head, pairs = _pairs(_wide("new_logits", new_logits), old_heads, task, old_classes)
     check_floating(new_logits=head)
+    target = as_tensor("target", target, head)
     axis = indexed_axis(head, target, class_dim, names=("new_logits", "target"))
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, tuple(target.shape), new_logits=head)
@@ -308,10 +311,10 @@ class LwFLoss(LossModule):
     def forward(
         self,
         new_logits: Heads,
-        target: Tensor,
+        target: Numbers,
         old_logits: Heads | None,
         *,
-        sample_weight: Tensor | None = None,
+        sample_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``new_logits`` against the targets and the old logits."""
         return lwf_loss(

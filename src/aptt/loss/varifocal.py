@@ -14,29 +14,22 @@ et al., "Generalized Focal Loss", NeurIPS 2020, arXiv:2006.04388, eq. 2.
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
     Numbers,
-    as_tensor,
     check_choice,
     check_floating,
     check_number,
-    check_range,
 )
-from aptt.core.formula import Formula, Kept, scaled_, wide, widen
+from aptt.core.formula import Formula, Kept, scaled_
 from aptt.core.logistic import add_product_, answer, infinite_, power, times
 from aptt.core.module import LossModule
-from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Count, Reduction, check_reduction, count_found, count_of, reduce
-from aptt.core.shapes import align_elements, check_shapes
+from aptt.core.qualities import NORMALIZE, Normalize, positives, quality_loss
+from aptt.core.reduction import Reduction, check_reduction
 
 __all__ = ["QualityFocalLoss", "VariFocalLoss", "quality_focal_loss", "varifocal_loss"]
-
-Normalize = Literal["elements", "positives", "quality"]
 
 
 def varifocal_loss(
@@ -98,13 +91,8 @@ def varifocal_loss(
     """
     _check_varifocal(alpha, gamma, normalize, reduction)
     check_floating(logits=logits)
-    if positive is not None:
-        positive = as_tensor("positive", positive, logits)
-        check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))
-        if positive.dtype != torch.bool:
-            raise TypeError(f"positive: got {positive.dtype}, wanted torch.bool")
-        positive = positive.reshape(-1)
-    return _loss(
+    positive = positives(positive, logits)
+    return quality_loss(
         _VARIFOCAL,
         "varifocal",
         logits,
@@ -170,7 +158,7 @@ def quality_focal_loss(
         0.1342
     """
     _check_quality(beta, normalize, reduction)
-    return _loss(
+    return quality_loss(
         _QUALITY,
         "quality_focal",
         logits,
@@ -182,55 +170,6 @@ def quality_focal_loss(
         (),
         beta=beta,
     )
-
-
-def _loss(
-    formula: Formula,
-    term: str,
-    logits: Tensor,
-    target: Numbers,
-    weight: Numbers | None,
-    positive: Tensor | None,
-    normalize: Normalize,
-    reduction: Reduction,
-    sides: tuple[Tensor | None, ...],
-    **options: Any,
-) -> Tensor:
-    x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
-    y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once
-    check_range(y, 0, 1, keep=None if w is None else w != 0)
-    _check_negatives(y, positive, w)
-
-    def count() -> Count:
-        if normalize == "elements":
-            return count_of(x, w)
-        hits = y if normalize == "quality" else y > 0 if positive is None else positive
-        return count_found(hits.to(wide(x.dtype)), w, reduction)
-
-    loss = reduce(
-        formula,
-        x,
-        y,
-        *sides,
-        weight=w,
-        count=count,
-        reduction=reduction,
-        term=term,
-        kind="values" if normalize == "elements" else "positives",
-        **options,
-    )
-    return loss.reshape(logits.shape) if reduction == "none" else loss
-
-
-def _check_negatives(y: Tensor, positive: Tensor | None, weight: Tensor | None) -> None:
-    """Refuse a quality where there is no positive; in eager mode on CPU."""
-    if positive is None or not is_readable(y):
-        return
-    wrong = (y != 0) & ~positive
-    if weight is not None:
-        wrong &= weight != 0
-    if bool(wrong.any()):
-        raise ValueError(f"target: got {y[wrong][0].item()} outside positive, wanted 0")
 
 
 def _varifocal_result(
@@ -305,14 +244,14 @@ def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Redu
     check_reduction(reduction)
     check_number("alpha", alpha)
     check_number("gamma", gamma)
-    check_choice("normalize", normalize, ("elements", "positives", "quality"))
+    check_choice("normalize", normalize, NORMALIZE)
 
 
 def _check_quality(beta: float, normalize: str, reduction: Reduction) -> None:
     check_reduction(reduction)
     if beta != 0:
         check_number("beta", beta, 1.0, wanted="0, or a number of at least 1, and finite")
-    check_choice("normalize", normalize, ("elements", "positives", "quality"))
+    check_choice("normalize", normalize, NORMALIZE)
 
 
 class VariFocalLoss(LossModule):

@@ -7,7 +7,14 @@ all counts, and never a mean of means. The normalizers here are passed to any lo
 """
 
 from aptt.parallel.counting import count_ahead, counts_of, normalized
+from aptt.parallel.distillation import (
+    vocab_parallel_distillation_loss,
+    vocab_parallel_linear_distillation_loss,
+)
+from aptt.parallel.dtensors import sharded
 from aptt.parallel.gathering import Gather, gather
+from aptt.parallel.heads import unsharded
+from aptt.parallel.linear import vocab_parallel_linear_cross_entropy
 from aptt.parallel.normalizers import CountMean, GlobalMean, count_mean, global_mean
 from aptt.parallel.pooling import WorldSum, world_sum
 from aptt.parallel.vocabulary import (
@@ -29,6 +36,11 @@ __all__ = [
     "global_mean",
     "normalized",
     "replicated",
+    "sharded",
+    "unsharded",
     "vocab_parallel_cross_entropy",
+    "vocab_parallel_distillation_loss",
+    "vocab_parallel_linear_cross_entropy",
+    "vocab_parallel_linear_distillation_loss",
     "world_sum",
 ]

@@ -8,7 +8,6 @@ needs no message.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from aptt.core.checks import check_floating, check_indices, check_tensors, taken_classes
 from aptt.core.formula import widen
-from aptt.core.module import LossModule, per_class
+from aptt.core.module import per_class
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import (
     Form,
@@ -27,12 +26,11 @@ from aptt.core.vocabulary import (
     cap,
     checked_form,
     finish,
-    measure,
-    merge,
     slope,
     uncap,
 )
 from aptt.parallel.ranks import Group, group_of
+from aptt.parallel.spread import GroupModule, local, measured, merged, nothing, place
 
 __all__ = ["VocabParallelCrossEntropyLoss", "replicated", "vocab_parallel_cross_entropy"]
 
@@ -107,8 +105,7 @@ def vocab_parallel_cross_entropy(
         0.1672
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
-    if isinstance(logits, DTensor):
-        logits, group = _local(logits)
+    logits, group = local("logits", logits, -1, group, wanted="Shard(-1)")
     check_floating(logits=logits)
     if isinstance(target, DTensor):
         raise TypeError("target: got a DTensor, wanted a plain tensor, the same on every rank")
@@ -121,8 +118,7 @@ def vocab_parallel_cross_entropy(
             f"{tuple(logits.shape[:-1])}"
         )
     check_indices(target=target)
-    found = group_of(group)
-    start, classes = _place(logits, found)
+    start, classes, found = place(logits, -1, target.numel(), group_of(group))
     y = target.reshape(-1)
     y, kept = taken_classes(y, classes, ignore_index)
     keep = torch.ones_like(y, dtype=torch.bool) if kept is None else kept
@@ -201,17 +197,13 @@ class _Spread(torch.autograd.Function):
         found = []
         for rows in _blocks(x):
             z = cap(_clean(x, keep, rows), form)
-            found.append(
-                measure(z, y[rows], class_weight=weight, form=form, start=start)
-                if z.shape[1]
-                else _nothing(z, form)
-            )
+            found.append(measured(z, y[rows], weight, form, start))
         if found:
             columns = zip(*found, strict=True)
             own = Stats._make(None if t[0] is None else torch.cat(t) for t in columns)
         else:
-            own = _nothing(widen(x), form)
-        stats = _merged(own, group)
+            own = nothing(widen(x), form)
+        stats = merged(own, group)
         ctx.form, ctx.start = form, start
         ctx.save_for_backward(x, y, keep, weight, *(t for t in stats if t is not None))
         return finish(stats, None if weight is None else weight[y].unsqueeze(1), form=form)
@@ -253,54 +245,7 @@ def _clean(x: Tensor, keep: Tensor, rows: slice) -> Tensor:
     return widen(x[rows]).masked_fill(~keep[rows].unsqueeze(1), 0.0)
 
 
-def _nothing(z: Tensor, form: Form) -> Stats:
-    """The numbers of no class at all."""
-    none = z.new_zeros(len(z), 1)
-    top = torch.full_like(none, torch.finfo(z.dtype).min)
-    return Stats(top, none, none, *((none, none, none) if form.smoothing is not None else ()))
-
-
-def _merged(own: Stats, group: dist.ProcessGroup | None) -> Stats:
-    """The numbers of all ranks' classes, in one message."""
-    if group is None:
-        return own
-    packed = torch.stack([t for t in own if t is not None])
-    every = [torch.empty_like(packed) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(every, packed, group=group)
-    first, *others = (Stats._make([*t, *own[len(t) :]]) for t in every)
-    for other in others:
-        first = merge(first, other)
-    return first
-
-
-def _place(logits: Tensor, group: dist.ProcessGroup | None) -> tuple[int, int]:
-    """The first class of this rank, and how many there are on all."""
-    if group is None:
-        return 0, logits.shape[-1]
-    size = torch.tensor([logits.shape[-1]], device=logits.device)
-    every = [torch.empty_like(size) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(every, size, group=group)
-    sizes = torch.cat(every).tolist()
-    return sum(sizes[: dist.get_rank(group)]), sum(sizes)
-
-
-def _local(logits: DTensor) -> tuple[Tensor, dist.ProcessGroup]:
-    """This rank's shard of a ``DTensor``, and the ranks that hold the others."""
-    spread = [
-        dim
-        for dim, placement in enumerate(logits.placements)
-        if placement.is_shard(logits.ndim - 1) or placement.is_shard(-1)
-    ]
-    rest = [p for dim, p in enumerate(logits.placements) if dim not in spread]
-    if len(spread) != 1 or not all(p.is_replicate() for p in rest):
-        raise ValueError(
-            f"logits: got a DTensor placed as {logits.placements}, wanted Shard(-1) along one "
-            "dimension of its mesh and Replicate() along the others"
-        )
-    return logits.to_local(), logits.device_mesh.get_group(spread[0])
-
-
-class VocabParallelCrossEntropyLoss(LossModule):
+class VocabParallelCrossEntropyLoss(GroupModule):
     """Module form of :func:`vocab_parallel_cross_entropy`; same options, same defaults."""
 
     def __init__(
@@ -323,14 +268,6 @@ class VocabParallelCrossEntropyLoss(LossModule):
             softcap=softcap,
             reduction=reduction,
         )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> VocabParallelCrossEntropyLoss:
-        """A copy that shares the group of processes, which cannot be copied."""
-        memo[id(self.group)] = self.group
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__setstate__(deepcopy(self.__dict__, memo))
-        return twin
 
     def forward(
         self, logits: Tensor, target: Tensor, *, sample_weight: Tensor | None = None

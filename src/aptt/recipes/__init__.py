@@ -21,6 +21,7 @@ RECIPES = {
     "language": "Language",
     "distillation": "Distillation",
     "continual": "Continual",
+    "contrastive": "Contrastive",
     "detection": "Detection",
     "keypoints": "Keypoints",
     "audio": "Audio",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aptt.report.drawing import curves, shares, svg
-    from aptt.report.page import Figure, Formula, Group, Page, Row, Section, Table, write
+    from aptt.report.page import Figure, Formula, Group, Page, Row, Section, Sound, Table, write
     from aptt.report.plotting import Plot, plot
     from aptt.report.probing import Curve, Probe, probe_of, sparkline, trace
 
@@ -24,6 +24,7 @@ __all__ = [
     "Probe",
     "Row",
     "Section",
+    "Sound",
     "Table",
     "curves",
     "plot",
@@ -37,7 +38,7 @@ __all__ = [
 
 _HOMES = {
     "drawing": ("curves", "shares", "svg"),
-    "page": ("Figure", "Formula", "Group", "Page", "Row", "Section", "Table", "write"),
+    "page": ("Figure", "Formula", "Group", "Page", "Row", "Section", "Sound", "Table", "write"),
     "plotting": ("Plot", "plot"),
     "probing": ("Curve", "Probe", "probe_of", "sparkline", "trace"),
 }

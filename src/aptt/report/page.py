@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-__all__ = ["Figure", "Formula", "Group", "Page", "Row", "Section", "Table", "write"]
+__all__ = ["Figure", "Formula", "Group", "Page", "Row", "Section", "Sound", "Table", "write"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class Figure:
     title: str
     alt: str
     svg: str
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A recording to listen to in the page, as the bytes of a WAV file."""
+
+    title: str
+    wav: bytes
+
+    @property
+    def source(self) -> str:
+        """All of it, as an address."""
+        return f"data:audio/wav;base64,{base64.b64encode(self.wav).decode()}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class Section:
     groups: Sequence[Group] = ()
     formulas: Sequence[Formula] = ()
     sources: Sequence[str] = ()
+    sounds: Sequence[Sound] = ()
 
 
 @dataclass(frozen=True)

@@ -329,11 +329,48 @@ def _turned_sample(x: Tensor) -> Inputs:
     return {"embeddings": embeddings, "target": torch.tensor([0, 0, 1, 1])}
 
 
+def _turned_from_class(x: Tensor) -> Inputs:
+    """Two classes at right angles; a sample of the first is turned away from it."""
+    target = torch.zeros(1, dtype=torch.long)
+    return {
+        "embeddings": _turned(x).unsqueeze(0),
+        "weight": torch.eye(2, dtype=x.dtype),
+        "target": target,
+    }
+
+
+def _preferred(x: Tensor) -> Inputs:
+    """A pair whose rejected answer scores -6, on average."""
+    return {"chosen": x.reshape(1), "rejected": x.new_full((1,), -6.0)}
+
+
+def _good_answer(x: Tensor) -> Inputs:
+    """A desirable answer, where the policy gains nothing elsewhere."""
+    return {
+        "score": x.reshape(1),
+        "desirable": torch.ones(1, dtype=torch.bool),
+        "mismatched": x.new_zeros(1),
+    }
+
+
+def _good_token(x: Tensor) -> Inputs:
+    """A token with an advantage of 1."""
+    old = x.new_full((1,), -3.0)
+    return {"log_prob": old + x, "old_log_prob": old, "advantage": x.new_ones(1)}
+
+
+def _strayed_token(x: Tensor) -> Inputs:
+    reference = x.new_full((1,), -3.0)
+    return {"log_prob": reference + x, "reference_log_prob": reference}
+
+
 _ANGLE = "degrees from its own, the other at 90"
 _MARGIN = "logit of the right answer, the others at 0"
 _TEACHER = "logit; teacher's is 3"
 _QUALITY = "margin: a positive of quality 0.8 and a background"
 _MATCHED = "shift of a matched box, in widths"
+_PAIR = "score of the chosen answer, the rejected one's is -6"
+_RATIO = "log-ratio, at an advantage of 1"
 _DECIBEL = "signal to noise, dB"
 
 _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
@@ -344,6 +381,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("skeleton", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
+    ("aligned", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
@@ -365,6 +403,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _noise(1024))),
     ("*", ("estimate", "target"), Probe(_DECIBEL, -20, 60, _voices)),
     ("contrastive", ("anchors", "candidates"), Probe(_ANGLE, -180, 180, _turned_pair)),
+    ("*", ("embeddings", "weight", "target"), Probe(_ANGLE, -180, 180, _turned_from_class)),
     ("contrastive", ("embeddings", "target"), Probe(_ANGLE, -180, 180, _turned_sample)),
     ("adversarial", ("real", "fake"), Probe("score, of generated data its minus", -4, 4, _judged)),
     ("adversarial", ("fake", "real"), Probe("distance of a feature of 1", -4, 4, _felt)),
@@ -372,6 +411,10 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("detection", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _detected)),
     ("detr", ("class_logits", "pred_boxes"), Probe(_MATCHED, -2.5, 2.5, _in_a_set)),
     ("centernet", ("predictions", "targets"), Probe("margin of each cell", -8, 8, _peaks)),
+    ("preference", ("chosen", "rejected"), Probe(_PAIR, -12, 0, _preferred)),
+    ("preference", ("score", "desirable"), Probe("gain", -40, 40, _good_answer)),
+    ("policy", ("log_prob", "old_log_prob"), Probe(_RATIO, -1, 1, _good_token)),
+    ("policy", ("log_prob", "reference_log_prob"), Probe("log-ratio", -3, 3, _strayed_token)),
     (
         "keypoint",
         ("prediction", "target"),

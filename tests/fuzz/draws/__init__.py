@@ -3,6 +3,7 @@
 from tests.fuzz.draw import Loss
 from tests.fuzz.draws import (
     adversaries,
+    answers,
     boxes,
     classes,
     detectors,
@@ -21,6 +22,7 @@ __all__ = ["LOSSES"]
 _FAMILIES = (
     classes,
     language,
+    answers,
     boxes,
     detectors,
     regions,

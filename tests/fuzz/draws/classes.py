@@ -292,7 +292,7 @@ def _focal(d: Draw) -> Call:
 
 def _quality(d: Draw, name: str, options: dict[str, Any]) -> Call:
     args, keep = _elements(d, soft_target=True, ignore=())
-    if name == "varifocal_loss" and d.chance("positive given", 2):
+    if name != "quality_focal_loss" and d.chance("positive given", 2):
         some = d.mask("positive", keep.shape, 0.5)
         args["positive"] = some | (args["target"] > 0)
     args["normalize"] = d.pick("normalize", ("elements", "positives", "quality"))
@@ -306,6 +306,24 @@ def _varifocal(d: Draw) -> Call:
         detach_factor=d.pick("detach_factor", (False, True)),
     )
     return _quality(d, "varifocal_loss", options)
+
+
+def _mal(d: Draw) -> Call:
+    options = dict(
+        alpha=d.pick("alpha", (1.0, 0.0, 0.75)),
+        gamma=d.pick("gamma", (1.5, 0.5, 1.0, 2.0)),
+        detach_factor=d.pick("detach_factor", (False, True)),
+    )
+    return _quality(d, "mal_loss", options)
+
+
+def _ia_bce(d: Draw) -> Call:
+    options = dict(
+        alpha=d.pick("alpha", (0.25, 0.0, 0.5)),
+        gamma=d.pick("gamma", (2.0, 0.5, 1.0)),
+        floor=d.pick("floor", (0.01, 0.3)),
+    )
+    return _quality(d, "ia_bce_loss", options)
 
 
 def _quality_focal(d: Draw) -> Call:
@@ -386,6 +404,19 @@ LOSSES = {
         oracle.varifocal_loss,
         conceded=lambda call: {"target"},
         wrong={"alpha": (-1.0, NAN), "gamma": (-1.0, NAN)},
+    ),
+    "mal_loss": Loss(
+        _mal,
+        oracle.mal_loss,
+        conceded=lambda call: {"target"},
+        wrong={"alpha": (-1.0, NAN), "gamma": (-1.0, NAN)},
+    ),
+    "ia_bce_loss": Loss(
+        _ia_bce,
+        oracle.ia_bce_loss,
+        kinked=True,
+        conceded=lambda call: {"target"},
+        wrong={"alpha": (-1.0, 2.0, NAN), "gamma": (-1.0, NAN), "floor": (-1.0, 2.0)},
     ),
     "quality_focal_loss": Loss(
         _quality_focal,

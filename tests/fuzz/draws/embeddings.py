@@ -118,6 +118,37 @@ def _triplet(d: Draw) -> Call:
     return d.call("triplet_loss", args, "embeddings", sides=("weight",))
 
 
+def _margin(d: Draw) -> Call:
+    n, width, classes = d.size("samples"), d.size("width", low=3), d.size("classes", low=1)
+    ignored = d.pick("ignore_index", (-100, 0, None))
+    target = torch.randint(classes, (n,), generator=d.stream("target"))
+    weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", (n,)))
+    keep = torch.ones(n, dtype=torch.bool) if ignored is None else target != ignored
+    keep = keep if weight is None else keep & (weight != 0)
+    x = poisoned(d, _table(d, "embeddings", n, width), keep[:, None].expand(n, width), "embeddings")
+    kind = d.pick("kind", ("angle", "cosine"))
+    margin: Any = d.pick("margin", (0.5, 0.0, 0.1, 1.2))
+    if d.chance("margins", 3):
+        margin = torch.rand(classes, generator=d.stream("margins")).double()
+    args = dict(
+        embeddings=d.tensor("embeddings", x),
+        weight=d.tensor("weight", _table(d, "weight", classes, width, plain=True)),
+        target=d.laid("target", target),
+        sample_weight=None if weight is None else d.tensor("sample_weight", weight),
+        ignore_index=ignored,
+        margin=margin,
+        kind=kind,
+        scale=_scale(d),
+        chunk=d.pick("chunk", (None, 1, 3)),
+        reduction=d.reduction(),
+    )
+    sides = ("weight", "sample_weight", "scale", "margin")
+    call = d.call("margin_loss", args, "embeddings", sides=sides)
+    if ignored is None:
+        call.args["ignore_index"] = None
+    return call
+
+
 def _opposed(call: Call) -> bool:
     """Whether a mean over positives one way may be undone, to the last digit, by the other way."""
     return bool(call.args.get("symmetric")) and call.args["duplicates"] == "positive"
@@ -133,6 +164,13 @@ LOSSES = {
         several=_opposed,
         conceded=lambda call: {"anchors", "candidates", "scale"},
         wrong={"scale": _SCALE, "chunk": _CHUNK, "duplicates": ("drop",)},
+    ),
+    "margin_loss": Loss(
+        _margin,
+        oracle.margin_loss,
+        rows=0,
+        conceded=lambda call: {"embeddings", "weight", "scale", "margin"},
+        wrong={"scale": _SCALE, "chunk": _CHUNK, "margin": (-1.0, NAN), "kind": ("sine",)},
     ),
     "siglip_loss": Loss(
         _siglip,

@@ -27,6 +27,8 @@ __all__ = [
     "distribution_focal_loss",
     "expected_value",
     "focal_loss",
+    "ia_bce_loss",
+    "mal_loss",
     "quality_focal_loss",
     "row_entropy",
     "top_k_cross_entropy_loss",
@@ -229,6 +231,39 @@ def varifocal_loss(a: Any) -> Tensor:
     values = w * torch.where(positive, q, fade) * logistic(x, q)
     count = _quality_count(a, q, positive.double(), w)
     return reduced(scattered(values, keep), count, a.reduction, "varifocal")
+
+
+def mal_loss(a: Any) -> Tensor:
+    """Huang et al. 2024 (arXiv:2412.04234): positives ask for q**gamma, and weigh 1."""
+    return _aligned(a, "mal", lambda log_p, q: power(q.log(), a.gamma), a.alpha, a.detach_factor)
+
+
+def ia_bce_loss(a: Any) -> Tensor:
+    """Cai et al. 2023 (arXiv:2304.07527): positives ask for p**alpha q**(1 - alpha)."""
+
+    def asked(log_p: Tensor, q: Tensor) -> Tensor:
+        t = power(log_p.detach(), a.alpha) * q ** (1 - a.alpha)
+        return t.clamp(min=a.floor)
+
+    return _aligned(a, "ia_bce", asked, 1.0, False)
+
+
+def _aligned(a: Any, term: str, asked: Any, alpha: float, held: bool) -> Tensor:
+    keep, w = _kept(a, None)
+    x, q = a.logits[keep], a.target[keep].double()
+    positive = q > 0 if a.positive is None else a.positive[keep]
+    log_p = -softplus(-x)
+    fade = alpha * power(log_p, a.gamma)
+    fade = fade.detach() if held else fade
+    some = torch.where(q > 0, q, 1.0)
+    t = asked(log_p, some)
+    none = (
+        asked(log_p, torch.zeros_like(q)) if term == "ia_bce" else (q.new_zeros(()) + 0.0**a.gamma)
+    )
+    t = torch.where(positive, torch.where(q > 0, t, none), 0.0)
+    values = w * torch.where(positive, 1.0, fade) * logistic(x, t)
+    count = _quality_count(a, q, positive.double(), w)
+    return reduced(scattered(values, keep), count, a.reduction, term)
 
 
 def quality_focal_loss(a: Any) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.fuzz.oracles.common import reduced, scattered, softplus
 
-__all__ = ["contrastive_loss", "siglip_loss", "supcon_loss", "triplet_loss"]
+__all__ = ["contrastive_loss", "margin_loss", "siglip_loss", "supcon_loss", "triplet_loss"]
 
 INF = float("inf")
 
@@ -180,4 +180,31 @@ def triplet_loss(a: Any) -> Tensor:
         weight[places].sum(),
         a.reduction,
         "triplet",
+    )
+
+
+def margin_loss(a: Any) -> Tensor:
+    """ArcFace (arXiv:1801.07698), eq. 3, CosFace (arXiv:1801.09414), eq. 4."""
+    weight = torch.ones(len(a.target)).double() if a.sample_weight is None else a.sample_weight
+    keep = torch.ones(len(a.target), dtype=torch.bool)
+    if a.ignore_index is not None:
+        keep = a.target != a.ignore_index
+    keep = keep & (weight != 0)
+    y = a.target[keep].long()
+    x, w = _unit(a.embeddings[keep]), _unit(a.weight)
+    c = x @ w.T
+    own = c.gather(1, y[:, None])[:, 0]
+    m = a.margin[y] if isinstance(a.margin, Tensor) else torch.tensor(a.margin, dtype=torch.float64)
+    held = own - m
+    if a.kind == "angle":
+        sine = (1 - own.square()).clamp(min=1e-4).sqrt()
+        held = torch.where(own > -m.cos(), own * m.cos() - sine * m.sin(), own - m * m.sin())
+    s = a.scale * c
+    others = torch.arange(len(w)) != y[:, None]
+    values = softplus(_sum_exp(s, others) - a.scale * held) * weight[keep]
+    return reduced(
+        scattered(values, keep) if a.reduction == "none" else values,
+        weight[keep].sum(),
+        a.reduction,
+        "margin",
     )

@@ -12,6 +12,8 @@ from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
+from aptt.audit.specs.policies import POLICIES
+from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.sets import SETS
 from aptt.audit.specs.values import VALUES
@@ -23,6 +25,8 @@ _FAMILIES = (
     CLASSES,
     HEADS,
     LANGUAGE,
+    PREFERENCES,
+    POLICIES,
     BOXES,
     DENSE,
     REGIONS,

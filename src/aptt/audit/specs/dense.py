@@ -12,9 +12,13 @@ from aptt.audit.spec import Inputs, Options, Refused, Spec, case
 from aptt.audit.specs.making import HAS_A_UNIT, NOTHING_FROZEN, grid, normal, uniform, with_
 from aptt.loss import (
     DistributionFocalLoss,
+    IABCELoss,
+    MALLoss,
     QualityFocalLoss,
     VariFocalLoss,
     distribution_focal_loss,
+    ia_bce_loss,
+    mal_loss,
     quality_focal_loss,
     varifocal_loss,
 )
@@ -179,6 +183,108 @@ def _quality() -> Spec:
     )
 
 
+def _shifted_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
+    """The same of MAL, whose positives weigh 1 and ask for a power of their quality."""
+    q, gamma = inputs["target"], options.get("gamma", 1.5)
+    positive, weight = inputs.get("positive", q > 0), inputs.get("weight", torch.ones_like(q))
+    p = inputs["logits"].detach().sigmoid()
+    fixed = options.get("alpha", 1.0) * p**gamma if options.get("detach_factor") else None
+
+    def held(x: Tensor) -> Tensor:
+        fade = options.get("alpha", 1.0) * x.sigmoid() ** gamma if fixed is None else fixed
+        asked = torch.where(positive, q**gamma, 0.0)
+        nll = F.binary_cross_entropy_with_logits(x, asked, reduction="none")
+        return weight * torch.where(positive, 1.0, fade) * nll
+
+    return held
+
+
+def _mixed_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
+    """IoU-aware cross-entropy with the targets as they are now."""
+    q, share = inputs["target"], options.get("alpha", 0.25)
+    positive, weight = inputs.get("positive", q > 0), inputs.get("weight", torch.ones_like(q))
+    t = inputs["logits"].detach().sigmoid() ** share * q ** (1 - share)
+    t = torch.where(positive, t.clamp(min=options.get("floor", 0.01)), 0.0)
+
+    def held(x: Tensor) -> Tensor:
+        fade = torch.where(positive, 1.0, x.sigmoid() ** options.get("gamma", 2.0))
+        return weight * fade * F.binary_cross_entropy_with_logits(x, t, reduction="none")
+
+    return held
+
+
+def _mal() -> Spec:
+    return Spec(
+        name="mal_loss",
+        function=mal_loss,
+        module=MALLoss,
+        inputs=_scores,
+        cases={
+            "by quality": case(),
+            "held, per positive": case(detach_factor=True, normalize="positives"),
+            "a mask, per quality": case(_marked_scores, normalize="quality", gamma=2.5),
+            "weighted": case(_weighted_scores, alpha=0.5, gamma=0.5, reduction="sum"),
+            "unreduced": case(reduction="none"),
+        },
+        hide=_hide_scores,
+        count=_count_scores,
+        perfect=lambda i, o: (
+            {
+                **i,
+                "logits": torch.where(
+                    i["target"] > 0, (i["target"] ** o.get("gamma", 1.5)).logit(), -1000.0
+                ),
+            },
+            None,
+        ),
+        hopeless=_hopeless_scores,
+        extremes=_score_extremes,
+        frozen={"p**gamma": _shifted_held},
+        refused=(
+            Refused("qualities beyond 1", "target", change=_beyond),
+            Refused("qualities of negatives", "positive", change=_outside),
+            Refused("a negative weight of negatives", "alpha", {"alpha": -0.5}),
+            Refused("a negative exponent", "gamma", {"gamma": -1.0}),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+        ),
+        exempt=HAS_A_UNIT,
+    )
+
+
+def _ia_bce() -> Spec:
+    return Spec(
+        name="ia_bce_loss",
+        function=ia_bce_loss,
+        module=IABCELoss,
+        inputs=_scores,
+        cases={
+            "by quality": case(),
+            "per positive": case(alpha=0.5, floor=0.2, normalize="positives"),
+            "a mask, per quality": case(_marked_scores, normalize="quality", gamma=1.5),
+            "weighted": case(_weighted_scores, alpha=0.0, gamma=0.5, reduction="sum"),
+            "unreduced": case(reduction="none"),
+        },
+        hide=_hide_scores,
+        count=_count_scores,
+        hopeless=_hopeless_scores,
+        extremes=_score_extremes,
+        frozen={"t": _mixed_held},
+        refused=(
+            Refused("qualities beyond 1", "target", change=_beyond),
+            Refused("qualities of negatives", "positive", change=_outside),
+            Refused("more than all of the score", "alpha", {"alpha": 1.5}),
+            Refused("a negative exponent", "gamma", {"gamma": -1.0}),
+            Refused("a target beyond 1", "floor", {"floor": 2.0}),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+        ),
+        exempt={
+            **HAS_A_UNIT,
+            "perfect_is_minimal": "the target moves with the score: at p = q the slope is 0, and "
+            "the value is not the least",
+        },
+    )
+
+
 def _distances(g: Generator, n: int) -> Inputs:
     """Of the four sides of each box; some are whole numbers, the last bin among them."""
     target = uniform(g, n, 4, high=_BINS - 1)
@@ -272,4 +378,4 @@ def _distribution() -> Spec:
     )
 
 
-DENSE = (_varifocal(), _quality(), _distribution())
+DENSE = (_varifocal(), _quality(), _mal(), _ia_bce(), _distribution())

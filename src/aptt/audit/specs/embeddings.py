@@ -6,20 +6,24 @@ of it altogether. Over ranks their own tests hold them, with all ranks' rows gat
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from aptt.audit.spec import Inputs, Options, Refused, Scaling, Spec, case
-from aptt.audit.specs.making import NOTHING_FROZEN, indices, normal, with_
+from aptt.audit.specs.making import NOTHING_FROZEN, indices, marked, normal, with_
 from aptt.loss import (
     ContrastiveLoss,
     SigLIPLoss,
     SupConLoss,
     TripletLoss,
+    contrastive,
     contrastive_loss,
+    margin_loss,
     siglip_loss,
     supcon_loss,
     triplet_loss,
@@ -27,7 +31,7 @@ from aptt.loss import (
 
 __all__ = ["EMBEDDINGS"]
 
-_D = 12
+_D, _C = 12, 5
 _WHOLE = "a sample is compared with all others of its batch"
 JOINT = {
     **NOTHING_FROZEN,
@@ -194,7 +198,120 @@ _SAMPLES: dict[str, Any] = {
     "asks": {"kernels": "a chunk is multiplied at once, and more rows are more chunks"},
 }
 
+
+def _directions(embeddings: Tensor) -> Tensor:
+    return _simplex(_C, embeddings.new_empty(0, _C))
+
+
+def _margin(embeddings: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """The loss with the directions of five classes filled in."""
+    return margin_loss(embeddings, _directions(embeddings), target, **options)
+
+
+def _signed() -> Any:
+    signed: Any = wraps(margin_loss)(_margin)
+    signature = inspect.signature(margin_loss)
+    rest = [p for name, p in signature.parameters.items() if name != "weight"]
+    signed.__signature__ = signature.replace(parameters=rest)
+    return signed
+
+
+class MarginLoss(contrastive.MarginLoss):
+    """The module with the directions filled in."""
+
+    def forward(  # type: ignore[override] # the audit has no classes
+        self, embeddings: Tensor, target: Tensor, *, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of ``embeddings`` of the classes ``target``."""
+        directions = _directions(embeddings)
+        return super().forward(embeddings, directions, target, sample_weight=sample_weight)
+
+
+def _of_classes(g: Generator, n: int) -> Inputs:
+    target = indices(g, _C, n)
+    x = normal(g, n, _C) + 2 * torch.eye(_C).double()[target]
+    return {"embeddings": x, "target": target}
+
+
+def _marked(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
+    ignored = options.get("ignore_index", -100)
+    return {**inputs, "target": inputs["target"].masked_fill(~keep, ignored)}
+
+
+def _taken(inputs: Inputs, options: Options) -> Tensor:
+    keep = inputs["target"] != options.get("ignore_index", -100)
+    return (keep * inputs.get("sample_weight", torch.ones(len(keep)).double())).sum()
+
+
+def _own(turn: int) -> Any:
+    def made(inputs: Inputs, options: Options) -> Inputs:
+        far = _directions(inputs["embeddings"])
+        place = (inputs["target"].clamp(min=0) + turn) % _C
+        return {**inputs, "embeddings": far[place]}
+
+    return made
+
+
+def _extreme_classes() -> Inputs:
+    g = torch.Generator().manual_seed(3)
+    x = torch.cat(
+        (normal(g, 3, _C), _simplex(_C, torch.empty(0, _C).double())[:2], torch.zeros(1, _C))
+    )
+    x = torch.cat([x * unit for unit in (1.0, -1.0, 1e-20, 1e-4, 1e15)])
+    return {"embeddings": x, "target": torch.arange(len(x)) % _C}
+
+
 EMBEDDINGS = (
+    Spec(
+        name="margin_loss",
+        function=_signed(),
+        module=MarginLoss,
+        inputs=_of_classes,
+        cases={
+            "angle": case(),
+            "cosine, weighted": case(
+                with_(_of_classes, "sample_weight", "target"),
+                kind="cosine",
+                margin=torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]),
+                scale=8.0,
+                chunk=4,
+                reduction="sum",
+                exempt={"perfect_is_minimal": "margins that differ pull to one side"},
+            ),
+            "another ignored": case(
+                marked(_of_classes, 2),
+                ignore_index=2,
+                margin=0.2,
+                scale=20.0,
+                reduction="none",
+                exempt={"hopeless_keeps_a_gradient": "what is ignored has none, by definition"},
+            ),
+        },
+        features=1,
+        hide=_marked,
+        count=_taken,
+        perfect=lambda i, o: (_own(0)(i, o), None),
+        hopeless=_own(1),
+        extremes=_extreme_classes,
+        bound=lambda i: 64 * 50 / _rows(i).norm(dim=1, keepdim=True),
+        scaling=_DIRECTIONS,
+        neutral=_NEUTRAL,
+        asks={"kernels": "a chunk is multiplied at once, and more rows are more chunks"},
+        refused=(
+            _NO_CHUNK,
+            _NO_SCALE,
+            Refused("margins of one class", "margin", {"margin": torch.ones(1)}),
+            Refused("a margin beyond a right angle", "margin", {"margin": 2.0}),
+            Refused("an unknown kind", "kind", {"kind": "sine"}),
+            Refused(
+                "a class too many", "target", change=lambda i: {**i, "target": i["target"] + 5}
+            ),
+        ),
+        exempt={
+            **NOTHING_FROZEN,
+            "streamed_equals_plain": "it walks on its own; its tests compare every chunk size",
+        },
+    ),
     Spec(
         name="contrastive_loss",
         function=contrastive_loss,

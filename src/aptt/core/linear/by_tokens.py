@@ -59,7 +59,7 @@ class ByTokens:
         grads = [] if up is None else room_for(head, wants, (self.dtype,) * 3)
         step = min(self.chunk, n)
         rooms = [values.new_empty((step, classes)) for _ in range(1 if teacher is None else 2)]
-        few = max(self.block // classes, 1)
+        few = max(self.block // max(classes, 1), 1)
         for rows in slices(n, step):
             z, taught = self._logits(rooms[0], head, rows, self.factor), []
             if teacher is not None:
@@ -173,7 +173,7 @@ class ByTokens:
         if self.factor == torch.float16:
             most = torch.linalg.vector_norm(z, torch.inf)
             lift = (15 - torch.frexp(most).exponent).clamp(max=100).exp2()
-        for block in slices(len(z), max(self.block // z.shape[1], 1)):
+        for block in slices(len(z), max(self.block // max(z.shape[1], 1), 1)):
             some = torch.empty_like(narrow[block])
             narrow[block] = torch.mul(z[block], 1.0 if lift is None else lift, out=some)
         return narrow, lift

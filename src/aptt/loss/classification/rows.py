@@ -177,6 +177,7 @@ INDICES = Formula(
     _hard_stats,
     block=2**19,
     in_one=Formula(_held_result, _held_step, _held_stats, rereads=False),
+    few=True,
 )
 SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**19)
 

@@ -37,6 +37,8 @@ __all__ = [
     "of_positives",
     "offset_of",
     "pairs_of",
+    "row_weight",
+    "tables",
 ]
 
 Duplicates = Literal["mask", "positive"]
@@ -105,7 +107,7 @@ def pairs_of(
 
     A weight of 0 removes a pair, its candidate too; with a ``target`` the anchor alone.
     """
-    anchors, candidates = _tables(anchors, candidates)
+    anchors, candidates = tables(anchors=anchors, candidates=candidates)
     n, m = len(anchors), len(candidates)
     if target is None and m < n:
         raise ValueError(
@@ -122,7 +124,7 @@ def pairs_of(
                 "row of candidates"
             )
         of_candidates = of_anchors
-    weights = _row_weight(weight, anchors, "anchors")
+    weights = row_weight(weight, anchors, "anchors")
     open = theirs = None if weights is None else weights != 0
     if target is not None:
         theirs = None
@@ -139,7 +141,7 @@ def labelled(
     check_floating(embeddings=embeddings)
     _check_table("embeddings", embeddings)
     classes = _ids("target", target, embeddings, "embeddings")
-    weights = _row_weight(weight, embeddings, "embeddings")
+    weights = row_weight(weight, embeddings, "embeddings")
     open = None if weights is None else weights != 0
     return _prepared(embeddings, classes, open, cosine=cosine), weights
 
@@ -158,17 +160,18 @@ def columns_of(target: Numbers, anchors: Tensor, candidates: int) -> Tensor:
     return made.long()
 
 
-def _tables(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Two tables of embeddings of one width, computed with in the dtype of the anchors."""
-    check_floating(anchors=anchors, candidates=candidates)
-    _check_table("anchors", anchors)
-    _check_table("candidates", candidates)
-    if anchors.shape[1] != candidates.shape[1]:
+def tables(**two: Tensor) -> tuple[Tensor, Tensor]:
+    """Two tables of embeddings of one width, computed with in the dtype of the first."""
+    check_floating(**two)
+    for name, t in two.items():
+        _check_table(name, t)
+    (first, x), (name, y) = two.items()
+    if x.shape[1] != y.shape[1]:
         raise ValueError(
-            f"candidates: got {tuple(candidates.shape)} for anchors {tuple(anchors.shape)}, wanted "
-            f"embeddings of {anchors.shape[1]} numbers"
+            f"{name}: got {tuple(y.shape)} for {first} {tuple(x.shape)}, wanted rows of "
+            f"{x.shape[1]} numbers"
         )
-    return anchors, candidates.to(wide(anchors.dtype))
+    return x, y.to(wide(x.dtype))
 
 
 def _check_table(name: str, rows: Tensor) -> None:
@@ -178,17 +181,26 @@ def _check_table(name: str, rows: Tensor) -> None:
         )
 
 
-def _row_weight(weight: Numbers | None, rows: Tensor, name: str) -> Tensor | None:
-    """One weight a row, in the dtype of the computation."""
+def row_weight(
+    weight: Numbers | None,
+    rows: Tensor,
+    name: str,
+    *,
+    named: str = "weight",
+    keep: Tensor | None = None,
+) -> Tensor | None:
+    """One weight a row, in the dtype of the computation; 0 where a row is not kept."""
     if weight is None:
         return None
-    made = as_weight("weight", weight, rows)
-    check_tensors(**{name: rows}, weight=made)
+    made = as_weight(named, weight, rows)
+    check_tensors(**{name: rows, named: made})
     if made.shape != rows.shape[:1]:
         raise ValueError(
-            f"weight: got shape {tuple(made.shape)}, wanted ({len(rows)},), one a row of {name}"
+            f"{named}: got shape {tuple(made.shape)}, wanted ({len(rows)},), one a row of {name}"
         )
-    check_weights(weight=made)
+    if keep is not None:
+        made = torch.where(keep, made, 0)
+    check_weights(**{named: made})
     return made
 
 

@@ -382,7 +382,7 @@ def _corners(boxes: Tensor, box_format: BoxFormat) -> Tensor:
 
 _WANTED = {
     "class_loss": "a loss of yes-or-no questions, such as focal_loss or FocalLoss(); with "
-    "quality='iou' one of soft targets and positives: varifocal_loss",
+    "quality='iou' one of soft targets and positives: varifocal_loss, mal_loss or ia_bce_loss",
     "box_loss": "a loss of boxes as corners, such as giou_loss or CIoULoss()",
     "matcher": "a HungarianMatcher, or a function of the same arguments",
 }

@@ -14,21 +14,15 @@ arXiv:2411.09009, eq. 1 to 3; the loss itself as in :mod:`aptt.loss.classificati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from aptt.core.checks import taken_classes
+from aptt.core.checks import Numbers, as_tensor, taken_classes
 from aptt.core.formula import widen
 from aptt.core.linear import HeadFormula
-from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_sample_weight
-from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.categorical import counted
-from aptt.loss.classification.rows import INDICES, SHARES
-from aptt.loss.linear.tokens import (
+from aptt.core.linear.tokens import (
     check_cut,
     check_per_class,
     evaluate,
@@ -36,6 +30,12 @@ from aptt.loss.linear.tokens import (
     select,
     tokens_of,
 )
+from aptt.core.module import LossModule, per_class
+from aptt.core.reduction import Reduction, normalize
+from aptt.core.shapes import check_sample_weight
+from aptt.core.vocabulary import checked_form
+from aptt.loss.classification.categorical import counted
+from aptt.loss.classification.rows import INDICES, SHARES
 
 __all__ = ["LinearCrossEntropyLoss", "linear_cross_entropy"]
 
@@ -43,16 +43,16 @@ __all__ = ["LinearCrossEntropyLoss", "linear_cross_entropy"]
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor | Callable[[Tensor], Tensor],
-    target: Tensor,
+    target: Numbers,
     *,
     bias: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    class_weight: Tensor | None = None,
+    sample_weight: Numbers | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     softcap: float | None = None,
-    logit_adjustment: Tensor | None = None,
+    logit_adjustment: Numbers | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
@@ -119,6 +119,7 @@ def linear_cross_entropy(
         0.2395
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
+    target = as_tensor("target", target, hidden if isinstance(hidden, Tensor) else None)
     tokens = tokens_of(hidden, weight, bias, target, scale, chunk)
     shape, soft = tokens.shape, target.is_floating_point()
     y = target.reshape(len(tokens.states), *target.shape[len(shape) :])
@@ -164,12 +165,12 @@ class LinearCrossEntropyLoss(LossModule):
 
     def __init__(
         self,
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         softcap: float | None = None,
-        logit_adjustment: Tensor | Sequence[float] | None = None,
+        logit_adjustment: Numbers | None = None,
         scale: float = 1.0,
         chunk: int | None = None,
         drop_ignored: bool = True,
@@ -194,10 +195,10 @@ class LinearCrossEntropyLoss(LossModule):
         self,
         hidden: Tensor,
         weight: Tensor | Callable[[Tensor], Tensor],
-        target: Tensor,
+        target: Numbers,
         *,
         bias: Tensor | None = None,
-        sample_weight: Tensor | None = None,
+        sample_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of ``hidden`` under the head's ``weight`` against ``target``."""
         return linear_cross_entropy(

@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from aptt.core.checks import check_indices, check_positive, taken_classes
+from aptt.core.checks import Numbers, as_tensor, check_indices, check_positive, taken_classes
 from aptt.core.linear import HeadFormula
+from aptt.core.linear.tokens import evaluate, put_back, select, tokens_of
 from aptt.core.statistics import STATISTICS, TokenStats
-from aptt.loss.linear.tokens import evaluate, put_back, select, tokens_of
 
 __all__ = ["TokenStats", "linear_token_stats"]
 
@@ -26,7 +26,7 @@ __all__ = ["TokenStats", "linear_token_stats"]
 def linear_token_stats(
     hidden: Tensor,
     weight: Tensor | Callable[[Tensor], Tensor],
-    target: Tensor,
+    target: Numbers,
     *,
     bias: Tensor | None = None,
     ignore_index: int | None = -100,
@@ -71,6 +71,7 @@ def linear_token_stats(
     """
     if softcap is not None:
         check_positive("softcap", softcap)
+    target = as_tensor("target", target, hidden if isinstance(hidden, Tensor) else None)
     tokens = tokens_of(hidden, weight, bias, target, scale, chunk)
     check_indices(target=target)
     y = target.reshape(-1)

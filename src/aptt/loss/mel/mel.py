@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.mel import Norm, Scale, filterbank
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
@@ -74,7 +75,7 @@ def mel_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     sample_rate: float | None = None,
     preset: str | None = None,
     n_fft: Sizes | None = None,
@@ -250,6 +251,8 @@ class MelLoss(LossModule):
         chosen = {k: v for k, v in self.options().items() if k not in ends}
         mel_settings(sample_rate, preset, chosen)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return mel_loss(estimate, target, lengths=lengths, **self.options())

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number, check_positive
+from aptt.core.checks import Numbers, check_choice, check_number, check_positive
 from aptt.core.formula import widen
 from aptt.core.mel import Bank, Norm, Scale
 from aptt.core.ordinary import is_readable
@@ -42,7 +42,7 @@ Sizes = int | Sequence[int]
 def spectral(
     estimate: Tensor,
     target: Tensor,
-    lengths: Tensor | None,
+    lengths: Numbers | None,
     resolutions: tuple[Resolution, ...],
     distance: Distance,
     stereo: str,
@@ -51,7 +51,7 @@ def spectral(
 ) -> Tensor:
     """A spectral distance of each signal, reduced."""
     check_ends(stereo, reduction)
-    check_signals(estimate, target, lengths)
+    lengths = check_signals(estimate, target, lengths)
     if stereo == "sum_difference":
         estimate, target = (_sum_and_difference(v) for v in (estimate, target))
     shape = estimate.shape[:-1]

@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.core.transform import Framing
@@ -40,7 +41,7 @@ def stft_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     n_fft: int = 1024,
     hop_length: int | None = None,
     win_length: int | None = None,
@@ -132,7 +133,7 @@ def multi_resolution_stft_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     preset: str | None = None,
     n_fft: Sizes | None = None,
     hop_length: Sizes | None = None,
@@ -269,7 +270,9 @@ class STFTLoss(LossModule):
         ends = ("stereo", "reduction")
         stft_settings(None, {k: v for k, v in self.options().items() if k not in ends})
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return stft_loss(estimate, target, lengths=lengths, **self.options())
 
@@ -316,6 +319,8 @@ class MultiResolutionSTFTLoss(LossModule):
         ends = ("preset", "stereo", "reduction")
         stft_settings(preset, {k: v for k, v in self.options().items() if k not in ends})
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return multi_resolution_stft_loss(estimate, target, lengths=lengths, **self.options())

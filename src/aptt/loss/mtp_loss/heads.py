@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_choice,
     check_indices,
     check_number,
@@ -28,6 +30,7 @@ __all__ = [
     "check_options",
     "combined",
     "mark",
+    "numbers",
     "terms_of",
 ]
 
@@ -80,6 +83,18 @@ class Goals(NamedTuple):
             check_shapes(target=(self.target, "*N"), sample_weight=(weight, "*N"))
             weight = _moved(weight, shift, 0)
         return Goal(goal, weight)
+
+
+@overload
+def numbers(name: str, values: Numbers, heads: Sequence[Tensor]) -> Tensor: ...
+@overload
+def numbers(name: str, values: Numbers | None, heads: Sequence[Tensor]) -> Tensor | None: ...
+def numbers(name: str, values: Numbers | None, heads: Sequence[Tensor]) -> Tensor | None:
+    """Targets, weights or documents as a tensor, on the device of the heads."""
+    if values is None:
+        return None
+    like = heads[0] if len(heads) and isinstance(heads[0], Tensor) else None
+    return as_tensor(name, values, like)
 
 
 def mark(ignore_index: int | None, target: Tensor) -> int:

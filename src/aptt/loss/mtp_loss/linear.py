@@ -16,11 +16,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from aptt.core.checks import Numbers
+from aptt.core.linear.tokens import check_cut
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.vocabulary import checked_form
 from aptt.loss.linear import linear_cross_entropy
-from aptt.loss.linear.tokens import check_cut
 from aptt.loss.mtp_loss.heads import (
     Goal,
     Goals,
@@ -29,6 +30,7 @@ from aptt.loss.mtp_loss.heads import (
     check_options,
     combined,
     mark,
+    numbers,
     terms_of,
 )
 
@@ -38,17 +40,17 @@ __all__ = ["LinearMTPLoss", "linear_multi_token_loss", "linear_multi_token_terms
 def linear_multi_token_loss(
     hidden_list: Sequence[Tensor],
     weight: Tensor | Callable[[Tensor], Tensor],
-    target: Tensor,
+    target: Numbers,
     *,
     bias: Tensor | None = None,
-    document_ids: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    document_ids: Numbers | None = None,
+    sample_weight: Numbers | None = None,
     right_context: int = 0,
     step: float | None = None,
     mtp_depth: int | None = None,
     mtp_lambda: Lambda = 0.3,
     labels: Literal["aligned", "raw"] = "aligned",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -142,15 +144,15 @@ def linear_multi_token_loss(
 def linear_multi_token_terms(
     hidden_list: Sequence[Tensor],
     weight: Tensor | Callable[[Tensor], Tensor],
-    target: Tensor,
+    target: Numbers,
     *,
     bias: Tensor | None = None,
-    document_ids: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    document_ids: Numbers | None = None,
+    sample_weight: Numbers | None = None,
     right_context: int = 0,
     mtp_depth: int | None = None,
     labels: Literal["aligned", "raw"] = "aligned",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -200,11 +202,14 @@ def linear_multi_token_terms(
             reduction=reduction,
         )
 
+    target = numbers("target", target, hidden_list)
+    documents = numbers("document_ids", document_ids, hidden_list)
+    weights = numbers("sample_weight", sample_weight, hidden_list)
     heads = check_heads(
-        "hidden_list", hidden_list, target, mtp_depth, labels, right_context, document_ids
+        "hidden_list", hidden_list, target, mtp_depth, labels, right_context, documents
     )
     ignored = mark(ignore_index, target)
-    goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
+    goals = Goals(target.long(), weights, documents, labels, ignored)
     return terms_of(heads, goals, loss, normalize, reduction)
 
 
@@ -218,7 +223,7 @@ class LinearMTPLoss(LossModule):
         mtp_depth: int | None = None,
         mtp_lambda: Lambda = 0.3,
         labels: Literal["aligned", "raw"] = "aligned",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
@@ -252,11 +257,11 @@ class LinearMTPLoss(LossModule):
         self,
         hidden_list: Sequence[Tensor],
         weight: Tensor | Callable[[Tensor], Tensor],
-        target: Tensor,
+        target: Numbers,
         *,
         bias: Tensor | None = None,
-        document_ids: Tensor | None = None,
-        sample_weight: Tensor | None = None,
+        document_ids: Numbers | None = None,
+        sample_weight: Numbers | None = None,
         right_context: int = 0,
         step: float | None = None,
     ) -> Tensor:

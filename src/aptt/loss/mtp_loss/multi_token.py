@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from aptt.core.checks import check_tensors
+from aptt.core.checks import Numbers, check_tensors
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.vocabulary import checked_form
@@ -30,6 +30,7 @@ from aptt.loss.mtp_loss.heads import (
     check_options,
     combined,
     mark,
+    numbers,
     terms_of,
 )
 
@@ -38,16 +39,16 @@ __all__ = ["MTPLoss", "multi_token_loss", "multi_token_terms"]
 
 def multi_token_loss(
     logits_list: Sequence[Tensor],
-    target: Tensor,
+    target: Numbers,
     *,
-    document_ids: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    document_ids: Numbers | None = None,
+    sample_weight: Numbers | None = None,
     right_context: int = 0,
     step: float | None = None,
     mtp_depth: int | None = None,
     mtp_lambda: Lambda = 0.3,
     labels: Literal["aligned", "raw"] = "aligned",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -136,14 +137,14 @@ def multi_token_loss(
 
 def multi_token_terms(
     logits_list: Sequence[Tensor],
-    target: Tensor,
+    target: Numbers,
     *,
-    document_ids: Tensor | None = None,
-    sample_weight: Tensor | None = None,
+    document_ids: Numbers | None = None,
+    sample_weight: Numbers | None = None,
     right_context: int = 0,
     mtp_depth: int | None = None,
     labels: Literal["aligned", "raw"] = "aligned",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -186,18 +187,21 @@ def multi_token_terms(
             reduction=reduction,
         )
 
+    target = numbers("target", target, logits_list)
+    documents = numbers("document_ids", document_ids, logits_list)
+    weights = numbers("sample_weight", sample_weight, logits_list)
     heads = check_heads(
-        "logits_list", logits_list, target, mtp_depth, labels, right_context, document_ids
+        "logits_list", logits_list, target, mtp_depth, labels, right_context, documents
     )
     ignored, classes = mark(ignore_index, target), heads[0].shape[-1]
     if class_weight is not None:  # by its name here, which is another there
-        check_tensors(logits_list=heads[0], class_weight=class_weight)
         class_weight = per_class(class_weight, "class_weight")
+        check_tensors(logits_list=heads[0], class_weight=class_weight)
         if class_weight.shape != (classes,):
             raise ValueError(
                 f"class_weight: got shape {tuple(class_weight.shape)}, wanted ({classes},)"
             )
-    goals = Goals(target.long(), sample_weight, document_ids, labels, ignored)
+    goals = Goals(target.long(), weights, documents, labels, ignored)
     return terms_of(heads, goals, loss, normalize, reduction)
 
 
@@ -222,7 +226,7 @@ class MTPLoss(LossModule):
         mtp_depth: int | None = None,
         mtp_lambda: Lambda = 0.3,
         labels: Literal["aligned", "raw"] = "aligned",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
@@ -248,10 +252,10 @@ class MTPLoss(LossModule):
     def forward(
         self,
         logits_list: Sequence[Tensor],
-        target: Tensor,
+        target: Numbers,
         *,
-        document_ids: Tensor | None = None,
-        sample_weight: Tensor | None = None,
+        document_ids: Numbers | None = None,
+        sample_weight: Numbers | None = None,
         right_context: int = 0,
         step: float | None = None,
     ) -> Tensor:

@@ -15,11 +15,9 @@ have it, Drozdzal et al. 2016, arXiv:1608.04117.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -39,11 +37,11 @@ __all__ = ["DiceLoss", "dice_loss"]
 
 def dice_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -160,7 +158,7 @@ class DiceLoss(RegionLoss):
     def __init__(
         self,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",

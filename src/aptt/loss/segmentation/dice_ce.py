@@ -12,11 +12,9 @@ From: Dice, Milletari et al. 2016 (V-Net), arXiv:1606.04797, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_number
+from aptt.core.checks import IgnoreIndex, Numbers, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
@@ -28,13 +26,13 @@ __all__ = ["DiceCELoss", "dice_ce_loss", "dice_ce_terms"]
 
 def dice_ce_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     dice_weight: float = 1.0,
     ce_weight: float = 1.0,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -117,11 +115,11 @@ def dice_ce_loss(
 
 def dice_ce_terms(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -160,7 +158,7 @@ class DiceCELoss(RegionLoss):
         dice_weight: float = 1.0,
         ce_weight: float = 1.0,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",

@@ -13,11 +13,9 @@ arXiv:1708.02002, eq. 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_number
+from aptt.core.checks import IgnoreIndex, Numbers, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
@@ -29,14 +27,14 @@ __all__ = ["DiceFocalLoss", "dice_focal_loss", "dice_focal_terms"]
 
 def dice_focal_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     gamma: float = 2.0,
     dice_weight: float = 1.0,
     focal_weight: float = 1.0,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -118,12 +116,12 @@ def dice_focal_loss(
 
 def dice_focal_terms(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     gamma: float = 2.0,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -163,7 +161,7 @@ class DiceFocalLoss(RegionLoss):
         dice_weight: float = 1.0,
         focal_weight: float = 1.0,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",

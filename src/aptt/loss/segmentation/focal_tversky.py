@@ -13,12 +13,10 @@ arXiv:1706.05721, eq. 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.logistic import power
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
@@ -39,14 +37,14 @@ __all__ = ["FocalTverskyLoss", "focal_tversky_loss"]
 
 def focal_tversky_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     alpha: float = 0.5,
     beta: float = 0.5,
     gamma: float = 0.75,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -141,7 +139,7 @@ class FocalTverskyLoss(RegionLoss):
         beta: float = 0.5,
         gamma: float = 0.75,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",

@@ -11,13 +11,12 @@ From: Sudre et al. 2017, arXiv:1707.03237, section 2.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_choice
+from aptt.core.checks import IgnoreIndex, Numbers, check_choice
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -41,12 +40,12 @@ Weighting = Literal["square", "linear", "uniform"]
 
 def generalized_dice_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     weighting: Weighting = "square",
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
@@ -148,7 +147,7 @@ class GeneralizedDiceLoss(RegionLoss):
         self,
         weighting: Weighting = "square",
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",

@@ -13,12 +13,10 @@ From: the intersection with soft targets, Wang et al. 2023, arXiv:2302.05666, eq
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.module import per_class
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction
@@ -39,11 +37,11 @@ __all__ = ["IoULoss", "mask_iou_loss"]
 
 def mask_iou_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -117,7 +115,7 @@ def mask_iou_loss(
     return average(loss, regions, options, term="mask_iou")
 
 
-def _refuse_boxes(logits: Tensor, target: Tensor) -> None:
+def _refuse_boxes(logits: Tensor, target: Numbers) -> None:
     """Tell who brings boxes, four numbers a row, that they have a loss of their own."""
     if not (isinstance(logits, Tensor) and isinstance(target, Tensor)):
         return
@@ -147,7 +145,7 @@ class IoULoss(RegionLoss):
     def __init__(
         self,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",

@@ -11,13 +11,12 @@ From: Lovasz, Berman et al. 2018, arXiv:1705.08790, eq. 8, 9 and algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_choice
+from aptt.core.checks import IgnoreIndex, Numbers, check_choice
 from aptt.core.lovasz import lovasz_sums
 from aptt.core.module import per_class
 from aptt.core.pixels import counts
@@ -30,11 +29,11 @@ __all__ = ["LovaszLoss", "lovasz_loss"]
 
 def lovasz_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
@@ -132,7 +131,7 @@ class LovaszLoss(RegionLoss):
     def __init__(
         self,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",

@@ -19,13 +19,12 @@ Application to Skin Lesion Segmentation", ISBI 2021, doi 10.1109/ISBI48211.2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.marks import widest
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
@@ -47,11 +46,11 @@ _ALL = 1e-6  # of the pixels, which single precision may not tell from nothing
 
 def mcc_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Literal["skip", "zero", "penalize"] = "skip",
@@ -164,7 +163,7 @@ class MCCLoss(RegionLoss):
     def __init__(
         self,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Literal["skip", "zero", "penalize"] = "skip",

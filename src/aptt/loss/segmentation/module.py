@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from aptt.core.checks import ignored
+from aptt.core.checks import Numbers, ignored
 from aptt.core.module import LossModule
 from aptt.core.regions import check_class_weight
 
@@ -30,7 +30,7 @@ class RegionLoss(LossModule):
         loss: Tensor = super().__call__(*args, **given)
         return loss
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``."""
         return self._function(logits, target, weight=weight, **self.options())
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.engine import obstacle
 from aptt.core.marks import widest
 from aptt.core.regions import RegionOptions, Regions, average, mean, measured
@@ -110,7 +111,7 @@ def scaled(term: Tensor, weight: float) -> Tensor:
 
 
 def compound(
-    logits: Tensor, target: Tensor, o: RegionOptions, *, gamma: float, term: str
+    logits: Tensor, target: Numbers, o: RegionOptions, *, gamma: float, term: str
 ) -> dict[str, Tensor]:
     """Dice, and what the pixels cost, from the same sums."""
     regions, cost, count = measured(logits, target, o, gamma=gamma)

@@ -14,11 +14,9 @@ From: Tversky, Salehi et al. 2017, arXiv:1706.05721, eq. 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex
+from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -38,13 +36,13 @@ __all__ = ["TverskyLoss", "tversky_loss"]
 
 def tversky_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     alpha: float = 0.5,
     beta: float = 0.5,
     mode: Mode = "multiclass",
-    class_weight: Tensor | None = None,
+    class_weight: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     background: bool = True,
     absent: Absent = "skip",
@@ -131,7 +129,7 @@ class TverskyLoss(RegionLoss):
         alpha: float = 0.5,
         beta: float = 0.5,
         mode: Mode = "multiclass",
-        class_weight: Tensor | Sequence[float] | None = None,
+        class_weight: Numbers | None = None,
         ignore_index: IgnoreIndex = "auto",
         background: bool = True,
         absent: Absent = "skip",

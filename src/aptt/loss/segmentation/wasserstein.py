@@ -35,9 +35,9 @@ __all__ = ["WassersteinDiceLoss", "wasserstein_dice_loss"]
 
 def wasserstein_dice_loss(
     logits: Tensor,
-    target: Tensor,
+    target: Numbers,
     *,
-    weight: Tensor | None = None,
+    weight: Numbers | None = None,
     class_distance: Numbers | None = None,
     ignore_index: IgnoreIndex = "auto",
     absent: Literal["skip", "zero", "penalize"] = "skip",
@@ -200,6 +200,6 @@ class WassersteinDiceLoss(LossModule):
             reduction=reduction,
         )
 
-    def forward(self, logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``."""
         return wasserstein_dice_loss(logits, target, weight=weight, **self.options())

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_choice, check_number
+from aptt.core.checks import Numbers, check_choice, check_number
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, reduce
@@ -46,7 +46,7 @@ def evaluated(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None,
+    lengths: Numbers | None,
     zero_mean: bool,
     cap: float,
     silent: Silent,
@@ -60,7 +60,7 @@ def evaluated(
     ``means``, and the ``least`` ratio that the cap allows.
     """
     check_options(cap, silent, reduction)
-    check_signals(estimate, target, lengths)
+    lengths = check_signals(estimate, target, lengths)
     shape = estimate.shape[:-1]
     x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (estimate, target))
     n = keep = None

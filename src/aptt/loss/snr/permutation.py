@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aptt.core.checks import check_floating
+from aptt.core.checks import Numbers, as_tensor, check_floating
 from aptt.core.module import LossModule, reduced
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
@@ -29,7 +29,7 @@ def permutation_invariant_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     loss: Callable[..., Tensor] = si_sdr_loss,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -76,6 +76,7 @@ def permutation_invariant_loss(
         -26.49
     """
     _check_sources(estimate, target, loss, reduction)
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     order = best_permutation(estimate, target, lengths=lengths, loss=loss)
     matched = target.gather(1, order.view(order.shape + (1,) * (target.ndim - 2)).expand_as(target))
     sample = _by_sample(loss, lengths)
@@ -91,7 +92,7 @@ def best_permutation(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     loss: Callable[..., Tensor] = si_sdr_loss,
 ) -> Tensor:
     """Which target belongs to each estimate: ``(N, K)``, ``target[n, order[n, i]]`` to source i.
@@ -109,6 +110,7 @@ def best_permutation(
         (tensor([[2, 0, 1]]), tensor([[1, 2, 0]]))
     """
     _check_sources(estimate, target, loss, "mean")
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     sample, sources = _by_sample(loss, lengths), range(estimate.shape[1])
     with torch.no_grad():
         pairs = [[sample(estimate[:, i], target[:, k]) for k in sources] for i in sources]
@@ -187,6 +189,8 @@ class PermutationInvariantLoss(LossModule):
             loss = reduced("loss", loss, "none")
         super().__init__(loss=loss, reduction=reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return permutation_invariant_loss(estimate, target, lengths=lengths, **self.options())

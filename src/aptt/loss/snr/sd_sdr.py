@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.core.signals import Pair, energy, products
 from aptt.loss.snr.decibels import (
@@ -34,7 +35,7 @@ def sd_sdr_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     zero_mean: bool = False,
     cap: float = 100.0,
     silent: Silent = "level",
@@ -128,6 +129,8 @@ _SD_SDR = from_energies(_ratio, along="error")
 class SDSDRLoss(RatioModule):
     """Module form of :func:`sd_sdr_loss`; same options, same defaults."""
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return sd_sdr_loss(estimate, target, lengths=lengths, **self.options())

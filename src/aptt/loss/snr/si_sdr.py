@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.formula import by_row
 from aptt.core.reduction import Reduction
 from aptt.core.signals import Pair, present, products
@@ -35,7 +36,7 @@ def si_sdr_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     zero_mean: bool = False,
     cap: float = 100.0,
     silent: Silent = "level",
@@ -109,7 +110,7 @@ def si_snr_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     zero_mean: bool = True,
     cap: float = 100.0,
     silent: Silent = "level",
@@ -219,7 +220,9 @@ _SI_SDR = from_energies(_ratio)
 class SISDRLoss(RatioModule):
     """Module form of :func:`si_sdr_loss`; same options, same defaults."""
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return si_sdr_loss(estimate, target, lengths=lengths, **self.options())
 
@@ -236,6 +239,8 @@ class SISNRLoss(RatioModule):
     ) -> None:
         super().__init__(zero_mean, cap, silent, reduction)
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return si_snr_loss(estimate, target, lengths=lengths, **self.options())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.checks import Numbers
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction
 from aptt.core.signals import energy, pair, present, stretched
@@ -30,7 +31,7 @@ def snr_loss(
     estimate: Tensor,
     target: Tensor,
     *,
-    lengths: Tensor | None = None,
+    lengths: Numbers | None = None,
     zero_mean: bool = False,
     cap: float = 100.0,
     silent: Silent = "level",
@@ -158,6 +159,8 @@ _SNR = Formula(_result, _step, _stats, ahead=True)
 class SNRLoss(RatioModule):
     """Module form of :func:`snr_loss`; same options, same defaults."""
 
-    def forward(self, estimate: Tensor, target: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
         return snr_loss(estimate, target, lengths=lengths, **self.options())

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from aptt.core.checks import (
+    Numbers,
+    as_tensor,
     check_chunk,
     check_classes,
     check_floating,
@@ -21,8 +23,18 @@ from aptt.core.checks import (
 from aptt.core.engine import obstacle
 from aptt.core.formula import widen
 from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
+from aptt.core.ordinary import is_spread, placed
 
-__all__ = ["Tokens", "check_cut", "check_per_class", "evaluate", "put_back", "select", "tokens_of"]
+__all__ = [
+    "Tokens",
+    "check_cut",
+    "check_per_class",
+    "check_unsharded",
+    "evaluate",
+    "put_back",
+    "select",
+    "tokens_of",
+]
 
 
 class Tokens(NamedTuple):
@@ -50,10 +62,16 @@ def tokens_of(
     target: Tensor,
     scale: float,
     chunk: int | None,
+    *,
+    some_classes: bool = False,
 ) -> Tokens:
-    """The tokens one after the other, and every shape held to the others."""
+    """The tokens one after the other, and every shape held to the others.
+
+    ``some_classes``: the weight is a part of the vocabulary, and may be empty.
+    """
     head = {"weight": weight} if isinstance(weight, Tensor) else {}
     offset = {} if bias is None else {"bias": bias}
+    check_unsharded(weight)
     check_tensors(hidden=hidden, target=target, **head, **offset)
     check_floating(hidden=hidden)
     check_cut(scale, chunk)
@@ -69,7 +87,7 @@ def tokens_of(
                 f"weight: got shape {tuple(weight.shape)} for hidden states {tuple(hidden.shape)}, "
                 f"wanted (V, {size}), one row a class"
             )
-        if len(weight) == 0:
+        if len(weight) == 0 and not some_classes:
             raise ValueError(f"weight: got shape {tuple(weight.shape)}, wanted at least one class")
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ValueError(
@@ -100,6 +118,22 @@ def tokens_of(
         )
     states = hidden.reshape(math.prod(lead), size)
     return Tokens(states, weight, bias, scale, chunk, tuple(lead))
+
+
+def check_unsharded(head: object, name: str = "weight") -> None:
+    """Refuse a head whose parameters are somewhere else, and would be sent for chunk by chunk."""
+    if isinstance(head, nn.Module) and any(hasattr(m, "unshard") for m in head.modules()):
+        raise TypeError(
+            f"{name}: got {type(head).__name__}, an FSDP unit, whose parameters would be gathered "
+            "for each chunk, by ranks that may have more chunks than others; wanted "
+            f"aptt.parallel.unsharded({name}), which gathers them once"
+        )
+    if isinstance(head, Tensor) and is_spread(head):
+        raise TypeError(
+            f"{name}: got a DTensor placed as {placed(head)}, wanted a plain tensor: "
+            f"aptt.parallel.unsharded({name}) where FSDP has sharded it; "
+            "aptt.parallel.sharded(loss) where hidden states and targets are DTensors too"
+        )
 
 
 def _hint(target: Tensor, lead: Sequence[int]) -> str:
@@ -185,11 +219,12 @@ def _checked(
 
 
 def check_per_class(
-    name: str, values: Tensor | None, classes: int | None, like: Tensor
+    name: str, given: Numbers | None, classes: int | None, like: Tensor
 ) -> Tensor | None:
     """One number a class, in the dtype of the computation."""
-    if values is None:
+    if given is None:
         return None
+    values = as_tensor(name, given, like)
     check_tensors(hidden=like, **{name: values})
     if values.ndim != 1 or (classes is not None and len(values) != classes):
         raise ValueError(
