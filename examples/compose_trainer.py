@@ -16,13 +16,14 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 from aptt.compose import Ramp, WeightedSum
 from aptt.loss import cross_entropy
+from aptt.parallel import count_mean
 
 
 class Objective:
     """Next-token cross-entropy, and a price on large logits that ramps up.
 
     Sums over the tokens of a micro-batch, divided by the tokens of the whole batch, which the
-    Trainer counts over all its micro-batches.
+    Trainer counts over all its micro-batches and devices.
     """
 
     def __init__(self) -> None:
@@ -35,9 +36,10 @@ class Objective:
         logits, target = outputs.logits[:, :-1], labels[:, 1:]
         kept = target != -100
         count = kept.sum() if num_items_in_batch is None else num_items_in_batch
-        lse = logits.float().logsumexp(-1)
-        ce = cross_entropy(logits, target, class_dim=-1, reduction="sum")
-        return self.mix({"ce": ce / count, "z": (lse.square() * kept).sum() / count})
+        shared = count_mean(count)
+        ce = cross_entropy(logits, target, class_dim=-1, reduction=shared)
+        square = logits.float().logsumexp(-1).square()
+        return self.mix({"ce": ce, "z": shared((square * kept).sum(), kept.sum(), term="z")})
 
 
 class Account(TrainerCallback):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aptt.audit import PROMISES, Refused, Scaling, Spec, case, make
+from aptt.audit import PROMISES, SPECS, Refused, Scaling, Spec, case, make
 from aptt.core.formula import Formula, by_row
 from aptt.core.reduction import reduce
 
@@ -902,6 +903,104 @@ def loops_over_samples(logits, target, weight, gamma, reduction):
 def differs_by_device(logits, target, weight, gamma, reduction):
     value = logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
     return value if logits.device.type == "cpu" else value.to(torch.bfloat16).to(value.dtype)
+
+
+# -------------------------------------------------------------- preferences and policies, by row
+
+
+def instead_of(name: str, about: str, whose: str, promise: str, **changed: Any):
+    """Put a wrong function in the place of one of ours, whose row it is held to."""
+    row = SPECS[name]
+
+    def plant(wrong):
+        wraps(row.function)(named := partial(wrong, row.function))
+        spec = replace(row, name=wrong.__name__, function=named, module=None, **changed)
+        BUGS.append(Bug(about, whose, promise, spec))
+        return wrong
+
+    return plant
+
+
+@instead_of("policy_loss", "a mean of the means of micro-batches", "open-instruct#1161",
+            "split_invariance")  # fmt: skip
+def mean_of_means(right, *args, reduction="mean", **options):
+    if not callable(reduction):
+        return right(*args, reduction=reduction, **options)
+    mean = right(*args, reduction="mean", **options)
+    return reduction(mean, torch.ones((), dtype=mean.dtype), term="policy")
+
+
+@instead_of("policy_loss", "a mask that is multiplied with", "TRL, OpenRLHF, Liger",
+            "ignoring_is_removing")  # fmt: skip
+def mask_by_product(right, log_prob, old_log_prob, advantage, *, mask=None, **options):
+    tokens = _tokens(log_prob, old_log_prob, advantage, {**options, "reduction": None})
+    if mask is None or tokens is None:
+        return right(log_prob, old_log_prob, advantage, mask=mask, **options)
+    rho, a = tokens[0].exp(), tokens[1]
+    return finish(torch.maximum(-rho * a, -rho.clamp(0.8, 1.2) * a) * mask, mask,
+                  options.get("reduction", "mean"))  # fmt: skip
+
+
+def _tokens(log_prob, old_log_prob, advantage, options):
+    if set(options) - {"reduction"} or options.get("reduction") not in ("none", None):
+        return None
+    x = log_prob.float() if log_prob.dtype.itemsize == 2 else log_prob
+    return x - old_log_prob.to(x.dtype), advantage.to(x.dtype).unsqueeze(-1)
+
+
+@instead_of("policy_loss", "a log-ratio that is clamped to 20", "verl, OpenRLHF",
+            "finite_at_extremes")  # fmt: skip
+def clamps_the_log_ratio(right, log_prob, old_log_prob, advantage, **options):
+    tokens = _tokens(log_prob, old_log_prob, advantage, options)
+    if tokens is None:
+        return right(log_prob, old_log_prob, advantage, **options)
+    rho = tokens[0].clamp(-20, 20).exp()
+    return torch.maximum(-rho * tokens[1], -rho.clamp(0.8, 1.2) * tokens[1])
+
+
+@instead_of("policy_loss", "the larger of two products, one of them infinite", "TRL",
+            "finite_at_extremes")  # fmt: skip
+def infinite_product(right, log_prob, old_log_prob, advantage, **options):
+    tokens = _tokens(log_prob, old_log_prob, advantage, options)
+    if tokens is None:
+        return right(log_prob, old_log_prob, advantage, **options)
+    rho = tokens[0].exp()
+    return torch.maximum(-rho * tokens[1], -rho.clamp(0.8, 1.2) * tokens[1])
+
+
+@instead_of("policy_loss", "a count of tokens that were masked too", "TRL#6369",
+            "counts_what_it_says")  # fmt: skip
+def counts_padding(right, log_prob, *args, reduction="mean", mask=None, **options):
+    if mask is None or not callable(reduction):
+        return right(log_prob, *args, reduction=reduction, mask=mask, **options)
+    total = right(log_prob, *args, reduction="sum", mask=mask, **options)
+    return reduction(total, torch.tensor(mask.numel()), term="policy")
+
+
+@instead_of("dpo_loss", "a loss times the number of ranks", "verl#7200", "counts_what_it_says")
+def times_the_world(right, *args, reduction="mean", **options):
+    if not callable(reduction):
+        return right(*args, reduction=reduction, **options)
+    return right(*args, reduction=lambda t, c, *, term: reduction(2 * t, c, term=term), **options)
+
+
+@instead_of("orpo_loss", "1e-9 inside a logarithm", "ORPO in many", "finite_at_extremes")
+def epsilon_in_the_odds(right, chosen, rejected, **options):
+    x, y = (t.float() if t.dtype.itemsize == 2 else t for t in (chosen, rejected))
+    nll = right(chosen, rejected, **{**options, "odds_weight": 0.0})
+    u = [t - torch.log(1 - t.exp() + 1e-9) for t in (x, y)]
+    odds = F.softplus(u[1] - u[0])
+    return nll + options.get("odds_weight", 0.1) * odds.sum()
+
+
+@instead_of("kl_penalty_loss", "k3 that is clamped to 10", "verl, OpenRLHF", "finite_at_extremes")
+def clamps_k3(right, log_prob, reference_log_prob, **options):
+    if set(options) - {"reduction"}:
+        return right(log_prob, reference_log_prob, **options)
+    x = log_prob.float() if log_prob.dtype.itemsize == 2 else log_prob
+    d = x - reference_log_prob.to(x.dtype)
+    value = (torch.expm1(-d.clamp(-20, 20)) + d).clamp(max=10)
+    return value if options.get("reduction") == "none" else value.mean()
 
 
 # ------------------------------------------------------------------------------------ the tests

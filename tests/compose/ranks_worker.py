@@ -113,8 +113,13 @@ CUTS = {
     (2, 1): [[12], [12]],
     (2, 3): [[1, 7, 4], [9, 2, 1]],
     (2, 0): [[5, 8, 2], [9]],
+    (4, 1): [[4], [11], [9], [0]],
+    (4, 3): [[1, 5, 2], [3, 0, 4], [2, 4, 3], [0, 0, 0]],
 }
-"""Rows of the micro-batches of each rank, by ranks and micro-batches; 0: as each has it."""
+"""Rows of the micro-batches of each rank, by ranks and micro-batches; 0: as each has it.
+
+The last of four ranks has nothing.
+"""
 
 
 def _square(out, y, share):
@@ -159,6 +164,24 @@ def accumulated(balance, rank, cut):
     return {"model": [p.detach() for p in model.parameters()], "balance": state}
 
 
+def split(rank, ranks):
+    """Every balancer, in every cut for so many ranks."""
+    return {
+        (name, cut): accumulated(name, rank, cut)
+        for name in BALANCERS
+        for cut in CUTS
+        if cut[0] == ranks
+    }
+
+
+def of_four(rank, folder):
+    """The splits over four ranks alone."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/four", rank=rank, world_size=4)
+    torch.save(split(rank, 4), f"{folder}/four{rank}.pt")
+    dist.destroy_process_group()
+
+
 def work(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -167,12 +190,7 @@ def work(rank, folder):
         f"{name} absent": train(name, rank, 2, absent=3) for name in BALANCERS if name != "none"
     }
     result["wrapped"] = wrapped(rank)
-    result["accumulated"] = {
-        (name, cut): accumulated(name, rank, cut)
-        for name in BALANCERS
-        for cut in CUTS
-        if cut[0] > 1
-    }
+    result["accumulated"] = split(rank, 2)
     result["skipping"] = skipping(rank)
     torch.save(result, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()

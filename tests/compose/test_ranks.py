@@ -24,6 +24,13 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("four")
+    multiprocessing.spawn(ranks_worker.of_four, (str(folder),), nprocs=4)
+    return [torch.load(folder / f"four{rank}.pt", weights_only=True) for rank in range(4)]
+
+
 @pytest.mark.parametrize("balance", list(ranks_worker.BALANCERS))
 def test_the_gradient_is_that_of_one_process(ranks, balance):
     alone = ranks_worker.train(balance, 0, 1)
@@ -72,10 +79,12 @@ def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(ranks):
 
 @pytest.mark.parametrize("balance", list(ranks_worker.BALANCERS))
 @pytest.mark.parametrize("cut", [cut for cut in ranks_worker.CUTS if cut != (1, 1)])
-def test_what_is_learnt_does_not_depend_on_the_split(ranks, balance, cut):
+def test_what_is_learnt_does_not_depend_on_the_split(ranks, four, balance, cut):
     whole = ranks_worker.accumulated(balance, 0, (1, 1))
     if cut[0] == 1:
         found = [ranks_worker.accumulated(balance, 0, cut)]
+    elif cut[0] == 4:
+        found = [rank[balance, cut] for rank in four]
     else:
         found = [rank["accumulated"][balance, cut] for rank in ranks]
     for one in found:

@@ -11,8 +11,8 @@ TEXT = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"## ([^\n]+)\n(?:(?!\n## ).)*?```python\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_there_are_ten_and_the_readmes_lead_to_them():
-    assert len(PROGRAMS) == 10 == TEXT.count("```python")
+def test_there_are_twelve_and_the_readmes_lead_to_them():
+    assert len(PROGRAMS) == 12 == TEXT.count("```python")
     for name in ("README.md", "README.de.md"):
         first_screen = (ROOT / name).read_text(encoding="utf-8").splitlines()[:40]
         assert "(docs/cookbook.md)" in "\n".join(first_screen)

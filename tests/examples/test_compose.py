@@ -87,6 +87,27 @@ def test_trainer_gradients_do_not_depend_on_accumulation(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_trainer_gradients_do_not_depend_on_devices(tmp_path):
+    """One process that drives two GPUs, as the Trainer believes here; counts come as (2, 1)."""
+    module = example("compose_trainer", "transformers", "accelerate")
+    norms, shapes = [], []
+    for batch, accumulate, devices in ((8, 1, 1), (4, 2, 2)):
+        trainer, account = module.make(tmp_path / str(devices), batch, accumulate)
+        trainer.args._n_gpu = devices
+        objective = trainer.compute_loss_func
+
+        def loss(outputs, labels, num_items_in_batch=None, objective=objective):
+            shapes.append(tuple(num_items_in_batch.shape))
+            return objective(outputs, labels, num_items_in_batch)
+
+        trainer.compute_loss_func = loss
+        trainer.train()
+        norms.append([log["grad_norm"] for log in account.logs])
+    assert set(shapes) == {(), (2, 1)}
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_torchjd():
     module = example("compose_torchjd", "torchjd", "quadprog", "qpsolvers")
     start, end = module.main(steps=1), module.main(steps=60)

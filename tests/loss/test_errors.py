@@ -25,12 +25,29 @@ FUNCTIONS = {
 MAPS = {"hm": torch.zeros(1, 1, 2, 2), "wh": torch.ones(1, 2, 2, 2), "reg": torch.zeros(1, 2, 2, 2)}
 SOURCES = torch.eye(2, 3).unsqueeze(0)
 BOX, LABEL = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]]), torch.tensor([[0]])
+THERE = torch.ones(1, 1, dtype=torch.bool)
 UNDRAWN = {
     "best_permutation": {"estimate": SOURCES, "target": SOURCES, "lengths": torch.tensor([3])},
     "centernet_decode": {"predictions": MAPS},
     "centernet_targets": {"boxes": BOX, "labels": LABEL, "num_classes": 1, "size": (2, 2)},
     "decode_heatmaps": {"heatmaps": MAPS["hm"]},
-}
+    "denoising_matches": {"target_mask": THERE, "groups": 1},
+    "assign": {"cost": torch.eye(2), "target_mask": torch.ones(2, dtype=torch.bool)},
+    "group_advantages": {"reward": torch.arange(2.0), "group_ids": torch.tensor([0, 0])},
+    "ldam_margins": {"counts": torch.tensor([9.0, 1.0])},
+    "match_cost": {
+        "class_logits": torch.zeros(1, 1, 2), "pred_boxes": BOX / 4, "target_boxes": BOX / 4,
+        "target_labels": LABEL, "target_mask": THERE,
+    },
+    "sequence_scores": {
+        "log_prob": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool),
+        "sequence_ids": torch.tensor([0, 1]), "num_sequences": 2,
+    },
+    "signed_distance": {
+        "target": torch.ones(1, 2, 2).long(), "num_classes": 2, "spacing": torch.ones(2),
+    },
+    "union_matches": {"matches": torch.tensor([[0, -1]])},
+}  # fmt: skip
 """Calls of what the fuzzer does not draw."""
 
 SPOILED = {

@@ -56,6 +56,7 @@ WEIGHED = {
 
 def test_every_function_of_terms_belongs_to_a_module():
     functions = {f for name, f in vars(aptt.loss).items() if name.endswith("_terms")}
+    functions -= {aptt.loss.point_mask_terms}  # which are weighed beside those of a set
     assert functions == {c.terms_function for c in COMPOUNDS}
     assert len(functions) == len(COMPOUNDS)
 

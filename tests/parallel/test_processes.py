@@ -37,6 +37,7 @@ CHECKS = [
     "ddp",
     "fsdp",
     "accumulation",
+    "answers",
 ]
 
 
@@ -49,6 +50,10 @@ def test_it_is_what_one_process_computes(world):
 
 def test_embeddings_of_a_world_of_one_are_compared():
     assert "embeddings" in run("embeddings", 1)
+
+
+def test_answers_of_a_world_of_one_are_compared():
+    assert "answers" in run("answers", 1)
 
 
 def test_every_way_to_a_mean_over_ranks_is_the_same():

@@ -28,11 +28,17 @@ from aptt.loss import (
     dice_ce_loss,
     dice_loss,
     distillation_loss,
+    dpo_loss,
     focal_loss,
+    kl_penalty_loss,
+    kto_loss,
     linear_cross_entropy,
     linear_distillation_loss,
     lovasz_loss,
     multi_token_loss,
+    orpo_loss,
+    policy_loss,
+    sequence_scores,
     siglip_loss,
     supcon_loss,
     triplet_loss,
@@ -366,6 +372,79 @@ def accumulation():
         cross_entropy(x[rows], target[rows], reduction=shared).backward()
     dist.all_reduce(x.grad)
     close(x.grad / world, dense.grad)
+
+
+def answers():
+    """Policies and preferences in ragged micro-batches on each rank, whatever the mean counts."""
+    rank, world = me()
+    g = torch.Generator().manual_seed(11)
+    old = -3 * torch.rand(12, 5, dtype=DOUBLE, generator=g)
+    x = old + 0.3 * torch.randn(12, 5, dtype=DOUBLE, generator=g)
+    mask = torch.arange(5) < torch.randint(0, 6, (12, 1), generator=g)
+    gain, good = torch.randn(12, dtype=DOUBLE, generator=g), torch.arange(12) % 3 > 0
+    own = torch.arange(12)[rank::world]
+    parts = [own[:1], own[1:1], own[1:]]
+
+    def policy(**options):
+        return lambda x, rows, **o: policy_loss(
+            x[rows], old[rows], gain[rows], mask=mask[rows], **options, **o
+        )
+
+    def penalty(x, rows, **o):
+        return kl_penalty_loss(x[rows], old[rows], mask=mask[rows], average="sequence", **o)
+
+    def preference(loss_fn):
+        def of(x, rows, **o):
+            scores = sequence_scores(x[rows] - old[rows], mask=mask[rows])
+            other = sequence_scores(old[rows] / 2, mask=mask.roll(1, 0)[rows])
+            return loss_fn(scores, other, **o)
+
+        return of
+
+    losses = {
+        "tokens": policy(),
+        "sequences": policy(average="sequence"),
+        "constant": policy(average="constant", nominal_length=7),
+        "ratios of sequences": policy(average="sequence", ratio="sequence"),
+        "penalty": penalty,
+        "dpo": preference(dpo_loss),
+        "orpo": preference(orpo_loss),
+    }
+    off = 0.0
+    for name, loss_fn in losses.items():
+        dense, spread = x.clone().requires_grad_(), x.clone().requires_grad_()
+        if name == "orpo":
+            dense, spread = (-4 * t.detach().abs() for t in (dense, spread))
+            dense, spread = dense.requires_grad_(), spread.requires_grad_()
+        want = loss_fn(dense, torch.arange(12))
+        want.backward()
+        counts = {}
+
+        def note(total, count, *, term, counts=counts):
+            counts[term] = counts.get(term, 0) + count.double()
+            return total
+
+        for rows in parts:
+            loss_fn(spread, rows, reduction=note)
+        for count in counts.values():
+            dist.all_reduce(count)
+        shared = count_mean({k: v.item() for k, v in counts.items()}, grad_average=world)
+        total = sum(loss_fn(spread, rows, reduction=shared) for rows in parts)
+        total.backward()
+        found = torch.cat((total.detach().reshape(1), spread.grad.flatten()))
+        dist.all_reduce(found)
+        wish = torch.cat((want.detach().reshape(1), dense.grad.flatten()))
+        off = max(off, float((found / world - wish).abs().max() / wish.abs().max()))
+        torch.testing.assert_close(found / world, wish, rtol=1e-10, atol=1e-12, msg=name)
+    scores, baseline = x.sum(1), gain[:7]
+    want = kto_loss(scores, good, mismatched=baseline)
+    some = baseline[rank::world] if rank < 7 else baseline[:0]
+    found = kto_loss(
+        scores[own], good[own], mismatched=some, pool=world_sum, reduction=global_mean()
+    )
+    dist.all_reduce(found)
+    close(found / world, want)
+    return f"{off:.1e}"
 
 
 def normalizers():
@@ -719,6 +798,9 @@ def dtensors():
         with pytest.raises(error, match=said):
             call()
     assert cross_entropy(logits, target) == sharded(cross_entropy)(logits, target)
+    # as torchtitan calls: plain targets, and a count of all ranks
+    shared = sharded(cross_entropy)(spread[1], target, reduction=count_mean(2 * N))
+    close(shared, cross_entropy(logits, target, reduction="sum") / (2 * N))
 
 
 def embeddings():

@@ -24,7 +24,7 @@ from aptt.audit.figures import about, require, same
 from aptt.audit.spec import Spec, Trial
 from aptt.parallel import count_mean, global_mean, world_sum
 
-__all__ = ["MICRO_BATCHES", "held_by_rank", "in_a_world"]
+__all__ = ["MICRO_BATCHES", "apart_by_rank", "held_by_rank", "in_a_world"]
 
 MICRO_BATCHES = 3
 _SAMPLES = 13
@@ -32,14 +32,35 @@ _SAMPLES = 13
 
 def held_by_rank(world: int, rows: Sequence[str] | None = None) -> dict[str, str]:
     """Check every row in a world of so many processes; what broke, by row, as the ranks say it."""
-    from aptt.audit.specs import SPECS
-
-    names = list(SPECS) if rows is None else list(rows)
     found: dict[str, str] = {}
-    for rank, broken in enumerate(in_a_world(world, _check_rows, names)):
+    for rank, (broken, _) in enumerate(_checked(world, rows)):
         for name, what in broken.items():
             found.setdefault(name, f"rank {rank}: {what}")
     return found
+
+
+def apart_by_rank(world: int, rows: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    """How far each row is from the whole at most, by how it was split.
+
+    Of value and gradient, in float64, in shares of the largest element, over every case of the row.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for _, apart in _checked(world, rows):
+        for name, ways in apart.items():
+            most = found.setdefault(name, {})
+            for way, far in ways.items():
+                most[way] = max(far, most.get(way, 0.0))
+    return found
+
+
+_Measured = tuple[dict[str, str], dict[str, dict[str, float]]]
+
+
+def _checked(world: int, rows: Sequence[str] | None) -> list[_Measured]:
+    from aptt.audit.specs import SPECS
+
+    names = list(SPECS) if rows is None else list(rows)
+    return in_a_world(world, _check_rows, names)
 
 
 def in_a_world(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -63,11 +84,12 @@ def _start(
         dist.destroy_process_group()
 
 
-def _check_rows(names: Sequence[str]) -> dict[str, str]:
+def _check_rows(names: Sequence[str]) -> _Measured:
     from aptt.audit.specs import SPECS
 
-    broken = {}
+    broken, apart = {}, {}
     for name in names:
+        _APART.clear()
         try:
             _check_row(SPECS[name])
             what = ""
@@ -77,7 +99,21 @@ def _check_rows(names: Sequence[str]) -> dict[str, str]:
         dist.all_gather_object(told, what)  # so that the ranks stay together whatever happens
         if any(told):
             broken[name] = what or "another rank broke it"
-    return broken
+        apart[name] = dict(_APART)
+    return broken, apart
+
+
+_APART: dict[str, float] = {}
+"""How far a row has been from the whole, by how it was split."""
+
+
+def _hold(got: Tensor, want: Tensor, what: str, way: str, *, rtol: float) -> None:
+    """Hold it to the whole, and note how far it is."""
+    if got.shape == want.shape and want.numel():
+        most = want.abs().max()
+        far = (got - want).abs().max() / torch.where(most == 0, 1.0, most)
+        _APART[way] = max(far.item(), _APART.get(way, 0.0))
+    same(got, want, f"{way}: {what}", rtol=rtol)
 
 
 def _check_row(spec: Spec) -> None:
@@ -100,12 +136,11 @@ def _counted(trial: Trial) -> None:
     """A total over a count: over ranks, over micro-batches, over both, and of nothing."""
     inputs = trial.inputs(_SAMPLES)
     value, grad = trial.gradient(inputs, reduction="mean")
-    with about("one batch a rank"):
-        for part in _shares(uneven=True), _shares(uneven=False):
-            _compare(trial, [part], global_mean(), value, grad)
-    with about("micro-batches on every rank"):
-        parts = _micro_batches(_shares(uneven=True))
-        _compare(trial, parts, _counted_ahead(trial, parts), value, grad)
+    for part in _shares(uneven=True), _shares(uneven=False):
+        _compare(trial, [part], global_mean(), value, grad, "one batch a rank")
+    parts = _micro_batches(_shares(uneven=True))
+    shared = _counted_ahead(trial, parts)
+    _compare(trial, parts, shared, value, grad, f"{MICRO_BATCHES} micro-batches a rank")
     with about("nothing on any rank"):
         nothing = torch.zeros(0, dtype=torch.long)
         none = _taken(trial, nothing)
@@ -125,19 +160,25 @@ def _pooled(trial: Trial) -> None:
     for part in _shares(uneven=True), _shares(uneven=False):
         mine, slope = trial.gradient(_taken(trial, part), reduction=reduction, pool=world_sum)
         mine = _averaged(mine) if trial.spec.composite else mine
-        same(mine, value, "value pooled over ranks", rtol=1e-10)
-        same(_averaged(_spread(trial, [(part, slope)])), grad, "its gradient", rtol=1e-8)
+        spread = _averaged(_spread(trial, [(part, slope)]))
+        _hold(mine, value, "value", "sums pooled over ranks", rtol=1e-10)
+        _hold(spread, grad, "gradient", "sums pooled over ranks", rtol=1e-8)
     return None
 
 
 def _compare(
-    trial: Trial, parts: Sequence[Tensor], reduction: Any, value: Tensor, grad: Tensor
+    trial: Trial,
+    parts: Sequence[Tensor],
+    reduction: Any,
+    value: Tensor,
+    grad: Tensor,
+    way: str,
 ) -> None:
     found = [trial.gradient(_taken(trial, part), reduction=reduction) for part in parts]
     total = sum((v for v, _ in found), torch.zeros_like(value))
-    same(_averaged(total), value, "value", rtol=1e-10)
+    _hold(_averaged(total), value, "value", way, rtol=1e-10)
     slopes = _spread(trial, [(p, g) for p, (_, g) in zip(parts, found, strict=True)])
-    same(_averaged(slopes), grad, "gradient", rtol=1e-8)
+    _hold(_averaged(slopes), grad, "gradient", way, rtol=1e-8)
 
 
 def _counted_ahead(trial: Trial, parts: Sequence[Tensor]) -> Any:

@@ -122,6 +122,8 @@ class Spec:
     """Inputs with predictions that are confidently wrong, in every sample."""
     extremes: Callable[[], Inputs] | None = None
     """The hardest inputs there are, all finite or masked by -inf; at most 64 samples."""
+    alive: Callable[[Inputs], Tensor] | None = None
+    """Where, at the hardest inputs, the prediction must have a slope: a mask of its shape."""
     bound: Callable[[Inputs], Tensor] | None = None
     """The largest gradient of a value that the loss allows itself, against the prediction."""
     scaling: Scaling | None = None

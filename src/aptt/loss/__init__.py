@@ -51,9 +51,11 @@ from aptt.loss.centernet import (
     centernet_terms,
 )
 from aptt.loss.classification import (
+    AsymmetricLoss,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     TopKCrossEntropyLoss,
+    asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
     top_k_cross_entropy_loss,
@@ -81,6 +83,8 @@ from aptt.loss.detr import (
     DETRLoss,
     detr_loss,
     detr_terms,
+    mask_match_cost,
+    point_mask_terms,
 )
 from aptt.loss.dfl import (
     DistributionFocalLoss,
@@ -259,6 +263,7 @@ from aptt.loss.varifocal import (
 __all__ = [
     "AdaptiveWingLoss",
     "Assignment",
+    "AsymmetricLoss",
     "BinaryCrossEntropyLoss",
     "BoundaryLoss",
     "BoxIoULoss",
@@ -342,6 +347,7 @@ __all__ = [
     "WingLoss",
     "adaptive_wing_loss",
     "assign",
+    "asymmetric_loss",
     "best_permutation",
     "binary_cross_entropy",
     "boundary_loss",
@@ -414,6 +420,7 @@ __all__ = [
     "mal_loss",
     "margin_loss",
     "mask_iou_loss",
+    "mask_match_cost",
     "match_cost",
     "mcc_loss",
     "mel_filterbank",
@@ -425,6 +432,7 @@ __all__ = [
     "orpo_loss",
     "orpo_terms",
     "permutation_invariant_loss",
+    "point_mask_terms",
     "policy_loss",
     "policy_terms",
     "probiou_loss",

@@ -24,7 +24,14 @@ from torch import Tensor
 
 from aptt.core.assignment import assigned, stand_in
 from aptt.core.boxes import BoxFormat, check_box_format
-from aptt.core.checks import check_choice, check_floating, check_number, check_tensors, check_whole
+from aptt.core.checks import (
+    check_choice,
+    check_floating,
+    check_indices,
+    check_number,
+    check_tensors,
+    check_whole,
+)
 from aptt.core.formula import widen
 from aptt.core.logistic import power, softplus
 from aptt.core.ordinary import is_readable
@@ -274,6 +281,8 @@ def union_matches(matches: Tensor) -> Tensor:
         >>> union_matches(torch.tensor([[0, -1, 1], [2, -1, -1], [2, -1, 0]]))
         tensor([ 2, -1,  1])
     """
+    check_tensors(matches=matches)
+    check_indices(matches=matches)
     if matches.ndim < 2 or not len(matches):
         raise ValueError(f"matches: got {tuple(matches.shape)}, wanted (L, ..., Q), of layers")
     layers = len(matches)

@@ -248,6 +248,14 @@ def _binary(d: Draw) -> Call:
     return _called(d, "binary_cross_entropy", args)
 
 
+def _asymmetric(d: Draw) -> Call:
+    args, _ = _elements(d, soft_target=True, ignore=(-1.0, 0.5, 1.0, 255.0))
+    args["gamma_positive"] = d.pick("gamma_positive", (0.0, 1.0, 2.0))
+    args["gamma_negative"] = d.pick("gamma_negative", (4.0, 1.0, 2.5))
+    args["margin"] = d.pick("margin", (0.05, 0.0, 0.3))
+    return _called(d, "asymmetric_loss", args)
+
+
 def _called(d: Draw, name: str, args: dict[str, Any], *, target: bool = True) -> Call:
     args["reduction"] = d.reduction()
     infinite = bool(args["logits"].isinf().any())
@@ -395,6 +403,12 @@ LOSSES = {
         oracle.binary_cross_entropy,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "pos_weight": (-1.0, NAN)},
+    ),
+    "asymmetric_loss": Loss(
+        _asymmetric,
+        oracle.asymmetric_loss,
+        conceded=lambda call: {"logits", "target", "margin"},
+        wrong={"gamma_positive": (-1.0, NAN), "gamma_negative": (-1.0, NAN), "margin": SHARE},
     ),
     "focal_loss": Loss(
         _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}

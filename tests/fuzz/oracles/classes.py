@@ -21,6 +21,7 @@ from tests.fuzz.oracles.common import (
 )
 
 __all__ = [
+    "asymmetric_loss",
     "binary_cross_entropy",
     "class_rows",
     "cross_entropy",
@@ -181,6 +182,21 @@ def binary_cross_entropy(a: Any) -> Tensor:
     x = torch.where((t == 1) & (x == torch.inf) | (t == 0) & (x == -torch.inf), x.sign() * 1e5, x)
     values = w * (factor * t * softplus(-x) + (1 - t) * softplus(x))
     return reduced(scattered(values, keep), w.sum(), a.reduction, "binary_cross_entropy")
+
+
+def asymmetric_loss(a: Any) -> Tensor:
+    """Ridnik et al. 2021 (arXiv:2009.14119), section 2; p - m by the smaller of p and 1 - p."""
+    keep, w = _kept(a, a.ignore_index)
+    x, t = a.logits[keep], a.target[keep].double()
+    over = torch.where(x > 0, 1 - a.margin - torch.sigmoid(-x), torch.sigmoid(x) - a.margin)
+    over = over.clamp(min=0)
+    none = over == 0
+    some = torch.where(none, 0.5, over)
+    price = softplus(x) if a.margin == 0 else -torch.log1p(-some)
+    no = torch.where(none, 0.0, some**a.gamma_negative * price)
+    yes = power(-softplus(x), a.gamma_positive) * softplus(-x)
+    values = w * (t * yes + (1 - t) * no)
+    return reduced(scattered(values, keep), w.sum(), a.reduction, "asymmetric")
 
 
 def focal_loss(a: Any) -> Tensor:

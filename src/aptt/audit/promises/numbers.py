@@ -155,6 +155,9 @@ def _hardest(trial: Trial) -> None:
                 over = truth_grad.abs() / bound
                 where = (over > 1).nonzero().tolist()
                 require(not where, f"gradient {float(over.max()):.4g} times its bound at {where}")
+            if trial.spec.alive is not None:
+                dead = trial.spec.alive(wide) & (truth_grad == 0)
+                require(not dead.any(), f"no gradient at {dead.nonzero().tolist()[:4]}")
             rtol = torch.finfo(dtype).eps + 5e-3 + own  # the hardest are ill-conditioned too
             _near(grad, truth_grad, "gradient", rtol=rtol, floor=max(1e-6, own) * bound)
 

@@ -20,10 +20,12 @@ from aptt.audit.specs.making import (
     with_,
 )
 from aptt.loss import (
+    AsymmetricLoss,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     FocalLoss,
     TopKCrossEntropyLoss,
+    asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
     focal_loss,
@@ -326,6 +328,47 @@ def _binary() -> Spec:
     )
 
 
+def _asymmetric() -> Spec:
+    def hopeless(inputs: Inputs, options: Options) -> Inputs:
+        """Less sure than others: by definition a negative that is surely wrong is let go."""
+        return {**inputs, "logits": inputs["logits"] / 10 + 4 * (1 - 2 * inputs["target"].double())}
+
+    return Spec(
+        name="asymmetric_loss",
+        function=asymmetric_loss,
+        module=AsymmetricLoss,
+        inputs=_answers,
+        cases={
+            "0 and 1": case(),
+            "weighted": case(
+                with_(marked(_answers, 7), "weight", "logits"),
+                gamma_positive=1.0,
+                margin=0.2,
+                ignore_index=7,
+            ),
+            "soft, without a margin": case(
+                _soft_answers,
+                gamma_negative=1.5,
+                margin=0.0,
+                reduction="none",
+                exempt={"perfect_is_minimal": "of shares, the best logit has no closed form"},
+            ),
+        },
+        hide=_hide_answers,
+        count=_count_answers,
+        perfect=lambda i, o: ({**i, "logits": (2.0 * i["target"].double() - 1) * 1000}, 0.0),
+        hopeless=hopeless,
+        extremes=_answer_extremes,
+        refused=(
+            Refused("targets beyond 1", "target", change=_out_of_range),
+            Refused("a negative exponent", "gamma_negative", {"gamma_negative": -1.0}),
+            Refused("a negative exponent", "gamma_positive", {"gamma_positive": -1.0}),
+            Refused("a margin of all", "margin", {"margin": 1.0}),
+        ),
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
+    )
+
+
 def _sigmoid_focal() -> Spec:
     return Spec(
         name="focal_loss (sigmoid)",
@@ -485,4 +528,11 @@ def _top_k() -> Spec:
     )
 
 
-CLASSES = (_cross_entropy(), _top_k(), _binary(), _sigmoid_focal(), _softmax_focal())
+CLASSES = (
+    _cross_entropy(),
+    _top_k(),
+    _binary(),
+    _asymmetric(),
+    _sigmoid_focal(),
+    _softmax_focal(),
+)

@@ -88,6 +88,13 @@ def _ratios() -> Inputs:
     return {"log_prob": old + x[:, :1], "old_log_prob": old, "advantage": x[:, 1].clone()}
 
 
+def _free(inputs: Inputs) -> Tensor:
+    """Where the ratio is on the side that no edge holds, if there is an advantage."""
+    log_ratio = inputs["log_prob"] - inputs["old_log_prob"]
+    advantage = inputs["advantage"].view(-1, *[1] * (log_ratio.ndim - 1))
+    return ((advantage > 0) & (log_ratio <= 0)) | ((advantage < 0) & (log_ratio >= 0))
+
+
 _REFUSED = (
     Refused(
         "a mask of numbers", "mask", change=lambda i: {**i, "mask": i["log_prob"]}, error=TypeError
@@ -147,6 +154,7 @@ _TOKENS = Spec(
     count=_count,
     hopeless=_too_likely,
     extremes=_ratios,
+    alive=_free,
     refused=(
         *_REFUSED,
         Refused("an unknown kind", "kind", {"kind": "ppo"}),
@@ -184,7 +192,7 @@ def _far_from_it(g: Generator, n: int) -> Inputs:
 
 
 def _strayed(inputs: Inputs, options: Options) -> Inputs:
-    x = inputs["reference_log_prob"] + 3
+    x = inputs["reference_log_prob"] + (3 if options.get("kind") == "k1" else -3)
     return {**inputs, "log_prob": x} | ({"old_log_prob": x} if "old_log_prob" in inputs else {})
 
 
@@ -234,5 +242,6 @@ POLICIES = (
         },
         hopeless=_strayed,
         extremes=lambda: _refer(_ratios()),
+        alive=lambda i: i["log_prob"] != i["reference_log_prob"],
     ),
 )

@@ -78,7 +78,7 @@ def _certain() -> Inputs:
     """Averages at 0 and close to it, and far below."""
     x = -grid(
         [0, 1], [2.0**-25, 1], [2e-8, 1], [1e-4, 1e-4], [1, 1], [300, 1], [1, 300], [300, 300],
-        [1e4, 2], [2, 1e4], [5e-3, 12], [1e-30, 3],
+        [1e4, 2], [2, 1e4], [5e-3, 12], [1e-30, 3], [2e-8, 5e-8], [1e-6, 1e-7],
     )  # fmt: skip
     return {"chosen": x[:, :1].expand(-1, _T).clone(), "rejected": x[:, 1:].expand(-1, _T).clone()}
 

@@ -3,22 +3,26 @@
     cross_entropy           one of C classes is right
     binary_cross_entropy    independent yes-or-no questions
     top_k_cross_entropy     the first, of the hardest positions alone
+    asymmetric_loss         the same, where few of many labels are right
 
 Axes: logits ``(N, C, ...)`` or ``(..., C)``; of yes-or-no questions, any shape.
 """
 
 from __future__ import annotations
 
+from aptt.loss.classification.asymmetric import AsymmetricLoss, asymmetric_loss
 from aptt.loss.classification.binary import BinaryCrossEntropyLoss, binary_cross_entropy
 from aptt.loss.classification.categorical import CrossEntropyLoss, cross_entropy
 from aptt.loss.classification.top_k import TopKCrossEntropyLoss, top_k_cross_entropy_loss
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
+    "AsymmetricLoss",
     "BinaryCrossEntropyLoss",
     "CrossEntropyLoss",
     "FocalLoss",
     "TopKCrossEntropyLoss",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "cross_entropy",
     "top_k_cross_entropy_loss",
