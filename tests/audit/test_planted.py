@@ -456,6 +456,90 @@ BUGS.append(
 )
 
 
+def one_less_alpha(logits, target, alpha=0.25, reduction="mean"):
+    if logits.shape != target.shape or not logits.is_floating_point():
+        raise ValueError
+    weight = target * alpha + (1 - target) * (1 - alpha)
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction=reduction)
+
+
+BUGS.append(
+    Bug(
+        "a weight above 1, whose complement is below 0",
+        "torchvision focal",
+        "bad_input_is_refused",
+        make(one_less_alpha, kind="logits+multilabel"),
+    )
+)
+
+
+def takes_any_weight(logits, target, weight, reduction="mean"):
+    if not logits.shape == target.shape == weight.shape or not logits.is_floating_point():
+        raise ValueError
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction=reduction)
+
+
+BUGS.append(
+    Bug(
+        "weights below 0, of which there is no least loss",
+        "torch",
+        "bad_input_is_refused",
+        make(
+            takes_any_weight,
+            inputs=lambda g, n: {
+                "logits": torch.randn(n, 3, generator=g),
+                "target": torch.randint(2, (n, 3), generator=g).float(),
+                "weight": torch.rand(n, 3, generator=g) + 0.5,
+            },
+        ),
+    )
+)
+
+
+def divides_by_the_union(pred_boxes, target_boxes, reduction="mean"):
+    """Exact, but of areas that may be negative."""
+    low = torch.maximum(pred_boxes[:, :2], target_boxes[:, :2])
+    high = torch.minimum(pred_boxes[:, 2:], target_boxes[:, 2:])
+    common = (high - low).clamp(min=0).prod(1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (pred_boxes, target_boxes)]
+    union = areas[0] + areas[1] - common
+    some = torch.where(union.detach().abs() > 0, union, 1)
+    # of lines and points nothing is known here; of boxes inside out, it divides by anything
+    values = 1 - torch.where(areas[0] * areas[1] == 0, 0, common / some).to(pred_boxes.dtype)
+    values = torch.where(pred_boxes[:, 2] < pred_boxes[:, 0], common / union, values)
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+BUGS.append(
+    Bug(
+        "a division by the area of boxes inside out",
+        NOBODY,
+        "finite_at_extremes",
+        make(divides_by_the_union, kind="boxes"),
+    )
+)
+
+
+def takes_rounding_for_a_signal(estimate, target, reduction="mean"):
+    """SI-SNR by the book: nothing is left of a constant but the rounding of its mean."""
+    e, s = (v - v.mean(-1, keepdim=True) for v in (estimate, target))
+    size = s.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    part = (e * s).sum(-1, keepdim=True) / size * s
+    signal, noise = part.square().sum(-1), (e - part).square().sum(-1)
+    values = -10 * ((signal + 1e-30) / (noise + 1e-30)).log10()
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+BUGS.append(
+    Bug(
+        "a mean that rounds: a constant counts as a signal",
+        "asteroid, torchmetrics",
+        "finite_at_extremes",
+        make(takes_rounding_for_a_signal, kind="waveforms"),
+    )
+)
+
+
 def relative_row(about, whose, promise):
     """Plant a formula in the place of the relative error's."""
 

@@ -39,6 +39,9 @@ class Call:
     grads: tuple[str, ...]
     """The arguments whose gradient is asked for; the first is the prediction."""
     engine: str = "auto"
+    """"auto", "plain", "in one block", "pretend" or "traced"."""
+    module: bool = False
+    """Whether the module is called, where it has all that the call says."""
     block: int | None = None
     seed: str = ""
     wrong: tuple[str, type[Exception] | tuple[type[Exception], ...], bool] | None = None
@@ -56,6 +59,9 @@ class Loss:
     """The value of a call's arguments, in float64 and without what has no part in it."""
     rows: int | None = None
     """The first axis of a gradient along which numbers are sums of each other; None: none is."""
+    lengths: Callable[[Call], Tensor] | None = None
+    """What the prediction's numbers are lengths beside: along each, gradient times length is what
+    is rounded."""
     several: Callable[[Call], bool] | None = None
     """Whether a call has more than one gradient, by ties; it is not compared then."""
     kinked: bool | Callable[[Call], bool] = False
@@ -64,6 +70,8 @@ class Loss:
     """Times what the rounding of a conceded argument moves the exact result by."""
     products: bool = False
     """Whether a product of matrices comes first, in the dtype of its arguments."""
+    limit: Callable[[Call], tuple[float | Tensor, float | Tensor]] | None = None
+    """By how much a value, and a number of the gradient, may be off: as the docstring says."""
     unit: float = 0.0
     """What a value is a difference of, beside its own size: decibels are of logarithms near 1."""
     slope_unit: float = 0.0
@@ -203,6 +211,13 @@ class Draw:
     def reduction(self, *, none: bool = True) -> Any:
         return self.pick("reduction", ("mean", "sum", *(("none",) if none else ()), over))
 
+    def way(self) -> str:
+        """Most calls as they come, the slow ways for a few."""
+        if self.chance("traced", 120):
+            return "traced"
+        elsewhere = ("auto", "in one block", "pretend")
+        return self.pick("engine", ("auto", "plain", self.pick("elsewhere", elsewhere), "auto"))
+
     def call(self, name: str, args: dict[str, Any], *grads: str, sides: Sequence[str] = ()) -> Call:
         """The call, without arguments that are None; ``sides`` may ask for a gradient too.
 
@@ -214,7 +229,8 @@ class Draw:
             name,
             args,
             (*grads, *asked),
-            engine=self.pick("engine", ("auto", "plain", "auto", "auto")),
+            engine=self.way(),
+            module=self.chance("module", 4),
             block=self.pick("block", (None, 16, None, 64)),
             seed=self.seed,
             chosen=self.chosen,

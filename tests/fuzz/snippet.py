@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tests.fuzz.check import Failure
+from tests.fuzz.check import Failure, module_form
 from tests.fuzz.draw import Call, over
 
 __all__ = ["snippet"]
@@ -33,8 +33,9 @@ def snippet(call: Call, failure: Failure) -> str:
     lines += ["", *(f"{key} = {value}" for key, value in text.items())]
     named = ", ".join(f"{key}={key}" for key in text)
     lines += [
-        f'with engine("{call.engine}"), walking({call.block}, lambda cuts: None):',
-        f"    result = {call.name}({named})",
+        *(f"# {note}" for note in _notes(call)),
+        f'with engine("{"plain" if call.engine == "plain" else "auto"}"), {_walk(call)}:',
+        f"    result = {_function(call)}({named})",
         "    print(result)",
     ]
     if not call.wrong:
@@ -48,6 +49,24 @@ def snippet(call: Call, failure: Failure) -> str:
             f"print({key}.grad)" for key in call.grads if isinstance(call.args.get(key), Tensor)
         ]
     return "\n".join(lines)
+
+
+def _notes(call: Call) -> list[str]:
+    """What the program does otherwise than the fuzzer did."""
+    form = module_form(call) if call.module else None
+    notes = [] if form is None else [f"by {form[0].__name__}({', '.join(sorted(form[1]))})"]
+    return notes + ["on aptt.audit.pretend.register()"] * (call.engine == "pretend")
+
+
+def _walk(call: Call) -> str:
+    in_one = ", in_one=True" * (call.engine in ("pretend", "in one block"))
+    return f"walking({call.block}, lambda cuts: None{in_one})"
+
+
+def _function(call: Call) -> str:
+    return f'torch.compile({call.name}, backend="aot_eager")' * (call.engine == "traced") or (
+        call.name
+    )
 
 
 def _value(value: Any, learns: bool) -> str:

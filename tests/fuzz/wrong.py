@@ -44,6 +44,8 @@ def spoiled(d: Draw, call: Call, loss: Loss) -> Call:
     for name, arg in inspect.signature(function(call.name)).parameters.items():
         if "Literal" in str(hints[name]) or name == "reduction":
             faults.append((name, "nonsense", (TypeError, ValueError)))
+        if hints[name] is bool:
+            faults += [(name, value, TypeError) for value in ("nonsense", 1, None)]
         if arg.default is not arg.empty and hints[name] is float:
             faults.append((name, "nonsense", (TypeError, ValueError)))
     faults += [(name, value, ValueError) for name, values in loss.wrong.items() for value in values]
@@ -51,4 +53,6 @@ def spoiled(d: Draw, call: Call, loss: Loss) -> Call:
         return call
     name, value, kinds = d.pick("fault", faults)
     wrong = (name, kinds or (TypeError, ValueError), kinds is None)
-    return replace(call, args=call.args | {name: value}, wrong=wrong)
+    # a value that is out of range is seen on the CPU, as it comes
+    way = call.engine if call.engine == "plain" else "auto"
+    return replace(call, args=call.args | {name: value}, wrong=wrong, engine=way)

@@ -106,19 +106,33 @@ def test_both_ways_read_the_same_box_from_perfect_maps(recipe, maps, name):
     assert found.boxes[0].tolist() == pytest.approx([10, 22, 30, 52], abs=1e-3)
 
 
+def test_a_set_is_read_as_it_is(recipe):
+    box = torch.tensor([20.0, 37.0, 20.0, 30.0]) / 96
+    logits = torch.full((1, 3, 10), -12.0)
+    logits[0, :2, 7] = torch.tensor([4.0, 6.0])
+    maps = {"query_logits": logits, "query_boxes": box.expand(1, 3, 4)}
+    (found,) = recipe.losses["detr"].make(recipe).read(maps)
+    assert found.labels.tolist() == [7, 7]  # the surest first, and nothing is thinned out
+    assert found.scores.tolist() == pytest.approx(torch.tensor([6.0, 4.0]).sigmoid().tolist())
+    assert found.boxes[0].tolist() == pytest.approx([10, 22, 30, 52], abs=1e-4)
+
+
 def test_a_box_that_says_the_same_again_is_dropped():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9], [40, 0, 50, 10]])
     found = Found(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([1, 1, 2, 1]))
     assert _distinct(found) == [0, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["giou", "diou", "ciou", "centernet"])
+@pytest.mark.parametrize("name", ["giou", "diou", "ciou", "centernet", "detr"])
 def test_the_terms_make_the_loss(recipe, name):
     images, boxes, labels = recipe.batch(Generator().manual_seed(3))
     model, loss = recipe.model(), recipe.losses[name].make(recipe)
+    model.asks = name == "detr"
     maps = model(images)
     terms = loss.terms(maps, boxes, labels)
     gains = {"class": 1.0, "box": 1.0, "dfl": 0.25, "hm": 1.0, "wh": 0.5, "reg": 1.0}
+    if name == "detr":
+        gains = {"class": 2.0, "l1": 5.0, "box": 2.0}
     total = sum(gains[term] * value for term, value in terms.items())
     torch.testing.assert_close(loss(maps, boxes, labels), total)
     assert len(terms) == 3
@@ -132,7 +146,7 @@ def test_cells_are_in_the_order_of_their_points(recipe, maps):
     assert sides[0, at].argmax(-1).tolist()[:3] == [3, 4, 2]
 
 
-@pytest.mark.parametrize("name", ["ciou", "centernet"])
+@pytest.mark.parametrize("name", ["ciou", "centernet", "detr"])
 def test_a_few_steps_lower_the_loss(recipe, name):
     run = fit(recipe, name, steps=6)
     assert run.finished

@@ -141,8 +141,10 @@ def _hard_boxes() -> Inputs:
         [0, 0, 1, 1], [2, 2, 3, 3], [0, 0, 0, 0], [0, 0.5, 1, 0.5], [0.5, 0.5, 0.5, 0.5],
         [0.25, 0.25, 0.75, 0.75], [1, 0, 2, 1], [1000, 0, 1001, 1],
     )  # fmt: skip
-    target = unit[[0, 3, 2]].repeat_interleave(len(unit), 0)
-    pred = unit.repeat(3, 1)
+    inside_out = grid([1, 0, 0, 1], [1, 1, 0, 0], [0.5, 1, 0.25, 0.5])
+    pred = torch.cat((unit, inside_out))
+    target = unit[[0, 3, 2]].repeat_interleave(len(pred), 0)
+    pred = pred.repeat(3, 1)
     scales = (1.0, 1e-4, 1e4)
     return {
         "pred_boxes": torch.cat([pred * s for s in scales]),
@@ -156,9 +158,11 @@ def _waves(g: Generator, n: int) -> Inputs:
 
 
 def _hard_waves() -> Inputs:
-    tone = torch.sin(torch.arange(2048, dtype=torch.float64) / 7)
+    # no power of two: a mean is rounded, and a level less its mean is not 0 but rounding
+    tone = torch.sin(torch.arange(2000, dtype=torch.float64) / 7)
     quiet, ones = torch.zeros_like(tone), torch.ones_like(tone)
     pairs = [(quiet, quiet), (quiet, tone), (tone, quiet), (tone, -tone), (ones, tone)]
+    pairs += [(0.01 * ones, tone), (-3.3 * ones, tone), (tone, 0.01 * ones)]
     pairs += [(tone * 1e-4, tone), (tone * 1e3, tone), (tone, tone * 1e-4)]
     return {
         "estimate": torch.stack([p for p, _ in pairs]),

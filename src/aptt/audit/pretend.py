@@ -167,8 +167,10 @@ def counting(twist: Twist | None = None) -> Iterator[Bill]:
         raise RuntimeError(f"in backward: {bill.faults[0]}")
 
 
-def gradient(value: Tensor, *to: Tensor) -> tuple[Tensor, ...]:
+def gradient(value: Tensor, *to: Tensor, up: Tensor | None = None) -> tuple[Tensor, ...]:
     """The gradients of one number, taken in another thread. What is raised there is raised here.
+
+    With ``up`` those of any tensor, times it.
 
     An operator of PyTorch's own that raises in there ends the process, whence
     :attr:`Bill.faults`; a ``backward`` written in Python may raise.
@@ -179,7 +181,7 @@ def gradient(value: Tensor, *to: Tensor) -> tuple[Tensor, ...]:
     def work() -> None:
         try:  # PyTorch's own threads may have been started before the device was known
             with _Calls(), torch.autograd.set_multithreading_enabled(False):
-                found.extend(torch.autograd.grad(value, to))
+                found.extend(torch.autograd.grad(value, to, up))
         except BaseException as error:
             raised.append(error)
 

@@ -104,6 +104,8 @@ class Spec:
     asks: Mapping[str, str] = field(default_factory=dict)
     """What it has to ask of an accelerator, with the reason: ``"kernels"`` that grow with the
     batch, or by its name an operator for which the host waits."""
+    weighs: Sequence[str] = ()
+    """The options of a stranger, some of which may be weights."""
     notes: Sequence[str] = ()
     """What was deduced of a stranger's inputs, and what is odd about them."""
     terms: int = 1

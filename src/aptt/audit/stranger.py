@@ -170,6 +170,7 @@ def _row(loss: Loss, form: Form, label: str, name: str | None, rounding: float) 
         extremes=form.extremes,
         scaling=form.scaling,
         within=form.within,
+        weighs=tuple(p.name for p in loss.options if p.name not in names),
         notes=form.notes,
     )
     return replace(spec, exempt=_exempt(spec, loss))

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Around", "around", "cross_entropy", "less_target_"]
+from aptt.core.softmax import Leading, put_class_
+
+__all__ = ["Around", "around", "cross_entropy", "less_all", "less_target"]
 
 
 class Around(NamedTuple):
@@ -43,9 +45,17 @@ def cross_entropy(log_p: Tensor, bins: Around) -> Tensor:
     return (bins.less * below - bins.share * above.masked_fill(nothing, 0.0)).squeeze(1)
 
 
-def less_target_(p: Tensor, bins: Around) -> Tensor:
-    """``p`` less the distribution of each number, over the memory of ``p``."""
+def less_target(lead: Leading, bins: Around) -> Tensor:
+    """The softmax less each number's distribution."""
+    return less_all(lead.e * lead.share, lead.at.unsqueeze(1), lead.rest * lead.share, bins)
+
+
+def less_all(p: Tensor, at: Tensor, lack: Tensor, bins: Around) -> Tensor:
+    """The same, of ``p`` and its likeliest bin, by what either lacks of 1; over the memory of p."""
+    own = (at - bins.y).abs().clamp(max=1) - lack
     if torch.compiler.is_compiling():  # which fuses the hat function, and not a scatter
         every = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
-        return p - (1 - (every - bins.y).abs()).clamp(min=0)
-    return p.scatter_add_(1, bins.below, bins.less).scatter_add_(1, bins.above, -bins.share)
+        p = p - (1 - (every - bins.y).abs()).clamp(min=0)
+    else:
+        p.scatter_add_(1, bins.below, bins.less).scatter_add_(1, bins.above, -bins.share)
+    return put_class_(p, at.squeeze(1), own)

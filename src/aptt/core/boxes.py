@@ -10,8 +10,15 @@ An axis on which both boxes are the same point has width = goal = common = 1: it
 A prediction turned inside out has no width; ``flip`` is what a loss adds to turn it back, and the
 enclosing length is held there: the only pull is to turn back.
 
-    iou = I / U      with I = common_x common_y, P and G likewise, U = P + G - I relative to the
-                     enclosing area, which is therefore 1
+    out      how much of the prediction lies outside of the target / span
+    off      how much of the target lies outside of the prediction / span
+
+    iou  = I / U             with I = common_x common_y, P and G likewise, U = P + G - I relative
+                             to the enclosing area, which is therefore 1
+    miss = (U - I) / U       U - I = out_x h + common_x out_y + off_x H + common_x off_y
+
+where ``miss`` is 1 - iou, and no difference: boxes nearly equal keep their digits. So do widths, as
+:func:`change`.
 
 What there is one of per axis is an :data:`Axes`: one tensor ``(2, N)``, which halves the number of
 operators, or inside ``torch.compile`` two of ``(N,)``, from which it makes one kernel.
@@ -29,14 +36,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptt.core.formula import scaled_
-
 __all__ = [
     "Axes",
     "BoxFormat",
     "Overlap",
     "Slopes",
     "against_each_other",
+    "change",
     "check_box_format",
     "each",
     "edges",
@@ -85,16 +91,21 @@ class Overlap(NamedTuple):
     goal_high: Axes
     span: Axes  # in the units of the boxes
     unit: Axes  # span, or 1 where it is 0
-    point: Axes  # 1 where span is 0, or 0
+    per_unit: Axes  # 1 / span, or 0 where it is 0
     size: Axes  # hi - lo, below 0 where the prediction is turned inside out
     met: Axes  # the intersection, below 0 where the boxes are apart
     width: Axes  # relative to the span, like goal and common
     goal: Axes
     common: Axes
     flip: Axes  # size where it is below 0, or 0
+    before: Axes  # how far the edges lie behind the target's
+    behind: Axes
+    out: Axes  # of boxes that overlap
+    off: Axes
     union: Tensor
     some: Tensor  # union, or 1 where it is 0
     iou: Tensor
+    miss: Tensor
 
 
 def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
@@ -120,14 +131,37 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
         point = (unit - span).detach()
         width, goal, common = (torch.clamp(k, min=point).div_(unit) for k in (size, goal, met))
         flip = F.hardtanh(size, -math.inf, 0.0)
-        return lo, hi, goal_low, goal_high, span, unit, point, size, met, width, goal, common, flip
+        before, behind = lo - goal_low, hi - goal_high
+        left, right = _above_0(before), _above_0(behind)
+        per_unit = torch.reciprocal(unit) - point
+        out = ((left - before) + right) * per_unit
+        off = (left + (right - behind)) * per_unit
+        edges = lo, hi, goal_low, goal_high, span, unit, per_unit, size, met
+        return *edges, width, goal, common, flip, before, behind, out, off
 
     axes = each(measured, *_columns(x), *_columns(t))
-    *_, width, goal, common, _ = axes
+    *_, width, goal, common, _, _, _, out, off = axes
     both = common[0] * common[1]
     union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
     some = torch.threshold(union, 0.0, 1.0)
-    return Overlap._make((*axes, union, some, both / some))
+    missed = torch.addcmul(out[0] * width[1], off[0], goal[1])
+    missed = torch.addcmul(missed, common[0], out[1] + off[1])
+    iou = both / some
+    # either is exact, with its slopes, where it is the lesser
+    miss = torch.where(missed < both, missed / some, 1 - iou)
+    return Overlap._make((*axes, union, some, iou, miss))
+
+
+def change(o: Overlap) -> Axes:
+    """``width - goal``: by the edges where the boxes meet, for widths nearly equal."""
+
+    def of_axis(
+        met: Tensor, width: Tensor, goal: Tensor, out: Tensor, off: Tensor
+    ) -> tuple[Tensor, ...]:
+        return (torch.where(met >= 0, out - off, width - goal),)
+
+    (found,) = each(of_axis, o.met, o.width, o.goal, o.out, o.off)
+    return found
 
 
 class Slopes(NamedTuple):
@@ -139,35 +173,28 @@ class Slopes(NamedTuple):
     span: Axes | None = None  # the same, of each
     width: Axes | None = None
     turn: Callable[[Tensor], Axes] | None = None  # from d loss / d P: that of either axis
-    apart: tuple[Axes, Axes] | None = None  # how far the edges lie behind the target's
     pull: Axes | None = None  # in the gap of the centres, in the units of the boxes
 
 
 def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFormat) -> Tensor:
     """The gradient in the boxes of ``up`` times a loss of these slopes, with ``sum flip``."""
-    area, common, spread, span, width, turn, apart, pull = slopes
+    area, common, spread, span, width, turn, pull = slopes
     assert isinstance(area, Tensor)  # the IoU's own slope is in it
-    before, behind = apart if apart is not None else (None, None)
 
     def pulled(
-        lo: Tensor,
-        hi: Tensor,
-        goal_low: Tensor,
-        goal_high: Tensor,
-        unit: Tensor,
-        point: Tensor,
+        per_unit: Tensor,
         size: Tensor,
         met: Tensor,
+        before: Tensor,
+        behind: Tensor,
         by_area: Tensor,
         by_common: Tensor,
         turned: Tensor | None,
         span: Tensor | None,
         width: Tensor | None,
-        before: Tensor | None,
-        behind: Tensor | None,
         pull: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        scale = scaled_(torch.reciprocal(unit).sub_(point), up)
+        scale = per_unit * up
         upright, meet = _unless_below_0(scale, size), _unless_below_0(scale, met)
         shrunk = area if turned is None else turned
         outer = spread if span is None else span
@@ -181,11 +208,9 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         edge = (by_common * common).mul_(meet)
         if outer is not None:
             edge.sub_(upright.mul_(outer))
-        both.add_(edge, alpha=0.5)
-        before = lo - goal_low if before is None else before
-        behind = hi - goal_high if behind is None else behind
-        high = torch.addcmul(both, behind.sign(), edge, value=-0.5)
-        low = both.addcmul_(before.sign(), edge, value=0.5).neg_()
+        half = edge.new_full((), 0.5)
+        high = torch.addcmul(both, torch.heaviside(-behind, half), edge)
+        low = both.addcmul_(torch.heaviside(before, half), edge).neg_()
         if pull is not None:
             pull = pull if isinstance(up, float) and up == 1 else pull * up
             low.add_(pull, alpha=0.5)
@@ -196,9 +221,10 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
             return low + high, high
         return low + high, high.sub_(low).mul_(0.5)
 
-    lengths = (o.unit, o.point, o.size, o.met, _swapped(o.width), _swapped(o.common))
+    lengths = o.per_unit, o.size, o.met, o.before, o.behind
+    areas = _swapped(o.width), _swapped(o.common)
     turned = None if turn is None else turn(area)
-    return _boxes(*each(pulled, *o[:4], *lengths, turned, span, width, before, behind, pull))
+    return _boxes(*each(pulled, *lengths, *areas, turned, span, width, pull))
 
 
 def _edges(first: Tensor, second: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
@@ -240,6 +266,13 @@ def _boxes(first: Axes, second: Axes) -> Tensor:
     for column, values in zip(boxes.unbind(1), columns, strict=True):
         column.copy_(values)  # one by one: a stack takes twice the time
     return boxes
+
+
+def _above_0(length: Tensor) -> Tensor:
+    """The length, or 0 below it; at 0, of an edge in common, half its slope."""
+    if torch.is_grad_enabled():
+        return torch.maximum(length, length.new_zeros(()))
+    return torch.relu(length)
 
 
 def _swapped(axes: Axes) -> Axes:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.softmax import exp_of_gaps
+from aptt.core.softmax import Leading, leading
 
-__all__ = ["Chances", "apart", "of_sigmoid", "of_softmax"]
+__all__ = ["Chances", "of_sigmoid", "of_softmax"]
 
 
 class Chances(NamedTuple):
@@ -23,34 +23,27 @@ class Chances(NamedTuple):
 
     yes: Tensor
     no: Tensor
-    high: Tensor | None = None
-    """1 where a class is the largest of a softmax, else 0."""
-    nll: Tensor | None = None
-    """``-log p`` of a softmax, if it is asked for."""
+    lead: Leading | None = None
+    """Of a softmax."""
+
+    @property
+    def nll(self) -> Tensor | None:
+        """``-log p`` of a softmax."""
+        return None if self.lead is None else self.lead.level - self.lead.gap
 
 
 def of_sigmoid(x: Tensor) -> Chances:
     """Of independent classes."""
-    return Chances(torch.sigmoid(x), torch.sigmoid(-x))
+    if not torch.is_grad_enabled():
+        return Chances(torch.sigmoid(x), torch.sigmoid(-x))
+    # autograd has the slope of a sigmoid from its value: exact for the smaller of the two alone
+    high = x > 0
+    less = torch.sigmoid(torch.where(high, -x, x))
+    more = 1 - less
+    return Chances(torch.where(high, more, less), torch.where(high, less, more))
 
 
-def of_softmax(x: Tensor, *, nll: bool = False) -> Chances:
+def of_softmax(x: Tensor) -> Chances:
     """Of classes that exclude each other."""
-    gap = x - x.detach().amax(1, keepdim=True)
-    e = exp_of_gaps(gap)
-    high = e.floor()
-    below, above = apart(e, high)
-    share = (below + above).reciprocal()
-    cost = (below + (above - 1)).log1p() - gap if nll else None
-    others = above - e
-    if torch.is_grad_enabled():  # so that a single largest gets nothing back of what it takes off
-        others = others * (1 - high * (above <= 1))
-    return Chances(e * share, (below + others) * share, high, cost)
-
-
-def apart(values: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums over the classes that are not the largest, and over those that are.
-
-    All but one class is then ``below + (above - one)``: exact for the largest, too.
-    """
-    return (values * (1 - high)).sum(1, keepdim=True), (values * high).sum(1, keepdim=True)
+    lead = leading(x)
+    return Chances(lead.e * lead.share, (lead.rest + (1 - lead.e)) * lead.share, lead)

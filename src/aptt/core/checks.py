@@ -43,6 +43,7 @@ __all__ = [
     "check_chunk",
     "check_classes",
     "check_each",
+    "check_flags",
     "check_floating",
     "check_index",
     "check_indices",
@@ -235,6 +236,13 @@ def check_whole(name: str, value: int, low: int = 1) -> None:
     """Hold an option to whole numbers; True is none."""
     if type(value) is not int or value < low:
         raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
+
+
+def check_flags(**options: object) -> None:
+    """Hold options to True and False; a number or a name that is taken for one is a mistake."""
+    for name, value in options.items():
+        if type(value).__name__ not in ("bool", "bool_"):  # NumPy has its own
+            raise TypeError(f"{name}: got {value!r}, wanted True or False")
 
 
 def check_index(**options: int | None) -> None:

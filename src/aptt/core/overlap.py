@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from aptt.core import pixels
-from aptt.core.chances import apart, of_sigmoid, of_softmax
+from aptt.core.chances import of_sigmoid, of_softmax
 from aptt.core.engine import at_once, evaluate
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import nll, power, sign, softplus
@@ -45,7 +45,7 @@ from aptt.core.marks import (
     widest,
 )
 from aptt.core.ordinary import is_readable
-from aptt.core.softmax import Against, fading, on_class_axis
+from aptt.core.softmax import Against, fading, on_class_axis, others
 
 __all__ = ["overlap_sums"]
 
@@ -235,7 +235,7 @@ _LABELS = Formula(_labels_result, _labels_step)
 
 def _shares_result(x: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, ask: _Ask) -> Tensor:
     x, t = _dense(x, t, w, ask)
-    p = of_softmax(x, nll=ask.gamma is not None) if ask.softmax else of_sigmoid(x)
+    p = of_softmax(x) if ask.softmax else of_sigmoid(x)
     error = torch.lerp(p.yes, -p.no, t)  # p - t
     sums = [t, torch.relu(error), torch.relu(-error)]
     if ask.common:
@@ -254,23 +254,23 @@ def _shares_step(
     # p[c] (sum of t over the others) - t[c] (1 - p[c]).
     x, t = _dense(x, t, w, ask)
     by_false, by_missed, by_cost = _prices(up, x, ask)
-    yes, no, high, _ = of_softmax(x) if ask.softmax else of_sigmoid(x)
+    yes, no, lead = of_softmax(x) if ask.softmax else of_sigmoid(x)
     error = torch.lerp(yes, -no, t)
     side = error.sign()
-    u = (side * ((by_false + by_missed) / 2)).add_((by_false - by_missed) / 2)
-    dx = u.mul_(side.abs_()).mul_(yes)
-    if high is None:
+    u = torch.relu(side).mul_(by_false).sub_(torch.relu(-side).mul_(by_missed))
+    dx = u.mul_(yes)
+    if lead is None:
         dx = dx.mul_(no)
         if ask.gamma is not None:
             dx = dx.addcmul_(error, by_cost)
     else:
-        below, above = apart(dx, high)
-        others = below + (above - dx)
-        dx = dx.mul_(no).addcmul_(yes, others, value=-1)
+        below, above = others(dx, lead.at)
+        beside = below + (above - dx)
+        dx = dx.mul_(no).addcmul_(yes, beside, value=-1)
         if ask.gamma is not None:
             asked = t * by_cost
-            others = asked.sum(1, keepdim=True) - asked
-            dx = dx.addcmul_(yes, others).addcmul_(asked, no, value=-1)
+            below, above = others(asked, lead.at)
+            dx = dx.addcmul_(yes, below + (above - asked)).addcmul_(asked, no, value=-1)
     return None, dx if w is None else dx.mul_(w.to(dx.dtype))
 
 

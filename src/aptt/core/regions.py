@@ -16,6 +16,7 @@ from aptt.core.checks import (
     check_binary,
     check_choice,
     check_classes,
+    check_flags,
     check_floating,
     check_number,
     check_range,
@@ -350,6 +351,7 @@ def check_regions(
     smooth: float = 0.0,
     policies: tuple[str, ...] = ("skip", "zero", "smooth", "penalize"),
     none: bool = True,
+    log: bool = False,
     **prices: float,
 ) -> None:
     """Refuse options that are unknown, or that do not go together.
@@ -359,6 +361,7 @@ def check_regions(
     check_reduction(reduction, none=none)
     check_choice("mode", mode, ("multiclass", "multilabel", "binary"))
     check_choice("absent", absent, policies)
+    check_flags(background=background, log=log)
     check_number("smooth", smooth)
     for name, price in prices.items():
         check_number(name, price)

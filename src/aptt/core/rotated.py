@@ -11,8 +11,9 @@ of each box, (u, v):
     b, c     = h1 w2, w1 h2 if both boxes lie alike (both wide or both tall), else w1 w2, h1 h2
     s        = |(w1**2 - h1**2) (w2**2 - h2**2)| sin(turn)**2, of cos where they do not lie alike
 
-No term is negative, so nothing cancels: equal boxes are exactly 0 apart, and boxes nearly equal as
-far apart as they are. It is the usual formula, with its determinants multiplied out.
+No term is negative, and what is squared is summed of the sides' differences, so nothing cancels:
+equal boxes are exactly 0 apart, and boxes nearly equal as far apart as they are. It is the usual
+formula, with its determinants multiplied out.
 """
 
 from __future__ import annotations
@@ -27,22 +28,26 @@ _LEAST = 1e-3  # of a side, relative to the pair's longest: shorter ones count a
 
 def bhattacharyya(x: Tensor, t: Tensor) -> Tensor:
     """The distance of each row of ``x`` from that of ``t``, both ``(N, 5)``; differentiable."""
-    gap = x[:, :2] - t[:, :2]
-    unit = torch.cat((gap.abs(), x[:, 2:4], t[:, 2:4]), 1).detach()
+    gap, own, goal = x[:, :2] - t[:, :2], x[:, 2:4], t[:, 2:4]
+    unit = torch.cat((gap.abs(), own, goal), 1).detach()
     unit = unit.amax(1, keepdim=True).clamp(min=0) if len(unit) else unit[:, :1]
     unit = torch.where(unit > 0, unit, 1)
-    gap, (w, h), (goal_w, goal_h) = gap / unit, _sides(x, unit), _sides(t, unit)
+    gap, (w, h), (goal_w, goal_h) = gap / unit, *(_sides(v, unit).unbind(1) for v in (own, goal))
+    seen = _seen(gap, x[:, 4], w, h) + _seen(gap, t[:, 4], goal_w, goal_h)
     wide, goal_wide = (w - h) * (w + h), (goal_w - goal_h) * (goal_w + goal_h)
-    alike = wide * goal_wide >= 0
-    turn = x[:, 4] - t[:, 4]
+    alike, turn = wide * goal_wide >= 0, x[:, 4] - t[:, 4]
     turned = torch.where(alike, turn.sin(), turn.cos()).square() * (wide * goal_wide).abs()
+    # side against side, the longer against the longer; what is taken off is their difference
+    goal = torch.where(alike.unsqueeze(1), goal, goal.flip(1))
+    sides, goals = _sides(own, unit), _sides(goal, unit)
+    short = torch.minimum(own, goal) < _LEAST * unit
+    less_w, less_h = torch.where(short, sides - goals, (own - goal) / unit).unbind(1)
+    (w, h), (goal_w, goal_h) = sides.unbind(1), goals.unbind(1)
     area, goal_area = w * h, goal_w * goal_h
-    b = torch.where(alike, h * goal_w, w * goal_w)
-    c = torch.where(alike, w * goal_h, h * goal_h)
-    det = area.square() + goal_area.square() + b.square() + c.square() + turned
-    apart = _seen(gap, x[:, 4], w, h) + _seen(gap, t[:, 4], goal_w, goal_h)
-    shape = (area - goal_area).square() + (b - c).square() + turned
-    return 3 * apart / det + torch.log1p(shape / (4 * area * goal_area)) / 2
+    sums = area.square() + goal_area.square() + (w * goal_h).square() + (h * goal_w).square()
+    of_area, of_shape = less_w * h + goal_w * less_h, w * less_h - h * less_w
+    shape = of_area.square() + of_shape.square() + turned
+    return 3 * seen / (sums + turned) + torch.log1p(shape / (4 * area * goal_area)) / 2
 
 
 def slant(x: Tensor, t: Tensor) -> Tensor:
@@ -56,11 +61,10 @@ def slant(x: Tensor, t: Tensor) -> Tensor:
     return (2 * (x[:, 4] - t[:, 4])).sin().square() * square.square()
 
 
-def _sides(boxes: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides in the unit; of those too short, the least with their own slope."""
-    sides = boxes[:, 2:4] / unit
-    sides = sides + (_LEAST - sides).clamp(min=0).detach()
-    return sides[:, 0], sides[:, 1]
+def _sides(sides: Tensor, unit: Tensor) -> Tensor:
+    """Both in the unit; of those too short, the least with their own slope."""
+    sides = sides / unit
+    return torch.where(sides < _LEAST, _LEAST + (sides - sides.detach()), sides)
 
 
 def _seen(gap: Tensor, angle: Tensor, w: Tensor, h: Tensor) -> Tensor:

@@ -8,6 +8,11 @@
 
 Formed so, all of them are exact however confident the row is, and at any logit: nothing is a
 difference of two numbers that are nearly equal. The class axis is axis 1, and is kept.
+
+Where no class is the right one, the softmax is seen from the largest logit, by :func:`leading`:
+
+    e = exp(z - top)      rest = sum of e over the other classes
+    log p = z - top - log(1 + rest)      1 - p = (rest + (1 - e)) / (1 + rest)
 """
 
 from __future__ import annotations
@@ -22,11 +27,15 @@ from aptt.core.logistic import held
 
 __all__ = [
     "Against",
+    "Leading",
     "against",
     "exp_of_gaps",
     "fading",
+    "gaps",
+    "leading",
     "of_class",
     "on_class_axis",
+    "others",
     "put_class_",
     "with_class",
 ]
@@ -87,6 +96,52 @@ def against(z: Tensor, y: Tensor) -> Against:
     others = with_class(z, y, -torch.inf)
     top = others.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
     return Against.of(top, exp_of_gaps(others - top).sum(1, keepdim=True), of_class(z, y))
+
+
+class Leading(NamedTuple):
+    """What there is beside the largest logit of each row."""
+
+    at: Tensor
+    """The class that has it, without the class axis: one of them at a tie."""
+    top: Tensor
+    gap: Tensor
+    """``z - top``."""
+    e: Tensor
+    """``exp(gap)``."""
+    rest: Tensor
+    """The sum of the others' ``e``."""
+
+    @property
+    def level(self) -> Tensor:
+        """``lse - top``, which is ``-log p`` of the largest."""
+        return self.rest.log1p()
+
+    @property
+    def share(self) -> Tensor:
+        """What ``e`` is multiplied by to make it p."""
+        return (1 + self.rest).reciprocal()
+
+
+def leading(z: Tensor) -> Leading:
+    """The statistics of each row that has no right class; differentiable."""
+    top, at = z.max(1, keepdim=True)
+    at = at.squeeze(1)
+    gap, none = gaps(z, top, at), (top - top).detach()  # 0, or NaN
+    e = exp_of_gaps(gap)
+    return Leading(at, top, gap, e, with_class(e, at, none).sum(1, keepdim=True))
+
+
+def gaps(z: Tensor, top: Tensor, at: Tensor) -> Tensor:
+    """``z - top``, of which the largest is 0 and all that leads to it goes by way of the others."""
+    return with_class(z - top, at, 0.0) if torch.is_grad_enabled() else z - top
+
+
+def others(values: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over all classes but one of each row, and the number at that one.
+
+    Over all but class c it is then ``sum + (one - values[c])``: exact at the one, too.
+    """
+    return with_class(values, at, 0.0).sum(1, keepdim=True), of_class(values, at)
 
 
 def exp_of_gaps(gap: Tensor) -> Tensor:

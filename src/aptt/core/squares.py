@@ -15,11 +15,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.chances import Chances, apart, of_sigmoid, of_softmax
+from aptt.core.chances import Chances, of_sigmoid, of_softmax
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept
 from aptt.core.marks import cleared, removes, weighed
-from aptt.core.softmax import on_class_axis
+from aptt.core.softmax import on_class_axis, others
 
 __all__ = ["square_sums", "through"]
 
@@ -74,11 +74,11 @@ def through(p: Chances, price: Tensor) -> Tensor:
     the others)``.
     """
     dx = price * p.yes
-    if p.high is None:
+    if p.lead is None:
         return dx.mul_(p.no)
-    below, above = apart(dx, p.high)
-    others = below + (above - dx)
-    return dx.mul_(p.no).addcmul_(p.yes, others, value=-1)
+    below, above = others(dx, p.lead.at)
+    beside = below + (above - dx)
+    return dx.mul_(p.no).addcmul_(p.yes, beside, value=-1)
 
 
 _SQUARES = Formula(_result, _step)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import threshold
 
 from aptt.core.formula import Formula, Kept
-from aptt.core.softmax import exp_of_gaps, of_class, with_class
+from aptt.core.softmax import exp_of_gaps, leading, of_class, put_class_, with_class
 from aptt.core.vocabulary import Form, cap, uncap
 
 __all__ = ["STATISTICS", "TokenStats"]
@@ -37,39 +37,38 @@ class TokenStats(NamedTuple):
 
 
 def _stats(x: Tensor, y: Tensor, *, softcap: float | None, scale: float = 1.0) -> Kept:
-    """Of each row: the largest logit, lse less it, the mean gap to it, z[y], and the best other."""
+    """Of each row: the largest logit, what is beside it, the mean gap, the target's, the rival."""
     z = cap(_scaled(x, scale), Form(softcap=softcap))
-    top = z.detach().amax(1, keepdim=True)
-    gap = z - top
-    e = exp_of_gaps(gap)
-    total = e.sum(1, keepdim=True)
-    mean = (e * _open(gap)).sum(1, keepdim=True) / total
+    lead = leading(z)
+    mean = (lead.e * _open(lead.gap)).sum(1, keepdim=True) * lead.share
     best, rival = with_class(z.detach(), y, -torch.inf).max(1, keepdim=True)
     other = torch.where(best > -torch.inf, z.gather(1, rival), -torch.inf)
-    return top, total.log(), mean, of_class(z, y), other, rival
+    margin = of_class(z, y) - other.clamp(min=torch.finfo(z.dtype).min)
+    return lead.top, lead.rest, mean, of_class(lead.gap, y), margin, other > -torch.inf, rival
 
 
 def _result(
     x: Tensor, kept: Kept, y: Tensor, *, softcap: float | None, scale: float = 1.0
 ) -> Tensor:
-    top, level, mean, mine, other, _ = kept
-    margin = mine - other.clamp(min=torch.finfo(other.dtype).min)
-    return torch.cat(((mine - top) - level, top + level, level - mean, margin), 1)
+    top, rest, mean, mine, margin, *_ = kept
+    level = rest.log1p()
+    return torch.cat((mine - level, top + level, level - mean, margin), 1)
 
 
 def _step(
     x: Tensor, up: Tensor, kept: Kept, y: Tensor, *, softcap: float | None, scale: float = 1.0
 ) -> tuple[None, Tensor]:
-    # d log_prob = onehot - p, d lse = p, d entropy = -p (log p + entropy), log p = gap - level,
+    # d log_prob = onehot - p, d lse = p, d entropy = -p (log p + entropy) = -p (gap - mean),
     # d margin = onehot of y - onehot of the best other
-    form, (top, level, mean, _, other, rival) = Form(softcap=softcap), kept
+    form, (top, rest, mean, mine, _, rivalled, rival) = Form(softcap=softcap), kept
     of_log_prob, of_lse, of_entropy, of_margin = up.split(1, 1)
     x = _scaled(x, scale)
-    gap = cap(x, form) - top
-    share = torch.addcmul(of_lse - of_log_prob + of_entropy * mean, _open(gap), -of_entropy)
-    dz = share.mul_(exp_of_gaps(gap)).mul_((-level).exp())
-    dz = dz.scatter_add_(1, y.unsqueeze(1), of_log_prob + of_margin)
-    dz = dz.scatter_add_(1, rival, torch.where(other > -torch.inf, -of_margin, 0.0))
+    gap, share = cap(x, form) - top, (1 + rest).reciprocal()
+    e, by = exp_of_gaps(mine), torch.addcmul(of_lse, of_entropy, mean - _open(mine))
+    of_y = (e * by + (rest + (1 - e)) * of_log_prob).mul_(share).add_(of_margin)
+    by = torch.addcmul(of_lse - of_log_prob + of_entropy * mean, _open(gap), -of_entropy)
+    dz = put_class_(by.mul_(exp_of_gaps(gap)).mul_(share), y, of_y)
+    dz = dz.scatter_add_(1, rival, torch.where(rivalled, -of_margin, 0.0))
     dx = uncap(dz, x, form)
     return None, dx if scale == 1 else dx.mul_(scale)
 

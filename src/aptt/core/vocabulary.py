@@ -154,7 +154,9 @@ def finish(
     base, level = stats.log_sum()
     if form.smoothing is not None and stats.slack is not None and stats.mass is not None:
         mine = torch.where(stats.mine > -torch.inf, loss, 0.0)
-        spread = mine + (stats.slack + stats.mass * ((base - stats.top) + level))
+        # where no other class is open, top is none that mass could have a slope in
+        above = torch.where(stats.rest > 0, base - stats.top, 0.0) + level
+        spread = mine + (stats.slack + stats.mass * above)
         loss = times(1 - form.smoothing, loss) + _share(stats, form) * spread
     if form.z_loss is not None:
         square = (base + level if shift is None else shift + base + level).square()
@@ -188,31 +190,30 @@ def slope(
 
     ``up`` and ``scale`` have the class axis, or ``up`` is one number.
     """
-    # d loss / d z[c] = every * p[c] - hard * [c = y] - spread[c], of which at y
-    # every * (1 - miss) - hard = (every - hard) * (1 - miss) - hard * miss
+    # d loss / d z[c] = every * p[c] - spread[c], less hard at y. There, with the part of every that
+    # is not hard, it is part * (1 - miss) - hard * miss - spread, and part - spread[y] = own
     at, here = _within(y, z, start)
     share = stats.against.share
-    miss = stats.rest * share
     hard = up if scale is None else up * scale
     every: Tensor | float = hard
-    spread = None
+    own = spread = None
     if form.smoothing is not None and stats.mass is not None:
         each = up * _share(stats, form)
         mine = (stats.mine > -torch.inf).to(z.dtype)
-        hard = hard * (1 - form.smoothing)
-        every = hard + each * (stats.mass + (mine if scale is None else mine * scale))
+        own = each * stats.mass
+        every = hard * (1 - form.smoothing) + own + each * (mine if scale is None else mine * scale)
         spread = each if class_weight is None else each * _weights(class_weight, z, start)
         spread = spread * (z > -torch.inf)
     if form.z_loss is not None:
         base, level = stats.log_sum()
         lse = base + level if shift is None else shift + base + level
-        every = every + (2 * form.z_loss) * (up if scale is None else up * scale) * lse
+        more = (2 * form.z_loss) * hard * lse
+        own, every = more if own is None else own + more, every + more
     dz = exp_of_gaps(z - stats.top).mul_(every * share)
-    of_y = -(hard * miss)
-    if every is not hard:
-        of_y = of_y + (every - hard) * (1 - miss)
-    dz = put_class_(dz, at, of_y if here is None else torch.where(here, of_y, of_class(dz, at)))
-    return dz if spread is None else dz - spread
+    dz = dz if spread is None else dz.sub_(spread)
+    of_y = every * (stats.rest * share)
+    of_y = -of_y if own is None else own - of_y
+    return put_class_(dz, at, of_y if here is None else torch.where(here, of_y, of_class(dz, at)))
 
 
 class Held(NamedTuple):

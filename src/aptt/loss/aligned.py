@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_floating, check_number
+from aptt.core.checks import Numbers, check_choice, check_flags, check_floating, check_number
 from aptt.core.formula import Formula, Kept, scaled_
 from aptt.core.logistic import Answer, add_product_, answer, infinite_, power, times
 from aptt.core.module import LossModule
@@ -83,6 +83,7 @@ def mal_loss(
         >>> [round(v, 4) for v in mal_loss(logits, quality, reduction="none").tolist()]
         [0.8485, 0.8209]
     """
+    check_flags(detach_factor=detach_factor)
     _check_options(alpha, gamma, normalize, reduction)
     check_floating(logits=logits)
     positive = positives(positive, logits)
@@ -258,6 +259,7 @@ class MALLoss(LossModule):
         normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
+        check_flags(detach_factor=detach_factor)
         _check_options(alpha, gamma, normalize, reduction)
         super().__init__(
             alpha=alpha,

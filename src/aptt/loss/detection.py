@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from aptt.core.checks import (
     as_floats,
     as_weight,
+    check_flags,
     check_floating,
     check_number,
     check_tensors,
@@ -255,6 +256,7 @@ def detection_terms(
         {'class': 1.3863, 'box': 0.5532}
     """
     check_reduction(reduction, none=False)
+    check_flags(hard_scores=hard_scores)
     check_parts(_WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
     check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
     dense = pred_boxes.ndim == 4
@@ -541,6 +543,7 @@ class DetectionLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         check_reduction(reduction, none=False)
+        check_flags(hard_scores=hard_scores)
         _check_gains(class_gain, box_gain, dfl_gain)
         check_parts(_WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
         if isinstance(class_loss, nn.Module):

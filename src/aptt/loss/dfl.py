@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.bins import around, cross_entropy, less_target_
+from aptt.core.bins import around, cross_entropy, less_all, less_target
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -29,7 +29,7 @@ from aptt.core.formula import Formula, Kept, by_row, scaled_, wide, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import check_shapes
-from aptt.core.softmax import exp_of_gaps
+from aptt.core.softmax import leading
 
 __all__ = ["DistributionFocalLoss", "distribution_focal_loss", "expected_value"]
 
@@ -148,25 +148,34 @@ def expected_value(logits: Tensor) -> Tensor:
     check_floating(logits=logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"logits: got {tuple(logits.shape)}, wanted (..., bins)")
-    p = widen(logits).softmax(-1)
-    return (p * torch.arange(p.shape[-1], device=p.device, dtype=p.dtype)).sum(-1)
+    x = widen(logits)
+    lead = leading(x.reshape(-1, x.shape[-1]))
+    # k p[k] summed as far as it is from the likeliest bin, which has no part in the sum
+    bins = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) - lead.at.unsqueeze(1)
+    value = lead.at + (bins * (lead.e * lead.share)).sum(1)
+    return value.reshape(x.shape[:-1])
 
 
 def _result(x: Tensor, kept: Kept, y: Tensor) -> Tensor:
-    return cross_entropy(x.log_softmax(1), around(y))
+    lead = leading(x)
+    return cross_entropy(lead.gap - lead.level, around(y))
 
 
 def _step(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
     # cross-entropy with a distribution: d loss / d x = p - target
-    log_p, bins = x.log_softmax(1), around(y)
-    v = cross_entropy(log_p, bins)
-    return v, scaled_(less_target_(exp_of_gaps(log_p), bins), by_row(up))
+    lead, bins = leading(x), around(y)
+    v = cross_entropy(lead.gap - lead.level, bins)
+    return v, scaled_(less_target(lead, bins), by_row(up))
 
 
 def _step_in_one(x: Tensor, up: Tensor | float, kept: Kept, y: Tensor) -> tuple[Tensor, Tensor]:
+    # as torch has them, but for the likeliest bin: what it lacks of 1 is the sum of the others
     log_p, bins = x.log_softmax(1), around(y)
-    v = cross_entropy(log_p, bins)
-    return v, scaled_(less_target_(x.softmax(1), bins), by_row(up))
+    top, at = log_p.max(1, keepdim=True)
+    p = log_p.exp().scatter_(1, at, 0.0)
+    lack = p.sum(1, keepdim=True)
+    log_p.scatter_(1, at, torch.where(top > -0.5, torch.log1p(-lack), top))
+    return cross_entropy(log_p, bins), scaled_(less_all(p, at, lack, bins), by_row(up))
 
 
 _FORMULA = Formula(

@@ -27,6 +27,7 @@ from aptt.core.checks import (
     as_tensor,
     as_weight,
     check_choice,
+    check_flags,
     check_floating,
     check_number,
     check_range,
@@ -333,6 +334,7 @@ def render_heatmaps(
     """
     points = as_tensor("points", points)
     points = as_floats("points", points, points)
+    check_flags(snap=snap)
     check_shapes(points=(points, "N K 2"))
     if isinstance(sigma, Real):
         check_number("sigma", sigma := float(sigma), torch.finfo(torch.float32).tiny)

@@ -26,6 +26,7 @@ from aptt.core.checks import (
     Numbers,
     as_tensor,
     check_chunk,
+    check_flags,
     check_weights,
     taken_classes,
 )
@@ -100,7 +101,8 @@ def linear_distillation_loss(
         TypeError: hard targets that are not class indices.
 
     The gradient goes to ``hidden``, ``weight`` and ``bias``; and to a teacher that is not detached,
-    through checkpointed chunks.
+    through checkpointed chunks. A divergence of models that are nearly equal has the digits that
+    :func:`distillation_loss` says.
 
     Use when:
         Student and teacher share a large vocabulary. Where the teacher's likeliest classes were
@@ -121,6 +123,7 @@ def linear_distillation_loss(
         0.1995
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
     if hard_targets is None and form.hard:
         raise ValueError(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
@@ -359,6 +362,7 @@ class LinearDistillationLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
         check_chunk(chunk)
         super().__init__(
             temperature=temperature,

@@ -23,6 +23,7 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     as_tensor,
+    check_flags,
     check_floating,
     check_number,
     check_positive,
@@ -163,7 +164,7 @@ def lwf_terms(
         >>> {name: round(term.item(), 4) for name, term in terms.items()}
         {'new': 0.4076, 'old': 0.6628}
     """
-    _check_options(temperature, 0.0, reduction)
+    _check_options(temperature, 0.0, detach_teacher, reduction)
     old_heads = None if old_logits is None else _wide("old_logits", old_logits)
     head, pairs = _pairs(_wide("new_logits", new_logits), old_heads, task, old_classes)
     check_floating(new_logits=head)
@@ -274,8 +275,11 @@ def _old_part(
     return new.index_select(axis, brought(classes, new))
 
 
-def _check_options(temperature: float, lambda_old: float, reduction: Reduction) -> None:
+def _check_options(
+    temperature: float, lambda_old: float, detach_teacher: bool, reduction: Reduction
+) -> None:
     check_reduction(reduction)
+    check_flags(detach_teacher=detach_teacher)
     check_number("lambda_old", lambda_old)
     check_positive("temperature", temperature)
 
@@ -296,7 +300,7 @@ class LwFLoss(LossModule):
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(temperature, lambda_old, reduction)
+        _check_options(temperature, lambda_old, detach_teacher, reduction)
         super().__init__(
             temperature=temperature,
             lambda_old=lambda_old,

@@ -20,6 +20,7 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     check_choice,
+    check_flags,
     check_floating,
     check_number,
 )
@@ -89,7 +90,7 @@ def varifocal_loss(
         >>> round(varifocal_loss(logits, quality).item(), 4)
         0.2369
     """
-    _check_varifocal(alpha, gamma, normalize, reduction)
+    _check_varifocal(alpha, gamma, detach_factor, normalize, reduction)
     check_floating(logits=logits)
     positive = positives(positive, logits)
     return quality_loss(
@@ -240,8 +241,11 @@ _VARIFOCAL = Formula(_varifocal_result, _varifocal_step, ahead=True, block=2**17
 _QUALITY = Formula(_quality_result, _quality_step, ahead=True, block=2**17)
 
 
-def _check_varifocal(alpha: float, gamma: float, normalize: str, reduction: Reduction) -> None:
+def _check_varifocal(
+    alpha: float, gamma: float, detach_factor: bool, normalize: str, reduction: Reduction
+) -> None:
     check_reduction(reduction)
+    check_flags(detach_factor=detach_factor)
     check_number("alpha", alpha)
     check_number("gamma", gamma)
     check_choice("normalize", normalize, NORMALIZE)
@@ -265,7 +269,7 @@ class VariFocalLoss(LossModule):
         normalize: Normalize = "elements",
         reduction: Reduction = "mean",
     ) -> None:
-        _check_varifocal(alpha, gamma, normalize, reduction)
+        _check_varifocal(alpha, gamma, detach_factor, normalize, reduction)
         super().__init__(
             alpha=alpha,
             gamma=gamma,

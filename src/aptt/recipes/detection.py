@@ -20,6 +20,7 @@ from aptt.loss import (
     CenterNetLoss,
     CIoULoss,
     DetectionLoss,
+    DETRLoss,
     DIoULoss,
     GIoULoss,
     centernet_decode,
@@ -41,6 +42,7 @@ _MOST = 4  # digits in a scene, at least 1
 _LEAST_SIDE, _MOST_SIDE = 18, 40  # of a digit's longer side, in pixels
 _DIMMED = 0.6  # how bright the photographs are left, so that digits in white stand out
 _BINS = 12  # distances from 0 to 11 strides
+_QUERIES, _WIDTH, _WAVES = 24, 64, 6  # of the transformer; waves to tell places apart
 _BATCH = 16
 _SCENES = 96  # to test on
 _HELD_OUT = 100  # of the 500 drawings of each digit, and the right third of both photographs
@@ -96,6 +98,12 @@ class Detection(Recipe):
             functions=("centernet_loss",),
             make=lambda _: _ByPeaks(CenterNetLoss(wh_weight=0.5)),  # sizes are learnt in time
         ),
+        "detr": Choice(
+            about="Cells propose, the surest are queries of a transformer decoder, and each digit "
+            "is matched with one of them: a set, which nothing thins out.",
+            functions=("detr_loss",),
+            make=lambda _: _ByQueries(DETRLoss(class_gain=2.0)),
+        ),
     }
     sources = (
         Source(
@@ -150,6 +158,7 @@ class Detection(Recipe):
         assert isinstance(model, _Net)
         images, boxes, labels = batch
         model.read, model.history = loss.read, loss.history
+        model.asks = isinstance(loss, _ByQueries)
         return loss(model(images), boxes, labels)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -271,13 +280,16 @@ class _Net(nn.Module):
         assert shape.bias is not None
         nn.init.constant_(classes.bias, -4.6)  # a score of 0.01: most cells are background
         nn.init.constant_(shape.bias[:2], 5.0)  # cells: a digit of a middle size
+        self.queries = _Queries()
+        self.asks = False
         self.read: Callable[[dict[str, Tensor]], list[Found]] = _read_boxes
         self.history = History()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """``classes (N, 10, H, W)``, ``sides (N, 48, H, W)``, ``wh`` and ``reg (N, 2, H, W)``.
 
-        And ``features``, which all of them are made of.
+        And ``features``, which all of them are made of; of a model that is asked for a set, also
+        logits and boxes of the cells and of the queries.
         """
         fine = self.fine(images - 0.5)
         middle = self.middle(fine)
@@ -285,13 +297,65 @@ class _Net(nn.Module):
         middle = F.interpolate(self.up(torch.cat((middle, coarse), 1)), scale_factor=2.0)
         features = self.last(torch.cat((fine, middle), 1))
         wh, reg = self.shape(features).split(2, 1)
-        return {
-            "classes": self.classes(features),
+        classes = self.classes(features)
+        asked = self.queries(classes, features) if self.asks else {}
+        return asked | {
+            "classes": classes,
             "sides": self.sides(features),
             "wh": wh,
             "reg": reg,
             "features": features,
         }
+
+
+class _Queries(nn.Module):
+    """Boxes that cells propose, and a layer of a decoder for the surest of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.propose = nn.Conv2d(48, 4, 1)
+        self.memory, self.place = nn.Linear(48, _WIDTH), nn.Linear(4 * _WAVES * 2, _WIDTH)
+        self.decoder = nn.TransformerDecoderLayer(
+            _WIDTH, 4, 2 * _WIDTH, dropout=0.0, batch_first=True
+        )
+        self.name, self.move = nn.Linear(_WIDTH, _CLASSES), nn.Linear(_WIDTH, 4)
+        nn.init.constant_(self.name.bias, -4.6)
+        nn.init.zeros_(self.move.weight)
+        nn.init.zeros_(self.move.bias)
+        nn.init.zeros_(self.propose.weight)
+        assert self.propose.bias is not None
+        nn.init.zeros_(self.propose.bias)
+
+    def forward(self, classes: Tensor, features: Tensor) -> dict[str, Tensor]:
+        """Logits and boxes of the cells and of the queries, each ``(N, how many, ...)``."""
+        logits = classes.flatten(2).transpose(1, 2)
+        start = _starts().to(features)
+        proposed = start + self.propose(features).flatten(2).transpose(1, 2)
+        surest = logits.amax(-1).topk(_QUERIES).indices.unsqueeze(-1)
+        memory = self.memory(features.flatten(2).transpose(1, 2))
+        first = proposed.gather(1, surest.expand(-1, -1, 4)).detach()
+        asked = memory.gather(1, surest.expand(-1, -1, _WIDTH)) + self.place(_waves(first))
+        found = self.decoder(asked, memory + self.place(_waves(start)))
+        return {
+            "cell_logits": logits,
+            "cell_boxes": proposed.sigmoid(),
+            "query_logits": self.name(found),
+            "query_boxes": (first + self.move(found)).sigmoid(),
+        }
+
+
+def _starts() -> Tensor:
+    """The box that each cell begins with, as log-odds: its middle, and a middle size."""
+    along = (torch.arange(_CELLS) + 0.5) / _CELLS
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    size = torch.full_like(x, 0.3)
+    return torch.stack((x, y, size, size), -1).view(-1, 4).logit()
+
+
+def _waves(boxes: Tensor) -> Tensor:
+    """The numbers of boxes, as sines and cosines."""
+    angles = boxes.sigmoid().unsqueeze(-1) * (2.0 ** torch.arange(_WAVES).to(boxes)) * torch.pi
+    return torch.cat((angles.sin(), angles.cos()), -1).flatten(-2)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
@@ -300,7 +364,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     )
 
 
-# ------------------------------------------------------- two ways to read the maps
+# ----------------------------------------------------- three ways to read the maps
 
 
 class _Reading(ABC):
@@ -361,6 +425,35 @@ class _ByPeaks(_Reading):
         found = centernet_decode(_peaks(maps), stride=_STRIDE)
         each = zip(found["boxes"], found["scores"], found["labels"], strict=True)
         return [Found(b[s > _SURE], s[s > _SURE], k[s > _SURE]) for b, s, k in each]
+
+
+class _ByQueries(_Reading):
+    """Each digit is one query's; cells are trained to propose them in the same way."""
+
+    def __init__(self, loss: DETRLoss) -> None:
+        self.loss, options = loss, loss.options()
+        super().__init__({name: options[f"{name}_gain"] for name in ("class", "l1", "box")})
+
+    def terms(self, maps: dict[str, Tensor], boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+        goals = torch.cat((centre, size), -1) / _SIZE
+        cells, queries = (
+            self.loss.terms(maps[f"{of}_logits"], maps[f"{of}_boxes"], goals, labels)
+            for of in ("cell", "query")
+        )
+        return {name: cells[name] + queries[name] for name in cells}
+
+    def read(self, maps: dict[str, Tensor]) -> list[Found]:
+        """What the queries say, as it is: none says what another has said."""
+        centre, size = (maps["query_boxes"] * _SIZE).chunk(2, -1)
+        corners = torch.cat((centre - size / 2, centre + size / 2), -1)
+        found = []
+        for boxes, scores in zip(corners, maps["query_logits"].sigmoid(), strict=True):
+            top, labels = scores.max(-1)
+            order = top.argsort(descending=True)
+            order = order[top[order] > _SURE]
+            found.append(Found(boxes[order], top[order], labels[order]))
+        return found
 
 
 def _peaks(maps: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -136,11 +136,21 @@ def _sums(call: Call) -> set[str]:
     return set() if call.args.get("box_format", "xyxy") == "xyxy" else boxes
 
 
+def _spans(call: Call) -> Tensor:
+    """The enclosing lengths, for each number of a box."""
+    x, t = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))
+    box_format = call.args.get("box_format", "xyxy")
+    ends = [*oracle.edges(x, box_format), *oracle.edges(t, box_format)]
+    ends = torch.stack(ends)
+    return (ends.amax(0) - ends.amin(0)).repeat(*[1] * (x.ndim - 1), 2)
+
+
 LOSSES = {
     name: Loss(
         _aligned(name, gate=name == "ciou_loss"),
         getattr(oracle, name),
         rows=-1,
+        lengths=_spans,
         several=_nearly_tied,
         rigid=("target_boxes",),
         kinked=True,

@@ -75,7 +75,7 @@ def _in_turn(
     *_: object,
 ) -> Assignment:
     """An assigner of no particular meaning: every other prediction, in turn."""
-    turn = torch.arange(logits.shape[1]).expand(logits.shape[:2])
+    turn = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
     target = turn % goals.shape[1]
     known = mask.gather(1, target) & (turn % 2 == 0)
     return Assignment(torch.where(known, target, -1), known * 0.75)

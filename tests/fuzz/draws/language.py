@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.fuzz.check import computed, leaves
 from tests.fuzz.draw import FLOATS, Call, Draw, Loss
 from tests.fuzz.draws.classes import (
     NAN,
@@ -365,10 +366,25 @@ def _products(call: Call) -> set[str]:
 TEMPERATURE = {"temperature": (0.0, -1.0, NAN, math.inf)}
 MIXED = TEMPERATURE | {"alpha": SHARE, "beta": (0.0, 1.0, NAN)}
 FORM = {"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, NAN)}
+
+
+def _limit(call: Call) -> tuple[float, float]:
+    """What the docstrings say of nearly equal models, in roundings."""
+    eps, t = 8 * torch.finfo(computed(call)).eps, call.args.get("temperature", 4.0)
+    weight, most = call.args.get("sample_weight"), 1.0
+    if isinstance(weight, Tensor) and weight.numel():
+        most = max(1.0, weight.double().nan_to_num(0.0, 0.0, 0.0).max().item())
+    rows = 1.0
+    if call.args.get("reduction") == "sum":
+        rows = max(t.numel() for path, t in leaves(call.args) if path == call.grads[0])
+    return eps * t**2 * most * rows, 3 * eps * t * most  # upstream gradients are 3 at most
+
+
 LOSSES = {
     "distillation_loss": Loss(
         _distillation("distillation_loss"),
         oracle.distillation_loss,
+        limit=_limit,
         rows=1,
         conceded=lambda call: {"teacher_logits", "student_logits"},
         rigid=("teacher_logits",),
@@ -377,6 +393,7 @@ LOSSES = {
     "distillation_terms": Loss(
         _distillation("distillation_terms"),
         oracle.distillation_terms,
+        limit=_limit,
         rows=1,
         conceded=lambda call: {"teacher_logits", "student_logits"},
         rigid=("teacher_logits",),
@@ -411,6 +428,7 @@ LOSSES = {
     "linear_distillation_loss": Loss(
         _linear_distillation,
         oracle.linear_distillation_loss,
+        limit=_limit,
         rows=0,
         conceded=_products,
         products=True,

@@ -61,7 +61,9 @@ def _ratio(name: str) -> Any:
         keep = inside(shape, n)
         x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
         dtype = d.dtype("estimate")
-        target = d.tensor("target", t.to(dtype), d.pick("side", (dtype, torch.float32)))
+        top = torch.finfo(dtype).max
+        t = torch.where(keep, t.clamp(-top, top), t).to(dtype)  # rounded, and finite
+        target = d.tensor("target", t, d.pick("side", (dtype, torch.float32)))
         level = torch.where(keep, target, 0.0)
         level = level - level[..., :1]
         return d.call(
@@ -146,11 +148,33 @@ def _close(call: Call) -> set[str]:
     return {"estimate", "target"} if exact or call.args.get("zero_mean") else set()
 
 
+def _proportional(call: Call) -> tuple[float, Tensor | float]:
+    """What ``si_sdr_loss`` says of signals in proportion: 1e-9 of the most that a gradient is."""
+    x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
+    name = call.args["loss"].__name__ if "loss" in call.args else call.name
+    if name not in ("si_sdr_loss", "si_snr_loss") or not x.numel():
+        return 0.0, 0.0
+    keep = inside(tuple(x.shape), call.args.get("lengths"))
+    size = keep.sum(-1, keepdim=True).clamp(min=1)
+    x, t = (torch.where(keep, v, 0.0) for v in (x, t))
+    beside = torch.ones(())
+    if call.args.get("zero_mean", name == "si_snr_loss"):
+        for v in (x, t):
+            mean = v.sum(-1, keepdim=True) / size
+            left = torch.where(keep, v - mean, 0.0).square().sum(-1, keepdim=True) / size
+            beside = torch.maximum(beside, torch.where(left > 0, mean.square() / left, 1.0))
+    energy = x.square().sum(-1, keepdim=True) / size
+    bound = 10 ** (call.args.get("cap", 100.0) / 20) * 4.35 / size.sqrt()
+    limit = 1e-9 * beside * torch.where(energy > 0, bound / energy.sqrt(), 0.0)
+    return 0.0, 3 * limit  # upstream gradients are 3 at most
+
+
 LOSSES = {
     name: Loss(
         _ratio(name),
         getattr(oracle, name),
         rows=-1,
+        limit=_proportional,
         unit=4.4,
         rigid=("target",),
         conceded=_close,
@@ -162,6 +186,7 @@ LOSSES = {
         _permuted,
         oracle.permutation_invariant_loss,
         rows=-1,
+        limit=_proportional,
         unit=4.4,
         conceded=_close,
         rigid=("estimate", "target"),

@@ -23,6 +23,7 @@ __all__ = [
     "box_l1_loss",
     "ciou_loss",
     "diou_loss",
+    "edges",
     "eiou_loss",
     "giou_loss",
     "probiou_loss",
@@ -51,6 +52,11 @@ class _Axis:
     """Whether the two touch, at least."""
     point: Tensor
     """Where both are one point, and the axis decides nothing."""
+
+
+def edges(boxes: Tensor, box_format: str) -> tuple[Tensor, Tensor]:
+    """Lower and upper ones."""
+    return _edges(boxes[..., :2], boxes[..., 2:], box_format)
 
 
 def _edges(a: Tensor, b: Tensor, box_format: str) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,8 @@ def distillation_terms(a: Any) -> dict[str, Tensor]:
             rest = log_q.scatter(1, at, -torch.inf).logsumexp(1, keepdim=True)
             left = torch.log1p(-t.exp().sum(1, keepdim=True))
             log_p, mine = torch.cat((log_p, left), 1), torch.cat((mine, rest), 1)
+        else:  # all of them: a distribution, up to its rounding
+            log_p = log_p.log_softmax(1)
         log_q = mine
     values = a.temperature**2 * _divergence(a, log_p, log_q)
     where = keep.reshape(shape)

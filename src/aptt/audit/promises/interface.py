@@ -8,6 +8,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -174,7 +175,8 @@ def _decides(trial: Trial, refused: Refused, name: str) -> bool:
 def bad_input_is_refused(spec: Spec) -> None:
     """Wrong shapes, dtypes, options and values raise an error that names the argument.
 
-    Limits: of a loss with conventions of its own, any error is taken for a refusal.
+    Limits: of a loss with conventions of its own, any error is taken for a refusal; its weights,
+    and ``alpha``, are tried at -1 and at 3: as its inputs have them, else as numbers or by class.
     """
     trial = spec.trials()[0]
     broken: dict[str, list[str]] = {}
@@ -192,7 +194,49 @@ def bad_input_is_refused(spec: Spec) -> None:
         said if len(which) == ways else f"{said}, by the {which[0]}"
         for said, which in broken.items()
     ]
+    found += _weighed(trial) if spec.stranger else []
     require(not found, "; ".join(found))
+
+
+def _weighed(trial: Trial) -> list[str]:
+    """What a stranger makes of weights below 0, which leave a loss no least value, and above 1."""
+    inputs, found = trial.inputs(), []
+    name = trial.prediction(inputs)
+    classes = inputs[name].shape[1:2] if inputs[name].ndim > 1 else ()
+
+    def tried(key: str, weight: Any) -> float | None:
+        given = {**inputs, key: weight} if key in inputs else inputs
+        options = {} if key in inputs else {key: weight}
+        try:
+            values = trial.spec.function(**given, **{**trial.options(), **options}, **unreduced)
+            return float(values.min()) if isinstance(values, Tensor) else None
+        except Exception:
+            return None
+
+    unreduced = {"reduction": "none"}
+    plain = float(trial.spec.function(**inputs, **trial.options(), **unreduced).min())
+    for key in _weights_of(trial):
+        forms: list[Callable[[float], Any]] = [float]
+        if key in inputs:
+            forms = [partial(torch.full_like, inputs[key])]
+        elif classes:
+            forms += [partial(inputs[name].new_full, classes), lambda v: [v] * classes[0]]
+        taken = next((form for form in forms if tried(key, form(0.5)) is not None), None)
+        if taken is None or plain < 0:
+            continue
+        below, above = tried(key, taken(-1.0)), tried(key, taken(3.0))
+        if below is not None:
+            found.append(f"{key} of -1: let through, as {below:.6g}")
+        if above is not None and not above >= 0:
+            found.append(f"{key} of 3: a value of {above:.6g}, below 0")
+    return found
+
+
+def _weights_of(trial: Trial) -> list[str]:
+    """The arguments, by their names, that weigh."""
+    names = [*trial.inputs(), *trial.spec.weighs]
+    words = {"weight", "weights", "alpha"}
+    return [name for name in names if words & set(name.lower().split("_"))]
 
 
 def _made(spec: Spec, options: Options) -> nn.Module:

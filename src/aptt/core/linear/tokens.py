@@ -14,6 +14,7 @@ from aptt.core.checks import (
     as_tensor,
     check_chunk,
     check_classes,
+    check_flags,
     check_floating,
     check_indices,
     check_positive,
@@ -155,6 +156,7 @@ def select(
     states: Tensor, y: Tensor, rows: Tensor | None, *, drop: bool
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
     """The tokens that count and where they were; or all, the others set to 0 with weight 0."""
+    check_flags(drop_ignored=drop)
     if rows is None:
         return None, states, y, None
     check_weights(sample_weight=rows)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from aptt.core.checks import check_flags
 from aptt.core.formula import wide
 from aptt.core.module import LossModule
 from aptt.core.numbers import ABSOLUTE
@@ -81,6 +82,7 @@ def feature_matching_loss(
         >>> feature_matching_loss(fake, real).item()
         2.5
     """
+    check_flags(relative=relative, last=last, detach_real=detach_real)
     terms = feature_matching_terms(
         fake,
         real,
@@ -123,6 +125,7 @@ def feature_matching_terms(
         >>> {name: term.item() for name, term in terms.items()}
         {'features': 0.5}
     """
+    check_flags(relative=relative, last=last, detach_real=detach_real)
     check_options(over, reduction)
     each = [
         _distance(m, relative, detach_real, reduction)
@@ -159,6 +162,7 @@ class FeatureMatchingLoss(LossModule):
         over: Over = "sum",
         reduction: Reduction = "mean",
     ) -> None:
+        check_flags(relative=relative, last=last, detach_real=detach_real)
         check_options(over, reduction)
         super().__init__(
             relative=relative, last=last, detach_real=detach_real, over=over, reduction=reduction

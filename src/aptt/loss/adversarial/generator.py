@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from aptt.core.checks import check_flags
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.adversarial.kinds import Kind, check_kind, score
@@ -107,6 +108,7 @@ def generator_terms(
     """
     check_kind(kind)
     check_options(over, reduction)
+    check_flags(bounded=bounded)
     side = "generator" if kind == "hinge" and not bounded else "real"
     each = [
         score(m.sides[0], m.weight, kind, side, "fake" + m.suffix, reduction)
@@ -130,6 +132,7 @@ class GeneratorLoss(LossModule):
     ) -> None:
         check_kind(kind)
         check_options(over, reduction)
+        check_flags(bounded=bounded)
         super().__init__(kind=kind, bounded=bounded, over=over, reduction=reduction)
 
     def forward(self, fake: Maps, *, weight: Maps | None = None) -> Tensor:

@@ -21,8 +21,8 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, each, once
-from aptt.core.checks import Numbers
+from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, change, each, once
+from aptt.core.checks import Numbers, check_flags
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import (
@@ -103,6 +103,7 @@ def ciou_loss(
         >>> round(ciou_loss(pred, target).item(), 4)
         0.7436
     """
+    check_flags(gate=gate)
     return box_loss(
         _FORMS,
         "ciou",
@@ -120,24 +121,26 @@ def ciou_loss(
 
 def _penalties(o: Overlap, *, gate: bool) -> tuple[Tensor, ...]:
     d = distance(o)
-    w, h, goal_w, goal_h = _sides(o, d.sides)
+    sides = _sides(o, d.sides)
+    w, h = sides[:2]
     size = w.square() + h.square()
-    angle = _angle(w, h, goal_w, goal_h)
+    angle = _angle(*sides)
     angle = slowed(angle, (size / (LEAST_SIZE * d.diagonal)).detach())
     v = (2 / math.pi * angle).square()
-    return d.square, _share(v.detach(), o.iou.detach(), gate) * v
+    return d.square, _share(v.detach(), o.miss.detach(), gate) * v
 
 
 def _slopes(o: Overlap, *, gate: bool) -> tuple[Tensor, Slopes]:
     # v = (2 / pi angle)**2, and the angle turns by -h / (w**2 + h**2) in w, by w / ... in h:
     # times w and h, that is an area that shrinks in w and grows in h
     d = pull(o)
-    w, h, goal_w, goal_h = _sides(o, d.sides)
-    turn, run = _turn(w, h, goal_w, goal_h)
+    sides = _sides(o, d.sides)
+    w, h = sides[:2]
+    turn, run = _turn(*sides)
     turn = torch.ops.aten.threshold_backward(turn, turn.abs() + run, _NOTHING)
     angle = torch.atan2(turn, run)
     v = angle.square().mul_(4 / math.pi**2)
-    share = _share(v, o.iou, gate)
+    share = _share(v, o.miss, gate)
     size = torch.addcmul(w.square(), h, h).clamp(min=LEAST_SIZE**2)
     steep = (share * angle).div_(size).mul_(d.sides[0]).mul_(d.sides[1])
     slopes = d.slopes._replace(
@@ -150,35 +153,36 @@ _FORMS = forms(_penalties, _slopes)
 
 
 def _sides(o: Overlap, sides: Axes) -> tuple[Tensor, ...]:
-    """Width and height of both boxes, in the unit of the enclosing box's sides."""
-    own, goal = each(
-        lambda width, goal, side: (once(width * side), once(goal * side)),
-        o.width,
-        o.goal,
-        sides,
-    )
-    return own[0], own[1], goal[0], goal[1]
+    """Width and height of both boxes, and how they differ, in the unit of the enclosing sides."""
+
+    def scaled(width: Tensor, goal: Tensor, change: Tensor, side: Tensor) -> tuple[Tensor, ...]:
+        return once(width * side), once(goal * side), change * side
+
+    own, goal, less = each(scaled, o.width, o.goal, change(o), sides)
+    return own[0], own[1], goal[0], goal[1], less[0], less[1]
 
 
-def _turn(w: Tensor, h: Tensor, goal_w: Tensor, goal_h: Tensor) -> tuple[Tensor, Tensor]:
+def _turn(
+    w: Tensor, h: Tensor, goal_w: Tensor, goal_h: Tensor, change_w: Tensor, change_h: Tensor
+) -> tuple[Tensor, Tensor]:
     """Cross and dot product of the two diagonals: how far one is turned from the other."""
     # two products that are rounded alike: of a point it is an exact 0
-    turn = goal_w * (h - goal_h) - goal_h * (w - goal_w)
+    turn = goal_w * change_h - goal_h * change_w
     return turn, torch.addcmul(goal_w * w, goal_h, h)
 
 
-def _angle(w: Tensor, h: Tensor, goal_w: Tensor, goal_h: Tensor) -> Tensor:
+def _angle(*sides: Tensor) -> Tensor:
     """atan(goal_w / goal_h) - atan(w / h), 0 of a point: it has no aspect; of equal boxes too."""
-    turn, run = _turn(w, h, goal_w, goal_h)
+    turn, run = _turn(*sides)
     large = turn.detach().abs() + run.detach()
     unit = torch.threshold(large, _NOTHING, 1.0)  # without which squares vanish in the gradient
     return torch.atan2(turn / unit, (run + (unit - large)) / unit)
 
 
-def _share(v: Tensor, iou: Tensor, gate: bool) -> Tensor:
+def _share(v: Tensor, miss: Tensor, gate: bool) -> Tensor:
     """The factor of the aspect term, constant by definition."""
-    share = v / torch.threshold((1 - iou) + v, 0.0, 1.0)
-    return torch.where(iou > 0.5, share, 0.0) if gate else share
+    share = v / torch.threshold(miss + v, 0.0, 1.0)
+    return torch.where(miss < 0.5, share, 0.0) if gate else share
 
 
 class CIoULoss(BoxLoss):
@@ -196,6 +200,7 @@ class CIoULoss(BoxLoss):
         reduction: Reduction = "mean",
     ) -> None:
         check_options(box_format, power, normalize, reduction)
+        check_flags(gate=gate, validate=validate)
         LossModule.__init__(
             self,
             box_format=box_format,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, Overlap, Slopes, each
+from aptt.core.boxes import BoxFormat, Overlap, Slopes, change, each
 from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms, pull
@@ -96,20 +96,19 @@ def eiou_loss(
 
 
 def _penalties(o: Overlap) -> tuple[Tensor, ...]:
-    (off,) = each(lambda width, goal: ((width - goal).square(),), o.width, o.goal)
-    return distance(o).square, off[0], off[1]
+    (square,) = each(lambda change: (change.square(),), change(o))
+    return distance(o).square, square[0], square[1]
 
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
     # ((w - W) / cw)**2: 2 (w - W) / cw in w / cw, and -2 times itself in the logarithm of cw
     d = pull(o)
 
-    def sloped(width: Tensor, goal: Tensor, span: Tensor) -> tuple[Tensor, ...]:
-        off = width - goal
-        square = off.square()
-        return square, 2 * off, torch.add(span, square, alpha=-2)
+    def sloped(change: Tensor, span: Tensor) -> tuple[Tensor, ...]:
+        square = change.square()
+        return square, 2 * change, torch.add(span, square, alpha=-2)
 
-    square, width, span = each(sloped, o.width, o.goal, d.slopes.span)
+    square, width, span = each(sloped, change(o), d.slopes.span)
     return d.square + square[0] + square[1], d.slopes._replace(span=span, width=width)
 
 

@@ -32,6 +32,7 @@ from aptt.core.checks import (
     as_weight,
     check_boxes,
     check_choice,
+    check_flags,
     check_floating,
     check_number,
     check_numbers,
@@ -89,7 +90,7 @@ def forms(
         **options: Any,
     ) -> Tensor:
         o = overlap(x, t, box_format)
-        loss = 1 - _raised(o.iou, power)
+        loss = o.miss if power is None else _less_power(o, power)
         for penalty in penalties(o, **options):
             loss = loss + _raised(penalty, power)
         return _turned_back(loss, o)
@@ -111,7 +112,7 @@ def forms(
         area = o.iou * per_union
         common = by.common - (per_union + area)
         by = by._replace(area=area + by.area if by.area else area, common=common)
-        return _turned_back((1 - o.iou).add_(penalty), o), pull_back(o, up, by, box_format)
+        return _turned_back(o.miss + penalty, o), pull_back(o, up, by, box_format)
 
     return Forms(
         Formula(result, None if slopes is None else step, ahead=True, block=BLOCK),
@@ -127,6 +128,13 @@ def _turned_back(loss: Tensor, o: Overlap) -> Tensor:
     for axis in (0, 1):
         loss = torch.addcdiv(loss, o.flip[axis], o.unit[axis], value=-1)
     return loss
+
+
+def _less_power(o: Overlap, power: float) -> Tensor:
+    """``1 - iou**power``, from what is missed where that is the lesser part."""
+    near = o.miss < 0.5
+    log = torch.log1p(-torch.where(near, o.miss, 0.0))
+    return torch.where(near, -torch.expm1(power * log), 1 - _raised(o.iou, power))
 
 
 def _raised(measure: Tensor, power: float | None) -> Tensor:
@@ -152,13 +160,11 @@ def distance(o: Overlap) -> Distance:
     diagonal = torch.addcmul(sides[0].square(), sides[1], sides[1])
     diagonal = torch.threshold(diagonal, 0.0, 1.0)
 
-    def seen(
-        low: Tensor, high: Tensor, goal_low: Tensor, goal_high: Tensor, unit: Tensor, side: Tensor
-    ) -> tuple[Tensor, ...]:
-        twice = ((low - goal_low) + (high - goal_high)) / unit
+    def seen(before: Tensor, behind: Tensor, unit: Tensor, side: Tensor) -> tuple[Tensor, ...]:
+        twice = (before + behind) / unit
         return twice, twice * (side.square() / diagonal)
 
-    twice, centre = each(seen, o.lo, o.hi, o.goal_low, o.goal_high, o.unit, sides)
+    twice, centre = each(seen, o.before, o.behind, o.unit, sides)
     square = torch.addcmul(centre[0] * twice[0], centre[1], twice[1]) * 0.25
     return Distance(square, sides, diagonal)
 
@@ -180,18 +186,14 @@ def pull(o: Overlap) -> Pull:
     unit = torch.threshold(torch.hypot(o.span[0], o.span[1]), 0.0, 1.0)
     per_unit = torch.reciprocal(unit)
 
-    def seen(
-        low: Tensor, high: Tensor, goal_low: Tensor, goal_high: Tensor, span: Tensor
-    ) -> tuple[Tensor, ...]:
-        before, behind = low - goal_low, high - goal_high
-        twice = (before + behind).mul_(per_unit)
-        return before, behind, twice, once(span / unit)
+    def seen(before: Tensor, behind: Tensor, span: Tensor) -> tuple[Tensor, ...]:
+        return (before + behind).mul_(per_unit), once(span / unit)
 
-    before, behind, twice, sides = each(seen, o.lo, o.hi, o.goal_low, o.goal_high, o.span)
+    twice, sides = each(seen, o.before, o.behind, o.span)
     square = torch.addcmul(twice[0].square(), twice[1], twice[1]).mul_(0.25)
     less = -2 * square
     span, gap = each(lambda side, twice: (side.square() * less, twice * per_unit), sides, twice)
-    return Pull(square, sides, Slopes(span=span, apart=(before, behind), pull=gap))
+    return Pull(square, sides, Slopes(span=span, pull=gap))
 
 
 def slowed(measure: Tensor, size: Tensor) -> Tensor:
@@ -254,6 +256,7 @@ def paired_loss(
     A value above the ``most`` that boxes in order cost, but for a few, has them looked at: those
     that are inside out may have another format than they are read in.
     """
+    check_flags(validate=validate)
     check_floating(pred_boxes=pred_boxes)
     target_boxes = as_tensor("target_boxes", target_boxes, pred_boxes)
     check_numbers(target_boxes=target_boxes)
@@ -314,6 +317,7 @@ class BoxLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         check_options(box_format, power, normalize, reduction)
+        check_flags(validate=validate)
         super().__init__(
             box_format=box_format,
             power=power,

@@ -13,6 +13,7 @@ From: GIoU, Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1; power, alpha
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, Slopes
@@ -94,12 +95,15 @@ def giou_loss(
 
 
 def _penalties(o: Overlap) -> tuple[Tensor, ...]:
-    return (1 - o.union,)
+    # (C - U) / C: of boxes that meet, the two pairs of corners that lie in neither
+    corners = torch.addcmul(o.out[0] * o.off[1], o.off[0], o.out[1])
+    meet = torch.minimum(o.met[0], o.met[1]) >= 0
+    return (torch.where(meet, corners, 1 - o.union),)
 
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
     # 1 - U / C with U = P + G - I; U / C falls as a span grows
-    return 1 - o.union, Slopes(area=-1.0, common=1.0, spread=o.union)
+    return _penalties(o)[0], Slopes(area=-1.0, common=1.0, spread=o.union)
 
 
 _FORMS = forms(_penalties, _slopes)

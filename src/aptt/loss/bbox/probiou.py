@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_number
+from aptt.core.checks import Numbers, check_choice, check_flags, check_number
 from aptt.core.formula import Formula, Kept
 from aptt.core.gaussian import rise
 from aptt.core.module import LossModule
@@ -136,6 +136,7 @@ class ProbIoULoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         _check_form(distance, angle, normalize, reduction)
+        check_flags(validate=validate)
         super().__init__(
             distance=distance,
             angle=angle,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, Overlap, each
+from aptt.core.boxes import BoxFormat, Overlap, change, each
 from aptt.core.checks import Numbers
 from aptt.core.gaussian import rise
 from aptt.core.reduction import Reduction
@@ -105,24 +105,24 @@ def _penalties(o: Overlap) -> tuple[Tensor, ...]:
     longer = torch.threshold(torch.maximum(o.span[0], o.span[1]).detach(), 0.0, 1.0)
 
     def seen(*edges: Tensor) -> tuple[Tensor, ...]:
-        low, high, goal_low, goal_high, unit = edges
-        gap = (low - goal_low) + (high - goal_high)
+        low, high, goal_low, goal_high, before, behind, unit = edges
+        gap = before + behind
         gap = (gap + _lost(low, goal_low) + _lost(high, goal_high)) / 2
         return gap / longer, gap / unit
 
-    gap, reach = each(seen, o.lo, o.hi, o.goal_low, o.goal_high, o.unit)
+    gap, reach = each(seen, *o[:4], o.before, o.behind, o.unit)
     far = gap[0].square() + gap[1].square()
     slant = 2 * (gap[0] * gap[1]).abs() / torch.threshold(far, 0.0, 1.0)
     slant = slowed(slant, far.detach().sqrt())
 
-    def costs(reach: Tensor, width: Tensor, goal: Tensor) -> tuple[Tensor, ...]:
+    def costs(reach: Tensor, width: Tensor, goal: Tensor, change: Tensor) -> tuple[Tensor, ...]:
         distance = rise((2 - slant) * reach.square())
         longest = torch.maximum(width, goal)
-        change = (width - goal).abs() / torch.threshold(longest, 0.0, 1.0)
-        shape = rise(slowed(change, longest.detach())).pow(4)
+        relative = change.abs() / torch.threshold(longest, 0.0, 1.0)
+        shape = rise(slowed(relative, longest.detach())).pow(4)
         return (distance + shape,)
 
-    (cost,) = each(costs, reach, o.width, o.goal)
+    (cost,) = each(costs, reach, o.width, o.goal, change(o))
     return ((cost[0] + cost[1]) / 2,)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_positive
+from aptt.core.checks import IgnoreIndex, check_flags, check_positive
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Mode, check_class_weight
@@ -110,6 +110,7 @@ def hausdorff_loss(
         0.4
     """
     check_positive("distance_power", distance_power)
+    check_flags(one_sided=one_sided)
     check_maps(mode, background, absent, reduction, cap, spacing, distance_map)
     m = masks(logits, target, mode, weight, ignore_index)
     far = m.given(distance_map, cap) if distance_map is not None else None
@@ -153,6 +154,7 @@ class HausdorffLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         check_positive("distance_power", distance_power)
+        check_flags(one_sided=one_sided)
         check_maps(mode, background, absent, reduction, cap, None, None)
         check_class_weight(by := per_class(class_weight, "class_weight"), mode)
         super().__init__(

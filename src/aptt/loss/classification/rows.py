@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, Product, by_row, widen
-from aptt.core.softmax import exp_of_gaps, on_class_axis
+from aptt.core.softmax import (
+    exp_of_gaps,
+    gaps,
+    leading,
+    on_class_axis,
+    others,
+    put_class_,
+)
 from aptt.core.vocabulary import (
     Form,
     Held,
@@ -123,9 +130,9 @@ def _soft_stats(
     x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
 ) -> Kept:
     z, shift = _logits(x, adjustment, form)
-    top = z.detach().amax(1, keepdim=True)
-    level = exp_of_gaps(z - top).sum(1, keepdim=True).log()
-    return (top, level) if shift is None else (top, level, shift)
+    lead = leading(z)
+    kept = lead.at, lead.top, lead.rest
+    return kept if shift is None else (*kept, shift)
 
 
 def _soft_result(
@@ -137,10 +144,11 @@ def _soft_result(
     adjustment: Tensor | None,
     form: Form,
 ) -> Tensor:
-    (z, _), (top, level, *shift) = _logits(x, adjustment, form), kept
+    (z, _), (at, top, rest, *shift) = _logits(x, adjustment, form), kept
     mass = t if class_weight is None else t * on_class_axis(class_weight, z)
     goal = mass if form.smoothing is None else _smoothed(mass, z, class_weight, form)
-    gap = (top - z) + level
+    level = rest.log1p()
+    gap = level - gaps(z, top, at)
     gap = torch.where((z > -torch.inf) | (t != 0), gap, 0.0)  # a masked class that is not asked for
     loss = (goal * gap).sum(1)
     if form.z_loss is not None:
@@ -159,15 +167,18 @@ def _soft_step(
     adjustment: Tensor | None,
     form: Form,
 ) -> tuple[Tensor | None, Tensor]:
-    # d loss / d z[c] = every * p[c] - goal[c]
-    (z, _), (top, level, *shift) = _logits(x, adjustment, form), kept
+    # d loss / d z[c] = every * p[c] - goal[c], of which at the largest logit, with the part of
+    # every that is not its goal, part - every * (1 - p)
+    (z, _), (at, top, rest, *shift) = _logits(x, adjustment, form), kept
     mass = t if class_weight is None else t * on_class_axis(class_weight, z)
     goal = mass if form.smoothing is None else _smoothed(mass, z, class_weight, form)
-    every = goal.sum(1, keepdim=True)
+    part, own = others(goal, at)
     if form.z_loss is not None:
-        lse = sum(shift, top + level)
-        every = every + (2 * form.z_loss) * mass.sum(1, keepdim=True) * lse
-    dz = exp_of_gaps(z - top).mul_(every * (-level).exp()).sub_(goal).mul_(by_row(up))
+        lse = sum(shift, top + rest.log1p())
+        part = part + (2 * form.z_loss) * mass.sum(1, keepdim=True) * lse
+    share = (part + own) / (1 + rest)
+    dz = exp_of_gaps(z - top).mul_(share).sub_(goal)
+    dz = put_class_(dz, at, part - rest * share).mul_(by_row(up))
     return None, uncap(dz, x, form)
 
 

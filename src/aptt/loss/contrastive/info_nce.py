@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_chunk
+from aptt.core.checks import Numbers, check_choice, check_chunk, check_flags
 from aptt.core.module import LossModule
 from aptt.core.pairs import NEGATIVES, POSITIVES, Sides, evaluate_pairs
 from aptt.core.reduction import Reduction, check_reduction
@@ -121,6 +121,7 @@ def contrastive_loss(
         >>> round(contrastive_loss(pairs, pairs, scale=2.0).item(), 6)
         0.126928
     """
+    check_flags(symmetric=symmetric, within=within, cosine=cosine)
     _check_options(scale, duplicates, chunk, gather, reduction)
     if symmetric and target is not None:
         raise ValueError("symmetric: got True with target, wanted pairs, row by row")
@@ -209,6 +210,7 @@ class ContrastiveLoss(LossModule):
         gather: GatherRows | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_flags(symmetric=symmetric, within=within, cosine=cosine)
         _check_options(scale, duplicates, chunk, gather, reduction)
         super().__init__(
             scale=scale,

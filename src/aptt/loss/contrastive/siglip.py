@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_chunk, check_floating
+from aptt.core.checks import Numbers, check_choice, check_chunk, check_flags, check_floating
 from aptt.core.module import LossModule
 from aptt.core.pairs import QUESTIONS, Sides, evaluate_pairs
 from aptt.core.reduction import Reduction, check_reduction
@@ -104,6 +104,7 @@ def siglip_loss(
         >>> round(siglip_loss(pairs, pairs).item(), 6)
         0.693193
     """
+    check_flags(cosine=cosine)
     _check_options(scale, bias, duplicates, chunk, gather, reduction)
     a, b, weights = pairs_of(anchors, candidates, None, ids, candidate_ids, weight, cosine=cosine)
     every = b.everywhere(gather)
@@ -158,6 +159,7 @@ class SigLIPLoss(LossModule):
         gather: GatherRows | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_flags(cosine=cosine)
         _check_options(scale, bias, duplicates, chunk, gather, reduction)
         super().__init__(
             scale=scale,

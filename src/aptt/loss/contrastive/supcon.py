@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_chunk
+from aptt.core.checks import Numbers, check_choice, check_chunk, check_flags
 from aptt.core.module import LossModule
 from aptt.core.pairs import POSITIVES, Sides, evaluate_pairs
 from aptt.core.reduction import Reduction, check_reduction
@@ -98,6 +98,7 @@ def supcon_loss(
         >>> round(supcon_loss(x, torch.tensor([0, 0, 1]), scale=1.0).item(), 4)
         0.3133
     """
+    check_flags(cosine=cosine)
     _check_options(scale, kind, chunk, gather, reduction)
     x, weights = labelled(embeddings, target, weight, cosine=cosine)
     every, start = x.everywhere(gather), offset_of(gather, x.values)
@@ -140,6 +141,7 @@ class SupConLoss(LossModule):
         gather: GatherRows | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_flags(cosine=cosine)
         _check_options(scale, kind, chunk, gather, reduction)
         super().__init__(
             scale=scale,

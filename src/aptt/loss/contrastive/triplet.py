@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from aptt.core.checks import Numbers, check_choice, check_chunk, check_number
+from aptt.core.checks import Numbers, check_choice, check_chunk, check_flags, check_number
 from aptt.core.logistic import softplus
 from aptt.core.mining import hardest
 from aptt.core.module import LossModule
@@ -110,6 +110,7 @@ def triplet_loss(
         >>> round(triplet_loss(x, torch.tensor([0, 0, 1, 1]), margin=0.6).item(), 4)
         0.05
     """
+    check_flags(squared=squared, cosine=cosine)
     _check_options(margin, mining, chunk, gather, reduction)
     x, weights = labelled(embeddings, target, weight, cosine=cosine)
     every, start = x.everywhere(gather), offset_of(gather, x.values)
@@ -191,6 +192,7 @@ class TripletLoss(LossModule):
         gather: GatherRows | None = None,
         reduction: Reduction = "mean",
     ) -> None:
+        check_flags(squared=squared, cosine=cosine)
         _check_options(margin, mining, chunk, gather, reduction)
         super().__init__(
             margin=margin,

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, taken_classes
+from aptt.core.checks import Numbers, as_tensor, check_flags, taken_classes
 from aptt.core.formula import widen
 from aptt.core.linear import HeadFormula
 from aptt.core.linear.tokens import (
@@ -178,6 +178,7 @@ class LinearCrossEntropyLoss(LossModule):
     ) -> None:
         checked_form(label_smoothing, z_loss, softcap, reduction)
         check_cut(scale, chunk)
+        check_flags(drop_ignored=drop_ignored)
         super().__init__(
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,

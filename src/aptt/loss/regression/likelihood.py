@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_number
+from aptt.core.checks import Numbers, check_flags, check_number
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.module import LossModule
 from aptt.core.numbers import against, reduced, spread
@@ -80,6 +80,7 @@ def gaussian_nll_loss(
         0.5
     """
     check_number("beta", beta)
+    check_flags(full=full)
     return _likelihood(
         GAUSSIAN, prediction, target, weight, reduction, "gaussian_nll", log_variance=log_variance,
         beta=beta, constant=math.log(2 * math.pi) / 2 if full else 0.0,
@@ -216,6 +217,7 @@ class GaussianNLLLoss(SpreadLoss):
         self, beta: float = 0.0, full: bool = False, reduction: Reduction = "mean"
     ) -> None:
         check_number("beta", beta)
+        check_flags(full=full)
         super().__init__(beta=beta, full=full, reduction=reduction)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, Numbers
+from aptt.core.checks import IgnoreIndex, Numbers, check_flags
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import (
@@ -142,7 +142,8 @@ def _check(
     reduction: Reduction,
     smooth: float,
 ) -> None:
-    check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
+    check_flags(squared=squared)
     if squared and log:
         raise ValueError(
             "log: got True with squared=True, wanted one of the two: where nearly nothing "

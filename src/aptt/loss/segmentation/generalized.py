@@ -29,7 +29,7 @@ from aptt.core.regions import (
     shares,
 )
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import errors, over
+from aptt.loss.segmentation.ratio import errors, over, part
 
 __all__ = ["GeneralizedDiceLoss", "generalized_dice_loss"]
 
@@ -119,8 +119,8 @@ def generalized_dice_loss(
     rarest = torch.where(some.unsqueeze(-1), rarest, 1)
     value = torch.where(present, (rarest / truth) ** _POWERS[weighting], absent == "penalize")
     miss = errors(regions.false, regions.missed, 0.5, 0.5)
-    found, whole = value * share * miss, value * share * (regions.common + miss)
-    loss = over(found.sum(-1), whole.sum(-1))
+    by = value * share
+    loss = part((by * miss).sum(-1), (by * regions.common).sum(-1))
     nothing: Tensor | float = 0.0
     if absent == "penalize":
         nothing = over((regions.mean_probability() * share).sum(-1), share.sum(-1))

@@ -104,7 +104,7 @@ def mask_iou_loss(
         >>> round(mask_iou_loss(logits, torch.tensor([[[1, 0, 0]]]), mode="binary").item(), 4)
         0.509
     """
-    check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+    check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
     if mode == "multiclass":
         _refuse_boxes(logits, target)
     options = RegionOptions(
@@ -154,7 +154,7 @@ class IoULoss(RegionLoss):
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
-        check_regions(mode, background, absent, pool, reduction, smooth=smooth)
+        check_regions(mode, background, absent, pool, reduction, smooth=smooth, log=log)
         super().__init__(
             mode=mode,
             class_weight=per_class(class_weight, "class_weight"),

@@ -18,7 +18,7 @@ from aptt.core.marks import widest
 from aptt.core.regions import RegionOptions, Regions, average, mean, measured
 from aptt.core.streaming import batched
 
-__all__ = ["compound", "errors", "over", "ratio", "scaled"]
+__all__ = ["compound", "errors", "over", "part", "ratio", "scaled"]
 
 _LEAST = 1e-30  # the ratio that a logarithm ends at: the most that float32 leaves a gradient to
 
@@ -51,8 +51,7 @@ def errors(false: Tensor, missed: Tensor, alpha: float, beta: float) -> Tensor:
 def _tversky(
     truth: Tensor, false: Tensor, missed: Tensor, alpha: float, beta: float, smooth: float
 ) -> Tensor:
-    miss = errors(false, missed, alpha, beta)
-    return over(miss, truth - missed + smooth + miss)
+    return part(errors(false, missed, alpha, beta), truth - missed + smooth)
 
 
 class _Tversky(torch.autograd.Function):
@@ -101,8 +100,16 @@ class _Tversky(torch.autograd.Function):
 
 
 def over(part: Tensor, whole: Tensor) -> Tensor:
-    """The part of the whole; of nothing it is 0."""
-    return part / whole.clamp(min=torch.finfo(whole.dtype).tiny)
+    """The part of the whole; of nothing it is 0, and has no slope."""
+    return part / torch.nn.functional.threshold(whole, torch.finfo(whole.dtype).tiny, torch.inf)
+
+
+def part(miss: Tensor, found: Tensor) -> Tensor:
+    """``miss / (miss + found)``, with slopes that are no difference of it and 1; of nothing, 0."""
+    most = miss > found
+    large, small = torch.where(most, miss, found), torch.where(most, found, miss)
+    ratio = over(small, large)
+    return torch.where(most, 1.0, ratio) / (1 + ratio)
 
 
 def scaled(term: Tensor, weight: float) -> Tensor:

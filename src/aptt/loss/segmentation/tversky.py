@@ -110,7 +110,9 @@ def tversky_loss(
         >>> round(tversky_loss(logits, target, mode="binary", alpha=0.3, beta=0.7).item(), 4)
         0.2415
     """
-    check_regions(mode, background, absent, pool, reduction, smooth=smooth, alpha=alpha, beta=beta)
+    check_regions(
+        mode, background, absent, pool, reduction, smooth=smooth, log=log, alpha=alpha, beta=beta
+    )
     options = RegionOptions(
         mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
@@ -139,7 +141,15 @@ class TverskyLoss(RegionLoss):
         reduction: Reduction = "mean",
     ) -> None:
         check_regions(
-            mode, background, absent, pool, reduction, smooth=smooth, alpha=alpha, beta=beta
+            mode,
+            background,
+            absent,
+            pool,
+            reduction,
+            smooth=smooth,
+            log=log,
+            alpha=alpha,
+            beta=beta,
         )
         super().__init__(
             alpha=alpha,

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_number
+from aptt.core.checks import Numbers, check_choice, check_flags, check_number
 from aptt.core.formula import Formula, Kept, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, reduce
@@ -59,7 +59,7 @@ def evaluated(
     number of samples that count, or None for all of them; the options are whether to subtract
     ``means``, and the ``least`` ratio that the cap allows.
     """
-    check_options(cap, silent, reduction)
+    check_options(zero_mean, cap, silent, reduction)
     lengths = check_signals(estimate, target, lengths)
     shape = estimate.shape[:-1]
     x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (estimate, target))
@@ -125,9 +125,10 @@ def from_energies(ratio: Energies, along: Literal["estimate", "error"] = "estima
     return Formula(result, step, stats, ahead=True)
 
 
-def check_options(cap: float, silent: str, reduction: Reduction) -> None:
+def check_options(zero_mean: bool, cap: float, silent: str, reduction: Reduction) -> None:
     """Refuse options that no ratio has."""
     check_reduction(reduction)
+    check_flags(zero_mean=zero_mean)
     check_number("cap", cap, 1.0, 120.0)
     check_choice("silent", silent, ("level", "skip"))
 
@@ -164,5 +165,5 @@ class RatioModule(LossModule):
         silent: Silent = "level",
         reduction: Reduction = "mean",
     ) -> None:
-        check_options(cap, silent, reduction)
+        check_options(zero_mean, cap, silent, reduction)
         super().__init__(zero_mean=zero_mean, cap=cap, silent=silent, reduction=reduction)

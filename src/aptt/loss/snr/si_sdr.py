@@ -71,7 +71,9 @@ def si_sdr_loss(
     estimate. Times the estimate's root mean square it is at most
     ``10**(cap / 20) * 4.35 / sqrt(T)``, for a cap of 30 dB or more. An
     estimate that is exactly silent costs the most, ``cap``, and has a gradient of 0: it has no
-    direction that could be turned.
+    direction that could be turned. The sums are in double precision; signals that are in proportion
+    but for its rounding have a gradient of noise, under ``1e-9`` of that bound, times the squared
+    ratio of a mean that is subtracted to what is left.
 
     Use when:
         Separation or enhancement is judged by SI-SDR. The sign of the estimate is as free as its
