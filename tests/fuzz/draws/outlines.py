@@ -72,7 +72,7 @@ def _tied(call: Call) -> bool:
 
 
 def _in_digits(call: Call) -> tuple[float, float]:
-    """A skeleton is a difference of probabilities, under autograd: a gradient has their rounding."""
+    """A skeleton is a difference of probabilities: its gradient has their rounding."""
     return 0.0, 64 * torch.finfo(computed(call)).eps
 
 
