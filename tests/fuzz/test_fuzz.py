@@ -21,6 +21,7 @@ NO_LOSS = {
     "best_permutation": "an order, without a gradient",
     "centernet_decode": "reads boxes out of maps",
     "centernet_targets": "makes targets of boxes, without a gradient",
+    "class_balanced_weights": "makes numbers of counts, without a gradient",
     "ldam_margins": "makes numbers of counts, without a gradient",
     "decode_heatmaps": "reads points out of maps",
     "group_advantages": "makes advantages of rewards, without a gradient",

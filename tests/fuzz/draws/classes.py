@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -263,6 +263,32 @@ def _called(d: Draw, name: str, args: dict[str, Any], *, target: bool = True) ->
     return d.call(name, args, "logits", sides=("weight", *(("target",) if learns else ())))
 
 
+def _of_the_chance(name: str, **options: tuple[float, ...]) -> Callable[[Draw], Call]:
+    def drawn(d: Draw) -> Call:
+        shape, axis = class_shape(d)
+        positions = without(shape, axis)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        target = indices(d, positions, shape[axis], ignored)
+        keep = target != ignored
+        weight = d.maybe("weight", lambda: d.weights("weight", positions))
+        if weight is not None:
+            weight = poisoned(d, weight, keep, "weight")
+            keep = keep & (weight != 0)
+        x = class_logits(d, shape, axis, target, keep)
+        x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
+        args = dict(
+            logits=d.tensor("logits", x),
+            target=target,
+            weight=None if weight is None else d.tensor("weight", weight),
+            ignore_index=ignored,
+            class_dim=class_dim(d, shape, axis, soft=False),
+        )
+        args |= {key: d.pick(key, choices) for key, choices in options.items()}
+        return _called(d, name, args, target=False)
+
+    return drawn
+
+
 def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
     if d.pick("softmax", (False, True)):
@@ -409,6 +435,30 @@ LOSSES = {
         oracle.asymmetric_loss,
         conceded=lambda call: {"logits", "target", "margin"},
         wrong={"gamma_positive": (-1.0, NAN), "gamma_negative": (-1.0, NAN), "margin": SHARE},
+    ),
+    "poly1_loss": Loss(
+        _of_the_chance("poly1_loss", epsilon=(1.0, -1.0, 0.0, 3.0)),
+        oracle.poly1_loss,
+        rows=1,
+        wrong={"epsilon": (-1.5, NAN)},
+    ),
+    "generalized_cross_entropy_loss": Loss(
+        _of_the_chance("generalized_cross_entropy_loss", q=(0.7, 1.0, 0.1)),
+        oracle.generalized_cross_entropy_loss,
+        rows=1,
+        conceded=lambda call: {"logits"},
+        wrong={"q": (0.0, 1.5, NAN)},
+    ),
+    "symmetric_cross_entropy_loss": Loss(
+        _of_the_chance(
+            "symmetric_cross_entropy_loss",
+            alpha=(0.1, 6.0),
+            beta=(1.0, 0.1, 0.0),
+            log_zero=(-4.0, -9.21),
+        ),
+        oracle.symmetric_cross_entropy_loss,
+        rows=1,
+        wrong={"alpha": (0.0, NAN), "beta": (-1.0, NAN), "log_zero": (0.0, NAN)},
     ),
     "focal_loss": Loss(
         _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}

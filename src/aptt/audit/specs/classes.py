@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -24,11 +25,17 @@ from aptt.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     FocalLoss,
+    GeneralizedCrossEntropyLoss,
+    Poly1Loss,
+    SymmetricCrossEntropyLoss,
     TopKCrossEntropyLoss,
     asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
     focal_loss,
+    generalized_cross_entropy_loss,
+    poly1_loss,
+    symmetric_cross_entropy_loss,
     top_k_cross_entropy_loss,
 )
 
@@ -444,6 +451,40 @@ def _softmax_focal() -> Spec:
     )
 
 
+def _of_the_chance(function: Any, module: Any, refused: Refused, **options: Any) -> Spec:
+    """A loss of the probability of the right class."""
+    return Spec(
+        name=function.__name__,
+        function=function,
+        module=module,
+        inputs=_classes,
+        cases={
+            "class indices": case(),
+            "weighted": case(
+                with_(_classes, "weight", "target"),
+                ignore_index=4,
+                reduction="sum",
+                exempt={"hopeless_keeps_a_gradient": "what is ignored has none, by definition"},
+                **options,
+            ),
+            "tokens": case(_square, class_dim=-1, features=-1, reduction="none"),
+        },
+        features=1,
+        hide=_hide_classes,
+        count=_count_focal,
+        perfect=lambda i, o: ({**i, "logits": 1000 * _hot(i, o)}, 0.0),
+        hopeless=lambda i, o: {**i, "logits": i["logits"] / 10 - 6 * _hot(i, o)},
+        extremes=_class_extremes,
+        refused=(
+            refused,
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("floats for class indices", "target", change=_floating_target, error=TypeError),
+            Refused("two axes that may hold the classes", "class_dim", change=_ambiguous),
+        ),
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
+    )
+
+
 def _count_focal(inputs: Inputs, options: Options) -> Tensor:
     kept = inputs["target"] != (options.get("ignore_index") or -100)
     return (kept * inputs.get("weight", torch.ones(()))).sum()
@@ -535,4 +576,21 @@ CLASSES = (
     _asymmetric(),
     _sigmoid_focal(),
     _softmax_focal(),
+    _of_the_chance(
+        poly1_loss, Poly1Loss, Refused("too far below", "epsilon", {"epsilon": -2.0}), epsilon=-0.5
+    ),
+    _of_the_chance(
+        generalized_cross_entropy_loss,
+        GeneralizedCrossEntropyLoss,
+        Refused("an exponent of 0", "q", {"q": 0.0}),
+        q=0.3,
+    ),
+    _of_the_chance(
+        symmetric_cross_entropy_loss,
+        SymmetricCrossEntropyLoss,
+        Refused("the logarithm of 1", "log_zero", {"log_zero": 0.0}),
+        alpha=6.0,
+        beta=0.1,
+        log_zero=-9.0,
+    ),
 )
