@@ -13,7 +13,7 @@ from aptt.loss import (
     poly1_loss,
     symmetric_cross_entropy_loss,
 )
-from aptt.loss.classification.robust import _MIXED, _POWER
+from aptt.loss.classification.chance import MIXED, POWER
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_effective_numbers():
 def test_steps(hard, same_as_autograd):
     g = torch.Generator().manual_seed(0)
     x, y = hard * torch.randn(9, 5, dtype=torch.float64, generator=g), torch.arange(9) % 5
-    same_as_autograd(_MIXED, x, y, log=0.5, linear=2.0, less=False)
-    same_as_autograd(_MIXED, x, y, log=1.0, linear=-1.0, less=True)
-    same_as_autograd(_POWER, x, y, q=0.7)
+    same_as_autograd(MIXED, x, y, log=0.5, linear=2.0, less=False)
+    same_as_autograd(MIXED, x, y, log=1.0, linear=-1.0, less=True)
+    same_as_autograd(POWER, x, y, q=0.7)
 
 
 def test_soft_targets_are_refused():

@@ -15,12 +15,13 @@ from aptt.loss.classification.asymmetric import AsymmetricLoss, asymmetric_loss
 from aptt.loss.classification.balance import class_balanced_weights
 from aptt.loss.classification.binary import BinaryCrossEntropyLoss, binary_cross_entropy
 from aptt.loss.classification.categorical import CrossEntropyLoss, cross_entropy
-from aptt.loss.classification.robust import (
+from aptt.loss.classification.generalized import (
     GeneralizedCrossEntropyLoss,
-    Poly1Loss,
-    SymmetricCrossEntropyLoss,
     generalized_cross_entropy_loss,
-    poly1_loss,
+)
+from aptt.loss.classification.poly1 import Poly1Loss, poly1_loss
+from aptt.loss.classification.symmetric import (
+    SymmetricCrossEntropyLoss,
     symmetric_cross_entropy_loss,
 )
 from aptt.loss.classification.top_k import TopKCrossEntropyLoss, top_k_cross_entropy_loss
