@@ -112,9 +112,8 @@ def distribution_focal_loss(
         w = w.reshape(-1)
         y = torch.where(w != 0, y, 0 if values is None else values[0].to(y.dtype))
     if values is not None:
-        low, high = (values[0], values[-1]) if is_readable(values) else (None, None)
-        if low is not None and high is not None and out_of_range == "error":
-            check_range(y, low.item(), high.item(), keep=None)
+        if out_of_range == "error" and is_readable(values) and is_readable(logits):
+            check_range(y, values[0].item(), values[-1].item(), keep=None)
         y = _in_bins(y, values.to(y.dtype))
     if out_of_range == "clamp":
         y = y.clamp(0, bins - 1)
@@ -182,7 +181,11 @@ def _values(values: Numbers, logits: Tensor) -> Tensor:
     if made.shape != logits.shape[-1:] or made.numel() < 2:
         got, wanted = tuple(made.shape), tuple(logits.shape[-1:])
         raise ValueError(f"values: got shape {got}, wanted {wanted}, of 2 bins or more")
-    if is_readable(made) and not bool((made.diff() > 0).all() and made.isfinite().all()):
+    if (
+        is_readable(made)
+        and is_readable(logits)
+        and not bool((made.diff() > 0).all() and made.isfinite().all())
+    ):
         raise ValueError(f"values: got {made.tolist()}, wanted finite numbers that increase")
     return made.detach()
 
