@@ -21,10 +21,12 @@ NO_LOSS = {
     "best_permutation": "an order, without a gradient",
     "centernet_decode": "reads boxes out of maps",
     "centernet_targets": "makes targets of boxes, without a gradient",
+    "class_balanced_weights": "makes numbers of counts, without a gradient",
     "ldam_margins": "makes numbers of counts, without a gradient",
     "decode_heatmaps": "reads points out of maps",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
+    "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
     "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",
 }

