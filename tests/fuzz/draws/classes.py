@@ -383,11 +383,15 @@ def _dfl(d: Draw) -> Call:
     target = d.tensor("target", y, d.dtype("target", (torch.float32, torch.float64)))
     if beyond == "error":
         target = torch.where(keep, target.clamp(0, bins - 1), target)
+    values = None
+    if bins > 1 and d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
+        values, target = torch.arange(bins) * 2.0 - 4, target * 2 - 4
     return d.call(
         "distribution_focal_loss",
         dict(
             logits=d.tensor("logits", x),
             target=target,
+            values=values,
             weight=None if weight is None else d.tensor("weight", weight),
             out_of_range=beyond,
             normalize=d.pick("normalize", ("elements", "positives")),
@@ -400,9 +404,10 @@ def _dfl(d: Draw) -> Call:
 
 def _expected(d: Draw) -> Call:
     shape = (*shape_of(d, low=0, high=2), d.size("bins", low=1))
-    return d.call(
-        "expected_value", dict(logits=d.tensor("logits", d.numbers("logits", shape))), "logits"
-    )
+    args: dict[str, Any] = dict(logits=d.tensor("logits", d.numbers("logits", shape)))
+    if shape[-1] > 1 and d.chance("values given", 3):
+        args["values"] = torch.arange(shape[-1]) * 2.0 - 4
+    return d.call("expected_value", args, "logits")
 
 
 SHARE = (-0.1, 1.1, NAN)

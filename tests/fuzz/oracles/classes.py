@@ -341,6 +341,8 @@ def distribution_focal_loss(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 6."""
     keep, w = _kept(a, None)
     x, y = a.logits[keep], a.target[keep].double()
+    if a.values is not None:
+        y = (y - a.values[0]) / (a.values[1] - a.values[0])
     if a.out_of_range == "clamp":
         y = y.clamp(0, x.shape[1] - 1)
     low, high = y.detach().floor().long(), y.detach().ceil().long()
@@ -356,5 +358,6 @@ def distribution_focal_loss(a: Any) -> Tensor:
 def expected_value(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 5."""
     bins = torch.arange(a.logits.shape[-1], dtype=torch.float64)
-    likeliest = a.logits.argmax(-1)  # seen from where, a distance of 0 costs no digits
+    bins = bins if a.values is None else a.values.double()
+    likeliest = bins[a.logits.argmax(-1)]  # seen from where, a distance of 0 costs no digits
     return likeliest + (a.logits.softmax(-1) * (bins - likeliest[..., None])).sum(-1)
