@@ -26,6 +26,7 @@ NO_LOSS = {
     "decode_heatmaps": "reads points out of maps",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
+    "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
     "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",
 }

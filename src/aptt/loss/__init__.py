@@ -57,6 +57,7 @@ from aptt.loss.classification import (
     GeneralizedCrossEntropyLoss,
     Poly1Loss,
     SymmetricCrossEntropyLoss,
+    TopKCrossEntropyLoss,
     asymmetric_loss,
     binary_cross_entropy,
     class_balanced_weights,
@@ -64,6 +65,7 @@ from aptt.loss.classification import (
     generalized_cross_entropy_loss,
     poly1_loss,
     symmetric_cross_entropy_loss,
+    top_k_cross_entropy_loss,
 )
 from aptt.loss.contrastive import (
     ContrastiveLoss,
@@ -239,6 +241,12 @@ from aptt.loss.segmentation import (
     tversky_loss,
     wasserstein_dice_loss,
 )
+from aptt.loss.skeleton import (
+    ClDiceLoss,
+    cl_dice_loss,
+    cl_dice_terms,
+    soft_skeleton,
+)
 from aptt.loss.snr import (
     DCLoss,
     ESRLoss,
@@ -281,6 +289,7 @@ __all__ = [
     "CIoULoss",
     "CenterNetLoss",
     "CharbonnierLoss",
+    "ClDiceLoss",
     "ComplexSTFTLoss",
     "ContrastiveLoss",
     "CrossEntropyLoss",
@@ -356,6 +365,7 @@ __all__ = [
     "SymmetricCrossEntropyLoss",
     "TaskAlignedAssigner",
     "TokenStats",
+    "TopKCrossEntropyLoss",
     "TripletLoss",
     "TverskyLoss",
     "VariFocalLoss",
@@ -375,6 +385,8 @@ __all__ = [
     "centernet_terms",
     "charbonnier_loss",
     "ciou_loss",
+    "cl_dice_loss",
+    "cl_dice_terms",
     "class_balanced_weights",
     "complex_stft_loss",
     "complex_stft_terms",
@@ -474,10 +486,12 @@ __all__ = [
     "siou_loss",
     "smooth_l1_loss",
     "snr_loss",
+    "soft_skeleton",
     "stft_loss",
     "supcon_loss",
     "symmetric_cross_entropy_loss",
     "token_stats",
+    "top_k_cross_entropy_loss",
     "triplet_loss",
     "tversky_loss",
     "union_matches",
