@@ -115,7 +115,9 @@ def sequences_of(
         known = (
             int((torch.where(found.inside, found.slot, -1).amax() + 1).item()) if len(ids) else 0
         )
-        return Segments(found.slot.clamp(max=max(known - 1, 0)), known, found.inside)
+        if known == 0:  # tokens of no sequence, and no slot to put them
+            return Segments(found.slot[:0], 0, found.inside)
+        return Segments(found.slot.clamp(max=known - 1), known, found.inside)
     check_whole("num_sequences", number)
     ids = _checked(tokens, sequence_ids, name)
     if is_readable(ids) and int(ids.amax()) >= number:
