@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
+import aptt
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "aptt"
 FOUNDATION = sorted([*SOURCE.glob("core/**/*.py"), *SOURCE.glob("loss/**/*.py")])
@@ -94,3 +96,4 @@ def test_a_name_that_is_looked_for_in_the_wrong_room_is_sent_to_the_right_one(na
         exec(f"from aptt import {name}")
     with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
         exec("from aptt import nonsense")
+    assert not hasattr(aptt, name)  # as those ask who look for the shortest path of a class

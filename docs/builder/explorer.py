@@ -36,6 +36,9 @@ _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _PARTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _NUMBERS: Mapping[str, Sequence[Value]] = {
     "gamma": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0),
+    "classification.epsilon": (-1.0, 0.0, 1.0, 2.0),
+    "q": (0.1, 0.4, 0.7, 1.0),
+    "log_zero": (-9.0, -4.0, -1.0),
     "gamma_negative": (0.0, 1.0, 2.0, 4.0),
     "gamma_positive": (0.0, 1.0, 2.0),
     "classification.margin": (0.0, 0.05, 0.2),

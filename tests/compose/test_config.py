@@ -184,7 +184,7 @@ def test_hydra_makes_one_from_targets():
             "_target_": "aptt.compose.CombinedLoss",
             "terms": {
                 "cls": {"_target_": "aptt.loss.FocalLoss", "gamma": 1.5},
-                "box": {"_target_": "torch.nn.L1Loss"},
+                "box": {"_target_": "aptt.loss.L1Loss"},
             },
             "weights": {
                 "cls": 2,

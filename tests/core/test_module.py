@@ -53,3 +53,17 @@ def test_the_repr_of_many_numbers_is_short():
     assert said.startswith(
         "CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 1.0, ..., 2.0]: 50257 numbers), ignore"
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: aptt.loss.DiceLoss(weight=[1.0, 2.0]), "^weight: DiceLoss .*class_weight"),
+        (lambda: aptt.loss.MTPLoss(weight=[1.0, 2.0]), "^weight: MTPLoss .*class_weight"),
+        (lambda: aptt.loss.GIoULoss(weight=[1.0]), "^weight: GIoULoss .*called with .*weight$"),
+        (lambda: aptt.loss.FocalLoss(gama=2.0), "^gama: FocalLoss .*alpha, gamma,"),
+    ],
+)
+def test_an_unknown_option_is_told_those_that_there_are(make, said):
+    with pytest.raises(TypeError, match=said):
+        make()

@@ -99,8 +99,12 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """What to import it from: ``aptt.loss.bbox``."""
-        return ".".join(self.file.split(".")[:3])
+        """What to import it from: ``aptt.loss.bbox``; ``aptt.loss`` where no file of it has it."""
+        return (
+            ".".join(self.file.split(".")[:3])
+            if self.file.startswith("aptt.loss.")
+            else "aptt.loss"
+        )
 
     @property
     def room_title(self) -> str:

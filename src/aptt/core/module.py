@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
 
 __all__ = ["LossModule", "per_class", "reduced"]
+
+_Module = TypeVar("_Module", bound="LossModule")
 
 
 class LossModule(nn.Module):
@@ -25,6 +27,20 @@ class LossModule(nn.Module):
     reduction: Any  # of those that have the option
     terms_function: ClassVar[Callable[..., dict[str, Tensor]] | None] = None
     """The function that gives the terms of a loss of several, by name."""
+
+    def __new__(cls: type[_Module], *args: Any, **options: Any) -> _Module:
+        """A module; an option that it has not is refused with those that it has."""
+        known = inspect.signature(cls.__init__).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            return super().__new__(cls)
+        for name in options:
+            if name not in known:
+                called = list(inspect.signature(cls.forward).parameters)[1:]
+                raise TypeError(
+                    f"{name}: {cls.__name__} has no such option; it is constructed with "
+                    f"{', '.join(list(known)[1:])}, and called with {', '.join(called)}"
+                )
+        return super().__new__(cls)
 
     def __init__(self, **options: Any) -> None:
         super().__init__()

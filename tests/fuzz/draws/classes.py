@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aptt.loss import cross_entropy
 from tests.fuzz.draw import FLOATS, INTEGERS, Call, Draw, Loss
 from tests.fuzz.oracles import classes as oracle
 
@@ -149,6 +150,46 @@ def _cross_entropy(d: Draw) -> Call:
     )
 
 
+def _hardest(d: Draw) -> Call:
+    shape, axis = class_shape(d)
+    positions = without(shape, axis)
+    ignored = d.pick("ignore_index", (-100, 0, 255, None))
+    target = indices(d, positions, shape[axis], ignored or 0)
+    keep = torch.ones(positions, dtype=torch.bool) if ignored is None else target != ignored
+    x = poisoned(d, class_logits(d, shape, axis, target, keep), keep.unsqueeze(axis).expand(shape))
+    return d.call(
+        "top_k_cross_entropy_loss",
+        dict(
+            logits=d.tensor("logits", x),
+            target=target,
+            fraction=d.pick("fraction", (0.1, 0.5, 0.0, 1.0)),
+            threshold=d.pick("threshold", (None, 0.3, 0.9)),
+            class_weight=d.maybe(
+                "weight",
+                lambda: d.tensor("weight", d.weights("weight", (shape[axis],)), FLOATS[0]),
+            ),
+            ignore_index=ignored,
+            label_smoothing=d.pick("label_smoothing", (0.0, 0.1)),
+            class_dim=class_dim(d, shape, axis, soft=False),
+            pool=d.pick("pool", ("batch", "sample")),
+            reduction=d.reduction(),
+        ),
+        "logits",
+        sides=("class_weight",),
+    )
+
+
+def _nearly_tied(call: Call) -> bool:
+    """Losses that are equal but for rounding may be tied, or sorted either way."""
+    names = ("class_weight", "class_dim", "label_smoothing", "ignore_index")
+    given = {"weight" if n == "class_weight" else n: call.args.get(n) for n in names}
+    given = {n: v for n, v in given.items() if v is not None or n == "ignore_index"}
+    x, t = call.args["logits"].detach().double(), call.args["target"]
+    losses = cross_entropy(x, t, reduction="none", **given).flatten().sort().values
+    losses = losses[losses.isfinite()]
+    return bool((losses.diff() < 1e-3 * losses[1:].abs() + 1e-6).any())
+
+
 def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any], Tensor]:
     """Logits and a target of one shape, with a weight and what is ignored."""
     shape = shape_of(d)
@@ -220,6 +261,32 @@ def _called(d: Draw, name: str, args: dict[str, Any], *, target: bool = True) ->
     infinite = bool(args["logits"].isinf().any())
     learns = target and args["target"].is_floating_point() and not infinite
     return d.call(name, args, "logits", sides=("weight", *(("target",) if learns else ())))
+
+
+def _of_the_chance(name: str, **options: tuple[float, ...]) -> Callable[[Draw], Call]:
+    def drawn(d: Draw) -> Call:
+        shape, axis = class_shape(d)
+        positions = without(shape, axis)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        target = indices(d, positions, shape[axis], ignored)
+        keep = target != ignored
+        weight = d.maybe("weight", lambda: d.weights("weight", positions))
+        if weight is not None:
+            weight = poisoned(d, weight, keep, "weight")
+            keep = keep & (weight != 0)
+        x = class_logits(d, shape, axis, target, keep)
+        x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
+        args = dict(
+            logits=d.tensor("logits", x),
+            target=target,
+            weight=None if weight is None else d.tensor("weight", weight),
+            ignore_index=ignored,
+            class_dim=class_dim(d, shape, axis, soft=False),
+        )
+        args |= {key: d.pick(key, choices) for key, choices in options.items()}
+        return _called(d, name, args, target=False)
+
+    return drawn
 
 
 def _focal(d: Draw) -> Call:
@@ -316,11 +383,15 @@ def _dfl(d: Draw) -> Call:
     target = d.tensor("target", y, d.dtype("target", (torch.float32, torch.float64)))
     if beyond == "error":
         target = torch.where(keep, target.clamp(0, bins - 1), target)
+    values = None
+    if bins > 1 and d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
+        values, target = torch.arange(bins) * 2.0 - 4, target * 2 - 4
     return d.call(
         "distribution_focal_loss",
         dict(
             logits=d.tensor("logits", x),
             target=target,
+            values=values,
             weight=None if weight is None else d.tensor("weight", weight),
             out_of_range=beyond,
             normalize=d.pick("normalize", ("elements", "positives")),
@@ -333,9 +404,10 @@ def _dfl(d: Draw) -> Call:
 
 def _expected(d: Draw) -> Call:
     shape = (*shape_of(d, low=0, high=2), d.size("bins", low=1))
-    return d.call(
-        "expected_value", dict(logits=d.tensor("logits", d.numbers("logits", shape))), "logits"
-    )
+    args: dict[str, Any] = dict(logits=d.tensor("logits", d.numbers("logits", shape)))
+    if shape[-1] > 1 and d.chance("values given", 3):
+        args["values"] = torch.arange(shape[-1]) * 2.0 - 4
+    return d.call("expected_value", args, "logits")
 
 
 SHARE = (-0.1, 1.1, NAN)
@@ -348,6 +420,15 @@ LOSSES = {
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
     ),
+    "top_k_cross_entropy_loss": Loss(
+        _hardest,
+        oracle.top_k_cross_entropy_loss,
+        rows=1,
+        several=_nearly_tied,
+        kinked=True,
+        conceded=lambda call: {"label_smoothing"},
+        wrong={"fraction": SHARE, "threshold": SHARE, "label_smoothing": SHARE},
+    ),
     "binary_cross_entropy": Loss(
         _binary,
         oracle.binary_cross_entropy,
@@ -359,6 +440,30 @@ LOSSES = {
         oracle.asymmetric_loss,
         conceded=lambda call: {"logits", "target", "margin"},
         wrong={"gamma_positive": (-1.0, NAN), "gamma_negative": (-1.0, NAN), "margin": SHARE},
+    ),
+    "poly1_loss": Loss(
+        _of_the_chance("poly1_loss", epsilon=(1.0, -1.0, 0.0, 3.0)),
+        oracle.poly1_loss,
+        rows=1,
+        wrong={"epsilon": (-1.5, NAN)},
+    ),
+    "generalized_cross_entropy_loss": Loss(
+        _of_the_chance("generalized_cross_entropy_loss", q=(0.7, 1.0, 0.1)),
+        oracle.generalized_cross_entropy_loss,
+        rows=1,
+        conceded=lambda call: {"logits"},
+        wrong={"q": (0.0, 1.5, NAN)},
+    ),
+    "symmetric_cross_entropy_loss": Loss(
+        _of_the_chance(
+            "symmetric_cross_entropy_loss",
+            alpha=(0.1, 6.0),
+            beta=(1.0, 0.1, 0.0),
+            log_zero=(-4.0, -9.21),
+        ),
+        oracle.symmetric_cross_entropy_loss,
+        rows=1,
+        wrong={"alpha": (0.0, NAN), "beta": (-1.0, NAN), "log_zero": (0.0, NAN)},
     ),
     "focal_loss": Loss(
         _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,10 +28,14 @@ __all__ = [
     "distribution_focal_loss",
     "expected_value",
     "focal_loss",
+    "generalized_cross_entropy_loss",
     "ia_bce_loss",
     "mal_loss",
+    "poly1_loss",
     "quality_focal_loss",
     "row_entropy",
+    "symmetric_cross_entropy_loss",
+    "top_k_cross_entropy_loss",
     "varifocal_loss",
 ]
 
@@ -113,6 +118,44 @@ def cross_entropy(a: Any) -> Tensor:
     return reduced(scattered(values, keep.reshape(shape)), count, a.reduction, "cross_entropy")
 
 
+def top_k_cross_entropy_loss(a: Any) -> Tensor:
+    """Fan et al. 2017 (arXiv:1705.08826): the mean of the k largest, those that are tied shared."""
+    plain = dict(z_loss=0.0, softcap=None, logit_adjustment=None, sample_weight=None)
+    each = SimpleNamespace(**vars(a) | plain | dict(weight=a.class_weight, reduction="none"))
+    values = cross_entropy(each)
+    soft = a.target.is_floating_point()
+    known = torch.ones(values.shape, dtype=torch.bool)
+    if not soft and a.ignore_index is not None:
+        known = a.target != a.ignore_index
+    share = torch.zeros(values.shape, dtype=torch.float64)
+    parts = range(len(values)) if a.pool == "sample" and values.ndim else [slice(None)]
+    for part in parts:
+        here = known[part]
+        losses = values.detach()[part][here]
+        if not losses.numel():
+            continue
+        k = max(1, math.ceil(a.fraction * losses.numel() - 1e-9))
+        if a.threshold:
+            k = max(k, int((losses > -math.log(a.threshold)).sum()))
+        least = losses.sort(descending=True).values[k - 1]
+        tied = (losses == least) | ((losses - least).abs() < 1e-12 * least.abs())
+        more = (losses > least) & ~tied
+        part_of = torch.where(
+            more, 1.0, torch.where(tied, (k - more.sum()).double() / tied.sum(), 0.0)
+        )
+        spread = torch.zeros(here.shape, dtype=torch.float64)
+        spread[here] = part_of.double()
+        share[part] = spread
+    each = SimpleNamespace(
+        **vars(a) | plain | dict(weight=a.class_weight, sample_weight=share, reduction=a.reduction)
+    )
+    if callable(a.reduction):
+        each.reduction = lambda total, count, term: a.reduction(
+            total, count, term="top_k_cross_entropy"
+        )
+    return cross_entropy(each)
+
+
 def _kept(a: Any, ignored: float | None) -> tuple[Tensor, Tensor]:
     """What counts, and the weights of those."""
     weight = getattr(a, "weight", None)
@@ -157,6 +200,45 @@ def asymmetric_loss(a: Any) -> Tensor:
     yes = power(-softplus(x), a.gamma_positive) * softplus(-x)
     values = w * (t * yes + (1 - t) * no)
     return reduced(scattered(values, keep), w.sum(), a.reduction, "asymmetric")
+
+
+def _chance(a: Any, value: Any, term: str) -> Tensor:
+    """A loss of nll and of 1 - p, by the log-odds against the right class."""
+    keep, w = _kept(a, a.ignore_index)
+    rows, _ = class_rows(a.logits, a.target, a.class_dim)
+    wrong = against(rows[keep.reshape(-1)], a.target[keep].long())
+    values = w * value(softplus(wrong), torch.sigmoid(wrong))
+    return reduced(scattered(values, keep), w.sum(), a.reduction, term)
+
+
+def poly1_loss(a: Any) -> Tensor:
+    """Leng et al. 2022 (arXiv:2204.12511)."""
+    e = a.epsilon
+
+    def value(nll: Tensor, miss: Tensor) -> Tensor:
+        few = miss.clamp(max=0.1)
+        tail = sum(few**k / k for k in range(2, 24))  # of the logarithm, where it nearly cancels
+        tail = torch.where(miss < 0.1, tail, nll - miss)
+        return (1 + e) * nll - e * tail if e < 0 else nll + e * miss
+
+    return _chance(a, value, "poly1")
+
+
+def generalized_cross_entropy_loss(a: Any) -> Tensor:
+    """Zhang and Sabuncu 2018 (arXiv:1805.07836)."""
+    term = "generalized_cross_entropy"
+
+    def value(nll: Tensor, miss: Tensor) -> Tensor:
+        again = (1 - torch.exp(-a.q * nll)) / a.q  # whose slope has all digits, and expm1 the value
+        return again + (-torch.expm1(-a.q * nll) / a.q - again).detach()
+
+    return _chance(a, value, term)
+
+
+def symmetric_cross_entropy_loss(a: Any) -> Tensor:
+    """Wang et al. 2019 (arXiv:1908.06112)."""
+    term = "symmetric_cross_entropy"
+    return _chance(a, lambda nll, miss: a.alpha * nll - a.beta * a.log_zero * miss, term)
 
 
 def focal_loss(a: Any) -> Tensor:
@@ -253,6 +335,8 @@ def distribution_focal_loss(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 6."""
     keep, w = _kept(a, None)
     x, y = a.logits[keep], a.target[keep].double()
+    if a.values is not None:
+        y = (y - a.values[0]) / (a.values[1] - a.values[0])
     if a.out_of_range == "clamp":
         y = y.clamp(0, x.shape[1] - 1)
     low, high = y.detach().floor().long(), y.detach().ceil().long()
@@ -268,5 +352,6 @@ def distribution_focal_loss(a: Any) -> Tensor:
 def expected_value(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 5."""
     bins = torch.arange(a.logits.shape[-1], dtype=torch.float64)
-    likeliest = a.logits.argmax(-1)  # seen from where, a distance of 0 costs no digits
+    bins = bins if a.values is None else a.values.double()
+    likeliest = bins[a.logits.argmax(-1)]  # seen from where, a distance of 0 costs no digits
     return likeliest + (a.logits.softmax(-1) * (bins - likeliest[..., None])).sum(-1)

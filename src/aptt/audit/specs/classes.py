@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
 
@@ -22,10 +25,18 @@ from aptt.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     FocalLoss,
+    GeneralizedCrossEntropyLoss,
+    Poly1Loss,
+    SymmetricCrossEntropyLoss,
+    TopKCrossEntropyLoss,
     asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
     focal_loss,
+    generalized_cross_entropy_loss,
+    poly1_loss,
+    symmetric_cross_entropy_loss,
+    top_k_cross_entropy_loss,
 )
 
 __all__ = ["CLASSES"]
@@ -440,9 +451,146 @@ def _softmax_focal() -> Spec:
     )
 
 
+def _of_the_chance(function: Any, module: Any, refused: Refused, **options: Any) -> Spec:
+    """A loss of the probability of the right class."""
+    return Spec(
+        name=function.__name__,
+        function=function,
+        module=module,
+        inputs=_classes,
+        cases={
+            "class indices": case(),
+            "weighted": case(
+                with_(_classes, "weight", "target"),
+                ignore_index=4,
+                reduction="sum",
+                exempt={"hopeless_keeps_a_gradient": "what is ignored has none, by definition"},
+                **options,
+            ),
+            "tokens": case(_square, class_dim=-1, features=-1, reduction="none"),
+        },
+        features=1,
+        hide=_hide_classes,
+        count=_count_focal,
+        perfect=lambda i, o: ({**i, "logits": 1000 * _hot(i, o)}, 0.0),
+        hopeless=lambda i, o: {**i, "logits": i["logits"] / 10 - 6 * _hot(i, o)},
+        extremes=_class_extremes,
+        refused=(
+            refused,
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("floats for class indices", "target", change=_floating_target, error=TypeError),
+            Refused("two axes that may hold the classes", "class_dim", change=_ambiguous),
+        ),
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
+    )
+
+
 def _count_focal(inputs: Inputs, options: Options) -> Tensor:
     kept = inputs["target"] != (options.get("ignore_index") or -100)
     return (kept * inputs.get("weight", torch.ones(()))).sum()
 
 
-CLASSES = (_cross_entropy(), _binary(), _asymmetric(), _sigmoid_focal(), _softmax_focal())
+def _count_hardest(inputs: Inputs, options: Options) -> Tensor:
+    """The class weights of the hardest, where none are tied."""
+    fraction = options.get("fraction", 0.1)
+    weight = options.get("class_weight", torch.ones(_C)).double().to(inputs["target"].device)
+    losses = torch.nn.functional.cross_entropy(
+        inputs["logits"].flatten(2).double() if inputs["logits"].ndim > 2 else inputs["logits"],
+        inputs["target"].flatten(1) if inputs["target"].ndim > 1 else inputs["target"],
+        weight,
+        ignore_index=options.get("ignore_index", -100),
+        label_smoothing=options.get("label_smoothing", 0.0),
+        reduction="none",
+    )
+    known = inputs["target"] != options.get("ignore_index", -100)
+    total = torch.zeros((), dtype=torch.float64, device=weight.device)
+    rows = [slice(None)]
+    if options.get("pool") == "sample":
+        rows = [slice(i, i + 1) for i in range(len(losses))]
+    for row in rows:
+        here = known[row].flatten()
+        values, labels = losses[row].flatten()[here], inputs["target"][row].flatten()[here]
+        least = -math.log(options.get("threshold", 1.0)) if "threshold" in options else torch.inf
+        k = max(math.ceil(fraction * len(values) - 1e-9), int((values > least).sum()))
+        k = max(k, 1) if len(values) else 0
+        total = total + weight[labels[values.argsort(descending=True)[:k]]].sum()
+    return total
+
+
+def _top_k() -> Spec:
+    batch = {
+        "split_invariance": "the hardest of a batch are not those of its parts",
+        "samples_stand_alone": "the hardest of the whole batch, by its option 'pool'",
+        "size_changes_nothing": "how many are the hardest is rounded up",
+    }
+    return Spec(
+        name="top_k_cross_entropy_loss",
+        function=top_k_cross_entropy_loss,
+        module=TopKCrossEntropyLoss,
+        inputs=_classes,
+        cases={
+            "rows": case(fraction=0.5, exempt=batch),
+            "weighted": case(
+                _image, class_weight=_PER_CLASS, ignore_index=2, fraction=0.3, exempt=batch
+            ),
+            "images": case(
+                _square,
+                fraction=0.4,
+                threshold=0.02,
+                pool="sample",
+                label_smoothing=0.1,
+                class_dim=1,
+                reduction="none",
+                exempt={"perfect_is_minimal": "its own inputs; smoothing moves the optimum"},
+            ),
+        },
+        features=1,
+        joint=True,
+        walks=False,
+        hide=_hide_classes,
+        count=_count_hardest,
+        perfect=lambda i, o: ({**i, "logits": 2000 * _hot(i, {"class_dim": 1})}, 0.0),
+        hopeless=None,
+        extremes=_class_extremes,
+        refused=(
+            Refused("a share beyond 1", "fraction", {"fraction": 1.5}),
+            Refused("a probability beyond 1", "threshold", {"threshold": 1.5}),
+            Refused("an unknown pool", "pool", {"pool": "image"}),
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("too few class weights", "class_weight", {"class_weight": torch.ones(_C - 1)}),
+            Refused("smoothing beyond 1", "label_smoothing", {"label_smoothing": 1.5}),
+        ),
+        exempt={
+            **HAS_A_UNIT,
+            **NOTHING_FROZEN,
+            "streamed_equals_plain": "it walks twice: to find the hardest, and over them",
+            "hopeless_keeps_a_gradient": "only the hardest have a gradient, as it says",
+        },
+    )
+
+
+CLASSES = (
+    _cross_entropy(),
+    _top_k(),
+    _binary(),
+    _asymmetric(),
+    _sigmoid_focal(),
+    _softmax_focal(),
+    _of_the_chance(
+        poly1_loss, Poly1Loss, Refused("too far below", "epsilon", {"epsilon": -2.0}), epsilon=-0.5
+    ),
+    _of_the_chance(
+        generalized_cross_entropy_loss,
+        GeneralizedCrossEntropyLoss,
+        Refused("an exponent of 0", "q", {"q": 0.0}),
+        q=0.3,
+    ),
+    _of_the_chance(
+        symmetric_cross_entropy_loss,
+        SymmetricCrossEntropyLoss,
+        Refused("the logarithm of 1", "log_zero", {"log_zero": 0.0}),
+        alpha=6.0,
+        beta=0.1,
+        log_zero=-9.0,
+    ),
+)
