@@ -230,3 +230,34 @@ def test_at_most_one_prediction_is_held_and_none_by_a_checkpoint():
     again = partial(checkpoint, loss_fn, use_reentrant=False)
     assert _held(again, x) <= 2 * target.nbytes
     assert torch.equal(_gradient(again, x.detach()), _gradient(loss_fn, x.detach()))
+
+
+def test_bins_of_any_size_share_a_number_between_the_two_around_it():
+    values, logits = [-1.0, 0.0, 0.5, 3.0], torch.tensor([[0.3, -1.0, 2.0, 0.7]]).double()
+    nll = -logits.log_softmax(-1)[0]
+    for y, low, share in ((0.125, 1, 0.25), (0.5, 2, 0.0), (1.75, 2, 0.5), (3.0, 2, 1.0)):
+        found = distribution_focal_loss(logits, [y], values=values)
+        torch.testing.assert_close(found, (1 - share) * nll[low] + share * nll[low + 1])
+    want = (logits.softmax(-1) * torch.tensor(values)).sum(-1)
+    torch.testing.assert_close(expected_value(logits, values=values), want)
+    beyond = distribution_focal_loss(logits, [9.0], values=values, out_of_range="clamp")
+    torch.testing.assert_close(beyond, nll[3])
+    whole = torch.arange(4.0)
+    y = torch.tensor([1.3]).double()
+    same = distribution_focal_loss(logits, y, values=whole)
+    torch.testing.assert_close(same, distribution_focal_loss(logits, y))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.0, 1.0], r"values: got shape \(2,\), wanted \(4,\)"),
+        ([0.0, 2.0, 1.0, 3.0], "values: got .*, wanted finite numbers that increase"),
+        ([0.0, 1.0, 2.0, math.inf], "values: got .*, wanted finite numbers that increase"),
+    ],
+)
+def test_values_are_one_for_each_bin_and_increase(values, said):
+    with pytest.raises(ValueError, match=said):
+        distribution_focal_loss(torch.zeros(1, 4), [1.0], values=values)
+    with pytest.raises(ValueError, match=r"target: got 4\.0, wanted numbers from 0\.0 to 3\.0"):
+        distribution_focal_loss(torch.zeros(1, 4), [4.0], values=[0.0, 1.0, 2.0, 3.0])

@@ -739,3 +739,17 @@ def test_the_logits_of_a_callable_are_held_to_the_rest(target, change, options, 
 def test_hidden_states_may_have_no_feature():
     loss = linear_cross_entropy(torch.zeros(4, 0), torch.zeros(8, 0), torch.arange(4))
     assert loss.item() == pytest.approx(math.log(8))
+
+
+def test_one_tensor_may_be_states_and_head():
+    both = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([3, 1, 4, 1, 0])
+
+    def of(loss):
+        (first,) = torch.autograd.grad(loss(both), both, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), both)
+        return first.detach(), second
+
+    ours = of(lambda x: linear_cross_entropy(x, x, target))
+    plain = of(lambda x: F.cross_entropy(x @ x.T, target))
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)

@@ -524,7 +524,8 @@ def test_permutations_under_a_module(module):
     assert torch.equal(order, best_permutation(estimate, target, loss=function))
     assert module.reduction != "none"  # which is left as it was
     assert repr(loss_fn) == (
-        f"PermutationInvariantLoss(loss={reduced('loss', module, 'none')!r}, reduction='mean')"
+        f"PermutationInvariantLoss(loss={reduced('loss', module, 'none')!r}, unmatched='ignore', "
+        "reduction='mean')"
     )
     again = eval(repr(loss_fn), {**vars(aptt.loss), "torch": torch})
     torch.testing.assert_close(again(estimate, target, lengths=lengths), got, rtol=0, atol=0)
@@ -630,16 +631,22 @@ def test_the_modules_refuse_at_construction():
         assert not module().state_dict()
 
 
-def test_five_sources_are_too_many():
+def test_sources_that_do_not_fit():
     five = _random(2, 5, 30)
-    with pytest.raises(ValueError, match=r"estimate: got \(2, 5, 30\).*1 to 4 sources"):
-        permutation_invariant_loss(five, five)
-    with pytest.raises(ValueError, match="estimate"):
-        permutation_invariant_loss(five[0], five[0])
+    with pytest.raises(
+        ValueError, match=r"target: got .* wanted .* as many as there are estimates"
+    ):
+        permutation_invariant_loss(five[:, :2], five[:, :3])
     with pytest.raises(ValueError, match="target"):
-        permutation_invariant_loss(five[:, :3], five[:, :2])
+        permutation_invariant_loss(five[0], five[0])
     with pytest.raises(TypeError, match="loss"):
         permutation_invariant_loss(five[:, :3], five[:, :3], loss="snr")
+    with pytest.raises(TypeError, match=r"active: got torch\.float64"):
+        permutation_invariant_loss(five, five, active=torch.ones(2, 5).double())
+    with pytest.raises(ValueError, match="lengths"):
+        permutation_invariant_loss(five, five, lengths=torch.full((2, 4), 30))
+    with pytest.raises(ValueError, match="unmatched: got 'drop'"):
+        permutation_invariant_loss(five, five, unmatched="drop")
 
 
 # ------------------------------------------------------------------------------ the formulas

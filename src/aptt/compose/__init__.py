@@ -6,6 +6,11 @@ The terms are any modules; this room imports no loss.
 from aptt.compose.balance import Balance, GradShare, Uncertainty, over_ranks
 from aptt.compose.combined import CombinedLoss
 from aptt.compose.config import build
+from aptt.compose.depth import (
+    DeepSupervisionLoss,
+    deep_supervision_loss,
+    deep_supervision_terms,
+)
 from aptt.compose.dwa import DWA
 from aptt.compose.gradients import GradReport
 from aptt.compose.gradnorm import GradNorm
@@ -18,6 +23,7 @@ __all__ = [
     "Balance",
     "CombinedLoss",
     "Cosine",
+    "DeepSupervisionLoss",
     "GradNorm",
     "GradReport",
     "GradShare",
@@ -30,5 +36,7 @@ __all__ = [
     "WeightedSum",
     "build",
     "curves_of",
+    "deep_supervision_loss",
+    "deep_supervision_terms",
     "over_ranks",
 ]

@@ -23,10 +23,13 @@ from aptt.core.checks import (
     as_weight,
     check_choice,
     check_floating,
+    check_numbers,
     check_range,
+    check_tensors,
 )
 from aptt.core.formula import Formula, Kept, by_row, scaled_, wide, widen
-from aptt.core.module import LossModule
+from aptt.core.module import LossModule, per_class
+from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import check_shapes
 from aptt.core.softmax import leading
@@ -39,6 +42,7 @@ def distribution_focal_loss(
     target: Numbers,
     *,
     weight: Numbers | None = None,
+    values: Numbers | None = None,
     out_of_range: Literal["error", "clamp"] = "error",
     normalize: Literal["elements", "positives"] = "elements",
     reduction: Reduction = "mean",
@@ -49,9 +53,12 @@ def distribution_focal_loss(
 
     Args:
         logits: ``(..., n)``, any number of bins, floating.
-        target: ``(...)``, from 0 to n - 1, both included.
+        target: ``(...)``, from 0 to n - 1, both included; with ``values``, from the first of them
+            to the last.
         weight: shaped like the target; multiplies and is counted, and 0 removes. One weight a box
             is ``weight.unsqueeze(-1).expand_as(target)``.
+        values: ``(n,)``, increasing: what the bins stand for, in place of 0 to n - 1. FGL of
+            D-FINE is this with its values, and the IoU as ``weight``.
         out_of_range: what becomes of targets beyond the bins: ``"error"``, or ``"clamp"`` to the
             nearest bin, for boxes larger than the bins can say.
         normalize: what ``"mean"`` counts: the weights, or the targets whose weight is above 0 (at
@@ -89,6 +96,8 @@ def distribution_focal_loss(
     """
     _check_options(out_of_range, normalize, reduction)
     check_floating(logits=logits)
+    if values is not None:
+        values = _values(values, logits)
     target = as_tensor("target", target, logits)
     check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
     bins = logits.shape[-1]
@@ -101,7 +110,11 @@ def distribution_focal_loss(
         w = as_weight("weight", weight, logits)
         check_shapes(target=(target, "*N"), weight=(w, "*N"))
         w = w.reshape(-1)
-        y = torch.where(w != 0, y, 0)
+        y = torch.where(w != 0, y, 0 if values is None else values[0].to(y.dtype))
+    if values is not None:
+        if out_of_range == "error" and is_readable(values) and is_readable(logits):
+            check_range(y, values[0].item(), values[-1].item(), keep=None)
+        y = _in_bins(y, values.to(y.dtype))
     if out_of_range == "clamp":
         y = y.clamp(0, bins - 1)
     check_range(y, 0, bins - 1, keep=None)
@@ -120,16 +133,17 @@ def distribution_focal_loss(
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-def expected_value(logits: Tensor) -> Tensor:
+def expected_value(logits: Tensor, *, values: Numbers | None = None) -> Tensor:
     """The mean of a distribution over whole numbers: what its logits say, in bins.
 
         value = sum k p[k]      with p = softmax(x)
 
     Args:
         logits: ``(..., n)``, floating.
+        values: ``(n,)``, increasing: what the bins stand for, in place of 0 to n - 1.
 
     Returns:
-        ``(...)``, from 0 to n - 1; float32 for half types.
+        ``(...)``, from 0 to n - 1, or from the first value to the last; float32 for half types.
 
     Raises:
         ValueError: logits without an axis of bins, or without a bin on it.
@@ -151,9 +165,36 @@ def expected_value(logits: Tensor) -> Tensor:
     x = widen(logits)
     lead = leading(x.reshape(-1, x.shape[-1]))
     # k p[k] summed as far as it is from the likeliest bin, which has no part in the sum
-    bins = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) - lead.at.unsqueeze(1)
-    value = lead.at + (bins * (lead.e * lead.share)).sum(1)
+    stands = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    if values is not None:
+        stands = _values(values, logits).to(x.dtype)
+    likeliest = stands[lead.at]
+    value = likeliest + ((stands - likeliest.unsqueeze(1)) * (lead.e * lead.share)).sum(1)
     return value.reshape(x.shape[:-1])
+
+
+def _values(values: Numbers, logits: Tensor) -> Tensor:
+    """What bins stand for, held to the logits and to their order; constants."""
+    made = as_tensor("values", values, logits)
+    check_tensors(logits=logits, values=made)
+    check_numbers(values=made)
+    if made.shape != logits.shape[-1:] or made.numel() < 2:
+        got, wanted = tuple(made.shape), tuple(logits.shape[-1:])
+        raise ValueError(f"values: got shape {got}, wanted {wanted}, of 2 bins or more")
+    if (
+        is_readable(made)
+        and is_readable(logits)
+        and not bool((made.diff() > 0).all() and made.isfinite().all())
+    ):
+        raise ValueError(f"values: got {made.tolist()}, wanted finite numbers that increase")
+    return made.detach()
+
+
+def _in_bins(y: Tensor, values: Tensor) -> Tensor:
+    """Where numbers ``(N,)`` lie among the values, as bins and parts of them; differentiable."""
+    below = (y.detach().unsqueeze(1) >= values[1:-1]).sum(1)
+    low, high = values[below], values[below + 1]
+    return below + (y - low) / (high - low)
 
 
 def _result(x: Tensor, kept: Kept, y: Tensor) -> Tensor:
@@ -198,12 +239,18 @@ class DistributionFocalLoss(LossModule):
 
     def __init__(
         self,
+        values: Numbers | None = None,
         out_of_range: Literal["error", "clamp"] = "error",
         normalize: Literal["elements", "positives"] = "elements",
         reduction: Reduction = "mean",
     ) -> None:
         _check_options(out_of_range, normalize, reduction)
-        super().__init__(out_of_range=out_of_range, normalize=normalize, reduction=reduction)
+        super().__init__(
+            values=per_class(values, "values", signed=True),
+            out_of_range=out_of_range,
+            normalize=normalize,
+            reduction=reduction,
+        )
 
     def forward(self, logits: Tensor, target: Numbers, *, weight: Numbers | None = None) -> Tensor:
         """The loss of ``logits`` against ``target``, both in bins."""

@@ -378,6 +378,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("pred_boxes", "target_boxes"), Probe("shift, in widths", -2.5, 2.5, _turned_box)),
     ("segmentation", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("boundary", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
+    ("skeleton", ("logits", "target"), Probe("margin of each pixel", -8, 8, _mask)),
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("aligned", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.loss import cross_entropy
 from tests.fuzz.draw import FLOATS, INTEGERS, Call, Draw, Loss
 from tests.fuzz.oracles import classes as oracle
 
@@ -147,6 +148,46 @@ def _cross_entropy(d: Draw) -> Call:
         "logits",
         sides=("weight", "sample_weight", "logit_adjustment", *(("target",) if is_soft else ())),
     )
+
+
+def _hardest(d: Draw) -> Call:
+    shape, axis = class_shape(d)
+    positions = without(shape, axis)
+    ignored = d.pick("ignore_index", (-100, 0, 255, None))
+    target = indices(d, positions, shape[axis], ignored or 0)
+    keep = torch.ones(positions, dtype=torch.bool) if ignored is None else target != ignored
+    x = poisoned(d, class_logits(d, shape, axis, target, keep), keep.unsqueeze(axis).expand(shape))
+    return d.call(
+        "top_k_cross_entropy_loss",
+        dict(
+            logits=d.tensor("logits", x),
+            target=target,
+            fraction=d.pick("fraction", (0.1, 0.5, 0.0, 1.0)),
+            threshold=d.pick("threshold", (None, 0.3, 0.9)),
+            class_weight=d.maybe(
+                "weight",
+                lambda: d.tensor("weight", d.weights("weight", (shape[axis],)), FLOATS[0]),
+            ),
+            ignore_index=ignored,
+            label_smoothing=d.pick("label_smoothing", (0.0, 0.1)),
+            class_dim=class_dim(d, shape, axis, soft=False),
+            pool=d.pick("pool", ("batch", "sample")),
+            reduction=d.reduction(),
+        ),
+        "logits",
+        sides=("class_weight",),
+    )
+
+
+def _nearly_tied(call: Call) -> bool:
+    """Losses that are equal but for rounding may be tied, or sorted either way."""
+    names = ("class_weight", "class_dim", "label_smoothing", "ignore_index")
+    given = {"weight" if n == "class_weight" else n: call.args.get(n) for n in names}
+    given = {n: v for n, v in given.items() if v is not None or n == "ignore_index"}
+    x, t = call.args["logits"].detach().double(), call.args["target"]
+    losses = cross_entropy(x, t, reduction="none", **given).flatten().sort().values
+    losses = losses[losses.isfinite()]
+    return bool((losses.diff() < 1e-3 * losses[1:].abs() + 1e-6).any())
 
 
 def _elements(d: Draw, *, soft_target: bool, ignore: Any) -> tuple[dict[str, Any], Tensor]:
@@ -342,11 +383,15 @@ def _dfl(d: Draw) -> Call:
     target = d.tensor("target", y, d.dtype("target", (torch.float32, torch.float64)))
     if beyond == "error":
         target = torch.where(keep, target.clamp(0, bins - 1), target)
+    values = None
+    if bins > 1 and d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
+        values, target = torch.arange(bins) * 2.0 - 4, target * 2 - 4
     return d.call(
         "distribution_focal_loss",
         dict(
             logits=d.tensor("logits", x),
             target=target,
+            values=values,
             weight=None if weight is None else d.tensor("weight", weight),
             out_of_range=beyond,
             normalize=d.pick("normalize", ("elements", "positives")),
@@ -359,9 +404,10 @@ def _dfl(d: Draw) -> Call:
 
 def _expected(d: Draw) -> Call:
     shape = (*shape_of(d, low=0, high=2), d.size("bins", low=1))
-    return d.call(
-        "expected_value", dict(logits=d.tensor("logits", d.numbers("logits", shape))), "logits"
-    )
+    args: dict[str, Any] = dict(logits=d.tensor("logits", d.numbers("logits", shape)))
+    if shape[-1] > 1 and d.chance("values given", 3):
+        args["values"] = torch.arange(shape[-1]) * 2.0 - 4
+    return d.call("expected_value", args, "logits")
 
 
 SHARE = (-0.1, 1.1, NAN)
@@ -373,6 +419,15 @@ LOSSES = {
         kinked=lambda call: call.args["label_smoothing"] > 0 or call.args["z_loss"] > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
+    ),
+    "top_k_cross_entropy_loss": Loss(
+        _hardest,
+        oracle.top_k_cross_entropy_loss,
+        rows=1,
+        several=_nearly_tied,
+        kinked=True,
+        conceded=lambda call: {"label_smoothing"},
+        wrong={"fraction": SHARE, "threshold": SHARE, "label_smoothing": SHARE},
     ),
     "binary_cross_entropy": Loss(
         _binary,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import torch
+
+from tests.fuzz.check import computed
 from tests.fuzz.draw import Call, Draw, Loss
 from tests.fuzz.draws.classes import NAN
 from tests.fuzz.draws.regions import masks
 from tests.fuzz.oracles import outlines as oracle
+from tests.fuzz.oracles.regions import pixels
 
 __all__ = ["LOSSES"]
 
@@ -45,7 +50,43 @@ def _on_the_edge(args: dict[str, Any]) -> bool:
     return bool(((p - 0.5).abs() < 1e-3).any())
 
 
+def _tubes(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        args = masks(d, hard=True, smooth=False, axes=(1, 2))
+        args["iterations"] = d.pick("iterations", (1, 0, 3))
+        args["border"] = d.pick("border", ("open", "background"))
+        shape = args["logits"].shape
+        args["skeleton"] = d.maybe(
+            "skeleton", lambda: d.tensor("skeleton", d.mask("skeleton", shape, 0.3).double())
+        )
+        return d.call(name, args, "logits", sides=("class_weight", "weight"))
+
+    return draw
+
+
+def _tied(call: Call) -> bool:
+    """Cells that are equal, but for rounding, share a gradient in one order or another."""
+    given = {"class_weight": None, "weight": None, "ignore_index": "auto"} | call.args
+    p = pixels(SimpleNamespace(**given)).yes.detach()
+    return any(bool((v.sort().values.diff() < 1e-6).any()) for v in p.flatten(0, 1))
+
+
+def _in_digits(call: Call) -> tuple[float, float]:
+    """A skeleton is a difference of probabilities: its gradient has their rounding."""
+    return 0.0, 64 * torch.finfo(computed(call)).eps
+
+
 LOSSES = {
+    name: Loss(
+        _tubes(name),
+        getattr(oracle, name),
+        rows=1,
+        several=_tied,
+        kinked=True,
+        limit=_in_digits,
+    )
+    for name in ("cl_dice_loss", "cl_dice_terms")
+} | {
     name: Loss(
         _draw(name),
         getattr(oracle, name),

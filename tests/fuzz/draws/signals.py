@@ -85,14 +85,44 @@ def _ratio(name: str) -> Any:
     return draw
 
 
+def _error(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape = (*shape_of(d, low=0), d.size("T"))
+        x, t = signals(d, shape)
+        n = d.maybe("lengths", lambda: lengths(d, shape)) if len(shape) > 1 else None
+        keep = inside(shape, n)
+        x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
+        dtype = d.dtype("estimate")
+        options = {"pre_emphasis": d.pick("pre_emphasis", (0.0, 0.85, 1.0))}
+        return d.call(
+            name,
+            dict(
+                estimate=d.tensor("estimate", x, dtype),
+                target=d.tensor("target", t, dtype),
+                lengths=n,
+                silent=d.pick("silent", ("level", "skip")),
+                reduction=d.reduction(),
+            )
+            | (options if name == "esr_loss" else {}),
+            "estimate",
+        )
+
+    return draw
+
+
 def _permuted(d: Draw) -> Call:
     sources = d.pick("sources", (2, 1, 3, 4))
+    fewer = d.pick("fewer targets", (0, 0, 1)) if sources > 1 else 0
     shape = (d.size("samples", high=17), sources, *d.pick("channels", ((), (2,))), 40)
     t = d.normal("target", shape)  # no two assignments are alike
     x = t.flip(1) + d.normal("estimate", shape, d.pick("noise", (0.1, 1.0, 1e-3)))
+    t = t[:, : sources - fewer]
     n = d.maybe("lengths", lambda: lengths(d, (shape[0], shape[-1]), 8))
-    keep = inside(shape, n)
-    x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
+    keep = inside(t.shape, n)
+    active = d.maybe("active", lambda: d.mask("active", t.shape[:2], 0.8), 3)
+    if active is not None:
+        keep = keep & active.reshape(*active.shape, *[1] * (t.ndim - 2))
+    x, t = poisoned(d, x, inside(shape, n), "estimate"), poisoned(d, t, keep, "target")
     dtype = d.dtype("estimate")
     names = ("si_sdr_loss", "snr_loss", "si_snr_loss", "sd_sdr_loss")
     return d.call(
@@ -101,11 +131,68 @@ def _permuted(d: Draw) -> Call:
             estimate=d.tensor("estimate", x, dtype),
             target=d.tensor("target", t, dtype),
             lengths=n,
+            active=active,
             loss=getattr(aptt.loss, d.pick("loss", names)),
+            unmatched=d.pick("unmatched", ("ignore", "silence")),
             reduction=d.reduction(),
         ),
         "estimate",
-        sides=("target",),
+        sides=("target",) if active is None and not fewer else (),
+    )
+
+
+def _aggregated(d: Draw) -> Call:
+    shape = (
+        d.size("samples", high=17),
+        d.pick("sources", (2, 1, 3)),
+        *d.pick("channels", ((), (2,))),
+        40,
+    )
+    unit = d.pick("unit", (1.0, 1e-3, 1e4))
+    t = d.normal("target", shape) * unit
+    if d.chance("silent", 4):
+        t = torch.where(d.mask("silent at", (*shape[:2], *[1] * (len(shape) - 2)), 0.5), 0.0, t)
+    x = t.flip(1) + unit * d.normal("estimate", shape, d.pick("noise", (0.1, 1.0, 1e-3)))
+    n = d.maybe("lengths", lambda: lengths(d, (shape[0], shape[-1])))
+    keep = inside(shape, n)
+    x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
+    dtype = d.dtype("estimate")
+    return d.call(
+        "sa_sdr_loss",
+        dict(
+            estimate=d.tensor("estimate", x, dtype),
+            target=d.tensor("target", t, dtype),
+            lengths=n,
+            any_order=d.pick("any_order", (False, True)),
+            cap=d.pick("cap", (100.0, 30.0, 1.0, 120.0)),
+            silent=d.pick("silent policy", ("level", "skip")),
+            reduction=d.reduction(),
+        ),
+        "estimate",
+    )
+
+
+def _mixed(d: Draw) -> Call:
+    sources, mixtures = d.pick("sources", (3, 1, 4)), d.pick("mixtures", (2, 1, 3))
+    shape = (d.size("samples", high=3), sources, *d.pick("channels", ((), (2,))), 40)
+    x = d.normal("estimate", shape)
+    t = torch.stack([x[:, k::mixtures].sum(1) for k in range(mixtures)], 1)
+    t = t + d.normal("target", t.shape, d.pick("noise", (0.1, 1.0)))
+    n = d.maybe("lengths", lambda: lengths(d, (shape[0], shape[-1]), 8))
+    x = poisoned(d, x, inside(shape, n), "estimate")
+    t = poisoned(d, t, inside(t.shape, n), "target")
+    dtype = d.dtype("estimate")
+    return d.call(
+        "mixture_invariant_loss",
+        dict(
+            estimate=d.tensor("estimate", x, dtype),
+            target=d.tensor("target", t, dtype),
+            lengths=n,
+            cap=d.pick("cap", (30.0, 100.0, 1.0)),
+            silent=d.pick("silent policy", ("level", "skip")),
+            reduction=d.reduction(),
+        ),
+        "estimate",
     )
 
 
@@ -187,6 +274,32 @@ LOSSES = {
         oracle.permutation_invariant_loss,
         rows=-1,
         limit=_proportional,
+        unit=4.4,
+        conceded=_close,
+        rigid=("estimate", "target"),
+    ),
+    "esr_loss": Loss(
+        _error("esr_loss"),
+        oracle.esr_loss,
+        rows=-1,
+        rigid=("target",),
+        conceded=lambda call: {"estimate", "target"},
+        wrong={"pre_emphasis": (-0.1, 1.1, NAN)},
+    ),
+    "dc_loss": Loss(
+        _error("dc_loss"),
+        oracle.dc_loss,
+        rows=-1,
+        rigid=("target",),
+        conceded=lambda call: {"estimate", "target"},
+    ),
+    "sa_sdr_loss": Loss(
+        _aggregated, oracle.sa_sdr_loss, rows=1, unit=4.4, conceded=_close, rigid=("target",)
+    ),
+    "mixture_invariant_loss": Loss(
+        _mixed,
+        oracle.mixture_invariant_loss,
+        rows=1,
         unit=4.4,
         conceded=_close,
         rigid=("estimate", "target"),

@@ -101,6 +101,39 @@ def _spectral(name: str) -> Any:
     return draw
 
 
+def _complex(d: Draw) -> Call:
+    shape = (d.pick("signals", (2, 1, 0)), d.pick("samples", (128, 200)))
+    t = d.normal("target", shape)
+    x = t + d.normal("estimate", shape, d.pick("noise", (1.0, 0.1)))
+    n = d.maybe(
+        "lengths",
+        lambda: (
+            torch.randint(70, shape[1] + 1, shape[:1], generator=d.stream("lengths"))
+            * d.mask("heard", shape[:1], 0.7)
+        ),
+    )
+    keep = inside(shape, n)
+    x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
+    dtype = d.dtype("estimate")
+    return d.call(
+        "complex_stft_loss",
+        dict(
+            estimate=d.tensor("estimate", x, dtype),
+            target=d.tensor("target", t, dtype),
+            lengths=n,
+            n_fft=d.pick("n_fft", (32, 64)),
+            hop_length=d.pick("hop_length", (None, 8, 5)),
+            win_length=d.pick("win_length", (None, 32, 20)),
+            framing=d.pick("framing", ("center", "tight", "full")),
+            compression=d.pick("compression", (0.3, 0.5, 1.0)),
+            complex_weight=d.pick("complex_weight", (0.3, 0.0, 1.0)),
+            floor=d.pick("floor", (1e-5, 1e-2)),
+            reduction=d.reduction(),
+        ),
+        "estimate",
+    )
+
+
 WRONG = {
     "floor": (0.0, -1.0, NAN),
     "power": (3,),
@@ -122,4 +155,18 @@ LOSSES = {
         wrong=WRONG,
     )
     for name in ("stft_loss", "multi_resolution_stft_loss", "mel_loss")
+} | {
+    "complex_stft_loss": Loss(
+        _complex,
+        oracle.complex_stft_loss,
+        rows=-1,
+        slack=64.0,
+        rigid=("estimate", "target"),
+        conceded=lambda call: {"estimate", "target"},
+        wrong={
+            "floor": (0.0, -1.0, NAN),
+            "compression": (0.0, 1.1, NAN),
+            "complex_weight": (-0.1, 1.1, NAN),
+        },
+    )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = [
     "quality_focal_loss",
     "row_entropy",
     "symmetric_cross_entropy_loss",
+    "top_k_cross_entropy_loss",
     "varifocal_loss",
 ]
 
@@ -114,6 +116,44 @@ def cross_entropy(a: Any) -> Tensor:
     )
     count = (s * ((y * w).sum(1) if soft else w[y])).sum()
     return reduced(scattered(values, keep.reshape(shape)), count, a.reduction, "cross_entropy")
+
+
+def top_k_cross_entropy_loss(a: Any) -> Tensor:
+    """Fan et al. 2017 (arXiv:1705.08826): the mean of the k largest, those that are tied shared."""
+    plain = dict(z_loss=0.0, softcap=None, logit_adjustment=None, sample_weight=None)
+    each = SimpleNamespace(**vars(a) | plain | dict(weight=a.class_weight, reduction="none"))
+    values = cross_entropy(each)
+    soft = a.target.is_floating_point()
+    known = torch.ones(values.shape, dtype=torch.bool)
+    if not soft and a.ignore_index is not None:
+        known = a.target != a.ignore_index
+    share = torch.zeros(values.shape, dtype=torch.float64)
+    parts = range(len(values)) if a.pool == "sample" and values.ndim else [slice(None)]
+    for part in parts:
+        here = known[part]
+        losses = values.detach()[part][here]
+        if not losses.numel():
+            continue
+        k = max(1, math.ceil(a.fraction * losses.numel() - 1e-9))
+        if a.threshold:
+            k = max(k, int((losses > -math.log(a.threshold)).sum()))
+        least = losses.sort(descending=True).values[k - 1]
+        tied = (losses == least) | ((losses - least).abs() < 1e-12 * least.abs())
+        more = (losses > least) & ~tied
+        part_of = torch.where(
+            more, 1.0, torch.where(tied, (k - more.sum()).double() / tied.sum(), 0.0)
+        )
+        spread = torch.zeros(here.shape, dtype=torch.float64)
+        spread[here] = part_of.double()
+        share[part] = spread
+    each = SimpleNamespace(
+        **vars(a) | plain | dict(weight=a.class_weight, sample_weight=share, reduction=a.reduction)
+    )
+    if callable(a.reduction):
+        each.reduction = lambda total, count, term: a.reduction(
+            total, count, term="top_k_cross_entropy"
+        )
+    return cross_entropy(each)
 
 
 def _kept(a: Any, ignored: float | None) -> tuple[Tensor, Tensor]:
@@ -253,33 +293,27 @@ def varifocal_loss(a: Any) -> Tensor:
 
 def mal_loss(a: Any) -> Tensor:
     """Huang et al. 2024 (arXiv:2412.04234): positives ask for q**gamma, and weigh 1."""
-    return _aligned(a, "mal", lambda log_p, q: power(q.log(), a.gamma), a.alpha, a.detach_factor)
+    asked = lambda log_p, log_q: a.gamma * log_q  # noqa: E731
+    return _aligned(a, "mal", asked, 0.0, a.alpha, a.detach_factor)
 
 
 def ia_bce_loss(a: Any) -> Tensor:
     """Cai et al. 2023 (arXiv:2304.07527): positives ask for p**alpha q**(1 - alpha)."""
-
-    def asked(log_p: Tensor, q: Tensor) -> Tensor:
-        t = power(log_p.detach(), a.alpha) * q ** (1 - a.alpha)
-        return t.clamp(min=a.floor)
-
-    return _aligned(a, "ia_bce", asked, 1.0, False)
+    asked = lambda log_p, log_q: a.alpha * log_p.detach() + (1 - a.alpha) * log_q  # noqa: E731
+    return _aligned(a, "ia_bce", asked, a.floor, 1.0, False)
 
 
-def _aligned(a: Any, term: str, asked: Any, alpha: float, held: bool) -> Tensor:
+def _aligned(a: Any, term: str, asked: Any, floor: float, alpha: float, held: bool) -> Tensor:
     keep, w = _kept(a, None)
     x, q = a.logits[keep], a.target[keep].double()
     positive = q > 0 if a.positive is None else a.positive[keep]
     log_p = -softplus(-x)
     fade = alpha * power(log_p, a.gamma)
     fade = fade.detach() if held else fade
-    some = torch.where(q > 0, q, 1.0)
-    t = asked(log_p, some)
-    none = (
-        asked(log_p, torch.zeros_like(q)) if term == "ia_bce" else (q.new_zeros(()) + 0.0**a.gamma)
-    )
-    t = torch.where(positive, torch.where(q > 0, t, none), 0.0)
-    values = w * torch.where(positive, 1.0, fade) * logistic(x, t)
+    log_t = asked(log_p, torch.where(q > 0, torch.where(q > 0, q, 1.0).log(), -1e30))
+    t = torch.where(positive, log_t.exp().clamp(min=floor), 0.0)
+    missing = torch.where(positive, (-torch.expm1(log_t)).clamp(max=1 - floor), 1.0)
+    values = w * torch.where(positive, 1.0, fade) * logistic(x, t, missing)
     count = _quality_count(a, q, positive.double(), w)
     return reduced(scattered(values, keep), count, a.reduction, term)
 
@@ -301,6 +335,8 @@ def distribution_focal_loss(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 6."""
     keep, w = _kept(a, None)
     x, y = a.logits[keep], a.target[keep].double()
+    if a.values is not None:
+        y = (y - a.values[0]) / (a.values[1] - a.values[0])
     if a.out_of_range == "clamp":
         y = y.clamp(0, x.shape[1] - 1)
     low, high = y.detach().floor().long(), y.detach().ceil().long()
@@ -316,5 +352,6 @@ def distribution_focal_loss(a: Any) -> Tensor:
 def expected_value(a: Any) -> Tensor:
     """Li et al. 2020 (arXiv:2006.04388), eq. 5."""
     bins = torch.arange(a.logits.shape[-1], dtype=torch.float64)
-    likeliest = a.logits.argmax(-1)  # seen from where, a distance of 0 costs no digits
+    bins = bins if a.values is None else a.values.double()
+    likeliest = bins[a.logits.argmax(-1)]  # seen from where, a distance of 0 costs no digits
     return likeliest + (a.logits.softmax(-1) * (bins - likeliest[..., None])).sum(-1)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.fuzz.oracles.common import reduced
-from tests.fuzz.oracles.regions import pixels
+from tests.fuzz.oracles.regions import _class_weight, _over, pixels
 
-__all__ = ["boundary_loss", "hausdorff_loss"]
+__all__ = ["boundary_loss", "cl_dice_loss", "cl_dice_terms", "hausdorff_loss"]
 
 
 def _size(a: Any) -> tuple[int, ...]:
@@ -105,3 +105,75 @@ def hausdorff_loss(a: Any) -> Tensor:
         both = _map(a, likely, known, rim="centre") ** a.distance_power
         price = price + torch.where(there, both, 0.0)
     return _mean(a, price, own, known, v, "hausdorff", True)
+
+
+# ---------------------------------------------------------------------------------- skeletons
+
+
+def _around(x: Tensor, beyond: float, *, cross: bool) -> Tensor:
+    """Each cell with its neighbours, those with a face in common or all, on a new first axis."""
+    axes = range(2, x.ndim)
+    shifts = [(0,) * len(axes)]
+    for axis in range(len(axes)):
+        if cross:
+            shifts += [tuple(s * (i == axis) for i in range(len(axes))) for s in (1, -1)]
+        else:
+            shifts = [(*s[:axis], by, *s[axis + 1 :]) for s in shifts for by in (-1, 0, 1)]
+    padded = torch.nn.functional.pad(x, (1, 1) * len(axes), value=beyond)
+    size = x.shape[2:]
+    cut = [tuple(slice(1 + b, 1 + b + n) for b, n in zip(s, size, strict=True)) for s in shifts]
+    return torch.stack([padded[(..., *at)] for at in cut])
+
+
+def _skeleton(x: Tensor, a: Any) -> Tensor:
+    """Shit et al. 2021 (arXiv:2003.07311), algorithm 1."""
+    beyond, found = 0.0 if a.border == "background" else torch.inf, None
+    for _ in range(a.iterations + 1):
+        eroded = _around(x, beyond, cross=True).amin(0)
+        more = torch.relu(x - _around(eroded, -torch.inf, cross=False).amax(0))
+        found = more if found is None else found + torch.relu(more - found * more)
+        x = eroded
+    return found
+
+
+def cl_dice_terms(a: Any) -> dict[str, Tensor]:
+    """What the two rates lack, of each class, averaged."""
+    (stray, _), (lost, _), rest = _rates(a)
+    return {
+        "precision": _of_classes(a, stray, *rest),
+        "sensitivity": _of_classes(a, lost, *rest),
+    }
+
+
+def cl_dice_loss(a: Any) -> Tensor:
+    """Shit et al. 2021 (arXiv:2003.07311): one less the harmonic mean of the two rates."""
+    (stray, right), (lost, kept), rest = _rates(a)
+    both = right + kept
+    loss = torch.where(both > 0, _over(right * lost + kept * stray, both), 1.0)
+    return _of_classes(a, loss, *rest)
+
+
+def _rates(a: Any) -> Any:
+    v, own, known = _sides(a)
+    shape = (*own.shape[:2], *_size(a))
+    p, t = torch.where(known, v.yes, 0.0), own.double()
+    mine = theirs = p
+    if p.numel():
+        mine = _skeleton(p.reshape(shape), a).flatten(2)
+        theirs = _skeleton(t.view(shape), a).flatten(2)
+    if a.skeleton is not None:
+        theirs = torch.where(known, a.skeleton.reshape(known.shape), 0.0)
+    axes = (2,) if a.pool == "sample" else (0, 2)
+    values = (mine * t, mine * (1 - t), theirs * v.yes, theirs * v.no, p, t, v.w * 0 + 1)
+    hit, stray, kept, lost, predicted, truth, size = ((v.w * x).sum(axes) for x in values)
+    predicted = torch.where(truth > 0, 0.0, predicted)
+    whole, held = hit + stray, kept + lost
+    lacks = torch.where(whole > 0, _over(stray, whole), 1.0), _over(hit, whole)
+    return lacks, (_over(lost, held), _over(kept, held)), (held > 0, predicted, size)
+
+
+def _of_classes(a: Any, loss: Tensor, there: Tensor, predicted: Tensor, size: Tensor) -> Tensor:
+    alone = _over(predicted, size) if a.absent == "penalize" else torch.zeros(())
+    loss = torch.where(there, loss, alone)
+    share = (there if a.absent == "skip" else size > 0).double() * _class_weight(a, loss)
+    return reduced(share * loss, share.sum(), a.reduction, "cl_dice")

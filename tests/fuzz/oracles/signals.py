@@ -14,9 +14,11 @@ from torch import Tensor
 from tests.fuzz.oracles.common import reduced
 
 __all__ = [
+    "mixture_invariant_loss",
     "permutation_invariant_loss",
     "rmse_loss",
     "rmsle_loss",
+    "sa_sdr_loss",
     "sd_sdr_loss",
     "si_sdr_loss",
     "si_snr_loss",
@@ -101,14 +103,19 @@ def sd_sdr_loss(a: Any) -> Tensor:
 def permutation_invariant_loss(a: Any) -> Tensor:
     """Yu et al. 2017 (arXiv:1607.00325), eq. 7: the least mean over the permutations."""
     oracle = globals()[a.loss.__name__]
-    sources = a.estimate.shape[1]
+    sources, targets = a.estimate.shape[1], a.target.shape[1]
     keep = torch.ones(len(a.estimate), dtype=torch.bool) if a.lengths is None else a.lengths > 0
 
-    def pair(i: int, j: int) -> Tensor:
+    def pair(i: int, j: int | None, there: Tensor) -> Tensor:
+        e = a.estimate[:, i]
+        t = torch.zeros_like(e)
+        if j is not None:
+            shown = there[:, j].reshape(-1, *[1] * (e.ndim - 1))
+            t, e = torch.where(shown, a.target[:, j].double(), t), torch.where(shown, e, 0.0)
         value = oracle(
             SimpleNamespace(
-                estimate=a.estimate[:, i],
-                target=a.target[:, j],
+                estimate=e,
+                target=t,
                 lengths=a.lengths,
                 cap=100.0,
                 silent="level",
@@ -118,13 +125,98 @@ def permutation_invariant_loss(a: Any) -> Tensor:
         )
         return value.flatten(1).mean(1) if value.ndim > 1 else value
 
-    each = [[pair(i, j) for j in range(sources)] for i in range(sources)]
-    means = [
-        sum(each[i][j] for i, j in enumerate(order)) / sources
-        for order in itertools.permutations(range(sources))
-    ]
-    value = torch.where(keep, torch.stack(means).amin(0), 0.0)
+    there = torch.ones(len(keep), targets, dtype=torch.bool) if a.active is None else a.active
+    each = [[pair(i, j, there) for j in range(targets)] for i in range(sources)]
+    alone = [pair(i, None, there) for i in range(sources)]
+    silence = a.unmatched == "silence"
+    size = torch.full((len(keep),), sources) if silence else there.sum(1)
+    totals = []
+    for order in itertools.permutations(range(sources), targets):
+        total = torch.zeros(len(keep), dtype=torch.float64)
+        for j, i in enumerate(order):
+            off = alone[i] if silence else 0.0
+            total = total + torch.where(there[:, j], each[i][j], off)
+        rest = [i for i in range(sources) if i not in order] if silence else []
+        totals.append(total + sum(alone[i] for i in rest))
+    value = torch.stack(totals).amin(0) / size.clamp(min=1)
+    keep = keep & (size > 0)
+    value = torch.where(keep, value, 0.0)
     return reduced(value, keep.sum(), a.reduction, "permutation_invariant")
+
+
+def _error(a: Any, term: str, form: Any) -> Tensor:
+    """Of each signal, from its error, its target and their number of samples."""
+    x, t = a.estimate, a.target.double()
+    c = getattr(a, "pre_emphasis", 0.0)
+    x, t = (torch.cat((v[..., :1], v[..., 1:] - c * v[..., :-1]), -1) if c else v for v in (x, t))
+    counts = torch.full(x.shape[:-1], x.shape[-1])
+    if a.lengths is not None:
+        counts = a.lengths.long().reshape(-1, *[1] * (x.ndim - 2)).expand(x.shape[:-1])
+    shown = torch.arange(x.shape[-1]) < counts[..., None]
+    x, t = torch.where(shown, x, 0.0), torch.where(shown, t, 0.0)
+    power, size = t.square().sum(-1), counts.clamp(min=1).double()
+    keep = counts > 0
+    if a.silent == "skip":
+        keep = keep & (power > 0)
+    value = torch.where(keep, form(x - t, torch.where(power > 0, power, size), size), 0.0)
+    return reduced(value, keep.sum(), a.reduction, term)
+
+
+def esr_loss(a: Any) -> Tensor:
+    """Wright and Välimäki 2020 (arXiv:1911.08922), section 3."""
+    return _error(a, "esr", lambda d, whole, size: d.square().sum(-1) / whole)
+
+
+def dc_loss(a: Any) -> Tensor:
+    return _error(a, "dc", lambda d, whole, size: d.sum(-1) ** 2 / size / whole)
+
+
+def sa_sdr_loss(a: Any) -> Tensor:
+    """von Neumann et al. 2022 (arXiv:2110.15581): the energies of all sources in one ratio."""
+    x, t = a.estimate, a.target.double()
+    n, sources, size = x.shape[0], x.shape[1], x.shape[-1]
+    counts = torch.full((n,), size) if a.lengths is None else a.lengths.long()
+    shown = (torch.arange(size) < counts[:, None]).reshape(n, *[1] * (x.ndim - 2), size)
+    x, t = torch.where(shown, x, 0.0), torch.where(shown, t, 0.0)
+    orders = itertools.permutations(range(sources)) if a.any_order else [tuple(range(sources))]
+    noises = [(x - t[:, list(order)]).square().flatten(1).sum(1) for order in orders]
+    noise = torch.stack(noises).amin(0) if len(noises) > 1 else noises[0]
+    power = t.square().flatten(1).sum(1)
+    keep = counts > 0
+    if a.silent == "skip":
+        keep = keep & (power > 0)
+    every = (counts * (x[0].numel() // max(size, 1) if n else 0)).clamp(min=1)
+    signal = torch.where(power > 0, power, every.double())
+    value = 10 / math.log(10) * torch.log(noise / signal + 10 ** (-a.cap / 10))
+    value = torch.where(keep, value, 0.0)
+    return reduced(value, keep.sum(), a.reduction, "sa_sdr")
+
+
+def mixture_invariant_loss(a: Any) -> Tensor:
+    """Wisdom et al. 2020 (arXiv:2006.12701), section 3; the mean over mixtures."""
+    x = a.estimate
+    mixtures, sources = a.target.shape[1], x.shape[1]
+    keep = torch.ones(len(x), dtype=torch.bool) if a.lengths is None else a.lengths > 0
+    costs = []
+    for way in itertools.product(range(mixtures), repeat=sources):
+        each = []
+        for k in range(mixtures):
+            parts = [x[:, i] for i, part in enumerate(way) if part == k]
+            value = snr_loss(
+                SimpleNamespace(
+                    estimate=torch.stack(parts).sum(0) if parts else torch.zeros_like(x[:, 0]),
+                    target=a.target[:, k],
+                    lengths=a.lengths,
+                    cap=a.cap,
+                    silent="level",
+                    zero_mean=False,
+                    reduction="none",
+                )
+            )
+            each.append(value.flatten(1).mean(1) if value.ndim > 1 else value)
+        costs.append(sum(each) / mixtures)
+    value = torch.where(keep, torch.stack(costs).amin(0), 0.0)
+    return reduced(value, keep.sum(), a.reduction, "mixture_invariant")
 
 
 def _root(a: Any, term: str, error: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

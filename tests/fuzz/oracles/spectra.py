@@ -93,8 +93,8 @@ MULTI_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _magnitude(x: Tensor, n_fft: int, hop: int, win: int, framing: str) -> Tensor:
-    """|STFT| of one signal ``(frames, n_fft // 2 + 1)``, its slope 0 at 0."""
+def _bins(x: Tensor, n_fft: int, hop: int, win: int, framing: str) -> Tensor:
+    """STFT of one signal ``(frames, n_fft // 2 + 1, 2)``, as real and imaginary part."""
     pad = n_fft // 2 if framing == "center" else (n_fft - hop) // 2
     x = F.pad(x[None, None], (pad, pad), mode="reflect")[0, 0]
     if framing == "full":  # zeros up to a whole frame
@@ -102,10 +102,18 @@ def _magnitude(x: Tensor, n_fft: int, hop: int, win: int, framing: str) -> Tenso
     window = torch.hann_window(win, periodic=True, dtype=torch.float64)
     left = (n_fft - win) // 2
     window = F.pad(window, (left, n_fft - win - left))
-    bins = torch.view_as_real(torch.fft.rfft(x.unfold(0, n_fft, hop) * window))
+    return torch.view_as_real(torch.fft.rfft(x.unfold(0, n_fft, hop) * window))
+
+
+def _length(bins: Tensor) -> Tensor:
     square = bins.square().sum(-1)
     some = square > 0
     return torch.where(some, torch.where(some, square, 1.0).sqrt(), 0.0)
+
+
+def _magnitude(x: Tensor, n_fft: int, hop: int, win: int, framing: str) -> Tensor:
+    """|STFT| of one signal ``(frames, n_fft // 2 + 1)``, its slope 0 at 0."""
+    return _length(_bins(x, n_fft, hop, win, framing))
 
 
 def _filters(
@@ -214,3 +222,25 @@ def multi_resolution_stft_loss(a: Any) -> Tensor:
 def mel_loss(a: Any) -> Tensor:
     """Kong et al. 2020 (arXiv:2010.05646), eq. 6, without its weight."""
     return _spectral(a, _chosen(a, MEL, MEL_PRESETS), "mel")
+
+
+def complex_stft_loss(a: Any) -> Tensor:
+    """Braun and Tashev 2020 (arXiv:2009.12286), linear below the floor."""
+    size = torch.full((len(a.estimate),), a.estimate.shape[-1])
+    size = size if a.lengths is None else a.lengths.long()
+    hop, win = a.hop_length or a.n_fft // 4, a.win_length or a.n_fft
+    values = []
+    for e, s, n in zip(a.estimate, a.target, size.tolist(), strict=True):
+        if not n:
+            values.append((e[:0].sum() + s[:0].sum()) * 0)
+            continue
+        x, y = (_bins(v[:n], a.n_fft, hop, win, a.framing) for v in (e, s))
+        x, y = (
+            v * (v.square().sum(-1, keepdim=True) + a.floor**2) ** ((a.compression - 1) / 2)
+            for v in (x, y)
+        )
+        magnitude = (_length(x) - _length(y)).square().mean()
+        whole = (x - y).square().sum(-1).mean()
+        values.append((1 - a.complex_weight) * magnitude + a.complex_weight * whole)
+    loss = torch.stack(values) if values else a.estimate.sum(-1) * 0
+    return reduced(loss, (size > 0).sum(), a.reduction, "complex_stft")

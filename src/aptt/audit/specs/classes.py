@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from aptt.loss import (
     GeneralizedCrossEntropyLoss,
     Poly1Loss,
     SymmetricCrossEntropyLoss,
+    TopKCrossEntropyLoss,
     asymmetric_loss,
     binary_cross_entropy,
     cross_entropy,
@@ -34,6 +36,7 @@ from aptt.loss import (
     generalized_cross_entropy_loss,
     poly1_loss,
     symmetric_cross_entropy_loss,
+    top_k_cross_entropy_loss,
 )
 
 __all__ = ["CLASSES"]
@@ -487,8 +490,88 @@ def _count_focal(inputs: Inputs, options: Options) -> Tensor:
     return (kept * inputs.get("weight", torch.ones(()))).sum()
 
 
+def _count_hardest(inputs: Inputs, options: Options) -> Tensor:
+    """The class weights of the hardest, where none are tied."""
+    fraction = options.get("fraction", 0.1)
+    weight = options.get("class_weight", torch.ones(_C)).double().to(inputs["target"].device)
+    losses = torch.nn.functional.cross_entropy(
+        inputs["logits"].flatten(2).double() if inputs["logits"].ndim > 2 else inputs["logits"],
+        inputs["target"].flatten(1) if inputs["target"].ndim > 1 else inputs["target"],
+        weight,
+        ignore_index=options.get("ignore_index", -100),
+        label_smoothing=options.get("label_smoothing", 0.0),
+        reduction="none",
+    )
+    known = inputs["target"] != options.get("ignore_index", -100)
+    total = torch.zeros((), dtype=torch.float64, device=weight.device)
+    rows = [slice(None)]
+    if options.get("pool") == "sample":
+        rows = [slice(i, i + 1) for i in range(len(losses))]
+    for row in rows:
+        here = known[row].flatten()
+        values, labels = losses[row].flatten()[here], inputs["target"][row].flatten()[here]
+        least = -math.log(options.get("threshold", 1.0)) if "threshold" in options else torch.inf
+        k = max(math.ceil(fraction * len(values) - 1e-9), int((values > least).sum()))
+        k = max(k, 1) if len(values) else 0
+        total = total + weight[labels[values.argsort(descending=True)[:k]]].sum()
+    return total
+
+
+def _top_k() -> Spec:
+    batch = {
+        "split_invariance": "the hardest of a batch are not those of its parts",
+        "samples_stand_alone": "the hardest of the whole batch, by its option 'pool'",
+        "size_changes_nothing": "how many are the hardest is rounded up",
+    }
+    return Spec(
+        name="top_k_cross_entropy_loss",
+        function=top_k_cross_entropy_loss,
+        module=TopKCrossEntropyLoss,
+        inputs=_classes,
+        cases={
+            "rows": case(fraction=0.5, exempt=batch),
+            "weighted": case(
+                _image, class_weight=_PER_CLASS, ignore_index=2, fraction=0.3, exempt=batch
+            ),
+            "images": case(
+                _square,
+                fraction=0.4,
+                threshold=0.02,
+                pool="sample",
+                label_smoothing=0.1,
+                class_dim=1,
+                reduction="none",
+                exempt={"perfect_is_minimal": "its own inputs; smoothing moves the optimum"},
+            ),
+        },
+        features=1,
+        joint=True,
+        walks=False,
+        hide=_hide_classes,
+        count=_count_hardest,
+        perfect=lambda i, o: ({**i, "logits": 2000 * _hot(i, {"class_dim": 1})}, 0.0),
+        hopeless=None,
+        extremes=_class_extremes,
+        refused=(
+            Refused("a share beyond 1", "fraction", {"fraction": 1.5}),
+            Refused("a probability beyond 1", "threshold", {"threshold": 1.5}),
+            Refused("an unknown pool", "pool", {"pool": "image"}),
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("too few class weights", "class_weight", {"class_weight": torch.ones(_C - 1)}),
+            Refused("smoothing beyond 1", "label_smoothing", {"label_smoothing": 1.5}),
+        ),
+        exempt={
+            **HAS_A_UNIT,
+            **NOTHING_FROZEN,
+            "streamed_equals_plain": "it walks twice: to find the hardest, and over them",
+            "hopeless_keeps_a_gradient": "only the hardest have a gradient, as it says",
+        },
+    )
+
+
 CLASSES = (
     _cross_entropy(),
+    _top_k(),
     _binary(),
     _asymmetric(),
     _sigmoid_focal(),

@@ -324,6 +324,25 @@ def _distance_extremes() -> Inputs:
     }
 
 
+def _uneven(g: Generator, n: int) -> Inputs:
+    """Within and between bins that are not of one size."""
+    inputs = _one_row(g, n)
+    return {**inputs, "target": uniform(g, n, low=-3.9, high=3.9)}
+
+
+def _best_uneven(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
+    values, y = options["values"].to(inputs["target"]), inputs["target"]
+    at = (y.unsqueeze(-1) >= values[1:-1]).sum(-1)
+    part = (y - values[at]) / (values[at + 1] - values[at])
+    return {**inputs, "logits": _around(at + part).log().clamp(min=-1000)}, None
+
+
+def _uneven_extremes() -> Inputs:
+    inputs = _distance_extremes()
+    target = grid([-4.0, -1.0, -0.75, 0.0, 2.5, 4.0])
+    return {**inputs, "target": target.expand(6, -1).contiguous()}
+
+
 def _around(target: Tensor) -> Tensor:
     """What each bin should have: the hat function, 1 at the target and 0 from a bin away on."""
     bins = torch.arange(_BINS, dtype=target.dtype, device=target.device)
@@ -344,6 +363,13 @@ def _distribution() -> Spec:
             ),
             "weighted": case(_weighted_distances, reduction="none", exempt=_AT_THE_END),
             "one number each": case(_one_row),
+            "uneven bins": case(
+                _uneven,
+                values=torch.tensor([-4.0, -1.0, -0.5, 0.5, 1.0, 4.0], dtype=torch.float64),
+                perfect=_best_uneven,
+                extremes=_uneven_extremes,
+                exempt={"gradient_reaches_all_who_ask": "what bins stand for is no variable"},
+            ),
         },
         features=-1,
         hide=_hide_scores,

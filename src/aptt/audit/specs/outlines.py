@@ -22,10 +22,13 @@ from aptt.audit.specs.making import (
 )
 from aptt.loss import (
     BoundaryLoss,
+    ClDiceLoss,
     HausdorffLoss,
     boundary_loss,
+    cl_dice_loss,
     hausdorff_loss,
     signed_distance,
+    soft_skeleton,
 )
 
 __all__ = ["OUTLINES"]
@@ -226,6 +229,102 @@ def _cases(**options: Any) -> dict[str, Case]:
 _MEASURED = {"gradient_reaches_all_who_ask": "the size of a pixel is measured, and a constant"}
 _NO_BACKGROUND = {"background": False, "mode": "multilabel"}
 
+
+def _tubes(g: Generator, n: int) -> Inputs:
+    """Columns and rows, one pixel wide and wider, of no two probabilities alike."""
+    target = torch.zeros(n, 4, 3, dtype=torch.long)
+    for i, at in enumerate(torch.randint(3, (n,), generator=g).tolist()):
+        target[i, :, at] = 1
+        target[i, at : at + 1 + i % 3] = 1 + i % 2
+    return {"logits": normal(g, n, _C, 4, 3, scale=2), "target": target}
+
+
+def _tube_mask(g: Generator, n: int) -> Inputs:
+    made = _tubes(g, n)
+    return {"logits": made["logits"][:, :1], "target": made["target"].clamp(max=1)}
+
+
+def _tube_labels(g: Generator, n: int) -> Inputs:
+    made = _tubes(g, n)
+    hot = torch.nn.functional.one_hot(made["target"], _C).movedim(-1, 1)
+    return {**made, "target": hot, "skeleton": hot.double() * uniform(g, *hot.shape)}
+
+
+def _count_skeletons(inputs: Inputs, options: Options) -> Tensor:
+    """The class weights of the classes whose target has a skeleton, in each pool."""
+    own, _ = _sides(inputs, options)
+    if "skeleton" in inputs:
+        there = inputs["skeleton"].flatten(2)
+    else:
+        mask = own.view(*own.shape[:2], *inputs["logits"].shape[2:]).double()
+        how = {k: options[k] for k in ("iterations", "border") if k in options}
+        there = soft_skeleton(mask, **how).flatten(2)
+    there = (there > 0).any(2)
+    there = there if options.get("pool", "batch") == "sample" else there.any(0)
+    weight = options.get("class_weight", torch.ones(own.shape[1])).double().to(own.device)
+    there = torch.ones_like(there) if options.get("absent", "skip") != "skip" else there
+    if not options.get("background", True):
+        weight = weight * (torch.arange(len(weight), device=weight.device) > 0)
+    return (there * weight).sum()
+
+
+def _cl_dice() -> Spec:
+    joint = {"samples_stand_alone": "one statistic of the whole batch, by its option 'pool'"}
+    weighed = with_(_tubes, "weight", "logits", features=1)
+    return Spec(
+        name="cl_dice_loss",
+        function=cl_dice_loss,
+        module=ClDiceLoss,
+        inputs=_tubes,
+        cases={
+            "classes": case(exempt=joint),
+            "weighted": case(
+                weighed,
+                class_weight=_PER_CLASS,
+                ignore_index=2,
+                iterations=0,
+                border="background",
+                exempt=joint,
+            ),
+            "images": case(
+                pool="sample", absent="penalize", background=False, iterations=1, reduction="none"
+            ),
+            "labels": case(_tube_labels, mode="multilabel", pool="sample", iterations=1),
+            "mask": case(_tube_mask, mode="binary", absent="zero", iterations=1, exempt=joint),
+        },
+        features=1,
+        joint=True,
+        walks=False,
+        hide=_hide,
+        count=_count_skeletons,
+        perfect=lambda i, o: (_perfect(i, o)[0], None if "skeleton" in i else 0.0),
+        hopeless=_hopeless,
+        extremes=_extremes,
+        refused=(
+            Refused("an unknown mode", "mode", {"mode": "softmax"}),
+            Refused("an unknown policy", "absent", {"absent": "smooth"}),
+            Refused("an unknown pool", "pool", {"pool": "image"}),
+            Refused("an unknown border", "border", {"border": "zeros"}),
+            Refused("a part of an erosion", "iterations", {"iterations": 1.5}),
+            Refused("a skeleton of other pixels", "skeleton", change=_other_skeleton),
+            Refused("too few class weights", "class_weight", {"class_weight": torch.ones(_C - 1)}),
+            Refused("a class out of range", "target", change=_out_of_range),
+            Refused("soft targets", "target", change=_soft),
+        ),
+        exempt={
+            **HAS_A_UNIT,
+            **NOTHING_FROZEN,
+            "streamed_equals_plain": "a stencil is not walked; its own tests compare",
+            "near_perfect_keeps_digits": "a skeleton is a difference of probabilities near 1",
+            "hopeless_keeps_a_gradient": "where no skeleton is predicted it is flat, as it says",
+        },
+    )
+
+
+def _other_skeleton(inputs: Inputs) -> Inputs:
+    return {**inputs, "skeleton": torch.ones(1, _C, 4, 3)}
+
+
 _STEPS = {
     "hopeless_keeps_a_gradient": "a pixel that passes 1/2 moves the prediction's boundary at once",
 }
@@ -243,4 +342,5 @@ OUTLINES = (
         {**_cases(distance_power=1.5), "both": case(one_sided=False, exempt=_STEPS)},
         Refused("exponent 0", "distance_power", {"distance_power": 0.0}),
     ),
+    _cl_dice(),
 )

@@ -12,17 +12,27 @@ from torch import Generator, Tensor, nn
 from aptt.audit.spec import Case, Inputs, Maker, Options, Refused, Scaling, Spec, case
 from aptt.audit.specs.making import NOTHING_FROZEN, normal
 from aptt.loss import (
+    ComplexSTFTLoss,
+    DCLoss,
+    ESRLoss,
     MelLoss,
+    MixtureInvariantLoss,
     MultiResolutionSTFTLoss,
     PermutationInvariantLoss,
+    SASDRLoss,
     SDSDRLoss,
     SISDRLoss,
     SISNRLoss,
     SNRLoss,
     STFTLoss,
+    complex_stft_loss,
+    dc_loss,
+    esr_loss,
     mel_loss,
+    mixture_invariant_loss,
     multi_resolution_stft_loss,
     permutation_invariant_loss,
+    sa_sdr_loss,
     sd_sdr_loss,
     si_sdr_loss,
     si_snr_loss,
@@ -44,6 +54,59 @@ def _signals(*shape: int, offset: float = 0.0) -> Maker:
         return {"estimate": 0.8 * target + noise + offset, "target": target + offset}
 
     return made
+
+
+def _some_of(sources: int, size: int) -> Maker:
+    """Fewer targets than estimates, of which some are not there."""
+
+    def made(g: Generator, n: int) -> Inputs:
+        inputs = _signals(sources, size)(g, n)
+        active = torch.rand(n, sources - 2, generator=g) < 0.7
+        return {**inputs, "target": inputs["target"][:, :-2], "active": active}
+
+    return made
+
+
+def _mixtures(count: int) -> Maker:
+    """Mixtures of three sources, and estimates of those."""
+
+    def made(g: Generator, n: int) -> Inputs:
+        sources = normal(g, n, 3, 7)
+        parts = [sources[:, k::count].sum(1) for k in range(count)]
+        noise = normal(g, n, 3, 7, scale=0.3)
+        return {"estimate": sources + noise, "target": torch.stack(parts, 1)}
+
+    return made
+
+
+def _half_silent(g: Generator, n: int) -> Inputs:
+    inputs = _mixtures(2)(g, n)
+    inputs["target"][::3, 1] = 0
+    return inputs
+
+
+def _exchanged(sources: int, size: int) -> Maker:
+    """Estimates in another order than their targets."""
+
+    def made(g: Generator, n: int) -> Inputs:
+        inputs = _signals(sources, size)(g, n)
+        return {**inputs, "estimate": inputs["estimate"].flip(1)}
+
+    return made
+
+
+def _mute(sources: int, size: int) -> Maker:
+    def made(g: Generator, n: int) -> Inputs:
+        inputs = _signals(sources, size)(g, n)
+        inputs["target"][1::3] = 0
+        return inputs
+
+    return made
+
+
+def _heard_mixtures(inputs: Inputs, options: Options) -> Tensor | float:
+    heard = inputs["target"].flatten(1).any(1)
+    return heard.sum() if options.get("silent") == "skip" else len(heard)
 
 
 def _clicks(*shape: int, at: int = 0) -> Maker:
@@ -217,6 +280,40 @@ def _ratios(
     )
 
 
+def _errors(
+    function: Callable[..., Tensor], module: Callable[..., nn.Module], **options: Any
+) -> Spec:
+    plain = _signals(9)
+    return Spec(
+        name=function.__name__,
+        function=function,
+        module=module,
+        inputs=plain,
+        cases={
+            "signals": case(),
+            "ragged": case(_ragged(plain), reduction="sum", **options),
+            "some silent, skipped": case(
+                _some_silent(plain),
+                silent="skip",
+                exempt={
+                    "perfect_is_minimal": "the best is silence, where there is no target",
+                    "hopeless_keeps_a_gradient": "what is skipped has none, by definition",
+                    "gradient_reaches_all_who_ask": _JUMP,
+                },
+            ),
+        },
+        joint=True,
+        hide=_hide,
+        count=_counted,
+        perfect=lambda i, o: ({**i, "estimate": i["target"]}, 0.0),
+        hopeless=lambda i, o: {**i, "estimate": i["target"] + 3},
+        extremes=_levels,
+        scaling=Scaling(_measured),
+        refused=(Refused("an unknown policy", "silent", {"silent": "ignore"}), *_OTHERS),
+        exempt=NOTHING_FROZEN,
+    )
+
+
 _FLOOR = {"scale_invariance": "the floor is a level: louder signals stand further above it"}
 
 
@@ -297,7 +394,17 @@ WAVES = (
         cases={
             "three sources": case(loss=si_sdr_loss),
             "by SNR, ragged": case(_ragged(_signals(2, 9)), loss=snr_loss, reduction="none"),
-            "four, of two channels": case(_signals(4, 2, 9), loss=si_sdr_loss, reduction="sum"),
+            "four, of two channels": case(_signals(4, 2, 5), loss=si_sdr_loss, reduction="sum"),
+            "one of three": case(
+                _some_of(3, 7),
+                loss=snr_loss,
+                unmatched="silence",
+                exempt={
+                    "perfect_is_minimal": "the best estimate of nobody is silence, at its own cap",
+                    "hopeless_keeps_a_gradient": "the hopeless is made of targets, fewer here",
+                    "scale_invariance": "the level of what nobody said has a unit",
+                },
+            ),
         },
         joint=True,
         hide=_hide,
@@ -309,10 +416,11 @@ WAVES = (
         refused=(
             Refused("no loss", "loss", {"loss": "snr"}, error=TypeError),
             Refused(
-                "five sources",
-                "estimate",
-                change=lambda i: {k: t.repeat(1, 2, 1)[:, :5] for k, t in i.items()},
+                "more targets than estimates",
+                "target",
+                change=lambda i: {**i, "estimate": i["estimate"][:, :1]},
             ),
+            Refused("an unknown policy", "unmatched", {"unmatched": "drop"}),
             *_OTHERS,
         ),
         exempt={
@@ -320,6 +428,112 @@ WAVES = (
             "streamed_equals_plain": "one walk for each pair of sources; its loss has a row",
             "finite_at_extremes": "its loss has a row; which of equal orders is taken is open",
         },
+    ),
+    _errors(esr_loss, ESRLoss, pre_emphasis=0.85),
+    _errors(dc_loss, DCLoss),
+    Spec(
+        name="sa_sdr_loss",
+        function=sa_sdr_loss,
+        module=SASDRLoss,
+        inputs=_signals(2, 9),
+        cases={
+            "in order": case(),
+            "in any order, ragged": case(
+                _ragged(_exchanged(2, 9)), any_order=True, cap=30.0, reduction="sum"
+            ),
+            "heard alone": case(
+                _mute(2, 9),
+                silent="skip",
+                exempt={
+                    "perfect_is_minimal": "the best is silence, where there is no target",
+                    "hopeless_keeps_a_gradient": "what is skipped has none, by definition",
+                    "gradient_reaches_all_who_ask": _JUMP,
+                },
+            ),
+        },
+        joint=True,
+        hide=_hide,
+        count=_heard_mixtures,
+        perfect=lambda i, o: ({**i, "estimate": i["target"]}, -o.get("cap", 100.0)),
+        least_within=256.0,
+        hopeless=_rolled,
+        extremes=lambda: {k: t.unsqueeze(1) for k, t in _levels().items()},
+        scaling=Scaling(_measured),
+        refused=(Refused("an infinite cap", "cap", {"cap": 121.0}), *_OTHERS),
+        exempt=NOTHING_FROZEN,
+    ),
+    Spec(
+        name="mixture_invariant_loss",
+        function=mixture_invariant_loss,
+        module=MixtureInvariantLoss,
+        inputs=_mixtures(2),
+        cases={
+            "two mixtures": case(),
+            "three, ragged": case(_ragged(_mixtures(3)), cap=20.0, reduction="sum"),
+            "heard alone": case(
+                _half_silent,
+                silent="skip",
+                exempt={
+                    "gradient_reaches_all_who_ask": _JUMP,
+                    "hopeless_keeps_a_gradient": "what is worst is put where nobody listens",
+                },
+            ),
+        },
+        joint=True,
+        hide=_hide,
+        count=lambda i, o: len(i["estimate"]),
+        hopeless=lambda i, o: {**i, "estimate": 5 * i["estimate"].roll(1, -1)},
+        scaling=Scaling(_measured),
+        refused=(
+            Refused("an infinite cap", "cap", {"cap": 121.0}),
+            Refused(
+                "thirteen sources",
+                "estimate",
+                change=lambda i: {**i, "estimate": i["estimate"].repeat(1, 5, 1)[:, :13]},
+            ),
+            *_OTHERS,
+        ),
+        exempt={
+            **NOTHING_FROZEN,
+            "perfect_is_minimal": "the sources are not known: many estimates are the best one",
+            "streamed_equals_plain": "the SNR that it walks has a row; the mixing is no walk",
+            "finite_at_extremes": "the SNR has a row; which of equal mixings is taken is open",
+        },
+    ),
+    Spec(
+        name="complex_stft_loss",
+        function=complex_stft_loss,
+        module=ComplexSTFTLoss,
+        inputs=_clicks(30),
+        cases={
+            "compressed": case(n_fft=16, hop_length=_HOP),
+            "ragged": case(
+                _ragged(_clicks(30, at=4)),
+                n_fft=16,
+                hop_length=_HOP,
+                win_length=12,
+                framing="tight",
+                compression=0.5,
+                complex_weight=0.8,
+                floor=1e-2,
+                reduction="sum",
+            ),
+        },
+        joint=True,
+        hide=_hide,
+        count=_each,
+        perfect=lambda i, o: ({**i, "estimate": i["target"]}, 0.0),
+        hopeless=lambda i, o: {**i, "estimate": -30 * i["target"]},
+        extremes=_loud_and_quiet,
+        refused=(
+            Refused("an unknown framing", "framing", {"framing": "valid"}),
+            Refused("an expansion", "compression", {"compression": 1.5}),
+            Refused("more than all of it", "complex_weight", {"complex_weight": 1.5}),
+            Refused("a floor of 0", "floor", {"floor": 0.0}),
+            Refused("steps that leave gaps", "hop_length", {"hop_length": 2000}),
+            *_OTHERS,
+        ),
+        exempt={**NOTHING_FROZEN, **_FLOOR},
     ),
     _spectra(
         mel_loss,

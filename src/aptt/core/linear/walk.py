@@ -83,7 +83,8 @@ def _again(run: Run, tensors: Sequence[Tensor | None], wants: Wants, up: Tensor)
     """The gradients by autograd through the plain way, differentiable once more."""
     head, teacher, weight, sides = _sorted(tensors)
     again = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad():  # a tensor may be hidden and weight, and is told apart by a view
+        head = Head._make(None if t is None else t.view_as(t) for t in head)
         value = plain(run, head, teacher, weight, sides)
     wanted = [t for t, want in zip(head, wants, strict=True) if want and t is not None]
     found = iter(torch.autograd.grad(value, wanted, up, create_graph=again))

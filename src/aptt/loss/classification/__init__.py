@@ -2,6 +2,7 @@
 
     cross_entropy           one of C classes is right
     binary_cross_entropy    independent yes-or-no questions
+    top_k_cross_entropy     the first, of the hardest positions alone
     poly1_loss and others   of the probability of the right class, not of its logarithm alone
     asymmetric_loss         the same, where few of many labels are right
 
@@ -23,6 +24,7 @@ from aptt.loss.classification.symmetric import (
     SymmetricCrossEntropyLoss,
     symmetric_cross_entropy_loss,
 )
+from aptt.loss.classification.top_k import TopKCrossEntropyLoss, top_k_cross_entropy_loss
 from aptt.loss.focal import FocalLoss
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "GeneralizedCrossEntropyLoss",
     "Poly1Loss",
     "SymmetricCrossEntropyLoss",
+    "TopKCrossEntropyLoss",
     "asymmetric_loss",
     "binary_cross_entropy",
     "class_balanced_weights",
@@ -40,4 +43,5 @@ __all__ = [
     "generalized_cross_entropy_loss",
     "poly1_loss",
     "symmetric_cross_entropy_loss",
+    "top_k_cross_entropy_loss",
 ]

@@ -12,6 +12,7 @@ et al. 2020 (HiFi-GAN), arXiv:2010.05646, eq. 3; the mel scales, Slaney 1998 (Au
 Young et al. 2006 (HTK).
 """
 
+from aptt.loss.mel.compressed import ComplexSTFTLoss, complex_stft_loss, complex_stft_terms
 from aptt.loss.mel.mel import MelLoss, mel_filterbank, mel_loss
 from aptt.loss.mel.stft import (
     MultiResolutionSTFTLoss,
@@ -21,9 +22,12 @@ from aptt.loss.mel.stft import (
 )
 
 __all__ = [
+    "ComplexSTFTLoss",
     "MelLoss",
     "MultiResolutionSTFTLoss",
     "STFTLoss",
+    "complex_stft_loss",
+    "complex_stft_terms",
     "mel_filterbank",
     "mel_loss",
     "multi_resolution_stft_loss",

@@ -1,28 +1,29 @@
 """Sources in no particular order: any loss of two signals, under the best assignment.
 
-    PIT   min over permutations P of the mean over i of loss(e_i, s_P(i))
+    PIT   min over assignments P of the mean over targets k of loss(e_P(k), s_k)
 
-Axes: estimates e and targets s ``(N, K, ..., T)``, one value for each N.
+Axes: estimates e ``(N, E, ..., T)``, targets s ``(N, K, ..., T)``, K at most E; a value for each N.
 From: Yu et al. 2017, arXiv:1607.00325, section 3.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from itertools import permutations
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from aptt.core.checks import Numbers, as_tensor, check_floating
+from aptt.core.checks import Numbers, as_tensor, check_choice, check_floating, check_tensors
 from aptt.core.module import LossModule, reduced
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
+from aptt.loss.snr.pairing import Sources, best_order, check_loss, value_by_source
 from aptt.loss.snr.si_sdr import si_sdr_loss
 
 __all__ = ["PermutationInvariantLoss", "best_permutation", "permutation_invariant_loss"]
+
+Unmatched = Literal["ignore", "silence"]
 
 
 def permutation_invariant_loss(
@@ -30,21 +31,27 @@ def permutation_invariant_loss(
     target: Tensor,
     *,
     lengths: Numbers | None = None,
+    active: Tensor | None = None,
     loss: Callable[..., Tensor] = si_sdr_loss,
+    unmatched: Unmatched = "ignore",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """A loss between sources in no particular order: that of the best assignment.
 
-        min over permutations P of the mean over i of loss(e_i, s_P(i))
+        min over assignments P of the mean over targets k of loss(e_P(k), s_k)
 
     Args:
-        estimate: ``(N, K, ..., T)``, K sources, at most 4; any floating dtype.
-        target: the same shape.
-        lengths: ``(N,)``, handed to ``loss``, how many of the T samples are signal; 0 removes.
+        estimate: ``(N, E, ..., T)``, E sources; any floating dtype.
+        target: ``(N, K, ..., T)``, K sources, at most E.
+        lengths: ``(N,)``, or ``(N, K)`` for each target, handed to ``loss``: how many of the T
+            samples are signal; 0 removes.
+        active: ``(N, K)``, which targets there are; those that are not may hold anything.
         loss: a function of two sources ``(N, ..., T)`` with ``reduction="none"``, such as
             ``snr_loss`` or ``functools.partial(mel_loss, sample_rate=16000)``, that gives one value
             for each of N, or several, whose mean counts; or a module such as ``SNRLoss()``, of
             which the options are taken, but for its reduction.
+        unmatched: what estimates cost that no target is left for: ``"ignore"``, nothing, or
+            ``"silence"``, their loss against silence, which counts as a target does.
         reduction: over the N: ``"mean"``, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
 
@@ -52,12 +59,15 @@ def permutation_invariant_loss(
         The loss of the best assignment: a scalar, or with ``"none"`` one value for each of N.
 
     Raises:
-        ValueError: shapes that differ, more than 4 sources, an unknown option, a ``loss`` that
-            gives other than one value or several for each of N.
+        ValueError: shapes that do not fit, more targets than estimates, an unknown option, a
+            ``loss`` that gives other than one value or several for each of N.
         TypeError: a ``loss`` that cannot be called, or a module without a ``reduction``.
 
     The gradient goes to ``estimate``, and to targets that ask for it, through the best assignment
-    alone. :func:`aptt.loss.snr.best_permutation` tells which one it is.
+    alone. :func:`aptt.loss.snr.best_permutation` tells which one it is. Up to 12 sources it is
+    found on the device, by a search over all 4096 subsets; of more, on the host, which waits for
+    it. A loss of this package between levels (``snr_loss``, ``si_sdr_loss``, ``si_snr_loss``,
+    ``sd_sdr_loss``) is compared in float64.
 
     Use when:
         A model separates sources of one kind, say speakers, and no output belongs to one of them.
@@ -67,7 +77,10 @@ def permutation_invariant_loss(
         better there).
 
     Differs from:
-        Both: exact for 4 sources and no more, without a detour over scipy.
+        Both: exact for any number of sources on any device; asteroid solves for more than 3 on the
+            CPU, torchmetrics tries all orders where it has no scipy. A sample that is not a number
+            spoils itself alone.
+        asteroid: speakers who are silent need no loss of their own.
 
     Example:
         >>> import torch
@@ -75,16 +88,22 @@ def permutation_invariant_loss(
         >>> round(permutation_invariant_loss(target.flip(1) + 0.1, target).item(), 2)
         -26.49
     """
-    _check_sources(estimate, target, loss, reduction)
+    check_reduction(reduction)
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
-    order = best_permutation(estimate, target, lengths=lengths, loss=loss)
-    matched = target.gather(1, order.view(order.shape + (1,) * (target.ndim - 2)).expand_as(target))
-    sample = _by_sample(loss, lengths)
-    each = [sample(e, s) for e, s in zip(estimate.unbind(1), matched.unbind(1), strict=True)]
-    value = torch.stack(each, 1).mean(1)
+    sources = _sources(estimate, target, lengths, active, loss, unmatched)
+    order, broken = best_order(sources, loss)
+    value = value_by_source(sources, order, loss)
+    counted = None if sources.counts is None else sources.counts.gather(1, order)
+    if counted is None:
+        value = value.mean(1)
+    else:
+        value = torch.where(counted, value, 0.0).sum(1) / counted.sum(1).clamp(min=1)
+        value = value + torch.where(broken, torch.nan, 0.0).to(value.dtype)
     if reduction == "none":
         return value
-    some = torch.ones_like(value) if lengths is None else lengths > 0
+    some = torch.ones_like(value) if lengths is None or lengths.ndim == 2 else lengths > 0
+    if counted is not None:
+        some = some.bool() & counted.any(1)
     return normalize(value.sum(), some.sum(), reduction, term="permutation_invariant")
 
 
@@ -93,11 +112,14 @@ def best_permutation(
     target: Tensor,
     *,
     lengths: Numbers | None = None,
+    active: Tensor | None = None,
     loss: Callable[..., Tensor] = si_sdr_loss,
+    unmatched: Unmatched = "ignore",
 ) -> Tensor:
-    """Which target belongs to each estimate: ``(N, K)``, ``target[n, order[n, i]]`` to source i.
+    """Which target belongs to each estimate: ``(N, E)``, ``target[n, order[n, i]]`` to source i.
 
     The assignment that :func:`permutation_invariant_loss` takes, with its arguments; no gradient.
+    An estimate that no target is left for has -1.
 
     The ``best_perm`` of torchmetrics, and the indices that asteroid reorders estimates by, say
     which estimate belongs to each target. That is the inverse: ``order.argsort(1)``.
@@ -109,88 +131,83 @@ def best_permutation(
         >>> order, order.argsort(1)
         (tensor([[2, 0, 1]]), tensor([[1, 2, 0]]))
     """
-    _check_sources(estimate, target, loss, "mean")
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
-    sample, sources = _by_sample(loss, lengths), range(estimate.shape[1])
-    with torch.no_grad():
-        pairs = [[sample(estimate[:, i], target[:, k]) for k in sources] for i in sources]
-        ways = list(permutations(sources))
-        costs = [torch.stack([pairs[i][k] for i, k in enumerate(way)]).sum(0) for way in ways]
-        best = torch.stack(costs, 1).argmin(1)
-        return _way(best, len(sources))
+    sources = _sources(estimate, target, lengths, active, loss, unmatched)
+    order, _ = best_order(sources, loss)
+    if sources.there is None:
+        return order
+    return torch.where(sources.there.gather(1, order), order, -1)
 
 
-def _way(number: Tensor, k: int) -> Tensor:
-    """The permutations of ``k`` with these numbers, in lexicographic order: ``(N, k)``.
-
-    By the digits of the number in the factorial base; a table would be brought to the device.
-    """
-    order: list[Tensor] = []
-    for i in range(k):
-        digit = (number // math.factorial(i)) % (i + 1)
-        order = [digit, *(each + (each >= digit) for each in order)]
-    return torch.stack(order, 1)
-
-
-def _by_sample(
-    loss: Callable[..., Tensor], lengths: Tensor | None
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of two sources as one value a sample, held to that."""
-    extra: dict[str, Any] = {} if lengths is None else {"lengths": lengths}
-    if isinstance(loss, nn.Module):
-        loss = reduced("loss", loss, "none")
-    else:
-        extra["reduction"] = "none"
-
-    def sample(estimate: Tensor, target: Tensor) -> Tensor:
-        value = loss(estimate, target, **extra)
-        if not isinstance(value, Tensor) or value.shape[:1] != estimate.shape[:1]:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise ValueError(
-                f"loss: returned {got}, wanted ({len(estimate)},), one value for each sample, as "
-                "with reduction='none'"
-            )
-        return value if value.ndim == 1 else value.flatten(1).mean(1)
-
-    return sample
-
-
-_MOST_SOURCES = 4
-
-
-def _check_sources(
-    estimate: Tensor, target: Tensor, loss: Callable[..., Tensor], reduction: Reduction
-) -> None:
-    check_reduction(reduction)
-    _check_loss(loss)
+def _sources(
+    estimate: Tensor,
+    target: Tensor,
+    lengths: Tensor | None,
+    active: Tensor | None,
+    loss: Callable[..., Tensor],
+    unmatched: Unmatched,
+) -> Sources:
+    """As many targets as estimates: those that there are, and silence."""
+    check_loss(loss)
+    check_choice("unmatched", unmatched, ("ignore", "silence"))
     check_floating(estimate=estimate)
-    check_shapes(estimate=(estimate, "N K *S"), target=(target, "N K *S"))
-    if estimate.ndim < 3 or not 1 <= estimate.shape[1] <= _MOST_SOURCES:
+    check_shapes(estimate=(estimate, "N E *S"), target=(target, "N K *S"))
+    n, size, k = *estimate.shape[:2], target.shape[1]
+    if estimate.ndim < 3 or not 1 <= k <= size:
         raise ValueError(
-            f"estimate: got {tuple(estimate.shape)}, wanted (N, K, ..., T) with 1 to "
-            f"{_MOST_SOURCES} sources K"
+            f"target: got {tuple(target.shape)} for estimate {tuple(estimate.shape)}, wanted "
+            "(N, K, ..., T) with 1 to E sources K, as many as there are estimates at most"
         )
-
-
-def _check_loss(loss: object) -> None:
-    if isinstance(loss, type) or not callable(loss):
-        raise TypeError(f"loss: got {loss!r}, wanted a function such as snr_loss, or SNRLoss()")
+    by_source = lengths is not None and lengths.ndim == 2
+    if lengths is not None:
+        check_shapes(target=(target, "N K *S"), lengths=(lengths, "N K" if by_source else "N"))
+    if active is not None:
+        check_tensors(estimate=estimate, active=active)
+        check_shapes(target=(target, "N K *S"), active=(active, "N K"))
+        if active.dtype != torch.bool:
+            raise TypeError(
+                f"active: got {active.dtype}, wanted torch.bool, True where there is one"
+            )
+    if active is None and k == size and not by_source:
+        return Sources(estimate, target, lengths, None, None)
+    there = estimate.new_ones((n, k), dtype=torch.bool) if active is None else active
+    there = torch.nn.functional.pad(there, (0, size - k))
+    target = torch.cat((target, target.new_zeros(n, size - k, *target.shape[2:])), 1)
+    target = torch.where(there.view(n, size, *[1] * (target.ndim - 2)), target, 0.0)
+    counts = there if unmatched == "ignore" else torch.ones_like(there)
+    if by_source:
+        assert lengths is not None
+        longest = lengths.amax(1, keepdim=True).expand(n, size)
+        lengths = torch.where(there, torch.nn.functional.pad(lengths, (0, size - k)), longest)
+        counts, there = counts & (lengths > 0), there & (lengths > 0)
+    return Sources(estimate, target, lengths, there, counts)
 
 
 class PermutationInvariantLoss(LossModule):
     """Module form of :func:`permutation_invariant_loss`; same options, same defaults."""
 
     def __init__(
-        self, loss: Callable[..., Tensor] = si_sdr_loss, reduction: Reduction = "mean"
+        self,
+        loss: Callable[..., Tensor] = si_sdr_loss,
+        unmatched: Unmatched = "ignore",
+        reduction: Reduction = "mean",
     ) -> None:
         check_reduction(reduction)
-        _check_loss(loss)
+        check_loss(loss)
+        check_choice("unmatched", unmatched, ("ignore", "silence"))
         if isinstance(loss, nn.Module):
             loss = reduced("loss", loss, "none")
-        super().__init__(loss=loss, reduction=reduction)
+        super().__init__(loss=loss, unmatched=unmatched, reduction=reduction)
 
     def forward(
-        self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None
+        self,
+        estimate: Tensor,
+        target: Tensor,
+        *,
+        lengths: Numbers | None = None,
+        active: Tensor | None = None,
     ) -> Tensor:
         """The loss of ``estimate`` against ``target``."""
-        return permutation_invariant_loss(estimate, target, lengths=lengths, **self.options())
+        return permutation_invariant_loss(
+            estimate, target, lengths=lengths, active=active, **self.options()
+        )
