@@ -37,6 +37,8 @@ class Segments:
         wide = _widest(values)
         if self.slot is None:
             return values.sum(-1, dtype=wide)
+        if self.slots == 0:  # all tokens are of none
+            return values[:0].to(wide)
         return values.new_zeros(self.slots, dtype=wide).index_add(0, self.slot, values.to(wide))
 
     def least(self, values: Tensor) -> Tensor:
@@ -115,9 +117,7 @@ def sequences_of(
         known = (
             int((torch.where(found.inside, found.slot, -1).amax() + 1).item()) if len(ids) else 0
         )
-        if known == 0:  # tokens of no sequence, and no slot to put them
-            return Segments(found.slot[:0], 0, found.inside)
-        return Segments(found.slot.clamp(max=known - 1), known, found.inside)
+        return Segments(found.slot.clamp(max=max(known - 1, 0)), known, found.inside)
     check_whole("num_sequences", number)
     ids = _checked(tokens, sequence_ids, name)
     if is_readable(ids) and int(ids.amax()) >= number:
