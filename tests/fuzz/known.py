@@ -22,13 +22,7 @@ class Known(NamedTuple):
     sentence: str
 
 
-KNOWN: list[Known] = [
-    Known(
-        lambda call, failure: call.name == "ia_bce_loss" and failure.off < 1e-2,
-        "IoU-aware cross-entropy: its target p**alpha q**(1 - alpha) is rounded, and near 1 the "
-        "cost is a difference from it.",
-    ),
-]
+KNOWN: list[Known] = []
 """In the order in which they are asked."""
 
 

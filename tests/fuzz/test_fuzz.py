@@ -18,17 +18,20 @@ from tests.fuzz.draws import LOSSES  # noqa: E402
 from tests.fuzz.fuzz import fuzz, had, make, options  # noqa: E402
 
 NO_LOSS = {
+    "assign": "gives whole numbers: tests/loss/test_matching.py has every permutation beside it",
     "best_permutation": "an order, without a gradient",
     "centernet_decode": "reads boxes out of maps",
     "centernet_targets": "makes targets of boxes, without a gradient",
     "class_balanced_weights": "makes numbers of counts, without a gradient",
     "ldam_margins": "makes numbers of counts, without a gradient",
     "decode_heatmaps": "reads points out of maps",
+    "denoising_matches": "gives whole numbers, each of which tests/loss/test_matching.py names",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
     "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
     "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",
+    "union_matches": "gives whole numbers, each of which tests/loss/test_matching.py names",
 }
 CALLS = 8  # of each loss
 

@@ -117,6 +117,44 @@ def test_squares_and_distances_of_regions_that_are_nearly_met(way, name):
 
 
 @WAYS
+def test_a_boundary_is_there_however_small_a_power_of_its_distances(way):
+    far = torch.tensor([[1.0, 1e-30]]).reshape(1, 2, 1)
+    _held(
+        lambda x: L.hausdorff_loss(x, torch.zeros(1, 1).long(), distance_map=far.to(x.dtype)),
+        torch.zeros(1, 2, 1),
+        way,
+    )
+
+
+@WAYS
+def test_sure_answers_of_aligned_quality_ask_for_nearly_1(way):
+    x, q = torch.tensor([20.0, 12.0, 3.0, -4.0]), torch.tensor([1.0, 1.0, 0.75, 0.5])
+    _held(lambda x: L.ia_bce_loss(x, q.to(x.dtype), reduction="none"), x, way)
+    wanted = [0.25 * 20 + 1, 0.25 * 12 + 1]  # times 1 - p, by the first term of either
+    found = L.ia_bce_loss(x, q, reduction="none")[:2].double() * x[:2].double().exp()
+    torch.testing.assert_close(found, torch.tensor(wanted).double(), rtol=1e-4, atol=0)
+
+
+@WAYS
+@pytest.mark.parametrize("off", [1e-3, 0.4, 30.0, -30.0])
+def test_either_side_of_a_weighted_penalty_has_the_digits_of_its_difference(way, off):
+    reference = torch.tensor([-1.5])
+    given = {"kind": "k3", "reduction": "sum"}
+
+    def both(z):
+        x, other = z.split(1)
+        old = reference.to(z.dtype)
+        return L.kl_penalty_loss(x, other, old_log_prob=old, **given).reshape(1)
+
+    with way():
+        z = torch.tensor([-1.5, -1.5 - off], requires_grad=True)
+        (slope,) = torch.autograd.grad(both(z).sum(), z)
+    d = (z[0] - z[1]).detach().double()
+    wanted = torch.stack((d, torch.expm1(-d)))
+    torch.testing.assert_close(slope.double(), wanted, rtol=1e-6, atol=0)
+
+
+@WAYS
 def test_regions_that_nearly_nothing_is_in(way):
     """The price of a false positive is what little is found, over the square of the whole."""
     target = torch.zeros(2, 2, 2, dtype=torch.float64)

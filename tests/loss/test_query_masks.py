@@ -58,6 +58,27 @@ def test_the_cost_of_a_pair_is_what_it_adds_to_the_loss():
     assert assign(cost).shape == (2, 4)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_sure_mask_has_the_slope_of_its_doubt(sign):
+    x = torch.full((1, 1, 1, 1), 20.0 * sign, requires_grad=True)
+    given = torch.full((1, 1, 1, 1), float(sign < 0)), torch.tensor([[0]])
+    dice = point_mask_terms(x, *given, num_points=1)["dice"]
+    (slope,) = torch.autograd.grad(dice, x)
+    exact = x.detach().double().requires_grad_()
+    p = (-torch.nn.functional.softplus(-exact)).exp()
+    rest = (-torch.nn.functional.softplus(exact)).exp()
+    wanted = p / (p + 1) if sign > 0 else rest / (p + 2)  # (p + t - 2 p t) / (p + t + 1)
+    torch.testing.assert_close(slope.double(), torch.autograd.grad(wanted, exact)[0])
+    assert slope.abs() > 1e-10
+
+
+def test_masks_are_read_in_the_precision_of_the_logits():
+    logits, masks, matches, points = _given()
+    held = point_mask_terms(logits.double(), masks.float(), matches, points=points)
+    exact = point_mask_terms(logits.double(), masks.double(), matches, points=points)
+    assert all(torch.equal(held[name], exact[name]) for name in exact)
+
+
 def test_slopes_of_points_that_are_given():
     logits, masks, matches, points = _given()
 

@@ -124,11 +124,15 @@ class Answer(NamedTuple):
         return self.left + self.away
 
 
-def answer(x: Tensor, t: Tensor) -> Answer:
-    """Of any logits, with one exponential and one logarithm; differentiable."""
+def answer(x: Tensor, t: Tensor, missing: Tensor | None = None) -> Answer:
+    """Of any logits, with one exponential and one logarithm; differentiable.
+
+    ``missing`` is 1 - t, for whoever has its digits where t is near 1.
+    """
     # softplus(x) = max(x, 0) - log(1 - doubt), and softplus(-x) = max(-x, 0) - log(1 - doubt)
     likely = x.clamp(0, 1).ceil_()
-    turn, left = sign(likely), likely - t
+    turn = sign(likely)
+    left = likely - t if missing is None else torch.where(likely > 0, missing, -t)
     if torch.is_grad_enabled():
         doubt, cost = (turn * held(x)).sigmoid_(), times(left, x)
     else:

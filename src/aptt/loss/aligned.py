@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_flags, check_floating, check_number
 from aptt.core.formula import Formula, Kept, scaled_
-from aptt.core.logistic import Answer, add_product_, answer, infinite_, power, times
+from aptt.core.logistic import Answer, add_product_, answer, infinite_, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.qualities import NORMALIZE, Normalize, positives, quality_loss
 from aptt.core.reduction import Reduction, check_reduction
@@ -185,10 +185,12 @@ def _asked(
     here = q > 0 if positive is None else positive
     if mixed is None:
         t = torch.where(q == 0, 0.0, power(q, gamma)) if gamma else torch.ones_like(q)
-    else:
-        t = power(x.detach().sigmoid(), mixed) * power(q, 1 - mixed)
-        t = t.clamp(min=floor)
-    return answer(x, torch.where(here, t, 0.0)), here
+        return answer(x, torch.where(here, t, 0.0)), here
+    some = q > 0 if mixed < 1 else torch.ones_like(q, dtype=torch.bool)
+    log_t = (1 - mixed) * torch.where(q > 0, q, 1.0).log() - mixed * softplus(-x.detach())
+    t = torch.where(some, log_t.exp(), 0.0).clamp(min=floor)
+    missing = torch.where(some, -torch.expm1(log_t), 1.0).clamp(max=1 - floor)
+    return answer(x, torch.where(here, t, 0.0), torch.where(here, missing, 1.0)), here
 
 
 def _result(

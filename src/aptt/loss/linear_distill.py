@@ -199,6 +199,7 @@ def linear_distillation_terms(
         {'soft': 0.1995, 'hard': 0.6348}
     """
     form = checked_form(temperature, 0.5, 1.0, 1.0, divergence, beta, reduction)
+    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
     tokens = _tokens(
         Head(hidden, weight, bias),
         Head(teacher_hidden, teacher_weight, teacher_bias),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,34 +39,38 @@ def _call(d: Draw, name: str, sides: tuple[str, ...], least: int = 1, **options:
         "over": d.pick("over", ("sum", "mean")),
         "reduction": d.reduction(none=False),
     }
-    return d.call(name, args, sides[0], *(sides[1:] if name == "discriminator_loss" else ()))
+    return d.call(name, args, sides[0], *(sides[1:] if name.startswith("discriminator") else ()))
 
 
-def _discriminator(d: Draw) -> Call:
-    return _call(d, "discriminator_loss", ("real", "fake"), kind=d.pick("kind", KINDS))
+def _discriminator(d: Draw, name: str) -> Call:
+    return _call(d, name, ("real", "fake"), kind=d.pick("kind", KINDS))
 
 
-def _generator(d: Draw) -> Call:
+def _generator(d: Draw, name: str) -> Call:
     options = dict(kind=d.pick("kind", KINDS), bounded=d.pick("bounded", (False, True)))
-    return _call(d, "generator_loss", ("fake",), **options)
+    return _call(d, name, ("fake",), **options)
 
 
-def _features(d: Draw) -> Call:
+def _features(d: Draw, name: str) -> Call:
     last = d.pick("last", (True, False))
     options = dict(
         last=last,
         relative=d.pick("relative", (False, True)),
         detach_real=d.pick("detach_real", (True, False)),
     )
-    return _call(d, "feature_matching_loss", ("fake", "real"), 1 if last else 2, **options)
+    return _call(d, name, ("fake", "real"), 1 if last else 2, **options)
 
 
 LOSSES = {
-    "discriminator_loss": Loss(
-        _discriminator, oracle.discriminator_loss, wrong={"reduction": ("none",)}
-    ),
-    "generator_loss": Loss(_generator, oracle.generator_loss, wrong={"reduction": ("none",)}),
-    "feature_matching_loss": Loss(
-        _features, oracle.feature_matching_loss, wrong={"reduction": ("none",)}
-    ),
+    f"{side}_{kind}": Loss(
+        partial(draw, name=f"{side}_{kind}"),
+        getattr(oracle, f"{side}_{kind}"),
+        wrong={"reduction": ("none",)},
+    )
+    for side, draw in (
+        ("discriminator", _discriminator),
+        ("generator", _generator),
+        ("feature_matching", _features),
+    )
+    for kind in ("loss", "terms")
 }

@@ -219,24 +219,31 @@ def _tied(call: Call) -> bool:
     return bool((z[..., -1] - z[..., -2] <= 1e-5 * z[..., -1].abs()).any())
 
 
-def _linear_distillation(d: Draw) -> Call:
-    positions, classes, width = _sizes(d)
-    dtype = d.dtype("hidden")
-    args, keep = _distilled(d, positions, classes)
-    other = d.size("teacher width", low=1, high=17)
-    args |= dict(
-        hidden=d.tensor("hidden", _hidden(d, (*positions, width), keep), dtype),
-        weight=_head(d, classes, width, dtype),
-        teacher_hidden=d.tensor(
-            "teacher_hidden", _hidden(d, (*positions, other), keep, "teacher_hidden"), dtype
-        ),
-        teacher_weight=d.tensor("teacher_weight", d.normal("tw", (classes, other)), dtype),
-        teacher_bias=d.maybe(
-            "teacher_bias", lambda: d.tensor("tb", d.normal("tb", (classes,)), FLOATS[0])
-        ),
-    )
-    args |= _linear(d, classes, width) | _mixed(d, args)
-    return d.call("linear_distillation_loss", args, "hidden", "weight", "bias")
+def _linear_distillation(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        positions, classes, width = _sizes(d)
+        dtype = d.dtype("hidden")
+        args, keep = _distilled(d, positions, classes)
+        other = d.size("teacher width", low=1, high=17)
+        args |= dict(
+            hidden=d.tensor("hidden", _hidden(d, (*positions, width), keep), dtype),
+            weight=_head(d, classes, width, dtype),
+            teacher_hidden=d.tensor(
+                "teacher_hidden", _hidden(d, (*positions, other), keep, "teacher_hidden"), dtype
+            ),
+            teacher_weight=d.tensor("teacher_weight", d.normal("tw", (classes, other)), dtype),
+            teacher_bias=d.maybe(
+                "teacher_bias", lambda: d.tensor("tb", d.normal("tb", (classes,)), FLOATS[0])
+            ),
+        )
+        args |= _linear(d, classes, width)
+        args["detach_teacher"] = d.pick("detach_teacher", (True, True, False))
+        if name == "linear_distillation_loss":
+            args |= _mixed(d, args)
+        taught = () if args["detach_teacher"] else ("teacher_hidden", "teacher_weight")
+        return d.call(name, args, "hidden", "weight", "bias", sides=taught)
+
+    return draw
 
 
 def _halved(step: float) -> float:
@@ -426,13 +433,22 @@ LOSSES = {
         wrong={"softcap": (0.0, NAN), "scale": (0.0, NAN)},
     ),
     "linear_distillation_loss": Loss(
-        _linear_distillation,
+        _linear_distillation("linear_distillation_loss"),
         oracle.linear_distillation_loss,
         limit=_limit,
         rows=0,
         conceded=_products,
         products=True,
         wrong=MIXED,
+    ),
+    "linear_distillation_terms": Loss(
+        _linear_distillation("linear_distillation_terms"),
+        oracle.linear_distillation_terms,
+        limit=_limit,
+        rows=0,
+        conceded=_products,
+        products=True,
+        wrong=TEMPERATURE,
     ),
     "multi_token_loss": Loss(
         _tokens("multi_token_loss"),

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from tests.fuzz.oracles.common import reduced, softplus
 
-__all__ = ["discriminator_loss", "feature_matching_loss", "generator_loss"]
+__all__ = [
+    "discriminator_loss",
+    "discriminator_terms",
+    "feature_matching_loss",
+    "feature_matching_terms",
+    "generator_loss",
+    "generator_terms",
+]
 
 
 def _maps(t: Any) -> list[Tensor]:
@@ -43,15 +50,23 @@ def _score(a: Any, maps: list[Tensor], kind: str, real: bool) -> Tensor:
     return _joined(each, a.over)
 
 
+def discriminator_terms(a: Any) -> dict[str, Tensor]:
+    sides = {"real": _maps(a.real), "fake": [x.double() for x in _maps(a.fake)]}
+    return {side: _score(a, maps, a.kind, side == "real") for side, maps in sides.items()}
+
+
 def discriminator_loss(a: Any) -> Tensor:
-    fake = [x.double() for x in _maps(a.fake)]
-    return _score(a, _maps(a.real), a.kind, True) + _score(a, fake, a.kind, False)
+    return sum(discriminator_terms(a).values())
 
 
 def generator_loss(a: Any) -> Tensor:
     """Non-saturating; a hinge that is not bounded is a critic's."""
     kind = "wasserstein" if a.kind == "hinge" and not a.bounded else a.kind
     return _score(a, _maps(a.fake), kind, True)
+
+
+def generator_terms(a: Any) -> dict[str, Tensor]:
+    return {"fake": generator_loss(a)}
 
 
 def feature_matching_loss(a: Any) -> Tensor:
@@ -64,3 +79,7 @@ def feature_matching_loss(a: Any) -> Tensor:
         count = (w * r.abs()).sum() if a.relative else w.sum()
         each.append(reduced(w * (x - r).abs(), count, a.reduction, ""))
     return _joined(each if a.last else each[:-1], a.over)
+
+
+def feature_matching_terms(a: Any) -> dict[str, Tensor]:
+    return {"features": feature_matching_loss(a)}

@@ -293,33 +293,27 @@ def varifocal_loss(a: Any) -> Tensor:
 
 def mal_loss(a: Any) -> Tensor:
     """Huang et al. 2024 (arXiv:2412.04234): positives ask for q**gamma, and weigh 1."""
-    return _aligned(a, "mal", lambda log_p, q: power(q.log(), a.gamma), a.alpha, a.detach_factor)
+    asked = lambda log_p, log_q: a.gamma * log_q  # noqa: E731
+    return _aligned(a, "mal", asked, 0.0, a.alpha, a.detach_factor)
 
 
 def ia_bce_loss(a: Any) -> Tensor:
     """Cai et al. 2023 (arXiv:2304.07527): positives ask for p**alpha q**(1 - alpha)."""
-
-    def asked(log_p: Tensor, q: Tensor) -> Tensor:
-        t = power(log_p.detach(), a.alpha) * q ** (1 - a.alpha)
-        return t.clamp(min=a.floor)
-
-    return _aligned(a, "ia_bce", asked, 1.0, False)
+    asked = lambda log_p, log_q: a.alpha * log_p.detach() + (1 - a.alpha) * log_q  # noqa: E731
+    return _aligned(a, "ia_bce", asked, a.floor, 1.0, False)
 
 
-def _aligned(a: Any, term: str, asked: Any, alpha: float, held: bool) -> Tensor:
+def _aligned(a: Any, term: str, asked: Any, floor: float, alpha: float, held: bool) -> Tensor:
     keep, w = _kept(a, None)
     x, q = a.logits[keep], a.target[keep].double()
     positive = q > 0 if a.positive is None else a.positive[keep]
     log_p = -softplus(-x)
     fade = alpha * power(log_p, a.gamma)
     fade = fade.detach() if held else fade
-    some = torch.where(q > 0, q, 1.0)
-    t = asked(log_p, some)
-    none = (
-        asked(log_p, torch.zeros_like(q)) if term == "ia_bce" else (q.new_zeros(()) + 0.0**a.gamma)
-    )
-    t = torch.where(positive, torch.where(q > 0, t, none), 0.0)
-    values = w * torch.where(positive, 1.0, fade) * logistic(x, t)
+    log_t = asked(log_p, torch.where(q > 0, torch.where(q > 0, q, 1.0).log(), -1e30))
+    t = torch.where(positive, log_t.exp().clamp(min=floor), 0.0)
+    missing = torch.where(positive, (-torch.expm1(log_t)).clamp(max=1 - floor), 1.0)
+    values = w * torch.where(positive, 1.0, fade) * logistic(x, t, missing)
     count = _quality_count(a, q, positive.double(), w)
     return reduced(scattered(values, keep), count, a.reduction, term)
 

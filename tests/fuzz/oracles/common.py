@@ -75,7 +75,11 @@ def rise(e: Tensor) -> Tensor:
     return torch.where(e < 1, -torch.expm1(-e), 1 - torch.exp(-e))
 
 
-def logistic(x: Tensor, t: Tensor) -> Tensor:
-    """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(x), by the likelier answer."""
+def logistic(x: Tensor, t: Tensor, missing: Tensor | None = None) -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(x), by the likelier answer.
+
+    ``missing`` is 1 - t, where that has more digits.
+    """
     yes = x > 0
-    return (yes.double() - t) * x + softplus(torch.where(yes, -x, x))
+    left = torch.where(yes, 1 - t if missing is None else missing, -t)
+    return left * x + softplus(torch.where(yes, -x, x))

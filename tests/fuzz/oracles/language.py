@@ -16,6 +16,7 @@ __all__ = [
     "distillation_terms",
     "linear_cross_entropy",
     "linear_distillation_loss",
+    "linear_distillation_terms",
     "linear_multi_token_loss",
     "linear_multi_token_terms",
     "linear_token_stats",
@@ -163,18 +164,24 @@ def _statistics(z: Tensor, a: Any) -> dict[str, Tensor]:
 
 def linear_distillation_loss(a: Any) -> Tensor:
     """The distillation of all the logits at once."""
-    return distillation_loss(
-        SimpleNamespace(
-            **{
-                **vars(a),
-                "student_logits": _logits(_clean(a, a.hidden), a.weight, a.bias),
-                "teacher_logits": _logits(
-                    _clean(a, a.teacher_hidden), a.teacher_weight, a.teacher_bias
-                ),
-                "teacher_indices": None,
-                "class_dim": -1,
-            }
-        )
+    return distillation_loss(_with_logits(a))
+
+
+def linear_distillation_terms(a: Any) -> dict[str, Tensor]:
+    return distillation_terms(_with_logits(a))
+
+
+def _with_logits(a: Any) -> SimpleNamespace:
+    return SimpleNamespace(
+        **{
+            **vars(a),
+            "student_logits": _logits(_clean(a, a.hidden), a.weight, a.bias),
+            "teacher_logits": _logits(
+                _clean(a, a.teacher_hidden), a.teacher_weight, a.teacher_bias
+            ),
+            "teacher_indices": None,
+            "class_dim": -1,
+        }
     )
 
 

@@ -24,7 +24,7 @@ from aptt.core.checks import IgnoreIndex, check_flags, check_positive
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Mode, check_class_weight
-from aptt.loss.boundary.misses import Masks, Spacing, check_maps, masks, missed
+from aptt.loss.boundary.misses import Masks, Spacing, boundary_of, check_maps, masks, missed
 
 __all__ = ["HausdorffLoss", "hausdorff_loss"]
 
@@ -114,14 +114,15 @@ def hausdorff_loss(
     check_maps(mode, background, absent, reduction, cap, spacing, distance_map)
     m = masks(logits, target, mode, weight, ignore_index)
     far = m.given(distance_map, cap) if distance_map is not None else None
-    cost = (m.field(spacing, "centre", cap) if far is None else far) ** distance_power
+    far = m.field(spacing, "centre", cap) if far is None else far
+    cost, there = far**distance_power, boundary_of(far)  # a power of a small distance may be 0
     if not one_sided:
         field = m.measured(_predicted(m), None, spacing, "centre", cap)
-        there = (cost != 0).any(-1, keepdim=True)
-        cost = cost + torch.where(there, field**distance_power, 0.0)
+        cost = cost + torch.where(there.unsqueeze(-1), field**distance_power, 0.0)
     return missed(
         m,
         cost,
+        there,
         class_weight,
         background=background,
         absent=absent,

@@ -23,7 +23,7 @@ from aptt.core.distance import Rim
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Mode, check_class_weight
-from aptt.loss.boundary.misses import Spacing, check_maps, masks, missed
+from aptt.loss.boundary.misses import Spacing, boundary_of, check_maps, masks, missed
 
 __all__ = ["BoundaryLoss", "boundary_loss"]
 
@@ -116,6 +116,7 @@ def boundary_loss(
     return missed(
         m,
         phi,
+        boundary_of(phi),
         class_weight,
         background=background,
         absent=absent,

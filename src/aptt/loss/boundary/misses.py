@@ -33,7 +33,7 @@ from aptt.core.reduction import Count, Reduction, reduce
 from aptt.core.regions import Absent, Mode, aligned, check_regions, of_classes
 from aptt.core.squares import through
 
-__all__ = ["Masks", "Spacing", "as_spacing", "check_maps", "masks", "missed"]
+__all__ = ["Masks", "Spacing", "as_spacing", "boundary_of", "check_maps", "masks", "missed"]
 
 Spacing = float | Numbers
 """The size of a pixel: one length for all axes, one for each, or a row of them for each sample."""
@@ -155,9 +155,15 @@ def masks(
     return Masks(x, t, w, mode == "multiclass", size, logits.shape)
 
 
+def boundary_of(far: Tensor) -> Tensor:
+    """Which classes have one, ``(N, C)``: a pixel outside is away from those inside."""
+    return (far != 0).any(-1)
+
+
 def missed(
     m: Masks,
     cost: Tensor,
+    there: Tensor,
     class_weight: Tensor | None,
     *,
     background: bool,
@@ -166,8 +172,7 @@ def missed(
     square: bool,
     term: str,
 ) -> Tensor:
-    """The reduced loss, of costs that are 0 all over in a class without a boundary."""
-    there = (cost != 0).any(-1)  # a pixel outside is away from those inside
+    """The reduced loss, of costs that are 0 all over in a class that has no boundary ``there``."""
     if absent == "penalize":
         cost = torch.where(there.unsqueeze(-1), cost, 1.0)
     share = there if absent == "skip" else torch.ones_like(there)

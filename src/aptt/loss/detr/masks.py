@@ -60,7 +60,8 @@ def mask_match_cost(
 
     Returns:
         ``(B, Q, M)`` in float32 at least, whatever autocast says; to be added to ``match_cost`` of
-        the classes, and passed to ``assign``. It has no gradient.
+        the classes, and passed to ``assign``. Padding of a list costs what an empty mask does. It
+        has no gradient.
 
     Raises:
         ValueError: shapes that do not fit, a negative gain.
@@ -84,8 +85,8 @@ def mask_match_cost(
     check_number("dice_gain", dice_gain)
     masks = _masks(mask_logits, target_masks)
     check_shapes(mask_logits=(mask_logits, "B Q H W"), points=(points, "B K 2"))
-    x, t = (_at(maps.detach(), points.unsqueeze(1)) for maps in (mask_logits, masks))
-    t = t.to(x.dtype)
+    x = _at(mask_logits.detach(), points.unsqueeze(1))
+    t = _at(masks.detach().to(x.dtype), points.unsqueeze(1))
     many = max(points.shape[1], 1)
     with torch.autocast(x.device.type, enabled=False):
         common = x.div(many) @ t.transpose(1, 2)
@@ -182,11 +183,12 @@ def point_mask_terms(
     else:
         check_shapes(mask_logits=(mask_logits, "B Q H W"), points=(points, "B K 2"))
         at = points.unsqueeze(1)
-    x, t = _at(x_maps, at), _at(t_maps, at).to(x_maps.dtype)
+    x, t = _at(x_maps, at), _at(t_maps.to(x_maps.dtype), at)
     many = max(x.shape[-1], 1)
     mask = nll(x, t).sum(-1) / many
-    p = x.sigmoid()
-    dice = 1 - (2 * (p * t).sum(-1) + 1) / (p.sum(-1) + t.sum(-1) + 1)
+    p, missed = (-softplus(-x)).exp(), (-softplus(x)).exp()  # each with its slope near 0 and 1
+    missed = (p * (1 - t) + missed * t).sum(-1)  # sum p + sum t - 2 sum p t
+    dice = missed / (p.sum(-1) + t.sum(-1) + 1)
     count = _found(target_masks, target_mask, x) * groups
     count = count.clamp(min=1) if reduction == "mean" else count
     totals = {"mask": mask, "dice": dice}
@@ -206,7 +208,7 @@ def _at(maps: Tensor, points: Tensor) -> Tensor:
 
     A pixel's middle is at (i + 0.5) / size; beyond the middles of the outer ones, theirs.
     """
-    maps = widen(maps) if maps.is_floating_point() else maps.float()
+    maps = widen(maps)
     height, width = maps.shape[2:]
     if not height * width:
         raise ValueError(f"mask_logits: got {tuple(maps.shape)}, with no pixel")

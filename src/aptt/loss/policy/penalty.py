@@ -121,10 +121,13 @@ def _value(
         return v
     if estimator != "k3":
         return v * power(x - old, v)
-    # in the same number otherwise written no two large slopes cancel: exp(reference - old) is none
-    one, d = v.new_ones(()), x - reference
-    ratio, held = power(x - old, v), power(reference - old, one)
-    slopes = held + power(x - old, d.detach()) * (d - 1)
+    # where d is large, the same number otherwise written has no two large slopes that cancel, for
+    # exp(reference - old) is none; where it is small, neither have those of the product
+    one, d, ratio = v.new_ones(()), x - reference, power(x - old, v)
+    near = d.detach().abs() < 1
+    held = power((reference - old).masked_fill(near, 0.0), one)
+    far = held + power((x - old).masked_fill(near, 0.0), d.detach()) * (d - 1)
+    slopes = torch.where(near, excess(-d.masked_fill(~near, 0.0)) * ratio, far)
     return (v * ratio).detach() + (slopes - slopes.detach())
 
 
