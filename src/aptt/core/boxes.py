@@ -153,12 +153,15 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
 
 
 def change(o: Overlap) -> Axes:
-    """``width - goal``: by the edges where the boxes meet, for widths nearly equal."""
+    """``width - goal``: by the edges where the boxes meet, for widths nearly equal.
+
+    Of a point it is exactly ``-goal``.
+    """
 
     def of_axis(
         met: Tensor, width: Tensor, goal: Tensor, out: Tensor, off: Tensor
     ) -> tuple[Tensor, ...]:
-        return (torch.where(met >= 0, out - off, width - goal),)
+        return (torch.where((met >= 0) & (width > 0), out - off, width - goal),)
 
     (found,) = each(of_axis, o.met, o.width, o.goal, o.out, o.off)
     return found
