@@ -55,6 +55,9 @@ def test_no_tokens_are_no_sequences():
     nothing, ids = torch.zeros(0), torch.zeros(0, dtype=torch.long)
     assert sequences_of(nothing, ids, None).total(nothing).shape == (0,)
     assert sequences_of(nothing, ids, 2).total(nothing).tolist() == [0, 0]
+    strays, tokens = torch.full((3,), -1), torch.ones(3)
+    found = sequences_of(tokens, strays, None)
+    assert found.total(tokens).shape == found.count(tokens > 0).shape == (0,)
     assert segments_of(torch.zeros(3, 0), None).total(torch.zeros(3, 0)).tolist() == [0, 0, 0]
 
 

@@ -289,6 +289,15 @@ def test_beyond_pi_less_the_margin_it_goes_on_as_arcface_does():
     assert found.item() == pytest.approx(math.log1p(math.exp(-held)), rel=1e-12)
 
 
+def test_an_angle_ends_at_a_right_one():
+    w, y = torch.eye(2), torch.tensor([0, 1])
+    assert margin_loss(w, w, y, margin=torch.tensor([math.pi / 2, 0.1])).isfinite()
+    for margin in (1.6, [0.1, 1.6]):
+        with pytest.raises(ValueError, match=r"margin: got 1\.6"):
+            margin_loss(w, w, y, margin=margin)
+        assert margin_loss(w, w, y, margin=margin, kind="cosine").isfinite()
+
+
 def test_rare_classes_get_the_larger_margin():
     torch.testing.assert_close(ldam_margins([1000, 10]), torch.tensor([0.158114, 0.5]))
     with pytest.raises(ValueError, match="counts: got 0, wanted at least 1"):
@@ -437,6 +446,9 @@ def test_no_triplet_and_no_positive_is_zero_on_the_graph():
         (grad,) = torch.autograd.grad(loss, x)
         assert loss == 0
         assert (grad == 0).all()
+    learnt = {"scale": _leaf(torch.tensor(9.0)), "bias": _leaf(torch.tensor(-9.0))}
+    siglip_loss(x[:0], x[:0], **learnt).backward()
+    assert all(t.grad == 0 for t in learnt.values())
 
 
 def test_neighbours_far_from_the_origin_are_told_apart():

@@ -251,6 +251,14 @@ def test_masked_tokens_have_no_part_and_no_gradient():
     assert x.grad.tolist() == [[1, 0, 1, 0]]
 
 
+def test_tokens_of_no_sequence_have_no_score_and_a_gradient_of_0():
+    x = of(-1, -2, math.nan).requires_grad_()
+    found = sequence_scores(x, sequence_ids=torch.tensor([-1, -5, -1]))
+    assert found.score.shape == found.tokens.shape == (0,)
+    dpo_loss(found, found).backward()
+    assert x.grad.tolist() == [0, 0, 0]
+
+
 def test_half_types_are_summed_in_float32():
     x = torch.full((1, 1000), -0.984375).bfloat16()
     found = sequence_scores(x).score

@@ -38,8 +38,8 @@ def hardest(x: Tensor, y: Tensor, sides: Sides, chunk: int | None) -> Hardest:
 def _found(x: Tensor, y: Tensor, sides: Sides, chunk: int | None) -> Hardest:
     n, step = len(x), chunk or max(_PAIRS // max(len(y), 1), 1)
     if n == 0 or len(y) == 0:
-        at = torch.zeros(n, dtype=torch.long, device=x.device)
-        none = torch.zeros(n, dtype=torch.bool, device=x.device)
+        at = x.new_zeros(n, dtype=torch.long)
+        none = x.new_zeros(n, dtype=torch.bool)
         return Hardest(at, at.clone(), none, none.clone())  # an operator returns no tensor twice
     found = [_of_rows(x, y, sides, slice(i, i + step)) for i in range(0, n, step)]
     return Hardest(*(torch.cat(parts) for parts in zip(*found, strict=True)))

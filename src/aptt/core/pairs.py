@@ -57,7 +57,7 @@ class Sides(NamedTuple):
 def marks(sides: Sides, columns: int, many: bool, like: Tensor) -> tuple[Tensor, Tensor]:
     """Positive and negative pairs of some rows; equal ids are positive if ``many``, else none."""
     at = torch.arange(columns, device=like.device)
-    none = torch.zeros((), dtype=torch.bool, device=like.device).expand(len(like), columns)
+    none = like.new_zeros((), dtype=torch.bool).expand(len(like), columns)
     mine = none if sides.target is None else at == sides.target.unsqueeze(1)
     same = none
     if sides.row_id is not None and sides.column_id is not None:
@@ -281,6 +281,7 @@ def evaluate_pairs(
     pairs = _Pairs(x, y, scale, bias)
     if x.shape[0] == 0 or y.shape[0] == 0:
         nothing = (x.sum() + y.sum()) * scale * 0.0
+        nothing = nothing if bias is None else nothing + bias * 0.0
         return nothing.expand(formula.count, len(x))
     tensors = [t for t in pairs if t is not None]
     if torch.compiler.is_compiling():

@@ -37,6 +37,8 @@ class Segments:
         wide = _widest(values)
         if self.slot is None:
             return values.sum(-1, dtype=wide)
+        if self.slots == 0:  # all tokens are of none
+            return values[:0].to(wide)
         return values.new_zeros(self.slots, dtype=wide).index_add(0, self.slot, values.to(wide))
 
     def least(self, values: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class Rows(NamedTuple):
 def _all(rows: Rows) -> Tensor:
     if rows.open is not None:
         return rows.open
-    return torch.ones(len(rows.values), dtype=torch.bool, device=rows.values.device)
+    return rows.values.new_ones(len(rows.values), dtype=torch.bool)
 
 
 def _prepared(values: Tensor, ids: Tensor | None, open: Tensor | None, *, cosine: bool) -> Rows:

@@ -26,6 +26,7 @@ from aptt.core.checks import (
     check_index,
     check_indices,
     check_number,
+    check_range,
     check_tensors,
     taken_classes,
 )
@@ -39,6 +40,7 @@ from aptt.loss.contrastive.batch import as_number, averaged, check_scale, row_we
 __all__ = ["MarginLoss", "ldam_margins", "margin_loss"]
 
 _LEAST_SINE = 0.01  # from where on the slope of an angle's cosine grows no further
+_RIGHT_ANGLE = 1.5708  # pi / 2, as float32 rounds it too
 
 Kind = Literal["angle", "cosine"]
 
@@ -203,6 +205,8 @@ def _check_options(
     check_choice("kind", kind, ("angle", "cosine"))
     if isinstance(margin, int | float):
         check_number("margin", margin, 0.0, math.pi / 2 if kind == "angle" else math.inf)
+    elif kind == "angle":
+        check_range(per_class(margin, "margin"), 0.0, _RIGHT_ANGLE, keep=None, name="margin")
     else:
         per_class(margin, "margin")
     if isinstance(scale, Tensor):

@@ -69,11 +69,11 @@ def group_advantages(
     if groups.inside is not None:
         seen = seen & groups.inside
     x = widen(torch.where(seen, given, 0.0))
-    many = groups.count(seen)
-    lowest = torch.where(seen, x, torch.finfo(x.dtype).max)
-    d = torch.where(seen, x - groups.spread(groups.least(lowest)), 0.0)
-    wide = d if d.device.type == "mps" else d.double()
-    d = torch.where(seen, wide - groups.spread(groups.total(wide) / many.clamp(min=1)), 0.0)
+    wide = x if x.device.type == "mps" else x.double()
+    many = groups.count(seen).to(wide.dtype)
+    lowest = torch.where(seen, wide, torch.finfo(wide.dtype).max)
+    d = torch.where(seen, wide - groups.spread(groups.least(lowest)), 0.0)
+    d = torch.where(seen, d - groups.spread(groups.total(d) / many.clamp(min=1)), 0.0)
     others = (many - 1).clamp(min=1)
     if scale == "std":
         d_scale = groups.spread((groups.total(d.square()) / others).sqrt()) + epsilon
