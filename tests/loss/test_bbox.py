@@ -640,3 +640,11 @@ def test_l1_differs_by_how_boxes_are_written():
     centred = torch.tensor([[1.0, 1, 2, 2]]), torch.tensor([[2.0, 1, 2, 2]])
     assert box_l1_loss(*corners) == 2
     assert box_l1_loss(*centred) == 1
+
+
+def test_a_point_has_no_aspect_however_the_target_lies():
+    point = torch.tensor([[499712.0, 499712.0, 499712.0, 499712.0]])
+    flat = torch.tensor([[0.0, 0.0, 999424.0, 0.953125]])
+    # apart by half the enclosing height, whose square is a fifth of that of the diagonal
+    far = (499712 - 0.953125 / 2) ** 2 / (999424**2 + 499712**2)
+    assert ciou_loss(point, flat).item() == pytest.approx(1 + far, rel=1e-6)

@@ -423,7 +423,7 @@ def test_the_union_of_layers_is_what_most_of_them_say():
     layers = torch.tensor([[[0, -1, 1, -2]], [[2, -1, -1, -1]], [[2, -1, 0, -2]]])
     assert union_matches(layers).tolist() == [[2, -1, 1, -1]]
     with pytest.raises(ValueError, match="of layers"):
-        union_matches(torch.zeros(3))
+        union_matches(torch.zeros(3, dtype=torch.long))
 
 
 # ---------------------------------------------------------------------------------- the machinery
@@ -525,3 +525,17 @@ def test_the_host_waits_once_for_six_layers_of_sixteen_images():
         found = HungarianMatcher()(*away)
     assert bill.waits == ["_to_copy"]
     assert torch.equal(found.matches.cpu(), want)
+
+
+@pytest.mark.parametrize("junk", [640.0, torch.nan])
+def test_padding_is_in_no_unit(junk):
+    logits, boxes, there = torch.zeros(1, 2, 1), torch.rand(1, 2, 4), torch.tensor([[True, False]])
+    matcher, labels = HungarianMatcher(box_format="cxcywh"), torch.zeros(1, 2, dtype=torch.long)
+
+    def matches(target, real):
+        return matcher(logits, boxes, None, target, labels, real).matches
+
+    padded = boxes.index_fill(1, torch.tensor(1), junk)
+    assert torch.equal(matches(padded, there), matches(boxes, there))
+    with pytest.raises(ValueError, match="wanted parts of the image"):  # a NaN there hides no pixel
+        matches(torch.where(there[..., None], 640.0, padded), there)

@@ -47,7 +47,8 @@ def _discriminator(d: Draw, name: str) -> Call:
 
 
 def _generator(d: Draw, name: str) -> Call:
-    options = dict(kind=d.pick("kind", KINDS), bounded=d.pick("bounded", (False, True)))
+    kind = d.pick("kind", KINDS)
+    options = dict(kind=kind, bounded=kind == "hinge" and d.pick("bounded", (False, True)))
     return _call(d, name, ("fake",), **options)
 
 
