@@ -256,6 +256,13 @@ def test_widths_of_boxes_that_are_apart_keep_their_digits(way):
     _held(lambda x: L.siou_loss(x, t.to(x.dtype), reduction="none"), x, way)
 
 
+@WAYS
+def test_a_point_has_no_aspect_wherever_it_lies(way):
+    x = torch.tensor([[499712.0] * 4])
+    t = torch.tensor([[0.0, 0.0, 999424.0, 0.953125]]).double()
+    _held(lambda x: L.ciou_loss(x, t.to(x.dtype), reduction="none"), x, way)
+
+
 FLAGGED = [
     (name, key)
     for name in LOSSES
