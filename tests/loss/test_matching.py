@@ -491,6 +491,20 @@ def test_a_solver_of_ones_own_is_given_finite_costs_and_the_mask():
     assert torch.equal(seen[0][1], mask)
 
 
+@pytest.mark.parametrize(
+    ("gives", "error", "said"),
+    [
+        (torch.full((1, 2), 7), ValueError, "solver: returned 7, wanted the index of one of 3"),
+        (torch.zeros(1, 2), TypeError, "solver: got torch.float32, wanted indices"),
+        (torch.zeros(1, 3, dtype=torch.long), ValueError, r"solver: \(1, 3\) should be \(N, Q\)"),
+        ([[0, 1]], TypeError, "solver: got list, wanted a tensor"),
+    ],
+)
+def test_a_solver_that_gives_no_targets_is_named(gives, error, said):
+    with pytest.raises(error, match=said):
+        assign(torch.zeros(1, 2, 3), surplus="drop", solver=lambda cost, mask: gives)
+
+
 def test_a_matcher_needs_no_anchors_in_the_detection_loss():
     logits = _random(1, 3, 2).double()
     boxes = torch.tensor([[[0.0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]]]).double()

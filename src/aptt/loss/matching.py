@@ -259,7 +259,15 @@ def _by(solver: Solver, cost: Tensor, there: Tensor | None) -> Tensor:
     cost = torch.where(cost.isfinite(), cost, stand_in(cost).to(cost.dtype)).flatten(0, -3)
     mask = there.reshape(-1, there.shape[-1])
     found = solver(cost, mask)
+    check_tensors(cost=cost, solver=found)
+    check_indices(solver=found)
     check_shapes(cost=(cost, "N Q M"), solver=(found, "N Q"))
+    if is_readable(found) and bool((found >= mask.shape[1]).any()):
+        raise ValueError(
+            f"solver: returned {int(found.max())}, wanted the index of one of {mask.shape[1]} "
+            "targets, or -1"
+        )
+    found = found.long()
     known = mask.gather(1, found.clamp(min=0))
     return found.masked_fill((found < 0) | ~known, BACKGROUND)
 
