@@ -122,8 +122,8 @@ def _by_weight(call: Call) -> tuple[float, float]:
 LOSSES = {
     name: Loss(
         _errors(name),
-        limit=_by_weight,
         getattr(oracle, name),
+        limit=_by_weight,
         unit=0.2 * (name in WIDTHS),
         slope_unit=0.2 * (name in WIDTHS),
         wrong={
