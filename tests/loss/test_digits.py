@@ -263,6 +263,16 @@ def test_a_point_has_no_aspect_wherever_it_lies(way):
     _held(lambda x: L.ciou_loss(x, t.to(x.dtype), reduction="none"), x, way)
 
 
+@WAYS
+def test_classes_that_are_equally_wrong_have_next_to_no_slope(way):
+    x = torch.tensor([[[-0.0], [1.0], [-60000.0]], [[0.0], [0.0], [0.0]]], requires_grad=True)
+    with way():
+        loss = L.wasserstein_dice_loss(x, torch.tensor([[2], [2]]))
+    (slope,) = torch.autograd.grad(loss, x)
+    assert (slope[0] == 0).all()
+    assert (slope[1] != 0).all()
+
+
 FLAGGED = [
     (name, key)
     for name in LOSSES
