@@ -140,3 +140,10 @@ def test_modules_take_what_the_functions_take():
     assert {k: round(v.item(), 6) for k, v in terms.items()} == {"real": 0.4, "fake": 2.6}
     assert GeneratorLoss(over="mean").terms([F_, F_])["fake"] == GeneratorLoss()(F_)
     assert FeatureMatchingLoss(last=False).terms(FAKE, REAL)["features"] == 0.5
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "bce", "wasserstein"])
+def test_only_a_hinge_is_bounded(kind):
+    for call in (lambda **k: generator_loss(F_, **k), GeneratorLoss):
+        with pytest.raises(ValueError, match=f"bounded: got True beside kind='{kind}'"):
+            call(kind=kind, bounded=True)

@@ -1,6 +1,7 @@
 """Contrastive losses: closed forms, dense float64 truth, and where others go wrong."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -524,3 +525,13 @@ def test_a_gather_that_does_not_know_where_it_is_is_refused():
         contrastive_loss(torch.randn(3, 2), torch.randn(3, 2), gather=lambda t: t)
     with pytest.raises(ValueError, match="candidates: got 2 for 3 anchors"):
         contrastive_loss(torch.randn(3, 2), torch.randn(2, 2))
+
+
+@pytest.mark.parametrize("loss_fn", [supcon_loss, partial(triplet_loss, margin=0.3)])
+def test_a_batch_of_nothing_is_compiled(loss_fn):
+    torch._dynamo.reset()
+    x = torch.zeros(0, 2, requires_grad=True)
+    loss = torch.compile(loss_fn, backend="aot_eager")(x, torch.zeros(0).long())
+    (grad,) = torch.autograd.grad(loss, x)
+    assert loss == 0
+    assert grad.shape == (0, 2)

@@ -256,6 +256,23 @@ def test_widths_of_boxes_that_are_apart_keep_their_digits(way):
     _held(lambda x: L.siou_loss(x, t.to(x.dtype), reduction="none"), x, way)
 
 
+@WAYS
+def test_a_point_has_no_aspect_wherever_it_lies(way):
+    x = torch.tensor([[499712.0] * 4])
+    t = torch.tensor([[0.0, 0.0, 999424.0, 0.953125]]).double()
+    _held(lambda x: L.ciou_loss(x, t.to(x.dtype), reduction="none"), x, way)
+
+
+@WAYS
+def test_classes_that_are_equally_wrong_have_next_to_no_slope(way):
+    x = torch.tensor([[[-0.0], [1.0], [-60000.0]], [[0.0], [0.0], [0.0]]], requires_grad=True)
+    with way():
+        loss = L.wasserstein_dice_loss(x, torch.tensor([[2], [2]]))
+    (slope,) = torch.autograd.grad(loss, x)
+    assert (slope[0] == 0).all()
+    assert (slope[1] != 0).all()
+
+
 FLAGGED = [
     (name, key)
     for name in LOSSES

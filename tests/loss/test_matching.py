@@ -423,7 +423,7 @@ def test_the_union_of_layers_is_what_most_of_them_say():
     layers = torch.tensor([[[0, -1, 1, -2]], [[2, -1, -1, -1]], [[2, -1, 0, -2]]])
     assert union_matches(layers).tolist() == [[2, -1, 1, -1]]
     with pytest.raises(ValueError, match="of layers"):
-        union_matches(torch.zeros(3))
+        union_matches(torch.zeros(3, dtype=torch.long))
 
 
 # ---------------------------------------------------------------------------------- the machinery
@@ -491,6 +491,20 @@ def test_a_solver_of_ones_own_is_given_finite_costs_and_the_mask():
     assert torch.equal(seen[0][1], mask)
 
 
+@pytest.mark.parametrize(
+    ("gives", "error", "said"),
+    [
+        (torch.full((1, 2), 7), ValueError, "solver: returned 7, wanted the index of one of 3"),
+        (torch.zeros(1, 2), TypeError, "solver: got torch.float32, wanted indices"),
+        (torch.zeros(1, 3, dtype=torch.long), ValueError, r"solver: \(1, 3\) should be \(N, Q\)"),
+        ([[0, 1]], TypeError, "solver: got list, wanted a tensor"),
+    ],
+)
+def test_a_solver_that_gives_no_targets_is_named(gives, error, said):
+    with pytest.raises(error, match=said):
+        assign(torch.zeros(1, 2, 3), surplus="drop", solver=lambda cost, mask: gives)
+
+
 def test_a_matcher_needs_no_anchors_in_the_detection_loss():
     logits = _random(1, 3, 2).double()
     boxes = torch.tensor([[[0.0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]]]).double()
@@ -525,3 +539,17 @@ def test_the_host_waits_once_for_six_layers_of_sixteen_images():
         found = HungarianMatcher()(*away)
     assert bill.waits == ["_to_copy"]
     assert torch.equal(found.matches.cpu(), want)
+
+
+@pytest.mark.parametrize("junk", [640.0, torch.nan])
+def test_padding_is_in_no_unit(junk):
+    logits, boxes, there = torch.zeros(1, 2, 1), torch.rand(1, 2, 4), torch.tensor([[True, False]])
+    matcher, labels = HungarianMatcher(box_format="cxcywh"), torch.zeros(1, 2, dtype=torch.long)
+
+    def matches(target, real):
+        return matcher(logits, boxes, None, target, labels, real).matches
+
+    padded = boxes.index_fill(1, torch.tensor(1), junk)
+    assert torch.equal(matches(padded, there), matches(boxes, there))
+    with pytest.raises(ValueError, match="wanted parts of the image"):  # a NaN there hides no pixel
+        matches(torch.where(there[..., None], 640.0, padded), there)

@@ -175,3 +175,41 @@ def test_the_host_does_not_wait():
         terms = point_mask_terms(x, masks, matches, points=points)
         gradient(terms["mask"] + terms["dice"], x)
     assert bill.waits == []
+
+
+def test_what_is_no_target_and_a_target_twice_are_refused():
+    logits, masks, matches, points = _given()
+    there = torch.tensor([[True, True, True], [False, False, True]])
+    for wrong, options in (
+        (matches, {"target_mask": there}),  # image 1 has a query for target 0
+        (matches - 2, {}),
+        (matches + 2, {}),
+        (matches.clamp(max=1).masked_fill(matches < 0, 1), {}),
+    ):
+        with pytest.raises(ValueError, match="matches: got"):
+            point_mask_terms(logits, masks, wrong, points=points, **options)
+    with pytest.raises(ValueError, match="matches: got 2, wanted the index of one of 3"):
+        point_mask_terms(logits, [masks[0], masks[1, :1]], matches, points=points)
+    twice = matches[:, [1, 0]].repeat(1, 2)  # a group may not, two may
+    assert point_mask_terms(logits, masks, twice, points=points, groups=2)["mask"] > 0
+
+
+def test_masks_of_255_of_several_sizes_and_points_nowhere_are_refused():
+    logits, masks, matches, points = _given()
+    for call in (
+        lambda m, p: point_mask_terms(logits, m, matches, points=p),
+        lambda m, p: mask_match_cost(logits, m, points=p),
+    ):
+        with pytest.raises(ValueError, match="target_masks: got 255, wanted numbers from 0 to 1"):
+            call((masks * 255).byte(), points)
+        with pytest.raises(ValueError, match="target_masks: got images of"):
+            call([masks[0], masks[1, :, :4]], points)
+        with pytest.raises(ValueError, match="points: got a number that is not finite"):
+            call(masks, points * torch.nan)
+    padded = masks.index_fill(1, torch.tensor(1), 255.0)  # of either image, target 1 is not there
+    there = torch.tensor([[True, False, True]] * 2)
+    found = torch.where(matches == 1, -1, matches)
+    options = {"points": points, "target_mask": there}
+    assert point_mask_terms(logits, padded, found, **options) == point_mask_terms(
+        logits, masks, found, **options
+    )

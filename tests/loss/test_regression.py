@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from aptt.core import numbers
+from aptt.core.engine import engine
 from aptt.loss import (
     QuantileLoss,
     charbonnier_loss,
@@ -318,3 +319,16 @@ def test_the_step_of_an_ensemble(fair, same_as_autograd):
 def test_the_step_of_quantiles(same_as_autograd):
     q = torch.rand(60, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     same_as_autograd(quantile.PINBALL, _random(60), _random(60, seed=1), q)
+
+
+@pytest.mark.parametrize("mode", ["auto", "plain"])
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_a_variance_beyond_the_range_is_no_nan(mode, beta):
+    x = torch.ones(1).requires_grad_()
+    width = torch.full((1,), 5e3).requires_grad_()
+    with engine(mode):
+        value = gaussian_nll_loss(x, torch.zeros(1), width, beta=beta)
+        value.backward()
+    assert value.item() == math.inf  # exp(beta s) s / 2
+    assert x.grad.item() == (1.0 if beta == 1 else 0.0)  # d exp((beta - 1) s)
+    assert not width.grad.isnan().any()

@@ -23,6 +23,8 @@ from aptt.compose import CombinedLoss
 from aptt.loss import (
     CrossEntropyLoss,
     DiceLoss,
+    MarginLoss,
+    PolicyLoss,
     contrastive_loss,
     cross_entropy,
     dice_ce_loss,
@@ -764,6 +766,17 @@ def dtensors():
 
     spread = [distribute_tensor(logits, line, p) for p in (rows, classes, every)]
     targets = [distribute_tensor(target, line, p) for p in (rows, every)]
+    pack = [distribute_tensor(logits[:, i], line, rows) for i in range(3)]
+    heads = (weight, per_class, teacher, per_class)
+    w, b, of, by = (distribute_tensor(t, line, rows) for t in heads)
+    torch.testing.assert_close(
+        vocab_parallel_linear_distillation_loss(
+            hidden, w, taught, of, bias=b, teacher_bias=by, alpha=1.0
+        ),
+        linear_distillation_loss(
+            hidden, weight, taught, teacher, bias=per_class, teacher_bias=per_class, alpha=1.0
+        ),
+    )
     for call, error, said in (
         (
             lambda: cross_entropy(spread[0], targets[0]),
@@ -793,6 +806,26 @@ def dtensors():
             ),
             TypeError,
             r"unsharded\(weight\)",
+        ),
+        # each rank could compute these from its shards, and all would be wrong together
+        (lambda: sharded(MarginLoss())(spread[0], spread[0], targets[0]), TypeError, "unsharded"),
+        (lambda: sharded(cross_entropy)(spread[2], targets[0]), TypeError, "placed as logits is"),
+        (
+            lambda: sharded(contrastive_loss)(spread[0], spread[0], target=targets[0]),
+            TypeError,
+            "target: got a DTensor",
+        ),
+        (
+            lambda: sharded(siglip_loss)(
+                spread[0], distribute_tensor(torch.cat((logits, logits)), line, rows)
+            ),
+            ValueError,
+            f"candidates: got {2 * N} for {N} anchors",
+        ),
+        (
+            lambda: sharded(PolicyLoss(average="sequence"))(*pack, sequence_ids=targets[0]),
+            TypeError,
+            "its shards may cut sequences",
         ),
     ):
         with pytest.raises(error, match=said):

@@ -153,17 +153,17 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
 
 
 def change(o: Overlap) -> Axes:
-    """``width - goal``: by the edges where the boxes meet, for widths nearly equal.
+    """``width - goal``: by the edges where the boxes overlap, for widths nearly equal.
 
-    Of a point it is exactly ``-goal``.
+    Of a point it is ``-goal``, exactly.
     """
 
     def of_axis(
-        met: Tensor, width: Tensor, goal: Tensor, out: Tensor, off: Tensor
+        common: Tensor, width: Tensor, goal: Tensor, out: Tensor, off: Tensor
     ) -> tuple[Tensor, ...]:
-        return (torch.where((met >= 0) & (width > 0), out - off, width - goal),)
+        return (torch.where(common > 0, out - off, width - goal),)
 
-    (found,) = each(of_axis, o.met, o.width, o.goal, o.out, o.off)
+    (found,) = each(of_axis, o.common, o.width, o.goal, o.out, o.off)
     return found
 
 

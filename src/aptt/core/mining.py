@@ -40,7 +40,7 @@ def _found(x: Tensor, y: Tensor, sides: Sides, chunk: int | None) -> Hardest:
     if n == 0 or len(y) == 0:
         at = x.new_zeros(n, dtype=torch.long)
         none = x.new_zeros(n, dtype=torch.bool)
-        return Hardest(at, at, none, none)
+        return Hardest(at, at.clone(), none, none.clone())  # an operator returns no tensor twice
     found = [_of_rows(x, y, sides, slice(i, i + step)) for i in range(0, n, step)]
     return Hardest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 

@@ -34,7 +34,10 @@ def picked(rows: Tensor, at: Tensor) -> Tensor:
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows over their largest number, where there is nothing, and that number."""
-    largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
+    if x.numel():
+        largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
+    else:  # of no rows torch.compile has no such norm
+        largest = x.detach().sum(-1, keepdim=True)
     nothing = largest == 0
     largest = torch.where(nothing, 1.0, largest)
     return x / largest, nothing, largest

@@ -137,7 +137,7 @@ def match_cost(
         target_boxes, target_labels, target_mask, one, ordered=box_format == "xyxy"
     )
     if box_format == "cxcywh" and l1_gain >= 1:
-        _check_parts_of_an_image(goals)
+        _check_parts_of_an_image(goals, mask)
     held = _most(target_labels)  # none is held as one that is not there
     cost = _costs(
         class_logits,
@@ -259,7 +259,15 @@ def _by(solver: Solver, cost: Tensor, there: Tensor | None) -> Tensor:
     cost = torch.where(cost.isfinite(), cost, stand_in(cost).to(cost.dtype)).flatten(0, -3)
     mask = there.reshape(-1, there.shape[-1])
     found = solver(cost, mask)
+    check_tensors(cost=cost, solver=found)
+    check_indices(solver=found)
     check_shapes(cost=(cost, "N Q M"), solver=(found, "N Q"))
+    if is_readable(found) and bool((found >= mask.shape[1]).any()):
+        raise ValueError(
+            f"solver: returned {int(found.max())}, wanted the index of one of {mask.shape[1]} "
+            "targets, or -1"
+        )
+    found = found.long()
     known = mask.gather(1, found.clamp(min=0))
     return found.masked_fill((found < 0) | ~known, BACKGROUND)
 
@@ -406,7 +414,7 @@ class HungarianMatcher:
         """
         _first_layer(class_logits, pred_boxes)
         if self.box_format == "cxcywh" and self.l1_gain >= 1:
-            _check_parts_of_an_image(target_boxes)
+            _check_parts_of_an_image(target_boxes, target_mask)
         with torch.no_grad():
             cost = _costs(
                 class_logits,
@@ -527,10 +535,13 @@ def _check_surplus(surplus: str) -> None:
     check_choice("surplus", surplus, ("raise", "drop"))
 
 
-def _check_parts_of_an_image(goals: Tensor) -> None:
-    """Refuse pixels, whose L1 distance would decide alone."""
-    if is_readable(goals) and goals.max().item() > _SMALL:
+def _check_parts_of_an_image(goals: Tensor, there: Tensor) -> None:
+    """Refuse pixels, whose L1 distance would decide alone; padding may hold anything."""
+    if not is_readable(goals):
+        return
+    most = goals.masked_fill((there == 0).unsqueeze(-1), 0).max().item()
+    if most > _SMALL:
         raise ValueError(
-            f"target_boxes: got {goals.max().item():g}, wanted parts of the image, from 0 to 1: "
+            f"target_boxes: got {most:g}, wanted parts of the image, from 0 to 1: "
             "divide boxes by its size, or set l1_gain below 1 (5 / size) to match in pixels"
         )

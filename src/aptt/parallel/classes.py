@@ -36,6 +36,9 @@ _MODULES = {
     "DistillationLoss": "distillation_loss",
     "LinearCrossEntropyLoss": "linear_cross_entropy",
     "LinearDistillationLoss": "linear_distillation_loss",
+    "MarginLoss": "margin_loss",
+    "ContrastiveLoss": "contrastive_loss",
+    "SigLIPLoss": "siglip_loss",
 }
 
 TOKENS = frozenset(_SPREAD)

@@ -203,6 +203,10 @@ def vocab_parallel_linear_distillation_loss(
     given = group
     weight, group = local("weight", weight, 0, given, wanted="Shard(0)")
     teacher_weight, _ = local("teacher_weight", teacher_weight, 0, given, wanted="Shard(0)")
+    if bias is not None:
+        bias, _ = local("bias", bias, 0, given, wanted="Shard(0)")
+    if teacher_bias is not None:
+        teacher_bias, _ = local("teacher_bias", teacher_bias, 0, given, wanted="Shard(0)")
     student = Head(hidden, weight, bias)
     teacher = Head(teacher_hidden, teacher_weight, teacher_bias)
     shape = check_heads(*student, *teacher, some_classes=True)

@@ -21,6 +21,7 @@ from aptt.core.ordinary import placed
 from aptt.core.reduction import Kind, Reduction, hear, normalize
 from aptt.parallel.classes import TOKENS, by_classes, class_cut, name_of
 from aptt.parallel.gathering import Gather
+from aptt.parallel.placing import check_rows, check_sequences
 from aptt.parallel.ranks import widest
 from aptt.parallel.vocabulary import replicated
 
@@ -54,9 +55,10 @@ def sharded(loss: nn.Module | Callable[..., Any]) -> Callable[..., Any]:
         goes on from there.
 
     Raises:
-        TypeError: a ``DTensor`` that no loss of this kind can be computed from as it is placed.
+        TypeError: a ``DTensor`` that no loss of this kind can be computed from as it is placed,
+            such as a pack whose sequences count.
         ValueError: meshes that differ, two tensors that are cut along different axes, ratios that
-            cannot be added up over ranks.
+            cannot be added up over ranks, pairs whose shards differ.
 
     Use when:
         Tensor, sequence or context parallelism leaves logits, or hidden states, as DTensors.
@@ -82,6 +84,7 @@ def sharded(loss: nn.Module | Callable[..., Any]) -> Callable[..., Any]:
         mesh = _mesh(given)
         cut = class_cut(loss, given)
         axes = _rows(loss, given, mesh, cut)
+        check_sequences(loss, given, kwargs)
         groups = [mesh.get_group(dim) for dim in axes]
         local = partial(_taken, axes=axes)
         args, kwargs = _each(args, local), _each(kwargs, local)
@@ -177,6 +180,7 @@ def _rows(
             )
         ((name, axis), *_) = cut.items()
         t = given[name]
+        check_rows(loss, given, cut)
         if axis and (name_of(loss) not in TOKENS or axis == t.ndim - 1):
             raise TypeError(
                 f"{name}: got a DTensor placed as {placed(t)}, wanted its rows sharded, Shard(0); "

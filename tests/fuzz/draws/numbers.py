@@ -109,10 +109,21 @@ def _difference(call: Call) -> set[str]:
     return {"prediction", "target"} if exact else set()
 
 
+def _by_weight(call: Call) -> tuple[float, float]:
+    """What an error and a width that cancel are beside, where a mean does not divide by weight."""
+    weight = call.args.get("weight")
+    if call.name not in WIDTHS or weight is None or call.args["reduction"] not in ("none", "sum"):
+        return 0.0, 0.0
+    w = weight.double().nan_to_num(0.0, 0.0, 0.0)
+    most = w.max().item() if w.numel() else 0.0
+    return 4e-6 * (most if call.args["reduction"] == "none" else w.sum().item()), 1.2e-5 * most
+
+
 LOSSES = {
     name: Loss(
         _errors(name),
         getattr(oracle, name),
+        limit=_by_weight,
         unit=0.2 * (name in WIDTHS),
         slope_unit=0.2 * (name in WIDTHS),
         wrong={

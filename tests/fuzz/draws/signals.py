@@ -241,16 +241,18 @@ def _proportional(call: Call) -> tuple[float, Tensor | float]:
     name = call.args["loss"].__name__ if "loss" in call.args else call.name
     if name not in ("si_sdr_loss", "si_snr_loss") or not x.numel():
         return 0.0, 0.0
-    keep = inside(tuple(x.shape), call.args.get("lengths"))
-    size = keep.sum(-1, keepdim=True).clamp(min=1)
-    x, t = (torch.where(keep, v, 0.0) for v in (x, t))
     beside = torch.ones(())
-    if call.args.get("zero_mean", name == "si_snr_loss"):
-        for v in (x, t):
+    for v in (t, x):
+        keep = inside(tuple(v.shape), call.args.get("lengths"))
+        size, v = keep.sum(-1, keepdim=True).clamp(min=1), torch.where(keep, v, 0.0)
+        energy = v.square().sum(-1, keepdim=True) / size
+        if call.args.get("zero_mean", name == "si_snr_loss"):
             mean = v.sum(-1, keepdim=True) / size
             left = torch.where(keep, v - mean, 0.0).square().sum(-1, keepdim=True) / size
-            beside = torch.maximum(beside, torch.where(left > 0, mean.square() / left, 1.0))
-    energy = x.square().sum(-1, keepdim=True) / size
+            share = torch.where(left > 0, mean.square() / left, 1.0)
+            # any target may be that of any source
+            share = share.amax(-2, keepdim=True) if "loss" in call.args else share
+            beside = torch.maximum(beside, share)
     bound = 10 ** (call.args.get("cap", 100.0) / 20) * 4.35 / size.sqrt()
     limit = 1e-9 * beside * torch.where(energy > 0, bound / energy.sqrt(), 0.0)
     return 0.0, 3 * limit  # upstream gradients are 3 at most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ def _spectral(name: str) -> Any:
     return draw
 
 
-def _complex(d: Draw) -> Call:
+def _complex(d: Draw, name: str) -> Call:
     shape = (d.pick("signals", (2, 1, 0)), d.pick("samples", (128, 200)))
     t = d.normal("target", shape)
     x = t + d.normal("estimate", shape, d.pick("noise", (1.0, 0.1)))
@@ -115,9 +116,13 @@ def _complex(d: Draw) -> Call:
     keep = inside(shape, n)
     x, t = poisoned(d, x, keep, "estimate"), poisoned(d, t, keep, "target")
     dtype = d.dtype("estimate")
+    options: dict[str, Any] = {}
+    if name == "complex_stft_loss":
+        options["complex_weight"] = d.pick("complex_weight", (0.3, 0.0, 1.0))
     return d.call(
-        "complex_stft_loss",
-        dict(
+        name,
+        options
+        | dict(
             estimate=d.tensor("estimate", x, dtype),
             target=d.tensor("target", t, dtype),
             lengths=n,
@@ -126,7 +131,6 @@ def _complex(d: Draw) -> Call:
             win_length=d.pick("win_length", (None, 32, 20)),
             framing=d.pick("framing", ("center", "tight", "full")),
             compression=d.pick("compression", (0.3, 0.5, 1.0)),
-            complex_weight=d.pick("complex_weight", (0.3, 0.0, 1.0)),
             floor=d.pick("floor", (1e-5, 1e-2)),
             reduction=d.reduction(),
         ),
@@ -156,17 +160,17 @@ LOSSES = {
     )
     for name in ("stft_loss", "multi_resolution_stft_loss", "mel_loss")
 } | {
-    "complex_stft_loss": Loss(
-        _complex,
-        oracle.complex_stft_loss,
+    name: Loss(
+        partial(_complex, name=name),
+        getattr(oracle, name),
         rows=-1,
         slack=64.0,
         rigid=("estimate", "target"),
         conceded=lambda call: {"estimate", "target"},
-        wrong={
-            "floor": (0.0, -1.0, NAN),
-            "compression": (0.0, 1.1, NAN),
-            "complex_weight": (-0.1, 1.1, NAN),
-        },
+        wrong={"floor": (0.0, -1.0, NAN), "compression": (0.0, 1.1, NAN)} | wrong,
+    )
+    for name, wrong in (
+        ("complex_stft_loss", {"complex_weight": (-0.1, 1.1, NAN)}),
+        ("complex_stft_terms", {}),
     )
 }

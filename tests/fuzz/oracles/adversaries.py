@@ -16,6 +16,7 @@ __all__ = [
     "feature_matching_terms",
     "generator_loss",
     "generator_terms",
+    "sizes",
 ]
 
 
@@ -24,7 +25,7 @@ def _maps(t: Any) -> list[Tensor]:
 
 
 def _weights(a: Any, maps: list[Tensor]) -> list[Tensor]:
-    given = [None] * len(maps) if a.weight is None else _maps(a.weight)
+    given = [None] * len(maps) if a.weight is None or not maps else _maps(a.weight)
     return [torch.ones(m.shape).double() if w is None else w.double() for m, w in zip(maps, given)]  # noqa: B905 # of one length
 
 
@@ -67,6 +68,19 @@ def generator_loss(a: Any) -> Tensor:
 
 def generator_terms(a: Any) -> dict[str, Tensor]:
     return {"fake": generator_loss(a)}
+
+
+def sizes(a: Any) -> float:
+    """What the scores come to if none has a sign."""
+    total = 0.0
+    for maps in (a.fake, getattr(a, "real", None)):
+        each = []
+        held = [] if maps is None else _maps(maps)
+        for x, w in zip(held, _weights(a, held), strict=True):
+            x = torch.where(w != 0, x.detach().double(), 0.0).abs()
+            each.append(reduced(w * x, w.sum(), a.reduction, ""))
+        total += _joined(each, a.over).item() if each else 0.0
+    return total
 
 
 def feature_matching_loss(a: Any) -> Tensor:

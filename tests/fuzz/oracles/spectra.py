@@ -224,7 +224,7 @@ def mel_loss(a: Any) -> Tensor:
     return _spectral(a, _chosen(a, MEL, MEL_PRESETS), "mel")
 
 
-def complex_stft_loss(a: Any) -> Tensor:
+def _compressed(a: Any, shares: dict[str, float], term: str) -> Tensor:
     """Braun and Tashev 2020 (arXiv:2009.12286), linear below the floor."""
     size = torch.full((len(a.estimate),), a.estimate.shape[-1])
     size = size if a.lengths is None else a.lengths.long()
@@ -239,8 +239,19 @@ def complex_stft_loss(a: Any) -> Tensor:
             v * (v.square().sum(-1, keepdim=True) + a.floor**2) ** ((a.compression - 1) / 2)
             for v in (x, y)
         )
-        magnitude = (_length(x) - _length(y)).square().mean()
-        whole = (x - y).square().sum(-1).mean()
-        values.append((1 - a.complex_weight) * magnitude + a.complex_weight * whole)
+        found = {
+            "magnitude": (_length(x) - _length(y)).square().mean(),
+            "complex": (x - y).square().sum(-1).mean(),
+        }
+        values.append(sum(share * found[name] for name, share in shares.items()))
     loss = torch.stack(values) if values else a.estimate.sum(-1) * 0
-    return reduced(loss, (size > 0).sum(), a.reduction, "complex_stft")
+    return reduced(loss, (size > 0).sum(), a.reduction, term)
+
+
+def complex_stft_loss(a: Any) -> Tensor:
+    shares = {"magnitude": 1 - a.complex_weight, "complex": a.complex_weight}
+    return _compressed(a, shares, "complex_stft")
+
+
+def complex_stft_terms(a: Any) -> dict[str, Tensor]:
+    return {name: _compressed(a, {name: 1.0}, name) for name in ("magnitude", "complex")}

@@ -45,7 +45,7 @@ def generator_loss(
             counted, and 0 removes.
         kind: ``"lsgan"``, ``"hinge"``, ``"bce"`` (scores are logits, and the loss does not
             saturate) or ``"wasserstein"``.
-        bounded: of ``"hinge"``: ``max(0, 1 - f)``, as codecs have it, for ``-f``.
+        bounded: ``max(0, 1 - f)``, as codecs have it, for ``-f``; of ``"hinge"`` alone.
         over: what is made of several discriminators: ``"sum"``, or ``"mean"``.
         reduction: over the scores of each: ``"mean"``, ``"sum"``, or a callable ``(total, count, *,
             term)``, called for the term ``"fake"``, of a list ``"fake_0"``, ``"fake_1"``, ...
@@ -54,7 +54,8 @@ def generator_loss(
         The loss, a scalar; float32 for half types.
 
     Raises:
-        ValueError: no discriminator, an unknown option.
+        ValueError: an unknown option, ``bounded`` beside another kind.
+        TypeError: no discriminator.
 
     The gradient goes to ``fake``, and through the discriminators to what was generated; their own
     gradients are to be cleared before their step.
@@ -108,7 +109,7 @@ def generator_terms(
     """
     check_kind(kind)
     check_options(over, reduction)
-    check_flags(bounded=bounded)
+    _check_bounded(kind, bounded)
     side = "generator" if kind == "hinge" and not bounded else "real"
     each = [
         score(m.sides[0], m.weight, kind, side, "fake" + m.suffix, reduction)
@@ -116,6 +117,12 @@ def generator_terms(
     ]
     wide = each[0].dtype
     return {"fake": joined([term.to(wide) for term in each], over)}
+
+
+def _check_bounded(kind: Kind, bounded: bool) -> None:
+    check_flags(bounded=bounded)
+    if bounded and kind != "hinge":
+        raise ValueError(f"bounded: got True beside kind={kind!r}, wanted kind='hinge', or False")
 
 
 class GeneratorLoss(LossModule):
@@ -132,7 +139,7 @@ class GeneratorLoss(LossModule):
     ) -> None:
         check_kind(kind)
         check_options(over, reduction)
-        check_flags(bounded=bounded)
+        _check_bounded(kind, bounded)
         super().__init__(kind=kind, bounded=bounded, over=over, reduction=reduction)
 
     def forward(self, fake: Maps, *, weight: Maps | None = None) -> Tensor:

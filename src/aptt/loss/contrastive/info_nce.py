@@ -64,7 +64,8 @@ def contrastive_loss(
         anchors: ``(N, D)``, any floating dtype.
         candidates: ``(M, D)``: the first N belong to the anchors, row by row; those below are
             negatives more.
-        target: ``(N,)``, the row of candidates that belongs to each anchor, where it is another.
+        target: ``(N,)``, the row of candidates that belongs to each anchor, where it is another;
+            with ``gather`` a row of this rank's own.
         ids: ``(N,)``, any integers: candidates of the same id are one and the same thing.
         candidate_ids: ``(M,)``; None: as the anchors', where there are as many.
         weight: ``(N,)``, one a pair; multiplies and is counted. 0 removes the pair, its candidate

@@ -32,6 +32,7 @@ from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes
+from aptt.core.targets import BACKGROUND, IGNORED
 
 __all__ = ["mask_match_cost", "point_mask_terms"]
 
@@ -64,7 +65,8 @@ def mask_match_cost(
         has no gradient.
 
     Raises:
-        ValueError: shapes that do not fit, a negative gain.
+        ValueError: shapes that do not fit, a negative gain; on CPU, masks beyond 0 to 1, points
+            that are not finite.
 
     Use when:
         Mask2Former, MaskFormer and their kind are matched.
@@ -84,7 +86,8 @@ def mask_match_cost(
     check_number("mask_gain", mask_gain)
     check_number("dice_gain", dice_gain)
     masks = _masks(mask_logits, target_masks)
-    check_shapes(mask_logits=(mask_logits, "B Q H W"), points=(points, "B K 2"))
+    _check_points(mask_logits, points)
+    _check_values(masks, None)
     x = _at(mask_logits.detach(), points.unsqueeze(1))
     t = _at(masks.detach().to(x.dtype), points.unsqueeze(1))
     many = max(points.shape[1], 1)
@@ -135,7 +138,8 @@ def point_mask_terms(
         target. Mask2Former weighs each by 5.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown option; on CPU, a match that is no target.
+        ValueError: shapes that do not fit, an unknown option; on CPU, a match that is no target,
+            two of one target in a group, masks beyond 0 to 1, points that are not finite.
         TypeError: matches that are no integers.
 
     The gradient goes to ``mask_logits``. It is read by gathers, which deterministic mode knows;
@@ -166,11 +170,13 @@ def point_mask_terms(
     queries, targets = mask_logits.shape[1], masks.shape[1]
     if queries % groups:
         raise ValueError(f"groups: got {groups}, of which {queries} queries are no multiple")
-    if is_readable(matches) and bool((matches >= targets).any()):
-        raise ValueError(
-            f"matches: got {int(matches.max())}, wanted the index of one of {targets} target masks"
-        )
+    there, readable = _there(target_masks, target_mask, masks), is_readable(matches)
+    if readable:
+        _check_matches(matches, there, targets)
     query = _query_of(matches, targets, groups)  # (B, groups M)
+    if readable:
+        _check_once(matches, query, groups)
+    _check_values(masks, there)
     real = query >= 0
     index = query.clamp(min=0)[..., None, None].expand(-1, -1, *mask_logits.shape[2:])
     x_maps = widen(mask_logits.gather(1, index)) if queries else mask_logits[:, :0]
@@ -181,7 +187,7 @@ def point_mask_terms(
     if points is None:
         at = _uncertain(x_maps.detach(), num_points, oversample, importance, generator)
     else:
-        check_shapes(mask_logits=(mask_logits, "B Q H W"), points=(points, "B K 2"))
+        _check_points(mask_logits, points)
         at = points.unsqueeze(1)
     x, t = _at(x_maps, at), _at(t_maps.to(x_maps.dtype), at)
     many = max(x.shape[-1], 1)
@@ -189,7 +195,8 @@ def point_mask_terms(
     p, missed = (-softplus(-x)).exp(), (-softplus(x)).exp()  # each with its slope near 0 and 1
     missed = (p * (1 - t) + missed * t).sum(-1)  # sum p + sum t - 2 sum p t
     dice = missed / (p.sum(-1) + t.sum(-1) + 1)
-    count = _found(target_masks, target_mask, x) * groups
+    count = x.new_full((), masks.shape[:2].numel()) if there is None else there.sum().to(x.dtype)
+    count = count * groups
     count = count.clamp(min=1) if reduction == "mean" else count
     totals = {"mask": mask, "dice": dice}
     return {
@@ -271,20 +278,73 @@ def _masks(logits: Tensor, masks: Masks) -> Tensor:
         if each.ndim != 3:
             got = tuple(each.shape)
             raise ValueError(f"target_masks: of image {i} got shape {got}, wanted (M, H, W)")
-    size = max((tuple(m.shape[1:]) for m in masks if len(m)), default=(1, 1))
+    sizes = [tuple(m.shape[1:]) for m in masks if len(m)]
+    size = max(sizes, default=(1, 1))
+    if any(of_image != size for of_image in sizes):
+        raise ValueError(
+            f"target_masks: got images of {' and '.join(map(str, sorted(set(sizes))))}, wanted one "
+            "size: resize them, or pad them, as the logits are"
+        )
     held = [m if len(m) else m.new_zeros(0, *size) for m in masks]
     return pad_sequence(held, batch_first=True) if held else logits.new_zeros(0, 0, 1, 1)
 
 
-def _found(given: Masks, mask: Tensor | None, x: Tensor) -> Tensor:
-    """How many target masks there are."""
+def _there(given: Masks, mask: Tensor | None, masks: Tensor) -> Tensor | None:
+    """Which target masks there are, ``(B, M)``; None: all."""
     if mask is not None:
         if not isinstance(given, Tensor):
             raise ValueError("target_mask: got a mask for lists, which show what there is")
         check_shapes(target_masks=(given, "B M H W"), target_mask=(mask, "B M"))
-        return (mask != 0).sum().to(x.dtype)
-    many = sum(map(len, given)) if not isinstance(given, Tensor) else given.shape[:2].numel()
-    return x.new_full((), many)
+        return mask != 0
+    if isinstance(given, Tensor):
+        return None
+    there = [torch.ones(len(each), dtype=torch.bool, device=masks.device) for each in given]
+    return pad_sequence(there, batch_first=True) if there else None
+
+
+def _check_matches(matches: Tensor, there: Tensor | None, targets: int) -> None:
+    """Refuse what is no target."""
+    wrong = (matches < IGNORED) | (matches >= targets)
+    if there is not None and targets:
+        known = there.gather(1, matches.long().clamp(0, targets - 1))
+        wrong |= (matches >= 0) & ~known
+    if wrong.any():
+        raise ValueError(
+            f"matches: got {int(matches[wrong][0])}, wanted the index of one of {targets} target "
+            f"masks that there is, {BACKGROUND} or {IGNORED}"
+        )
+
+
+def _check_once(matches: Tensor, query: Tensor, groups: int) -> None:
+    """Refuse a target that a group has twice, of which one would be lost."""
+    if int((matches >= 0).sum()) != int((query >= 0).sum()):
+        raise ValueError(
+            "matches: got a target mask with two queries, wanted one query at most"
+            + (" in each group" if groups > 1 else "; of several groups, say groups=")
+        )
+
+
+def _check_values(masks: Tensor, there: Tensor | None) -> None:
+    """Refuse masks of 255 and the like; those that are not there may hold anything."""
+    if masks.dtype == torch.bool or not masks.numel() or not is_readable(masks):
+        return
+    low, high = masks.detach().aminmax()
+    if low >= 0 and high <= 1:
+        return
+    wrong = (masks < 0) | (masks > 1)
+    if there is not None:
+        wrong &= there[..., None, None]
+    if wrong.any():
+        raise ValueError(
+            f"target_masks: got {masks[wrong][0].item():g}, wanted numbers from 0 to 1"
+        )
+
+
+def _check_points(logits: Tensor, points: Tensor) -> None:
+    check_tensors(mask_logits=logits, points=points)
+    check_shapes(mask_logits=(logits, "B Q H W"), points=(points, "B K 2"))
+    if is_readable(points) and not bool(points.isfinite().all()):
+        raise ValueError("points: got a number that is not finite, wanted x and y from 0 to 1")
 
 
 def _check_options(

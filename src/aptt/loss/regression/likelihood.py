@@ -158,11 +158,11 @@ def _likelihood(
 
 def _gaussian(x: Tensor, kept: Kept, t: Tensor, *, beta: float, constant: float) -> Tensor:
     mean, s = x.unbind(1)
-    half = _root(s, 4)
     if not beta:
+        half = _root(s, 4)
         return ((mean - t) * half * half).square().add(s) / 2 + constant
     fixed = s.detach()
-    half = half * torch.exp(fixed * (beta / 4))
+    half = _root(s - beta * fixed, 4)
     return torch.exp(beta * fixed) * (s / 2 + constant) + ((mean - t) * half * half).square() / 2
 
 
@@ -172,14 +172,12 @@ def _gaussian_step(
     # with v = exp(beta s) held constant: v d exp(-s) along the mean, v (1 - d**2 exp(-s)) / 2
     # along s; d meets exp(-s) by its roots, for it may leave the range where d**2 exp(-s) does not
     mean, s = x.unbind(1)
-    half = _root(s, 4)
-    if beta:
-        half = half * torch.exp(s * (beta / 4))
-        power = torch.exp(beta * s)
+    half = _root((1 - beta) * s, 4)
     z = (mean - t) * half * half
     square = z.square()
-    along = ((power if beta else 1) - square) / 2
-    v = (s * power + square) / 2 + constant * power if beta else (s + square) / 2 + constant
+    power = torch.exp(beta * s) if beta else 1.0
+    along = (power - square) / 2
+    v = power * (s / 2 + constant) + square / 2
     return v, torch.stack((z * half * half, along), 1).mul_(by_row(up))
 
 

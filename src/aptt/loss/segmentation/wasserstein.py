@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.chances import of_softmax
+from aptt.core.chances import Chances, of_softmax
 from aptt.core.checks import IgnoreIndex, Numbers, as_tensor, check_numbers, ignored
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept, wide
@@ -27,6 +27,7 @@ from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Pool, aligned, check_regions, pixels, reduced
+from aptt.core.softmax import of_class
 from aptt.core.squares import through
 from aptt.loss.segmentation.ratio import over
 
@@ -119,16 +120,23 @@ def wasserstein_dice_loss(
 # ------------------------------------------------------------------------------ the formula
 
 
-def _costs(x: Tensor, t: Tensor, w: Tensor | None, far: Tensor, *, bare: bool) -> Tensor:
-    """What each class costs at each pixel, ``(N, C, S)``."""
-    return far.to(x.dtype)[t].movedim(-1, 1)
+def _costs(p: Chances, t: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """What the likeliest class costs at each pixel, and how much more each class ``(N, C, S)``.
+
+    Chances add up to 1: a gradient of the latter alone is no difference of costs that are alike.
+    """
+    assert p.lead is not None
+    costs = far.to(p.yes.dtype)[t].movedim(-1, 1)
+    likeliest = of_class(costs, p.lead.at)
+    return likeliest, costs - likeliest
 
 
 def _result(
     x: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, far: Tensor, bare: bool
 ) -> Tensor:
-    p = of_softmax(cleared(x, w) if bare else x).yes
-    each = (_costs(x, t, w, far, bare=bare) * p).sum(1, keepdim=True)
+    p = of_softmax(cleared(x, w) if bare else x)
+    likeliest, more = _costs(p, t, far)
+    each = likeliest + (more * p.yes).sum(1, keepdim=True)
     each = weighed(each, None if w is None else w.to(x.dtype))
     return torch.cat((each.sum(2), (each * (t > 0).unsqueeze(1)).sum(2)), 1)
 
@@ -141,7 +149,7 @@ def _step(
     every, objects = up.to(x.dtype).unsqueeze(2).unbind(1)
     price = torch.addcmul(every, (t > 0).to(x.dtype), objects).unsqueeze(1)
     price = weighed(price, None if w is None else w.to(x.dtype))
-    return None, through(p, _costs(x, t, w, far, bare=bare) * price)
+    return None, through(p, _costs(p, t, far)[1] * price)
 
 
 _APART = Formula(_result, _step)
