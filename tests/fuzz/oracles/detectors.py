@@ -108,6 +108,7 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
             power=1.0,
             gate=False,
             out_of_range="clamp",
+            values=None,
             reduction="sum",
         )
         return getattr(module, loss.__name__)(SimpleNamespace(**options | args))
