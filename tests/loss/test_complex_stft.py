@@ -65,3 +65,17 @@ def test_the_terms_add_up_under_their_weights():
     )
     torch.testing.assert_close(each[1], alone)
     assert each[2] == 0
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e25, 1e34])
+def test_any_level_that_the_dtype_holds_is_compressed(level):
+    target = torch.randn(2, 300, generator=torch.Generator().manual_seed(3))
+    estimate = (0.7 * target.roll(1, -1) * level).requires_grad_()
+    found = complex_stft_loss(estimate, target * level, n_fft=64, floor=1e-9)
+    found.backward()
+    wide = estimate.detach().double().requires_grad_()
+    truth = complex_stft_loss(wide, (target * level).double(), n_fft=64, floor=1e-9)
+    truth.backward()
+    torch.testing.assert_close(found.double(), truth, rtol=1e-5, atol=0)
+    off = (estimate.grad.double() - wide.grad).norm() / wide.grad.norm()
+    assert off < 1e-5

@@ -56,8 +56,10 @@ def _result(
 
 
 def _compressed(parts: Tensor, exponent: float, floor: float) -> Tensor:
-    square = parts.square().sum(-1, keepdim=True)
-    return parts * (square + floor**2).pow((exponent - 1) / 2)
+    # by hypotenuses: a square would leave the range long before its root does
+    real, imaginary = parts.split(1, -1)
+    size = torch.hypot(torch.hypot(real, real.new_full((), floor)), imaginary)
+    return parts / size * size.pow(exponent)
 
 
 def _length(parts: Tensor) -> Tensor:
