@@ -27,8 +27,12 @@ SOURCES = torch.eye(2, 3).unsqueeze(0)
 BOX, LABEL = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]]), torch.tensor([[0]])
 THERE = torch.ones(1, 1, dtype=torch.bool)
 UNDRAWN = {
-    "best_permutation": {"estimate": SOURCES, "target": SOURCES, "lengths": torch.tensor([3])},
+    "best_permutation": {
+        "estimate": SOURCES, "target": SOURCES, "lengths": torch.tensor([3]),
+        "active": torch.ones(1, 2, dtype=torch.bool),
+    },
     "centernet_decode": {"predictions": MAPS},
+    "class_balanced_weights": {"counts": torch.tensor([9.0, 1.0])},
     "centernet_targets": {"boxes": BOX, "labels": LABEL, "num_classes": 1, "size": (2, 2)},
     "decode_heatmaps": {"heatmaps": MAPS["hm"]},
     "denoising_matches": {"target_mask": THERE, "groups": 1},
@@ -43,6 +47,7 @@ UNDRAWN = {
         "log_prob": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool),
         "sequence_ids": torch.tensor([0, 1]), "num_sequences": 2,
     },
+    "soft_skeleton": {"mask": torch.rand(1, 1, 4, 4)},
     "signed_distance": {
         "target": torch.ones(1, 2, 2).long(), "num_classes": 2, "spacing": torch.ones(2),
     },
