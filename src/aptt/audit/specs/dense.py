@@ -86,7 +86,7 @@ def _fade_held(inputs: Inputs, options: Options) -> Callable[[Tensor], Tensor]:
     q = inputs["target"]
     positive, weight = inputs.get("positive", q > 0), inputs.get("weight", torch.ones_like(q))
     alpha, gamma = options.get("alpha", 0.75), options.get("gamma", 2.0)
-    fixed = inputs["logits"].detach().sigmoid() ** gamma if options.get("detach") else None
+    fixed = inputs["logits"].detach().sigmoid() ** gamma if options.get("detach_factor") else None
 
     def held(x: Tensor) -> Tensor:
         fade = x.sigmoid() ** gamma if fixed is None else fixed
