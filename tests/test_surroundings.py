@@ -101,8 +101,8 @@ def _module(trial):
     return trial.module() if known else None
 
 
-def _alike(got: Tensor, want: Tensor) -> None:
-    torch.testing.assert_close(got, want, rtol=0, atol=0)
+def _alike(got: Tensor, want: Tensor, rtol: float = 0) -> None:
+    torch.testing.assert_close(got, want, rtol=rtol, atol=0)
 
 
 @pytest.mark.parametrize("around", AROUND)
@@ -114,7 +114,8 @@ def test_it_is_made_and_called_as_anywhere_else(spec, around):
         transform._held.cache_clear()
         with AROUND[around]():
             made = _module(trial)
-            _alike(trial.loss(inputs), value)
+            # without autograd, what is evaluated whole takes shorter forms, rounded otherwise
+            _alike(trial.loss(inputs), value, 2e-7 if around == "inference" else 0)
             if around != "inference":
                 _alike(trial.gradient(inputs)[1], wants[1])
         for got, want in zip(trial.gradient(inputs), wants, strict=True):

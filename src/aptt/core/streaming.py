@@ -56,7 +56,7 @@ class Walk:
         if torch.is_grad_enabled() and x.requires_grad:
             walked: Tensor = _Walked.apply(self, x, weight, *sides)
             return walked
-        with _by_itself(x):
+        with torch.no_grad(), _by_itself(x):  # formulas have forms for autograd, which are slower
             return self._there(x, weight, sides, None)
 
     # ------------------------------------------------------------------------- there and back

@@ -51,7 +51,7 @@ def assigned(cost: Tensor) -> Tensor:
         ways = cost[:, size - m].unsqueeze(1) + least[:, torch.where(there, without, 0)]
         least, choice = ways.masked_fill(~there, torch.inf).min(2)
         choices.append(choice)
-    left = torch.full((n, 1), 2**size - 1, device=cost.device)
+    left = subsets.new_full((n, 1), 2**size - 1)
     order = []
     for m in range(size, 0, -1):
         j = choices[m - 1].gather(1, place[left] - first[m])
@@ -71,7 +71,7 @@ def partitioned(cost: Tensor) -> Tensor:
         ways = cost[:, k].unsqueeze(1) + least[:, subsets.unsqueeze(1) ^ subsets]
         least, choice = ways.masked_fill(~inside, torch.inf).min(2)
         choices.append(choice)
-    left = torch.full((n, 1), everything, device=cost.device)
+    left = subsets.new_full((n, 1), everything)
     members = []
     if parts > 1:
         first = (cost[:, 0] + least[:, everything ^ subsets]).argmin(1, keepdim=True)

@@ -125,6 +125,7 @@ class Masks(NamedTuple):
     def given(self, distance_map: Tensor, cap: float | None) -> Tensor:
         """The distances of a map from outside, of either sign, ``(N, C, S)``."""
         check_floating(distance_map=distance_map)
+        check_tensors(logits=self.x, distance_map=distance_map)
         if distance_map.shape != self.shape:
             raise ValueError(
                 f"distance_map: got shape {tuple(distance_map.shape)}, wanted that of the logits, "

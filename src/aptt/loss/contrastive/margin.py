@@ -141,7 +141,10 @@ def _of_class(margin: float | Numbers, y: Tensor, w: Tensor) -> Tensor:
     """The margin of each sample."""
     if isinstance(margin, int | float):
         return w.new_full((), margin)
-    made = per_class(margin, "margin").to(w.device, w.dtype)
+    made = per_class(margin, "margin")
+    if isinstance(margin, Tensor):
+        check_tensors(weight=w, margin=made)
+    made = made.to(w.device, w.dtype)
     if made.shape != w.shape[:1]:
         raise ValueError(
             f"margin: got shape {tuple(made.shape)}, wanted one number, or ({len(w)},), one a class"

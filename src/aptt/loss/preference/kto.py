@@ -25,6 +25,7 @@ from aptt.core.checks import (
     check_floating,
     check_number,
     check_positive,
+    check_tensors,
 )
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import softplus
@@ -151,6 +152,7 @@ def _baseline(
         check_number("baseline", baseline)
         return float(baseline)
     gains, tokens = scores_of("mismatched", mismatched, r)
+    check_tensors(score=r, mismatched=gains)
     gains = gains.detach().to(r.dtype)
     wide = torch.float32 if r.device.type == "mps" else torch.float64
     if tokens is None:

@@ -24,6 +24,7 @@ from aptt.core.checks import (
     IgnoreIndex,
     check_choice,
     check_floating,
+    check_tensors,
     check_whole,
     ignored,
 )
@@ -280,6 +281,7 @@ def _sums(
             theirs = skeleton_of(t.reshape(shape), iterations, border).flatten(2)
     else:
         check_floating(skeleton=skeleton)
+        check_tensors(logits=logits, skeleton=skeleton)
         if skeleton.shape != logits.shape:
             raise ValueError(
                 f"skeleton: got shape {tuple(skeleton.shape)}, wanted that of the logits, "

@@ -97,7 +97,7 @@ def mixture_invariant_loss(
         value, some = each.sum(1) / heard.sum(1).clamp(min=1), some & heard.any(1)
         # what is no number shall not hide in a mixture that is not heard
         broken = _powers(estimate, lengths).isnan().any(1) & some
-        value = value + torch.where(broken, torch.nan, 0.0).to(value.dtype)
+        value = value + torch.zeros_like(value.detach()).masked_fill(broken, torch.nan)
     if reduction == "none":
         return value
     return normalize(value.sum(), some.sum(), reduction, term="mixture_invariant")

@@ -98,7 +98,7 @@ def permutation_invariant_loss(
         value = value.mean(1)
     else:
         value = torch.where(counted, value, 0.0).sum(1) / counted.sum(1).clamp(min=1)
-        value = value + torch.where(broken, torch.nan, 0.0).to(value.dtype)
+        value = value + torch.zeros_like(value.detach()).masked_fill(broken, torch.nan)
     if reduction == "none":
         return value
     some = torch.ones_like(value) if lengths is None or lengths.ndim == 2 else lengths > 0
