@@ -177,3 +177,13 @@ def test_skeleton_recall_is_a_tversky_loss_of_the_skeleton():
     want = (1 - (p * tubes).sum((0, 2, 3)) / tubes.sum((0, 2, 3)))[1:].mean()
     got = tversky_loss(logits, tubes, mode="multilabel", alpha=0.0, beta=1.0)
     torch.testing.assert_close(got, want)
+
+
+def test_what_rounding_leaves_of_a_plateau_is_no_skeleton():
+    flat = torch.full((1, 1, 9, 17), 0.4)
+    above = torch.nextafter(flat, torch.ones(()))
+    noise = torch.rand(flat.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    assert (soft_skeleton(torch.where(noise, above, flat)) == 0).all()
+    ridge = flat.clone()
+    ridge[..., 4, :] = 0.4 + 1e-5
+    assert (soft_skeleton(ridge)[..., 4, :] > 0).all()

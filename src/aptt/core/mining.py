@@ -64,7 +64,8 @@ def _of_rows(x: Tensor, y: Tensor, sides: Sides, rows: slice) -> Hardest:
 )
 def _hardest(x: Tensor, y: Tensor, *call: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *sides, chunk = call
-    return tuple(_found(x, y, Sides(None, *sides), chunk))  # type: ignore[return-value]
+    far, near, some, others = _found(x, y, Sides(None, *sides), chunk)
+    return far, near, some, others
 
 
 @_hardest.register_fake

@@ -305,7 +305,7 @@ class _Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, run: _Run, *tensors: Tensor | None) -> Tensor:
-        stats = run.values(_Pairs(*tensors[:4]), Sides(*tensors[4:]))  # type: ignore[arg-type]
+        stats = run.values(_Pairs._make(tensors[:4]), Sides._make(tensors[4:]))
         ctx.run = run
         ctx.save_for_backward(*tensors, stats)
         return stats
@@ -329,7 +329,7 @@ def _again(
     """The gradients by autograd through the definition, differentiable once more."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():  # a tensor may be both x and y, and is told apart by a view
-        pairs = _Pairs(*(None if t is None else t.view_as(t) for t in pairs))  # type: ignore[arg-type]
+        pairs = _Pairs._make(None if t is None else t.view_as(t) for t in pairs)
         value = run.plain(pairs, sides)
     wanted = [t for t, want in zip(pairs, wants, strict=True) if want and t is not None]
     found = iter(torch.autograd.grad(value, wanted, up, create_graph=again))

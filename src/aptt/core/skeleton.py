@@ -52,7 +52,9 @@ def _again(x: Tensor, found: Tensor | None, border: Border, *, last: bool) -> tu
 def _step(x: Tensor, found: Tensor | None, border: Border, last: bool) -> tuple[Tensor, Tensor]:
     """The mask eroded, for the next step, and the skeleton so far."""
     eroded = _erode(x, border)
-    more = torch.relu(x - _dilate(eroded))
+    ridge = x - _dilate(eroded)
+    rounding = x.detach() * (4 * torch.finfo(x.dtype).eps)  # of a plateau, which is no ridge
+    more = torch.where(ridge > rounding, ridge, 0.0)
     found = more if found is None else found + torch.relu(more - found * more)
     return (x if last else eroded), found
 

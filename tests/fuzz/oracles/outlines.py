@@ -130,7 +130,8 @@ def _skeleton(x: Tensor, a: Any) -> Tensor:
     beyond, found = 0.0 if a.border == "background" else torch.inf, None
     for _ in range(a.iterations + 1):
         eroded = _around(x, beyond, cross=True).amin(0)
-        more = torch.relu(x - _around(eroded, -torch.inf, cross=False).amax(0))
+        ridge = x - _around(eroded, -torch.inf, cross=False).amax(0)
+        more = torch.where(ridge > 1e-12 * x, ridge, 0.0)  # beyond the rounding of the softmax
         found = more if found is None else found + torch.relu(more - found * more)
         x = eroded
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ _NO_LAYER = "last: got False for one layer, the score; wanted features before it
 
 def _map(sides: dict[str, list[object]], weight: object, i: int, at: str, suffix: str) -> Map:
     """One map, its sides and its weight of one shape."""
-    named: dict[str, Tensor] = {f"{name}{at}": maps[i] for name, maps in sides.items()}  # type: ignore[misc] # checked next
+    named: dict[str, Any] = {f"{name}{at}": maps[i] for name, maps in sides.items()}
     check_floating(**named)
     first = next(iter(named.values()))
     made = None if weight is None else as_weight(f"weight{at}", weight, first)

@@ -76,7 +76,7 @@ class Rows(NamedTuple):
 
     def first(self, n: int) -> Rows:
         """The first n."""
-        return Rows(*(None if t is None else t[:n] for t in self))  # type: ignore[arg-type]
+        return Rows._make(None if t is None else t[:n] for t in self)
 
 
 def _all(rows: Rows) -> Tensor:
