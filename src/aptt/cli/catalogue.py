@@ -100,15 +100,14 @@ class Entry:
     @property
     def place(self) -> str:
         """What to import it from: ``aptt.loss.bbox``; ``aptt.loss`` where no file of it has it."""
-        return (
-            ".".join(self.file.split(".")[:3])
-            if self.file.startswith("aptt.loss.")
-            else "aptt.loss"
-        )
+        file = f"aptt.loss.{self.room}"
+        return file if file in sys.modules else "aptt.loss"
 
     @property
     def room_title(self) -> str:
         """What that file or package is about."""
+        if self.place == "aptt.loss":
+            return "What all losses share."
         return read(sys.modules[self.place].__doc__).title
 
     def answers(self, word: str) -> int:
@@ -147,7 +146,7 @@ def entries() -> Sequence[Entry]:
     functions = [value for value in public.values() if inspect.isfunction(value)]
     paired = [(function, forms.pop(function.__name__, None)) for function in functions]
     found = [_entry(*pair) for pair in paired] + [_entry(None, form) for form in forms.values()]
-    return sorted(found, key=lambda entry: (entry.file, entry.name))
+    return sorted(found, key=lambda e: (e.place == "aptt.loss", e.place, e.file, e.name))
 
 
 def answering(name: str) -> Sequence[Entry]:

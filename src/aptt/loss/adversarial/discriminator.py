@@ -33,7 +33,7 @@ def discriminator_loss(
     over: Over = "sum",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """The discriminator's loss, of scores of real data and of generated data *that is detached*.
+    """The discriminator's loss, of scores of real data and of generated data, detached.
 
         mean of (1 - r)**2 + mean of f**2, summed over discriminators
 
