@@ -85,6 +85,7 @@ def centernet_loss(
 
     Example:
         >>> import torch
+        >>> from aptt.loss import centernet_targets
         >>> targets = centernet_targets(
         ...     [torch.tensor([[4.0, 4.0, 12.0, 12.0]])], [torch.tensor([0])],
         ...     num_classes=1, size=(4, 4), stride=4,

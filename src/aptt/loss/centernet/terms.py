@@ -9,11 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import (
-    check_choice,
-    check_floating,
-    check_indices,
-)
+from aptt.core.checks import check_choice, check_floating, check_indices
 from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, named
