@@ -66,8 +66,8 @@ def coral_loss(
 
     Differs from:
         coral-pytorch: takes ranks, where that takes the 0 and 1 of ``levels_from_labelbatch``; axes
-            beside the levels, weights, ignored ranks. Its ``logsigmoid(z) - z`` cancels: where a level
-            is surely not reached, z = -17, the slope is 5.96e-8 for 4.14e-8 in float32.
+            beside the levels, weights, ignored ranks. Its ``logsigmoid(z) - z`` cancels: at a level
+            that is surely not reached, z = -17, the slope is 5.96e-8 for 4.14e-8 in float32.
 
     Example:
         >>> import torch
