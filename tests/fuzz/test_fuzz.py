@@ -28,6 +28,7 @@ NO_LOSS = {
     "denoising_matches": "gives whole numbers, each of which tests/loss/test_matching.py names",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
+    "merge_unlabelled": "makes logits of logits: tests/loss/test_segmentation.py has its numbers",
     "ordinal_labels": "gives ranks, without a gradient",
     "ordinal_probabilities": "is torch's sigmoid, and its product over levels",
     "soft_skeleton": "is within cl_dice_loss",

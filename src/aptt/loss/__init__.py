@@ -244,6 +244,7 @@ from aptt.loss.segmentation import (
     lovasz_loss,
     mask_iou_loss,
     mcc_loss,
+    merge_unlabelled,
     tversky_loss,
     wasserstein_dice_loss,
 )
@@ -467,6 +468,7 @@ __all__ = [
     "mcc_loss",
     "mel_filterbank",
     "mel_loss",
+    "merge_unlabelled",
     "mixture_invariant_loss",
     "mse_loss",
     "multi_resolution_stft_loss",

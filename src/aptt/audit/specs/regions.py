@@ -245,7 +245,12 @@ def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
         "images": case(_images, pool="sample", absent="penalize", background=False, **options),
         "images, smoothed": case(_images, pool="sample", smooth=1.0, reduction="sum"),
         "labels": case(
-            _labels, mode="multilabel", pool="sample", class_weight=_PER_CLASS, **options
+            _labels,
+            mode="multilabel",
+            pool="sample",
+            class_weight=_PER_CLASS,
+            weighting="linear",
+            **options,
         ),
         "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
         **({"soft labels": softly} if soft else {}),
