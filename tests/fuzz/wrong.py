@@ -18,6 +18,8 @@ __all__ = ["spoiled"]
 
 
 RIGHT = {
+    ("detection_loss", "target_labels"),
+    ("detection_terms", "target_labels"),
     ("focal_loss", "logits"),
     ("kto_loss", "mismatched"),
     ("policy_loss", "advantage"),

@@ -81,7 +81,10 @@ from aptt.loss.contrastive import (
     triplet_loss,
 )
 from aptt.loss.detection import (
+    ATSSAssigner,
     DetectionLoss,
+    MaxIoUAssigner,
+    SimOTAAssigner,
     TaskAlignedAssigner,
     detection_loss,
     detection_terms,
@@ -279,6 +282,7 @@ from aptt.loss.varifocal import (
 )
 
 __all__ = [
+    "ATSSAssigner",
     "AdaptiveWingLoss",
     "Assignment",
     "AsymmetricLoss",
@@ -338,6 +342,7 @@ __all__ = [
     "MSELoss",
     "MTPLoss",
     "MarginLoss",
+    "MaxIoUAssigner",
     "MelLoss",
     "MixtureInvariantLoss",
     "MultiResolutionSTFTLoss",
@@ -359,6 +364,7 @@ __all__ = [
     "STFTLoss",
     "Scores",
     "SigLIPLoss",
+    "SimOTAAssigner",
     "SimPOLoss",
     "SmoothL1Loss",
     "SupConLoss",
