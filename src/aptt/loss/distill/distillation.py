@@ -32,8 +32,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_flags, check_floating, check_index
+from aptt.core.chosen import CHOSEN
 from aptt.core.distillation import Divergence, checked_form
-from aptt.core.divergence import CHOSEN, WHOLE
+from aptt.core.divergence import WHOLE
 from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import check_sample_weight
 from aptt.loss.distill.rows import student_rows, teacher_rows
