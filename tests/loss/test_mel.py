@@ -24,7 +24,7 @@ SMALL = {"n_fft": 128, "n_mels": 12, "sample_rate": 8000}
 LOSSES = {
     "mel": partial(mel_loss, **SMALL, linear_weight=0.7, convergence_weight=0.3),
     "mel, several": partial(
-        mel_loss, sample_rate=8000, n_fft=(64, 128), n_mels=(6, 12), power=2, scales="sum"
+        mel_loss, sample_rate=8000, n_fft=(64, 128), n_mels=(6, 12), power=2, combine="sum"
     ),
     "stft": partial(stft_loss, n_fft=128, win_length=100, linear_weight=0.5),
     "stft, tight": partial(stft_loss, n_fft=128, hop_length=30, framing="tight"),
@@ -615,7 +615,7 @@ def test_lists_of_settings_have_to_agree():
     sizes = (256, 512, 1024)
     parts = [mel_loss(e, s, sample_rate=16000, n_fft=n, n_mels=20) for n in sizes]
     for over, want in (("sum", sum(parts)), ("mean", sum(parts) / 3)):
-        found = mel_loss(e, s, sample_rate=16000, n_fft=sizes, n_mels=20, scales=over)
+        found = mel_loss(e, s, sample_rate=16000, n_fft=sizes, n_mels=20, combine=over)
         torch.testing.assert_close(found, want)
 
 
@@ -665,7 +665,7 @@ def test_windows_and_filters_are_not_saved(module):
         ({"floor_by": "max"}, "floor_by"),
         ({"log_weight": -1.0}, "log_weight"),
         ({"log_weight": 0.0}, "log_weight"),
-        ({"scales": "max"}, "scales"),
+        ({"combine": "max"}, "combine"),
         ({"empty_filters": "drop"}, "empty_filters"),
         ({"stereo": "mid"}, "stereo"),
         ({"reduction": "average"}, "reduction"),

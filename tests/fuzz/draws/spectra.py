@@ -54,7 +54,7 @@ def _spectral(name: str) -> Any:
             if not any(options[f"{k}_weight"] for k in ("log", "linear", "convergence")):
                 options["log_weight"] = 1.0
             if multi or mel:
-                options["scales"] = d.pick("scales", ("mean", "sum"))
+                options["combine"] = d.pick("combine", ("mean", "sum"))
             if mel:
                 options |= dict(
                     sample_rate=d.pick("sample_rate", (16000.0, 8000.0)),

@@ -26,7 +26,7 @@ USUAL = dict(
     log_weight=1.0,
     linear_weight=0.0,
     convergence_weight=0.0,
-    scales="mean",
+    combine="mean",
 )
 MEL = USUAL | dict(
     n_mels=80, f_min=0.0, f_max=None, mel_scale="slaney", norm="slaney", empty_filters="refuse"
@@ -65,7 +65,7 @@ MEL_PRESETS: dict[str, dict[str, Any]] = {  # of the projects' code
         n_mels=(5, 10, 20, 40, 80, 160, 320),
         log="log10",
         floor_by="clamp",
-        scales="sum",
+        combine="sum",
     ),
     "auraloss": dict(
         sample_rate=44100,
@@ -88,7 +88,7 @@ MULTI_PRESETS: dict[str, dict[str, Any]] = {
         log_weight=2.0,
         linear_weight=1.0,
         convergence_weight=0.0,
-        scales="sum",
+        combine="sum",
     ),
 }
 
@@ -196,7 +196,7 @@ def _spectral(a: Any, o: dict[str, Any], term: str) -> Tensor:
                 )
                 spectra = [v @ bank.T for v in spectra]
             value = value + _distance(*spectra, o)
-        values.append(value / (len(ffts) if o["scales"] == "mean" else 1))
+        values.append(value / (len(ffts) if o["combine"] == "mean" else 1))
     loss = torch.stack(values).reshape(shape) if values else x.sum(-1) * 0
     return reduced(loss, (size > 0).sum(), a.reduction, term)
 

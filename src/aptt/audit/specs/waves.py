@@ -547,7 +547,7 @@ WAVES = (
                 hop_length=(_HOP, _HOP),
                 win_length=(10, 12),
                 n_mels=(2, 3),
-                scales="sum",
+                combine="sum",
                 reduction="none",
                 **_UNLIKE,
             ),
@@ -583,7 +583,7 @@ WAVES = (
             Refused("an unknown scale", "mel_scale", {"mel_scale": "bark"}),
             Refused("an unknown norm", "norm", {"norm": "l1"}),
             Refused("three steps for one", "hop_length", {"hop_length": (1, 2, 3)}),
-            Refused("an unknown mean", "scales", {"scales": "max"}),
+            Refused("an unknown mean", "combine", {"combine": "max"}),
         ),
     ),
     _spectra(
@@ -620,7 +620,7 @@ WAVES = (
                 n_fft=(9, 10),
                 hop_length=(_HOP, _HOP),
                 win_length=9,
-                scales="sum",
+                combine="sum",
                 reduction="none",
                 **_UNLIKE,
             ),
@@ -636,7 +636,7 @@ WAVES = (
         },
         (
             Refused("an unknown preset", "preset", {"preset": "tacotron"}),
-            Refused("an unknown mean", "scales", {"scales": "max"}),
+            Refused("an unknown mean", "combine", {"combine": "max"}),
         ),
     ),
 )

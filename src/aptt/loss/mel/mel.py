@@ -17,12 +17,11 @@ from torch import Tensor
 from aptt.core.checks import Numbers
 from aptt.core.mel import Norm, Scale, filterbank
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction
+from aptt.core.reduction import Combine, Reduction
 from aptt.core.transform import Framing
 from aptt.loss.mel.settings import (
     FloorBy,
     Log,
-    Over,
     Sizes,
     bank,
     check_ends,
@@ -95,7 +94,7 @@ def mel_loss(
     log_weight: float | None = None,
     linear_weight: float | None = None,
     convergence_weight: float | None = None,
-    scales: Over | None = None,
+    combine: Combine | None = None,
     stereo: Literal["channels", "sum_difference"] = "channels",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -132,7 +131,7 @@ def mel_loss(
         log_weight: of the logarithmic distance, 1.
         linear_weight: of the distance without a logarithm, 0.
         convergence_weight: of spectral convergence, 0. It is 0 where the target is silent.
-        scales: ``"mean"`` over the resolutions, or ``"sum"``.
+        combine: ``"mean"`` over the resolutions, or ``"sum"``.
         stereo: ``"sum_difference"`` compares the sum and the difference of ``(..., 2, T)``.
         reduction: over the signals: ``"mean"``, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
@@ -188,7 +187,7 @@ def mel_loss(
         "log_weight": log_weight,
         "linear_weight": linear_weight,
         "convergence_weight": convergence_weight,
-        "scales": scales,
+        "combine": combine,
     }
     resolutions, distance = mel_settings(sample_rate, preset, chosen)
     return spectral(estimate, target, lengths, resolutions, distance, stereo, reduction, "mel")
@@ -218,7 +217,7 @@ class MelLoss(LossModule):
         log_weight: float | None = None,
         linear_weight: float | None = None,
         convergence_weight: float | None = None,
-        scales: Over | None = None,
+        combine: Combine | None = None,
         stereo: Literal["channels", "sum_difference"] = "channels",
         reduction: Reduction = "mean",
     ) -> None:
@@ -242,7 +241,7 @@ class MelLoss(LossModule):
             log_weight=log_weight,
             linear_weight=linear_weight,
             convergence_weight=convergence_weight,
-            scales=scales,
+            combine=combine,
             stereo=stereo,
             reduction=reduction,
         )

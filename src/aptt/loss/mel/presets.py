@@ -19,7 +19,7 @@ _PLAIN: Mapping[str, Any] = {
     "log_weight": 1.0,
     "linear_weight": 0.0,
     "convergence_weight": 0.0,
-    "scales": "mean",
+    "combine": "mean",
 }
 MEL: Mapping[str, Any] = {
     **_PLAIN,
@@ -58,7 +58,7 @@ MEL_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "n_mels": (5, 10, 20, 40, 80, 160, 320),
         "log": "log10",
         "floor_by": "clamp",
-        "scales": "sum",
+        "combine": "sum",
         "empty_filters": "keep",
     },
     "auraloss": {
@@ -94,6 +94,6 @@ STFT_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "log_weight": 2.0,
         "linear_weight": 1.0,
         "convergence_weight": 0.0,
-        "scales": "sum",
+        "combine": "sum",
     },
 }

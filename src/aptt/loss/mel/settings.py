@@ -22,7 +22,6 @@ from aptt.loss.mel.presets import MEL, MEL_PRESETS, RESOLUTIONS, STFT_PRESETS
 __all__ = [
     "FloorBy",
     "Log",
-    "Over",
     "Sizes",
     "bank",
     "check_ends",
@@ -35,7 +34,6 @@ __all__ = [
 
 Log = Literal["log", "log10"]
 FloorBy = Literal["add", "clamp"]
-Over = Literal["mean", "sum"]
 Sizes = int | Sequence[int]
 
 
@@ -188,7 +186,7 @@ def _distance(o: Mapping[str, Any]) -> Distance:
         raise ValueError(f"power: got {o['power']}, wanted 1 or 2")
     check_choice("log", o["log"], ("log", "log10"))
     check_choice("floor_by", o["floor_by"], ("add", "clamp"))
-    check_choice("scales", o["scales"], ("mean", "sum"))
+    check_choice("combine", o["combine"], ("mean", "sum"))
     check_positive("floor", o["floor"])
     weights = {k: o[k] for k in ("log_weight", "linear_weight", "convergence_weight")}
     for name, weight in weights.items():
@@ -203,7 +201,7 @@ def _distance(o: Mapping[str, Any]) -> Distance:
         logarithm=o["log_weight"],
         linear=o["linear_weight"],
         convergence=o["convergence_weight"],
-        sums=o["scales"] == "sum",
+        sums=o["combine"] == "sum",
     )
 
 

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction
+from aptt.core.reduction import Combine, Reduction
 from aptt.core.transform import Framing
 from aptt.loss.mel.settings import (
     FloorBy,
     Log,
-    Over,
     Sizes,
     check_ends,
     check_one,
@@ -146,7 +145,7 @@ def multi_resolution_stft_loss(
     log_weight: float | None = None,
     linear_weight: float | None = None,
     convergence_weight: float | None = None,
-    scales: Over | None = None,
+    combine: Combine | None = None,
     stereo: Literal["channels", "sum_difference"] = "channels",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -177,7 +176,7 @@ def multi_resolution_stft_loss(
         log_weight: of the logarithmic distance, 1.
         linear_weight: of the distance without a logarithm, 0.
         convergence_weight: of spectral convergence, 1. It is 0 where the target is silent.
-        scales: ``"mean"`` over the resolutions, or ``"sum"``.
+        combine: ``"mean"`` over the resolutions, or ``"sum"``.
         stereo: ``"sum_difference"`` compares the sum and the difference of ``(..., 2, T)``.
         reduction: over the signals: ``"mean"``, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
@@ -224,7 +223,7 @@ def multi_resolution_stft_loss(
         "log_weight": log_weight,
         "linear_weight": linear_weight,
         "convergence_weight": convergence_weight,
-        "scales": scales,
+        "combine": combine,
     }
     resolutions, distance = stft_settings(preset, chosen)
     term = "multi_resolution_stft"
@@ -294,7 +293,7 @@ class MultiResolutionSTFTLoss(LossModule):
         log_weight: float | None = None,
         linear_weight: float | None = None,
         convergence_weight: float | None = None,
-        scales: Over | None = None,
+        combine: Combine | None = None,
         stereo: Literal["channels", "sum_difference"] = "channels",
         reduction: Reduction = "mean",
     ) -> None:
@@ -311,7 +310,7 @@ class MultiResolutionSTFTLoss(LossModule):
             log_weight=log_weight,
             linear_weight=linear_weight,
             convergence_weight=convergence_weight,
-            scales=scales,
+            combine=combine,
             stereo=stereo,
             reduction=reduction,
         )
