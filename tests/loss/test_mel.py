@@ -30,6 +30,27 @@ LOSSES = {
     "stft, tight": partial(stft_loss, n_fft=128, hop_length=30, framing="tight"),
     "stft, full": partial(stft_loss, n_fft=128, hop_length=30, framing="full", power=2),
     "stft, clamped": partial(stft_loss, n_fft=64, floor_by="clamp", floor=1e-2, log="log10"),
+    "stft, heard": partial(
+        stft_loss,
+        n_fft=64,
+        window="blackman",
+        power=2,
+        sample_rate=8000,
+        frequency_weight="a",
+        log_distance="l2",
+        linear_distance="l2",
+        linear_weight=0.5,
+        pre_emphasis=0.85,
+    ),
+    "mel, heard": partial(
+        mel_loss,
+        **SMALL,
+        frequency_weight="a",
+        log_distance="l2",
+        linear_weight=0.5,
+        window="hamming",
+        convergence_weight=0.7,
+    ),
     "several": partial(
         multi_resolution_stft_loss, n_fft=(64, 128, 33), hop_length=(16, 40, 11), win_length=None
     ),
@@ -709,7 +730,7 @@ def test_the_step_is_the_gradient_of_the_definition(name, padded, monkeypatch):
         seen.update(sides=sides, options=options)
         return x.sum(1)
 
-    monkeypatch.setattr("aptt.loss.mel.settings.reduce", noted)
+    monkeypatch.setattr("aptt.loss.mel.evaluation.reduce", noted)
     lengths = torch.tensor([200, 150, 3]) if padded else None
     LOSSES[name](e, s, lengths=lengths, reduction="none")
     sides, options = seen["sides"], seen["options"]
