@@ -32,7 +32,7 @@ from aptt.core import vocabulary
 from aptt.core.formula import Formula, Kept, Product, by_row
 from aptt.core.vocabulary import Stats, finish, hold, measure
 
-__all__ = ["BY_NAME", "CHOSEN", "HERE", "WHOLE", "Divergence", "Form", "Over"]
+__all__ = ["BY_NAME", "HERE", "WHOLE", "Divergence", "Form", "Over"]
 
 
 class Form(NamedTuple):
@@ -315,51 +315,3 @@ WHOLE = {
     for name, of in BY_NAME.items()
 }
 """The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
-
-
-# ------------------------------------------------------------ a teacher that tells a part
-
-
-def _chosen(
-    of: Divergence,
-    x: Tensor,
-    kept: Kept,
-    t: Tensor,
-    y: Tensor | None,
-    chosen: Tensor,
-    *,
-    form: Form,
-) -> Tensor:
-    """The divergence of the chosen classes, and of the rest as one more, at a temperature of 1."""
-    chosen = chosen.long()
-    z = x.gather(1, chosen) / form.temperature
-    if t.shape[1] < x.shape[1]:
-        z = torch.cat((z, _rest_of_logits(x, chosen, form)), 1)
-        t = torch.cat((t, _rest_of_log_p(t)), 1)
-    of_classes = form._replace(temperature=1.0)
-    value = of.value(of.sums(z, t, of_classes, HERE), of_classes)
-    loss = (form.soft * (value + torch.relu(-value.detach()))).squeeze(1)
-    if y is None:
-        return loss
-    hard = measure(x, y, class_weight=None, form=_PLAIN)
-    return loss + (form.hard or 0.0) * finish(hard, None, form=_PLAIN)
-
-
-def _rest_of_logits(x: Tensor, chosen: Tensor, form: Form) -> Tensor:
-    """The logit of all other classes together; -inf where all of them are masked."""
-    left = x.scatter(1, chosen, -torch.inf)
-    top = _top(left)
-    total = _sum(((left - top) / form.temperature).exp())
-    none = total <= 0  # a NaN stays one
-    rest = top / form.temperature + torch.where(none, 1.0, total).log()
-    return torch.where(none, -torch.inf, rest)
-
-
-def _rest_of_log_p(t: Tensor) -> Tensor:
-    rest = 1 - _sum(t.exp())
-    none = rest <= 0
-    return torch.where(none, -torch.inf, torch.where(none, 1.0, rest).log())
-
-
-CHOSEN = {name: Formula(partial(_chosen, of)) for name, of in BY_NAME.items()}
-"""The same, from the teacher's log-probabilities of some classes, and which these are."""

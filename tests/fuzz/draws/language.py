@@ -219,6 +219,27 @@ def _tied(call: Call) -> bool:
     return bool((z[..., -1] - z[..., -2] <= 1e-5 * z[..., -1].abs()).any())
 
 
+def _stored(
+    d: Draw, positions: tuple[int, ...], classes: int, keep: Tensor
+) -> dict[str, Tensor | float | None]:
+    """What a teacher said once, in place of its head: of all classes, or of some."""
+    shape = (*positions, classes)
+    t, chosen = d.normal("teacher", shape, 2.0), None
+    if d.pick("of some", (True, False)):
+        t, k = t.log_softmax(-1), d.pick("k", (1, 2))
+        chosen = d.normal("teacher_indices", shape).argsort(-1)[..., :k]
+        t = t.gather(-1, chosen)
+    t = poisoned(d, t, keep.unsqueeze(-1).expand(t.shape), "teacher")
+    made: dict[str, Tensor | float | None] = dict.fromkeys(
+        ("teacher_hidden", "teacher_weight", "teacher_bias", "teacher_softcap")
+    )
+    return made | dict(
+        teacher_logits=d.tensor("teacher_logits", t, torch.float32),
+        teacher_indices=chosen,
+        teacher_scale=1.0,
+    )
+
+
 def _linear_distillation(name: str) -> Any:
     def draw(d: Draw) -> Call:
         positions, classes, width = _sizes(d)
@@ -235,12 +256,20 @@ def _linear_distillation(name: str) -> Any:
             teacher_bias=d.maybe(
                 "teacher_bias", lambda: d.tensor("tb", d.normal("tb", (classes,)), FLOATS[0])
             ),
+            softcap=d.pick("softcap", (None, None, 30.0)),
+            teacher_softcap=d.pick("teacher_softcap", (None, None, 20.0)),
+            scale=d.pick("scale", (1.0, 1.0, 0.3)),
+            teacher_scale=d.pick("teacher_scale", (1.0, 1.0, 2.0)),
         )
         args |= _linear(d, classes, width)
         args["detach_teacher"] = d.pick("detach_teacher", (True, True, False))
+        if d.chance("stored", 4):
+            args |= _stored(d, positions, classes, keep)
         if name == "linear_distillation_loss":
             args |= _mixed(d, args)
-        taught = () if args["detach_teacher"] else ("teacher_hidden", "teacher_weight")
+        taught = ()
+        if not args["detach_teacher"] and args["teacher_hidden"] is not None:
+            taught = ("teacher_hidden", "teacher_weight")
         return d.call(name, args, "hidden", "weight", "bias", sides=taught)
 
     return draw
