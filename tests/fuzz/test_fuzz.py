@@ -28,6 +28,8 @@ NO_LOSS = {
     "denoising_matches": "gives whole numbers, each of which tests/loss/test_matching.py names",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
+    "ordinal_labels": "gives ranks, without a gradient",
+    "ordinal_probabilities": "is torch's sigmoid, and its product over levels",
     "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
     "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",
