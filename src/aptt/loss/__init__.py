@@ -87,7 +87,10 @@ from aptt.loss.contrastive import (
     triplet_loss,
 )
 from aptt.loss.detection import (
+    ATSSAssigner,
     DetectionLoss,
+    MaxIoUAssigner,
+    SimOTAAssigner,
     TaskAlignedAssigner,
     detection_loss,
     detection_terms,
@@ -160,8 +163,11 @@ from aptt.loss.mel import (
     complex_stft_terms,
     mel_filterbank,
     mel_loss,
+    mel_terms,
     multi_resolution_stft_loss,
+    multi_resolution_stft_terms,
     stft_loss,
+    stft_terms,
 )
 from aptt.loss.mtp_loss import (
     LinearMTPLoss,
@@ -286,6 +292,7 @@ from aptt.loss.varifocal import (
 )
 
 __all__ = [
+    "ATSSAssigner",
     "AdaptiveWingLoss",
     "Assignment",
     "AsymmetricLoss",
@@ -347,6 +354,7 @@ __all__ = [
     "MSELoss",
     "MTPLoss",
     "MarginLoss",
+    "MaxIoUAssigner",
     "MelLoss",
     "MixtureInvariantLoss",
     "MultiResolutionSTFTLoss",
@@ -368,6 +376,7 @@ __all__ = [
     "STFTLoss",
     "Scores",
     "SigLIPLoss",
+    "SimOTAAssigner",
     "SimPOLoss",
     "SmoothL1Loss",
     "SupConLoss",
@@ -468,10 +477,12 @@ __all__ = [
     "mcc_loss",
     "mel_filterbank",
     "mel_loss",
+    "mel_terms",
     "merge_unlabelled",
     "mixture_invariant_loss",
     "mse_loss",
     "multi_resolution_stft_loss",
+    "multi_resolution_stft_terms",
     "multi_token_loss",
     "multi_token_terms",
     "ordinal_labels",
@@ -502,6 +513,7 @@ __all__ = [
     "snr_loss",
     "soft_skeleton",
     "stft_loss",
+    "stft_terms",
     "supcon_loss",
     "symmetric_cross_entropy_loss",
     "token_stats",
