@@ -144,7 +144,8 @@ def _count_terms(inputs: Inputs, options: Options, term: str) -> Mapping[str, Te
     else:
         by = by.unsqueeze(1) if by.ndim else by
         pixels = (weight[:, None] * by * torch.ones_like(inputs["logits"], dtype=by.dtype)).sum()
-    return {"dice": _count(inputs, options), term: pixels}
+    counted = _count_pools if options.get("weighting") else _count
+    return {"dice": counted(inputs, options), term: pixels}
 
 
 def _perfect(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:

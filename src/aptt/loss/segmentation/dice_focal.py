@@ -89,7 +89,7 @@ def dice_focal_loss(
         Most pixels are easy, and cross-entropy would be spent on them.
 
     Elsewhere:
-        MONAI ``DiceFocalLoss``.
+        MONAI ``DiceFocalLoss``; with ``weighting="square"`` its ``GeneralizedDiceFocalLoss``.
 
     Differs from:
         MONAI: the focal term is of a softmax in a multiclass problem, and its mean is over pixels,
