@@ -28,6 +28,8 @@ NO_LOSS = {
     "denoising_matches": "gives whole numbers, each of which tests/loss/test_matching.py names",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
+    "simcc_decode": "reads points out of logits",
+    "simcc_targets": "makes labels; tests/loss/test_poses.py has their formula beside them",
     "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
     "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",

@@ -37,21 +37,25 @@ def taught(
     """A divergence from labels, whose logits are made of a block, its sides and the options.
 
     Only statistics and steps read them: a result is made of statistics alone, and so is the step
-    of a form that does not read its prediction once more.
+    of a form that does not read its prediction once more. The largest of the labels' logits is 0;
+    that of the prediction is made 0 too, for their differences to have their digits.
     """
 
     def stats(x: Tensor, *sides: Tensor, **options: Any) -> Kept:
+        top = x.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
         t = labels(x, *sides, **options)
-        return divergence.measure(x, (t, None), {"form": form(**options)})
+        return top, *divergence.measure(x - top, (t, None), {"form": form(**options)})
 
     def result(x: Tensor, kept: Kept, *sides: Tensor, **options: Any) -> Tensor:
-        return divergence.result(x, kept, x, None, form=form(**options))
+        return divergence.result(x, kept[1:], x, None, form=form(**options))
 
     def step(
         x: Tensor, up: Tensor | float, kept: Kept, *sides: Tensor, **options: Any
     ) -> tuple[Tensor | None, Tensor | Product]:
-        t = labels(x, *sides, **options) if divergence.rereads else x
-        return divergence.advance(x, up, kept, (t, None), {"form": form(**options)})
+        t = x
+        if divergence.rereads:
+            x, t = x - kept[0], labels(x, *sides, **options)
+        return divergence.advance(x, up, kept[1:], (t, None), {"form": form(**options)})
 
     return Formula(
         result,

@@ -14,17 +14,22 @@ __all__ = ["point_weights"]
 
 
 @overload
-def point_weights(points: Tensor, visibility: Numbers, weight: Numbers | None) -> Tensor: ...
+def point_weights(
+    points: Tensor, visibility: Numbers, weight: Numbers | None, *, like: Tensor
+) -> Tensor: ...
 @overload
 def point_weights(
-    points: Tensor, visibility: Numbers | None, weight: Numbers | None
+    points: Tensor, visibility: Numbers | None, weight: Numbers | None, *, like: Tensor
 ) -> Tensor | None: ...
 def point_weights(
-    points: Tensor, visibility: Numbers | None, weight: Numbers | None
+    points: Tensor, visibility: Numbers | None, weight: Numbers | None, *, like: Tensor
 ) -> Tensor | None:
-    """How much each target point counts, ``(*N, K)``: nothing where it is not labelled."""
+    """How much each target point counts, ``(*N, K)``: nothing where it is not labelled.
+
+    Weights are as wide as the prediction ``like`` is computed in.
+    """
     if weight is not None:
-        weight = as_weight("weight", weight, points)
+        weight = as_weight("weight", weight, like)
         check_shapes(target=(points, "*N K D"), weight=(weight, "*N K"))
     if visibility is None:
         return weight

@@ -181,7 +181,7 @@ def _reduced(
     height, width = logits.shape[2:]
     if height * width == 0:
         raise ValueError(f"logits: got {tuple(logits.shape)}, with no cell in a map")
-    w = point_weights(target, visibility, weight)
+    w = point_weights(target, visibility, weight, like=logits)
     units = (2 / width, 2 / height) if unit == "map" else (1.0, 1.0)
     made = {}
     for name, formula in formulas.items():

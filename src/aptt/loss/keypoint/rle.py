@@ -114,7 +114,7 @@ def rle_loss(
     target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N K D"), target=(target, "*N K D"))
     check_shapes(prediction=(prediction, "*N K D"), log_scale=(log_scale, "*N K D"))
-    w = point_weights(target, visibility, weight)
+    w = point_weights(target, visibility, weight, like=prediction)
     x, s = widen(prediction), log_scale.to(wide(prediction.dtype))
     normal = distribution == "gaussian"
     constant = math.log(2 * math.pi) / 2 if normal else math.log(2)

@@ -96,7 +96,7 @@ def simcc_loss(
     check_shapes(target=(target, f"*N K {len(logits)}"))
     for i, x in enumerate(logits):
         check_shapes(**{f"logits_list[{i}]": (x, "*N K bins"), "target": (target, "*N K D")})
-    w = point_weights(target, visibility, weight)
+    w = point_weights(target, visibility, weight, like=logits[0])
     y, total = target.to(wide(logits[0].dtype)) * split, None
     for i, x in enumerate(logits):
         w = w.masked_fill(far(y[..., i], x.shape[-1], sigma_of(sigma, i)), 0)
