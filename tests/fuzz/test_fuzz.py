@@ -30,6 +30,8 @@ NO_LOSS = {
     "mel_filterbank": "takes no tensor",
     "simcc_decode": "reads points out of logits",
     "simcc_targets": "makes labels; tests/loss/test_poses.py has their formula beside them",
+    "ordinal_labels": "gives ranks, without a gradient",
+    "ordinal_probabilities": "is torch's sigmoid, and its product over levels",
     "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",
     "sequence_scores": "gives numbers of tokens beside sums, which have no gradient",

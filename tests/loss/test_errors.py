@@ -43,6 +43,8 @@ UNDRAWN = {
         "class_logits": torch.zeros(1, 1, 2), "pred_boxes": BOX / 4, "target_boxes": BOX / 4,
         "target_labels": LABEL, "target_mask": THERE,
     },
+    "ordinal_labels": {"logits": torch.zeros(1, 2)},
+    "ordinal_probabilities": {"logits": torch.zeros(1, 2)},
     "sequence_scores": {
         "log_prob": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool),
         "sequence_ids": torch.tensor([0, 1]), "num_sequences": 2,

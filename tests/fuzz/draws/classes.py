@@ -289,6 +289,42 @@ def _of_the_chance(name: str, **options: tuple[float, ...]) -> Callable[[Draw], 
     return drawn
 
 
+def _of_levels(name: str) -> Callable[[Draw], Call]:
+    def drawn(d: Draw) -> Call:
+        axes = d.pick("axes", (2, 3, 4))
+        axis = d.pick("level axis", (1, axes - 1))
+        shape = [d.size(f"size {i}", high=17 if i else 40) for i in range(axes)]
+        shape[axis] = d.size("levels", low=1)
+        positions = without(shape, axis)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        target = indices(d, positions, shape[axis] + 1, ignored)
+        keep = target != ignored
+        weight = d.maybe("weight", lambda: d.weights("weight", positions))
+        if weight is not None:
+            weight = poisoned(d, weight, keep, "weight")
+            keep = keep & (weight != 0)
+        x = d.numbers("logits", shape)
+        if d.chance("logits sure", 3):
+            level = torch.arange(shape[axis]).reshape(-1, *[1] * (axes - 1 - axis))
+            sure = 2 * (torch.where(keep, target.long(), 0).unsqueeze(axis) > level).double() - 1
+            x = d.normal("logits", shape, 0.1) + d.pick("logits margin", (8.0, 80.0)) * sure
+        x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
+        level_weight = d.maybe("level_weight", lambda: d.weights("level_weight", (shape[axis],)))
+        args = dict(
+            logits=d.tensor("logits", x),
+            target=target,
+            weight=None if weight is None else d.tensor("weight", weight),
+            level_weight=None
+            if level_weight is None
+            else d.tensor("level_weight", level_weight, FLOATS[0]),
+            ignore_index=ignored,
+            class_dim=class_dim(d, shape, axis, soft=False),
+        )
+        return _called(d, name, args, target=False)
+
+    return drawn
+
+
 def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
     if d.pick("softmax", (False, True)):
@@ -432,6 +468,7 @@ LOSSES = {
     "binary_cross_entropy": Loss(
         _binary,
         oracle.binary_cross_entropy,
+        kinked=lambda call: call.args["label_smoothing"] > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "pos_weight": (-1.0, NAN)},
     ),
@@ -465,6 +502,8 @@ LOSSES = {
         rows=1,
         wrong={"alpha": (0.0, NAN), "beta": (-1.0, NAN), "log_zero": (0.0, NAN)},
     ),
+    "coral_loss": Loss(_of_levels("coral_loss"), oracle.coral_loss, rows=1),
+    "corn_loss": Loss(_of_levels("corn_loss"), oracle.corn_loss, rows=1),
     "focal_loss": Loss(
         _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}
     ),

@@ -24,6 +24,8 @@ __all__ = [
     "asymmetric_loss",
     "binary_cross_entropy",
     "class_rows",
+    "coral_loss",
+    "corn_loss",
     "cross_entropy",
     "distribution_focal_loss",
     "expected_value",
@@ -200,6 +202,31 @@ def asymmetric_loss(a: Any) -> Tensor:
     yes = power(-softplus(x), a.gamma_positive) * softplus(-x)
     values = w * (t * yes + (1 - t) * no)
     return reduced(scattered(values, keep), w.sum(), a.reduction, "asymmetric")
+
+
+def coral_loss(a: Any) -> Tensor:
+    """Cao et al. 2020 (arXiv:1901.07884), eq. 4."""
+    return _levels(a, nested=False, term="coral")
+
+
+def corn_loss(a: Any) -> Tensor:
+    """Shi et al. 2021 (arXiv:2111.08851): of a level, the rows that have passed those before."""
+    return _levels(a, nested=True, term="corn")
+
+
+def _levels(a: Any, *, nested: bool, term: str) -> Tensor:
+    keep, w = _kept(a, a.ignore_index)
+    rows, _ = class_rows(a.logits, a.target, a.class_dim)
+    rows, y = rows[keep.reshape(-1)], a.target[keep].long()
+    factor = torch.ones(rows.shape[1]) if a.level_weight is None else a.level_weight
+    values, asked = torch.zeros_like(w), torch.zeros_like(w)
+    for k in range(rows.shape[1]):
+        here = y >= k if nested else torch.ones_like(y, dtype=torch.bool)
+        x = torch.where(here, rows[:, k], 0.0)
+        cost = factor[k] * torch.where(y > k, softplus(-x), softplus(x))
+        values, asked = values + torch.where(here, cost, 0.0), asked + here
+    count = (w * asked).sum() if nested else w.sum()
+    return reduced(scattered(w * values, keep), count, a.reduction, term)
 
 
 def _chance(a: Any, value: Any, term: str) -> Tensor:
