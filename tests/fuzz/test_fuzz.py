@@ -29,6 +29,8 @@ NO_LOSS = {
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
     "merge_unlabelled": "makes logits of logits: tests/loss/test_segmentation.py has its numbers",
+    "simcc_decode": "reads points out of logits",
+    "simcc_targets": "makes labels; tests/loss/test_poses.py has their formula beside them",
     "ordinal_labels": "gives ranks, without a gradient",
     "ordinal_probabilities": "is torch's sigmoid, and its product over levels",
     "soft_skeleton": "is within cl_dice_loss",

@@ -52,6 +52,10 @@ UNDRAWN = {
         "log_prob": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool),
         "sequence_ids": torch.tensor([0, 1]), "num_sequences": 2,
     },
+    "simcc_decode": {"logits_list": [torch.zeros(1, 1, 4), torch.zeros(1, 1, 3)]},
+    "simcc_targets": {
+        "points": torch.ones(1, 1, 2), "bins": (4, 3), "visibility": torch.ones(1, 1),
+    },
     "soft_skeleton": {"mask": torch.rand(1, 1, 4, 4)},
     "signed_distance": {
         "target": torch.ones(1, 2, 2).long(), "num_classes": 2, "spacing": torch.ones(2),

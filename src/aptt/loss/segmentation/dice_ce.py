@@ -86,7 +86,7 @@ def dice_ce_loss(
     Use when:
         In doubt, for segmentation: cross-entropy gives every pixel a gradient, and Dice keeps the
         small classes in sight. With the hardest pixels alone, as nnU-Net's ``DC_and_topk_loss``:
-        :class:`DiceLoss` and :class:`TopKCrossEntropyLoss` in an :class:`aptt.compose.CombinedLoss`.
+        :class:`aptt.compose.CombinedLoss` of :class:`DiceLoss` and :class:`TopKCrossEntropyLoss`.
 
     Elsewhere:
         MONAI ``DiceCELoss``, nnU-Net ``DC_and_CE_loss``; for masks also Dice + BCE.
