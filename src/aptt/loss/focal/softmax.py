@@ -151,7 +151,9 @@ def _soft_result(
     gap = gaps(x, top, at)
     nll = torch.where((x > -torch.inf) | (goal != 0), rest.log1p() - gap, 0.0)
     _, miss = _chances(exp_of_gaps(gap), rest, at)
-    return times(goal, nll * power(miss, gamma)).sum(1)
+    # beyond _FAR nothing fades, and an infinite cost has no part in the slope of what fades
+    cost = nll.clamp(max=_FAR) * power(miss, gamma) + torch.relu(nll - _FAR)
+    return (goal * cost).sum(1)
 
 
 def _soft_step(
