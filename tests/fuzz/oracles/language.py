@@ -185,17 +185,24 @@ def linear_distillation_terms(a: Any) -> dict[str, Tensor]:
 
 
 def _with_logits(a: Any) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{
-            **vars(a),
-            "student_logits": _logits(_clean(a, a.hidden), a.weight, a.bias),
-            "teacher_logits": _logits(
-                _clean(a, a.teacher_hidden), a.teacher_weight, a.teacher_bias
-            ),
-            "teacher_indices": None,
-            "class_dim": -1,
-        }
-    )
+    student = _capped(_logits(_clean(a, a.hidden), a.weight, a.bias, a.scale), a.softcap)
+    if a.teacher_logits is None:
+        taught = _clean(a, a.teacher_hidden)
+        teacher = _logits(taught, a.teacher_weight, a.teacher_bias, a.teacher_scale)
+        indices = None
+    else:
+        teacher, indices = _clean(a, a.teacher_logits), a.teacher_indices
+    made = {
+        "student_logits": student,
+        "teacher_logits": _capped(teacher, a.teacher_softcap),
+        "teacher_indices": indices,
+        "class_dim": -1,
+    }
+    return SimpleNamespace(**{**vars(a), **made})
+
+
+def _capped(z: Tensor, softcap: float | None) -> Tensor:
+    return z if softcap is None else softcap * torch.tanh(z / softcap)
 
 
 def multi_token_terms(a: Any) -> dict[str, Tensor]:

@@ -18,9 +18,9 @@ from torch import Tensor
 from aptt.core.checks import Numbers, check_index
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, reduce
-from aptt.core.vocabulary import checked_form
+from aptt.core.vocabulary import Form, checked_form
 from aptt.loss.classification.prepared import prepared
-from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.loss.classification.rows import INDICES, NLL, SHARES
 from aptt.loss.classification.terms import cross_entropy_terms
 
 __all__ = ["CrossEntropyLoss", "cross_entropy"]
@@ -101,8 +101,9 @@ def cross_entropy(
     given = prepared(
         logits, target, sample_weight, weight, ignore_index, logit_adjustment, class_dim
     )
+    plain = form == Form() and given.class_weight is None and given.adjustment is None
     loss = reduce(
-        SHARES if given.soft else INDICES,
+        SHARES if given.soft else NLL if plain else INDICES,
         given.logits,
         given.target,
         weight=given.rows,
