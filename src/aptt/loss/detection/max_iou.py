@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_choice, check_number
+from aptt.core.module import Shown
 from aptt.core.targets import BACKGROUND, IGNORED, TermLoss
 from aptt.loss.detection.candidates import check_overlap, pairwise_overlap, settled
 from aptt.loss.detection.scenes import Scene, by_image, priors_of
@@ -26,8 +27,8 @@ from aptt.loss.matching import Assignment
 __all__ = ["MaxIoUAssigner"]
 
 
-@dataclass(frozen=True)
-class MaxIoUAssigner:
+@dataclass(frozen=True, repr=False)
+class MaxIoUAssigner(Shown):
     """Give each prior box the target that it overlaps most, if that is enough.
 
     Below ``negative_iou`` it is background, and between the two it does not count. Each target
