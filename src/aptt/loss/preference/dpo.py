@@ -15,7 +15,6 @@ et al. 2023, arXiv:2305.10425; ipo, Azar et al. 2023, arXiv:2310.12036, eq. 17.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from aptt.core.checks import (
@@ -25,8 +24,8 @@ from aptt.core.checks import (
     check_positive,
 )
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, normalize
-from aptt.loss.preference.leads import Kind, lead
+from aptt.core.reduction import Reduction, check_reduction
+from aptt.loss.preference.leads import Kind, lead, rewards
 from aptt.loss.preference.scores import First, Given, Pairs, Scores, pairs_of
 
 __all__ = ["DPOLoss", "dpo_loss", "dpo_terms"]
@@ -142,20 +141,7 @@ def dpo_terms(
     pairs = _pairs(chosen, rejected, reference_chosen, reference_rejected, weight, kind, per_token)
     options = (kind, beta, label_smoothing, margin)
     terms = {"preference": lead(pairs, pair_margin, *options, reduction)}
-    x, y = pairs.chosen.detach(), pairs.rejected.detach()
-    seen = {"reward_chosen": beta * x, "reward_rejected": beta * y, "accuracy": (x > y).to(x)}
-    return terms | {name: _watched(v, pairs, reduction) for name, v in seen.items()}
-
-
-def _watched(values: Tensor, pairs: Pairs, reduction: Reduction) -> Tensor:
-    """Numbers that have no gradient, reduced as the loss is."""
-    weight = pairs.weight
-    if weight is not None:
-        weight = weight.detach()
-        values = torch.where(weight != 0, values, 0.0) * weight.to(values.dtype)
-    if reduction == "none":
-        return values.reshape(pairs.shape)
-    return normalize(values.sum(), count_of(values, weight), reduction, term="preference")
+    return terms | rewards(pairs, beta, reduction)
 
 
 def _pairs(

@@ -105,6 +105,8 @@ def cl_dice_loss(
             dtype; multilabel: 0 and 1, like the logits; binary: like the logits, with or without
             their single channel.
         weight: ``(N, *S)``, the part of each pixel in every sum; where it is 0 there is background.
+            Multilabel: also ``(N, C, *S)``, for each class; 1 for an axis along which it is the
+            same.
         skeleton: the target's, of the shape of the logits, made ahead. None: made here.
         iterations: how often masks are eroded: at least the largest half width, or wide tubes
             have no skeleton, and say nothing.
