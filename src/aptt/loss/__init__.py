@@ -277,6 +277,7 @@ from aptt.loss.snr import (
     si_snr_loss,
     snr_loss,
 )
+from aptt.loss.ssim import MSSSIMLoss, SSIMLoss, ms_ssim_loss, ssim_loss
 from aptt.loss.statistics import (
     token_stats,
 )
@@ -347,6 +348,7 @@ __all__ = [
     "MALLoss",
     "MCCLoss",
     "MSELoss",
+    "MSSSIMLoss",
     "MTPLoss",
     "MarginLoss",
     "MelLoss",
@@ -367,6 +369,7 @@ __all__ = [
     "SISNRLoss",
     "SIoULoss",
     "SNRLoss",
+    "SSIMLoss",
     "STFTLoss",
     "Scores",
     "SigLIPLoss",
@@ -472,6 +475,7 @@ __all__ = [
     "mel_loss",
     "mel_terms",
     "mixture_invariant_loss",
+    "ms_ssim_loss",
     "mse_loss",
     "multi_resolution_stft_loss",
     "multi_resolution_stft_terms",
@@ -504,6 +508,7 @@ __all__ = [
     "smooth_l1_loss",
     "snr_loss",
     "soft_skeleton",
+    "ssim_loss",
     "stft_loss",
     "stft_terms",
     "supcon_loss",
