@@ -228,7 +228,7 @@ def test_images_smaller_than_the_window_are_refused():
     ("options", "says"),
     [
         ({"data_range": 0.0}, "data_range"),
-        ({"window_size": 0}, "window_size"),
+        ({"window_size": 1}, "window_size"),
         ({"window_size": 5.0}, "window_size"),
         ({"sigma": -1.0}, "sigma"),
         ({"k1": 0.0}, "k1"),
@@ -255,8 +255,20 @@ def test_scales_and_shapes_are_refused_by_name():
         ssim_loss(_images(3, 12, 12), _images(3, 12, 12), **SMALL)
     with pytest.raises(ValueError, match="target"):
         ssim_loss(_images(2, 3, 12, 12), _images(2, 1, 12, 12), **SMALL)
-    with pytest.raises(TypeError, match="data_range"):
+    with pytest.raises(ValueError, match="data_range: got None, wanted the range of the data"):
         SSIMLoss()
+
+
+def test_an_image_that_weighs_nothing_is_removed():
+    x, t = _images(3, 1, 12, 12), _images(3, 1, 12, 12, seed=1)
+    x[1] = torch.nan
+    each = ssim_loss(x[[0, 2]], t[[0, 2]], **SMALL, reduction="none")
+    found = ssim_loss(x.requires_grad_(), t, weight=[3.0, 0.0, 1.0], **SMALL)
+    torch.testing.assert_close(found, (3 * each[0] + each[1]) / 4)
+    found.backward()
+    assert (x.grad[1] == 0).all()
+    with pytest.raises(ValueError, match="weight"):
+        ssim_loss(t, t, weight=torch.ones(3, 1), **SMALL)
 
 
 def test_bytes_serve_as_targets():

@@ -23,12 +23,14 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     as_floats,
+    as_weight,
     check_floating,
     check_number,
     check_positive,
+    check_tensors,
     check_whole,
 )
-from aptt.core.formula import Formula
+from aptt.core.formula import Formula, widen
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, reduce
 from aptt.core.shapes import check_shapes
@@ -43,7 +45,8 @@ def ssim_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    data_range: float,
+    weight: Numbers | None = None,
+    data_range: float | None = None,
     window_size: int = 11,
     sigma: float = 1.5,
     k1: float = 0.01,
@@ -57,9 +60,11 @@ def ssim_loss(
     Args:
         prediction: ``(N, C, H, W)`` or ``(N, C, D, H, W)``, any floating dtype.
         target: the same shape.
-        data_range: L, how far the largest value can be from the smallest: 1 for images from 0 to 1,
-            2 from -1 to 1, 255 for bytes.
-        window_size: taps of the Gaussian window along each axis; only places where it fits count.
+        weight: of each image, ``(N,)``; multiplies and is counted, and 0 removes.
+        data_range: L, how far the largest value can be from the smallest, which has to be said: 1
+            for images from 0 to 1, 2 from -1 to 1, 255 for bytes.
+        window_size: taps of the Gaussian window along each axis, 2 and more; places count where it
+            fits.
         sigma: its standard deviation, in pixels.
         k1: of the constant that steadies the luminance, ``(k1 L)**2``, above 0.
         k2: of the one that steadies the contrast.
@@ -96,14 +101,15 @@ def ssim_loss(
         0.016391
     """
     options = {"data_range": data_range, "window_size": window_size, "sigma": sigma}
-    return _evaluated(SSIM, prediction, target, options, k1, k2, reduction, "ssim")
+    return _evaluated(SSIM, prediction, target, weight, options, k1, k2, reduction, "ssim")
 
 
 def ms_ssim_loss(
     prediction: Tensor,
     target: Numbers,
     *,
-    data_range: float,
+    weight: Numbers | None = None,
+    data_range: float | None = None,
     window_size: int = 11,
     sigma: float = 1.5,
     k1: float = 0.01,
@@ -120,9 +126,11 @@ def ms_ssim_loss(
     Args:
         prediction: ``(N, C, H, W)`` or ``(N, C, D, H, W)``, any floating dtype.
         target: the same shape.
-        data_range: L, how far the largest value can be from the smallest: 1 for images from 0 to 1,
-            2 from -1 to 1, 255 for bytes.
-        window_size: taps of the Gaussian window along each axis; only places where it fits count.
+        weight: of each image, ``(N,)``; multiplies and is counted, and 0 removes.
+        data_range: L, how far the largest value can be from the smallest, which has to be said: 1
+            for images from 0 to 1, 2 from -1 to 1, 255 for bytes.
+        window_size: taps of the Gaussian window along each axis, 2 and more; places count where it
+            fits.
         sigma: its standard deviation, in pixels of each scale.
         k1: of the constant that steadies the luminance, ``(k1 L)**2``, above 0.
         k2: of the one that steadies the contrast.
@@ -165,7 +173,7 @@ def ms_ssim_loss(
     """
     options = {"data_range": data_range, "window_size": window_size, "sigma": sigma}
     return _evaluated(
-        MS_SSIM, prediction, target, options, k1, k2, reduction, "ms_ssim", scale_weight
+        MS_SSIM, prediction, target, weight, options, k1, k2, reduction, "ms_ssim", scale_weight
     )
 
 
@@ -173,6 +181,7 @@ def _evaluated(
     formula: Formula,
     prediction: Tensor,
     target: Numbers,
+    weight: Numbers | None,
     options: dict[str, Any],
     k1: float,
     k2: float,
@@ -189,6 +198,10 @@ def _evaluated(
             "(N, C, D, H, W); unsqueeze(0) makes a batch of one image"
         )
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
+    given = None if weight is None else as_weight("weight", weight, prediction)
+    if given is not None:
+        check_tensors(prediction=prediction, weight=given)
+        check_shapes(prediction=(prediction, "N *S"), weight=(given, "N"))
     size, scales = options["window_size"], 1 if scale_weight is None else len(scale_weight)
     least = min(prediction.shape[2:])
     if least >> (scales - 1) < size:
@@ -205,7 +218,8 @@ def _evaluated(
         formula,
         prediction.flatten(1),
         target.flatten(1),
-        count=lambda: len(prediction),
+        weight=given,
+        count=lambda: len(prediction) if given is None else widen(given).sum(),
         reduction=reduction,
         term=term,
         shape=tuple(prediction.shape[1:]),
@@ -217,7 +231,7 @@ def _evaluated(
 
 def _check(
     *,
-    data_range: float,
+    data_range: float | None,
     window_size: int,
     sigma: float,
     k1: float,
@@ -225,7 +239,12 @@ def _check(
     scale_weight: Sequence[float] | None,
     reduction: Reduction,
 ) -> None:
-    check_whole("window_size", window_size)
+    if data_range is None:
+        raise ValueError(
+            "data_range: got None, wanted the range of the data: 1 for images from 0 to 1, 255 for "
+            "bytes"
+        )
+    check_whole("window_size", window_size, 2)
     for name, value in (("data_range", data_range), ("sigma", sigma), ("k1", k1), ("k2", k2)):
         check_positive(name, value)
     if scale_weight is not None:
@@ -243,7 +262,7 @@ class SSIMLoss(LossModule):
 
     def __init__(
         self,
-        data_range: float,
+        data_range: float | None = None,
         window_size: int = 11,
         sigma: float = 1.5,
         k1: float = 0.01,
@@ -260,9 +279,11 @@ class SSIMLoss(LossModule):
         )
         _check(**self.options(), scale_weight=None)
 
-    def forward(self, prediction: Tensor, target: Numbers) -> Tensor:
+    def forward(
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
-        return ssim_loss(prediction, target, **self.options())
+        return ssim_loss(prediction, target, weight=weight, **self.options())
 
 
 class MSSSIMLoss(LossModule):
@@ -270,7 +291,7 @@ class MSSSIMLoss(LossModule):
 
     def __init__(
         self,
-        data_range: float,
+        data_range: float | None = None,
         window_size: int = 11,
         sigma: float = 1.5,
         k1: float = 0.01,
@@ -289,6 +310,8 @@ class MSSSIMLoss(LossModule):
         )
         _check(**self.options())
 
-    def forward(self, prediction: Tensor, target: Numbers) -> Tensor:
+    def forward(
+        self, prediction: Tensor, target: Numbers, *, weight: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``prediction`` against ``target``."""
-        return ms_ssim_loss(prediction, target, **self.options())
+        return ms_ssim_loss(prediction, target, weight=weight, **self.options())

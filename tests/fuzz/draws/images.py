@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
+
 from tests.fuzz.draw import Call, Draw, Loss
-from tests.fuzz.draws.classes import NAN
+from tests.fuzz.draws.classes import NAN, poisoned
 from tests.fuzz.oracles import images as oracle
 
 __all__ = ["LOSSES"]
@@ -25,6 +27,11 @@ def _ssim(d: Draw, name: str) -> Call:
         x = level - t
     if d.chance("flat", 16):
         t = t * 0 + level
+    weight = d.maybe("weight", lambda: d.weights("weight", shape[:1]))
+    keep = torch.ones(shape, dtype=torch.bool)
+    if weight is not None:
+        keep &= (weight != 0).reshape(-1, *[1] * (len(shape) - 1))
+    x, t = poisoned(d, x, keep, "prediction"), poisoned(d, t, keep, "target")
     options: dict[str, Any] = {}
     if name == "ms_ssim_loss":
         options["scale_weight"] = d.pick("scale_weight", ((0.3, 0.7), (1.0,), (0.5, 0.0)))
@@ -35,8 +42,9 @@ def _ssim(d: Draw, name: str) -> Call:
         | dict(
             prediction=d.tensor("prediction", x, dtype),
             target=d.tensor("target", t, dtype),
+            weight=weight,
             data_range=d.pick("data_range", (1.0, 255.0)),
-            window_size=d.pick("window_size", (3, 4, 1)),
+            window_size=d.pick("window_size", (3, 4, 2)),
             sigma=d.pick("sigma", (1.5, 0.5)),
             k1=d.pick("k1", (0.01, 0.1)),
             k2=d.pick("k2", (0.03, 0.2)),
@@ -48,7 +56,7 @@ def _ssim(d: Draw, name: str) -> Call:
 
 WRONG: dict[str, tuple[Any, ...]] = {
     "data_range": (0.0, -1.0, NAN),
-    "window_size": (0, 2.5, 20),
+    "window_size": (1, 2.5, 20),
     "sigma": (0.0, NAN),
     "k1": (0.0, NAN),
     "k2": (-1.0, NAN),

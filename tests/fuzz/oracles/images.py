@@ -41,17 +41,33 @@ def _missing(x: Tensor, t: Tensor, a: Any) -> tuple[Tensor, Tensor]:
     return mean_off**2 / (mean_x**2 + mean_t**2 + c1), var_off / (var_x + var_t + c2)
 
 
+def _kept(a: Any) -> tuple[Tensor, Tensor]:
+    """The images, 0 where they weigh nothing."""
+    if a.weight is None:
+        return a.prediction, a.target
+    none = (a.weight == 0).reshape(-1, *[1] * (a.prediction.ndim - 1))
+    return a.prediction.masked_fill(none, 0.0), a.target.masked_fill(none, 0.0)
+
+
 def ssim_loss(a: Any) -> Tensor:
-    x, t = a.prediction, a.target
+    x, t = _kept(a)
     if not len(x):
         return reduced(x.flatten(1).sum(1), 0, a.reduction, "ssim")
     p, q = _missing(x, t, a)
-    return reduced((p + q - p * q).flatten(1).mean(1), len(x), a.reduction, "ssim")
+    return _by_image((p + q - p * q).flatten(1).mean(1), a, "ssim")
+
+
+def _by_image(values: Tensor, a: Any, term: str) -> Tensor:
+    if a.weight is None:
+        return reduced(values, len(values), a.reduction, term)
+    w = a.weight.double()
+    values = torch.where(w > 0, values, 0.0) * w
+    return reduced(values, w.sum(), a.reduction, term)
 
 
 def ms_ssim_loss(a: Any) -> Tensor:
     """Wang et al. 2003 (doi:10.1109/ACSSC.2003.1292216), eq. 7, over places as they average."""
-    x, t = a.prediction, a.target
+    x, t = _kept(a)
     if not len(x):
         return reduced(x.flatten(1).sum(1), 0, a.reduction, "ms_ssim")
     halved = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
@@ -65,4 +81,4 @@ def ms_ssim_loss(a: Any) -> Tensor:
         low = off > 0.99  # as the docstring has it
         beyond = (1e-4 / (0.02 - (1 - torch.where(low, off, 1.0)))).log()
         logs = logs + w * torch.where(low, beyond, torch.log1p(-torch.where(low, 0.0, off)))
-    return reduced(-torch.expm1(logs).mean(1), len(a.prediction), a.reduction, "ms_ssim")
+    return _by_image(-torch.expm1(logs).mean(1), a, "ms_ssim")

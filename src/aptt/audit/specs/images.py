@@ -58,6 +58,7 @@ def _row(
         inputs=_images(2, 7, 6),
         cases=cases,
         joint=True,
+        hide=_hide,
         count=_each,
         perfect=lambda i, o: ({**i, "prediction": i["target"]}, 0.0),
         hopeless=lambda i, o: {**i, "prediction": 1 - i["target"]},
@@ -78,8 +79,20 @@ def _row(
     )
 
 
-def _each(inputs: Inputs, options: Options) -> float:
-    return len(inputs["prediction"])
+def _each(inputs: Inputs, options: Options) -> Tensor | float:
+    return inputs["weight"].sum() if "weight" in inputs else len(inputs["prediction"])
+
+
+def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
+    weight = inputs.get("weight", torch.ones_like(inputs["target"][:, 0, 0, 0]))
+    return {**inputs, "weight": weight.masked_fill(~keep.flatten(1).any(1), 0)}
+
+
+def _weighed(make: Maker) -> Maker:
+    def made(g: Generator, n: int) -> Inputs:
+        return {**make(g, n), "weight": uniform(g, n, low=0.1, high=2.0)}
+
+    return made
 
 
 IMAGES = (
@@ -89,7 +102,7 @@ IMAGES = (
         {
             "pictures": case(data_range=1.0, window_size=3),
             "volumes": case(
-                _images(1, 4, 4, 5),
+                _weighed(_images(1, 4, 4, 5)),
                 extremes=_of_all_levels(1, 4, 4, 5),
                 data_range=2.0,
                 window_size=4,
@@ -105,12 +118,14 @@ IMAGES = (
         MSSSIMLoss,
         {
             "two scales": case(
+                _weighed(_images(2, 7, 6)),
                 data_range=2.0,
                 window_size=3,
                 sigma=0.8,
                 k1=0.02,
                 k2=0.1,
                 scale_weight=(0.3, 0.7),
+                reduction="sum",
             )
         },
         (Refused("a negative power", "scale_weight", {"scale_weight": (1.0, -0.5)}),),
