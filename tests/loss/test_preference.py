@@ -37,6 +37,7 @@ def of(*numbers, dtype=DOUBLE, grad=False):
 
 # ------------------------------------------------------------------------------ closed forms
 
+_S = Scores(torch.tensor([-10.0]), torch.tensor([2]))
 W, L, REF = of(-10), of(-12), {"reference_chosen": of(-11), "reference_rejected": of(-11)}
 
 
@@ -488,6 +489,11 @@ def test_dpo_from_hidden_states_makes_nothing_of_the_size_of_the_logits(largest)
         (lambda: dpo_loss(W, of(1, 2)), r"rejected: got shape \(2,\), wanted \(1,\)"),
         (lambda: dpo_loss(W, L, reference_chosen=W), "reference_rejected: got None"),
         (lambda: dpo_loss(W, L, per_token=True), "per_token: got True"),
+        (
+            lambda: dpo_loss(_S, _S, reference_chosen=W, reference_rejected=L, per_token=True),
+            "reference_chosen: got numbers beside Scores",
+        ),
+        (lambda: dpo_loss(_S, L, kind="ipo"), "rejected: got numbers beside Scores"),
         (lambda: dpo_loss(W, L, kind="ipo", label_smoothing=0.1), "label_smoothing: got 0.1"),
         (lambda: dpo_loss(W, L, kind="robust", label_smoothing=0.5), "label_smoothing: got 0.5"),
         (lambda: dpo_loss(Scores(W, torch.ones(2).long()), L), r"chosen.tokens: got shape \(2,\)"),
