@@ -49,8 +49,8 @@ def quality_loss(
 ) -> Tensor:
     """The loss of qualities ``target`` by a formula of elements, and what its mean counts.
 
-    ``positive`` is as :func:`positives` gives it, or None: where the quality is above 0. ``sides`` follow
-    the target in the formula.
+    ``positive`` is as :func:`positives` gives it, or None: where the quality is above 0. ``sides``
+    follow the target in the formula.
     """
     x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
     y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once
