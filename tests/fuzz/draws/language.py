@@ -23,7 +23,7 @@ from tests.fuzz.draws.classes import (
 )
 from tests.fuzz.oracles import language as oracle
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "TEMPERATURE", "limit_of_teachers"]
 
 
 def _distilled(d: Draw, positions: tuple[int, ...], classes: int) -> tuple[dict[str, Any], Tensor]:
@@ -404,7 +404,7 @@ MIXED = TEMPERATURE | {"alpha": SHARE, "beta": (0.0, 1.0, NAN)}
 FORM = {"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, NAN)}
 
 
-def _limit(call: Call) -> tuple[float, float]:
+def limit_of_teachers(call: Call) -> tuple[float, float]:
     """What the docstrings say of nearly equal models, in roundings."""
     eps, t = 8 * torch.finfo(computed(call)).eps, call.args.get("temperature", 4.0)
     weight, most = call.args.get("sample_weight"), 1.0
@@ -420,7 +420,7 @@ LOSSES = {
     "distillation_loss": Loss(
         _distillation("distillation_loss"),
         oracle.distillation_loss,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=1,
         conceded=lambda call: {"teacher_logits", "student_logits"},
         rigid=("teacher_logits",),
@@ -429,7 +429,7 @@ LOSSES = {
     "distillation_terms": Loss(
         _distillation("distillation_terms"),
         oracle.distillation_terms,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=1,
         conceded=lambda call: {"teacher_logits", "student_logits"},
         rigid=("teacher_logits",),
@@ -464,7 +464,7 @@ LOSSES = {
     "linear_distillation_loss": Loss(
         _linear_distillation("linear_distillation_loss"),
         oracle.linear_distillation_loss,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=0,
         conceded=_products,
         products=True,
@@ -473,7 +473,7 @@ LOSSES = {
     "linear_distillation_terms": Loss(
         _linear_distillation("linear_distillation_terms"),
         oracle.linear_distillation_terms,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=0,
         conceded=_products,
         products=True,

@@ -16,6 +16,7 @@ from aptt.audit.specs.policies import POLICIES
 from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.sets import SETS
+from aptt.audit.specs.teachers import TEACHERS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -25,6 +26,7 @@ _FAMILIES = (
     CLASSES,
     HEADS,
     LANGUAGE,
+    TEACHERS,
     PREFERENCES,
     POLICIES,
     BOXES,
