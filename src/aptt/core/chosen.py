@@ -91,7 +91,8 @@ def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tens
     z = x.gather(1, chosen) / form.temperature
     if t.shape[1] == x.shape[1]:
         return z, t
-    left = 1 - t.exp().sum(1, keepdim=True)
+    top, at = t.max(1, keepdim=True)
+    left = -top.expm1() - t.exp().scatter(1, at, 0.0).sum(1, keepdim=True)  # one: to its last digit
     return torch.cat((z, _rest(x, chosen, form)), 1), torch.cat((t, _log(left)), 1)
 
 

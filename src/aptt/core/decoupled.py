@@ -43,8 +43,15 @@ class Parts(NamedTuple):
 
 
 def _stats(x: Tensor, t: Tensor, y: Tensor, *, parts: Parts) -> Kept:
-    sums = _KL.sums(with_class(x, y, -torch.inf), with_class(t, y, -torch.inf), parts.form, HERE)
-    return (*sums, of_class(x, y), of_class(t, y))
+    (u, of_x), (v, of_t) = _others(x, y), _others(t, y)
+    return (*_KL.sums(u, v, parts.form, HERE), of_class(x, y), of_class(t, y), of_x, of_t)
+
+
+def _others(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The other classes, all of them at 0 where none is open; and where that is."""
+    u = with_class(z, y, -torch.inf)
+    closed = u.detach().amax(1, keepdim=True) == -torch.inf
+    return u.masked_fill(closed, 0.0), closed
 
 
 class _Read(NamedTuple):
@@ -53,22 +60,19 @@ class _Read(NamedTuple):
     none: Tensor
     """Where either has no other class open."""
     sums: Kept
-    """Of the others, with something in place of nothing."""
+    """Of the others."""
     two: tuple[Tensor, Tensor]
     """The logits of student and teacher of class y, and of the others together."""
 
 
 def _read(kept: Kept, parts: Parts) -> _Read:
-    top, peak, e, f, *rest = kept[:-2]
-    closed = e == 0, f == 0
-    e, f = (torch.where(none, 1.0, total) for none, total in zip(closed, (e, f), strict=True))
+    *sums, mine, theirs, of_x, of_t = kept
+    top, peak, e, f = sums[:4]
     two = [
-        torch.cat(
-            ((mine - most) / parts.temperature, torch.where(none, -torch.inf, total.log())), 1
-        )
-        for mine, most, none, total in zip(kept[-2:], (top, peak), closed, (e, f), strict=True)
+        torch.cat(((own - most) / parts.temperature, e.log().masked_fill(closed, -torch.inf)), 1)
+        for own, most, e, closed in ((mine, top, e, of_x), (theirs, peak, f, of_t))
     ]
-    return _Read(closed[0] | closed[1], (top, peak, e, f, *rest), (two[0], two[1]))
+    return _Read(of_x | of_t, tuple(sums), (two[0], two[1]))
 
 
 def _at_least_0(value: Tensor) -> Tensor:
@@ -90,8 +94,8 @@ def _step(
     read, up = _read(kept, parts), by_row(up) / parts.temperature
     sums = _KL.sums(*read.two, _OF_TWO, HERE)
     of_y, of_rest = _KL.slope(*read.two, sums, up * parts.target, _OF_TWO).split(1, 1)
-    z, others = with_class(x, y, -torch.inf), with_class(t, y, -torch.inf)
-    by = torch.where(read.none, 0.0, torch.full_like(of_y, parts.others) * up)
+    (z, _), (others, _) = _others(x, y), _others(t, y)
+    by = torch.full_like(of_y, parts.others).mul_(up).masked_fill_(read.none, 0.0)
     dx = _KL.slope(z, others, read.sums, by, parts.form)
     top, _, e, *_ = read.sums
     dx = exp_of_gaps((z - top) / parts.temperature).mul_(of_rest / e).add_(dx)

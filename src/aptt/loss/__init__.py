@@ -87,7 +87,10 @@ from aptt.loss.contrastive import (
     triplet_loss,
 )
 from aptt.loss.detection import (
+    ATSSAssigner,
     DetectionLoss,
+    MaxIoUAssigner,
+    SimOTAAssigner,
     TaskAlignedAssigner,
     detection_loss,
     detection_terms,
@@ -170,8 +173,11 @@ from aptt.loss.mel import (
     complex_stft_terms,
     mel_filterbank,
     mel_loss,
+    mel_terms,
     multi_resolution_stft_loss,
+    multi_resolution_stft_terms,
     stft_loss,
+    stft_terms,
 )
 from aptt.loss.mtp_loss import (
     LinearMTPLoss,
@@ -295,6 +301,7 @@ from aptt.loss.varifocal import (
 )
 
 __all__ = [
+    "ATSSAssigner",
     "AdaptiveWingLoss",
     "Assignment",
     "AsymmetricLoss",
@@ -358,6 +365,7 @@ __all__ = [
     "MSELoss",
     "MTPLoss",
     "MarginLoss",
+    "MaxIoUAssigner",
     "MelLoss",
     "MixtureInvariantLoss",
     "MultiResolutionSTFTLoss",
@@ -380,6 +388,7 @@ __all__ = [
     "STFTLoss",
     "Scores",
     "SigLIPLoss",
+    "SimOTAAssigner",
     "SimPOLoss",
     "SmoothL1Loss",
     "SupConLoss",
@@ -484,9 +493,11 @@ __all__ = [
     "mcc_loss",
     "mel_filterbank",
     "mel_loss",
+    "mel_terms",
     "mixture_invariant_loss",
     "mse_loss",
     "multi_resolution_stft_loss",
+    "multi_resolution_stft_terms",
     "multi_token_loss",
     "multi_token_terms",
     "ordinal_labels",
@@ -519,6 +530,7 @@ __all__ = [
     "snr_loss",
     "soft_skeleton",
     "stft_loss",
+    "stft_terms",
     "supcon_loss",
     "symmetric_cross_entropy_loss",
     "token_stats",

@@ -468,6 +468,7 @@ LOSSES = {
     "binary_cross_entropy": Loss(
         _binary,
         oracle.binary_cross_entropy,
+        kinked=lambda call: call.args["label_smoothing"] > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "pos_weight": (-1.0, NAN)},
     ),

@@ -405,15 +405,33 @@ FORM = {"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, NAN)}
 
 
 def limit_of_teachers(call: Call) -> tuple[float, float]:
-    """What the docstrings say of nearly equal models, in roundings."""
-    eps, t = 8 * torch.finfo(computed(call)).eps, call.args.get("temperature", 4.0)
-    weight, most = call.args.get("sample_weight"), 1.0
+    """What the docstrings say of the roundings beside 1 of a divergence, and of their products.
+
+    The level that two sums set is known to a rounding of its own rounding, and the oracle's.
+    """
+    a = call.args
+    eps, t = torch.finfo(computed(call)).eps, a.get("temperature", 4.0)
+    in_one = call.engine in ("in one block", "pretend") and a["divergence"] == "forward_kl"
+    by_autograd = (
+        len(call.grads) > 1
+        or call.engine == "plain"
+        or "teacher_indices" in a
+        or not a.get("detach_teacher", True)
+    )
+    value, slope = eps if in_one else max(eps**3, 1e-21), eps if in_one or by_autograd else eps**2
+    weight, most = a.get("sample_weight"), 1.0
     if isinstance(weight, Tensor) and weight.numel():
         most = max(1.0, weight.double().nan_to_num(0.0, 0.0, 0.0).max().item())
     rows = 1.0
-    if call.args.get("reduction") == "sum":
-        rows = max(t.numel() for path, t in leaves(call.args) if path == call.grads[0])
-    return eps * t**2 * most * rows, 3 * eps * t * most  # upstream gradients are 3 at most
+    if a.get("reduction") == "sum":
+        rows = max(t.numel() for path, t in leaves(a) if path == call.grads[0])
+    # upstream gradients are 3 at most
+    return 8 * value * t**2 * most * rows, 24 * slope * t * most
+
+
+def _unlisted(call: Call) -> set[str]:
+    """What the teacher does not list is 1 less what it does."""
+    return {"teacher_logits", "student_logits"} if "teacher_indices" in call.args else set()
 
 
 LOSSES = {
@@ -422,7 +440,7 @@ LOSSES = {
         oracle.distillation_loss,
         limit=limit_of_teachers,
         rows=1,
-        conceded=lambda call: {"teacher_logits", "student_logits"},
+        conceded=_unlisted,
         rigid=("teacher_logits",),
         wrong=MIXED,
     ),
@@ -431,7 +449,7 @@ LOSSES = {
         oracle.distillation_terms,
         limit=limit_of_teachers,
         rows=1,
-        conceded=lambda call: {"teacher_logits", "student_logits"},
+        conceded=_unlisted,
         rigid=("teacher_logits",),
         wrong=TEMPERATURE,
     ),

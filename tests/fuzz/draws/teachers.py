@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,9 +53,10 @@ def _decoupled(name: str) -> Any:
 
 
 def _limit(call: Call) -> tuple[float, float]:
-    """That of a divergence, of both parts by their weights."""
+    """What a divergence is allowed by autograd, of both parts by their weights."""
     most = call.args.get("target_weight", 1.0) + call.args.get("others_weight", 8.0)
-    value, slope = limit_of_teachers(call)
+    args = {**call.args, "divergence": "forward_kl"}
+    value, slope = limit_of_teachers(replace(call, args=args, engine="plain"))
     return most * value, most * slope
 
 

@@ -227,20 +227,11 @@ def _uld() -> Spec:
 
 
 def _features(g: Generator, n: int) -> Inputs:
-    return {"student_features": normal(g, n, _D, 3), "teacher_features": normal(g, n, _D, 3)}
+    return {"student_features": normal(g, n, _D), "teacher_features": normal(g, n, _D)}
 
 
-def _maps(g: Generator, n: int) -> Inputs:
-    student, teacher = normal(g, n, _D, 2, 3), normal(g, n, _D + 2, 2, 3)
-    return {"student_features": student, "teacher_features": teacher}
-
-
-def _like_maps(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
-    teacher = inputs["teacher_features"]
-    if options.get("kind") != "attention":
-        return _equal(inputs, options)
-    mean = teacher.square().sum(1, keepdim=True).sqrt() / _D**0.5
-    return {**inputs, "student_features": mean.expand(-1, _D, -1, -1).contiguous()}, None
+def _each(inputs: Inputs, options: Options) -> Tensor | float:
+    return inputs["weight"].sum() if "weight" in inputs else len(next(iter(inputs.values())))
 
 
 def _scaled(inputs: Inputs, unit: float) -> Inputs:
@@ -249,7 +240,7 @@ def _scaled(inputs: Inputs, unit: float) -> Inputs:
 
 
 def _hard_features() -> Inputs:
-    some = normal(torch.Generator().manual_seed(3), 6, _D, 3)
+    some = normal(torch.Generator().manual_seed(3), 6, _D)
     some[3], some[4], some[5] = -some[1], 2 * some[2], 0.0
     x = torch.cat([some * unit for unit in (1.0, 1e-20, 1e-4, 1e15)])
     return {"student_features": x, "teacher_features": x.flip(0).contiguous()}
@@ -273,12 +264,12 @@ def _of_features() -> Spec:
             "directions": case(),
             "weighted": case(weighted, detach_teacher=False, reduction="sum"),
             "samples": case(kind="unit", reduction="none"),
-            "maps": case(_maps, kind="attention"),
         },
         features=1,
         neutral=_DETACHED,
         hide=_hide_weight,
-        perfect=_like_maps,
+        count=_each,
+        perfect=_equal,
         hopeless=lambda i, o: {**i, "student_features": -i["teacher_features"] + 0.1},
         extremes=_hard_features,
         bound=_bound_of_directions,
@@ -304,6 +295,14 @@ def _same_space(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]
     x = inputs["student_embeddings"]
     teacher = torch.nn.functional.pad(x, (0, 2))
     return {**inputs, "student_embeddings": 3 * x, "teacher_embeddings": teacher}, None
+
+
+def _one_far_away(inputs: Inputs, options: Options) -> Inputs:
+    """All but one sample nearly in one place, so that most angles are of no meaning."""
+    x = inputs["student_embeddings"] / 100
+    far = torch.zeros_like(x)
+    far[0] = 10.0
+    return {**inputs, "student_embeddings": x + far}
 
 
 def _hard_spaces() -> Inputs:
@@ -334,10 +333,11 @@ def _relations() -> Spec:
         terms=2,
         walks=False,
         reductions=("mean", "sum"),
+        asks={"kernels": "a chunk is compared at once, and more samples are more chunks"},
         neutral={**_DETACHED, "chunk": "it says how much is compared at once"},
         hide=_hide_weight,
         perfect=_same_space,
-        hopeless=lambda i, o: {**i, "student_embeddings": i["student_embeddings"].flip(0)},
+        hopeless=_one_far_away,
         extremes=_hard_spaces,
         scaling=Scaling(_scaled),
         refused=(
@@ -352,7 +352,7 @@ def _relations() -> Spec:
             ),
         ),
         exempt={
-            **{k: v for k, v in JOINT.items() if k != "streamed_equals_plain"},
+            **JOINT,
             "counts_what_it_says": "each term has a count of its own; its test file holds them",
             "none_sums_to_sum": f"{whole}; a pair has no place of its own",
         },

@@ -22,8 +22,8 @@ from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Count, Reduction, count_of, reduce
 from aptt.core.shapes import align_classes, check_sample_weight, check_vector
 from aptt.core.softmax import on_class_axis
-from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.core.vocabulary import Form, checked_form
+from aptt.loss.classification.rows import INDICES, NLL, SHARES
 
 __all__ = ["CrossEntropyLoss", "counted", "cross_entropy"]
 
@@ -118,8 +118,9 @@ def cross_entropy(
         sample_weight = check_sample_weight(sample_weight, shape, logits=logits)
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
         rows = rows if keep is None else torch.where(keep, rows, 0.0)
+    plain = form == Form() and class_weight is None and adjustment is None
     loss = reduce(
-        SHARES if soft else INDICES,
+        SHARES if soft else NLL if plain else INDICES,
         x,
         y,
         weight=rows,

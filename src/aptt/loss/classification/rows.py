@@ -1,15 +1,18 @@
 """The cross-entropy of rows of logits as formulas for the engine, and for a linear head.
 
 INDICES    of class indices
+NLL        the same, of the plain form
 SHARES     of soft targets, a share for each class
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula, Kept, Product, by_row, widen
+from aptt.core.formula import Formula, Kept, Product, by_row, scaled_, widen
 from aptt.core.softmax import (
     exp_of_gaps,
     gaps,
@@ -32,7 +35,7 @@ from aptt.core.vocabulary import (
     uncap,
 )
 
-__all__ = ["INDICES", "SHARES"]
+__all__ = ["INDICES", "NLL", "SHARES"]
 
 
 def _hard_stats(
@@ -126,6 +129,26 @@ def _of_row(class_weight: Tensor | None, y: Tensor) -> Tensor | None:
     return None if class_weight is None else class_weight[y].unsqueeze(1)
 
 
+def _nll_result(x: Tensor, kept: Kept, y: Tensor, **_: object) -> Tensor:
+    return _nll(x, y.unsqueeze(1))[0]
+
+
+def _nll_step(
+    x: Tensor, up: Tensor | float, kept: Kept, y: Tensor, **_: object
+) -> tuple[Tensor, Tensor]:
+    at = y.unsqueeze(1)
+    v, p, miss = _nll(x, at)
+    return v, scaled_(p.scatter_(1, at, miss.neg_()), by_row(up))
+
+
+def _nll(x: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, infinite where p[y] is too little to be held; p, 0 at y; and ``1 - p[y]``."""
+    p = x.softmax(1)
+    right = p.gather(1, at)
+    miss = p.scatter_(1, at, 0.0).sum(1, keepdim=True)
+    return (miss / right).log1p_().squeeze(1), p, miss
+
+
 def _soft_stats(
     x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
 ) -> Kept:
@@ -182,14 +205,10 @@ def _soft_step(
     return None, uncap(dz, x, form)
 
 
-INDICES = Formula(
-    _hard_result,
-    _hard_step,
-    _hard_stats,
-    block=2**19,
-    in_one=Formula(_held_result, _held_step, _held_stats, rereads=False),
-    few=True,
-)
+_HELD = Formula(_held_result, _held_step, _held_stats, rereads=False)
+INDICES = Formula(_hard_result, _hard_step, _hard_stats, block=2**19, in_one=_HELD, few=_HELD)
+NLL = replace(INDICES, few=Formula(_nll_result, _nll_step, ahead=True))
+"""Of class indices, where nothing but the classes themselves takes part."""
 SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**19)
 
 

@@ -105,8 +105,8 @@ def feature_distillation_loss(
         same = t.ndim == x.ndim and x.shape[:1] + x.shape[2:] == t.shape[:1] + t.shape[2:]
     if not same or 0 in t.shape[1:]:
         raise ValueError(
-            f"teacher_features: got shape {tuple(t.shape)}, wanted {tuple(x.shape)} as the student "
-            "has" + (", but for the channels" if kind == "attention" else "")
+            f"teacher_features: got shape {tuple(t.shape)}, wanted {tuple(x.shape)} as "
+            "student_features has" + (", but for the channels" if kind == "attention" else "")
         )
     shape = (len(x), *x.shape[2:]) if kind == "cosine" else (len(x),)
     if weight is not None:

@@ -170,10 +170,10 @@ def _rows(
     given = as_floats("teacher_embeddings", teacher, student)
     check_tensors(student_embeddings=student, teacher_embeddings=given)
     for name, rows in (("student_embeddings", student), ("teacher_embeddings", given)):
-        if rows.ndim != 2 or len(rows) != len(student) or rows.shape[1] == 0:
+        if rows.ndim != 2 or len(rows) != len(student) or 0 in rows.shape[1:]:
             raise ValueError(
-                f"{name}: got shape {tuple(rows.shape)}, wanted ({len(student)}, D), one "
-                "embedding a row"
+                f"{name}: got shape {tuple(rows.shape)}, wanted ({len(student)}, D), one embedding "
+                "a row of student_embeddings"
             )
     given = given.detach() if detach else given
     x, t = widen(student), given.to(wide(student.dtype))
