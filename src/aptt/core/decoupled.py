@@ -4,9 +4,13 @@
     p^ = softmax without class y    KL(p^_t || p^_s)     what the others are like
     KL(p_t || p_s) = KL(b_t || b_s) + (1 - p_t[y]) KL(p^_t || p^_s)
 
-The first is that of two classes, whose logits are ``z[y]`` and the log-sum-exp of the others; so
-both have the digits of :mod:`aptt.core.divergence`, and ``1 - p[y]`` is no difference. Where there
-is but one other class the second is exactly 0, as it is where the others are masked by -inf.
+The first is that of two classes, with log-odds ``z[y] - lse of the others``. How far these are
+apart is taken from the logits, with ``p`` and ``q`` of class y, and d = what they are apart,
+
+    log(p / q) = log(1 + (1 - p) expm1(-d))
+
+so both parts have the digits of :mod:`aptt.core.divergence`. Where there is but one other class
+the second is exactly 0, as it is where the others are masked by -inf.
 
 Axes: logits ``(N, C)`` or ``(N, C, S)``; y without C.
 """
@@ -17,15 +21,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from aptt.core.divergence import BY_NAME, HERE, Form
+from aptt.core.divergence import BY_NAME, HERE, Excess, Form, excess_of
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.softmax import exp_of_gaps, of_class, put_class_, with_class
 
 __all__ = ["DECOUPLED", "Parts"]
 
 _KL = BY_NAME["forward_kl"]
-_OF_TWO = Form(temperature=1.0, beta=0.5, soft=1.0)
+_FAR = 1e4  # log-odds of a class beside which no other is open
+_NOTHING = 60.0  # exp(-60) beside 1, to float64's last digit
 
 
 class Parts(NamedTuple):
@@ -61,18 +67,31 @@ class _Read(NamedTuple):
     """Where either has no other class open."""
     sums: Kept
     """Of the others."""
-    two: tuple[Tensor, Tensor]
-    """The logits of student and teacher of class y, and of the others together."""
+    right: Excess
+    """Of class y: what it adds to the first divergence, and ``p_t[y] - p_s[y]``."""
+    wrong: Excess
+    """Of the others together."""
 
 
 def _read(kept: Kept, parts: Parts) -> _Read:
+    # log-odds of class y; how far they are apart has the digits of the logits' differences
     *sums, mine, theirs, of_x, of_t = kept
-    top, peak, e, f = sums[:4]
-    two = [
-        torch.cat(((own - most) / parts.temperature, e.log().masked_fill(closed, -torch.inf)), 1)
-        for own, most, e, closed in ((mine, top, e, of_x), (theirs, peak, f, of_t))
-    ]
-    return _Read(of_x | of_t, tuple(sums), (two[0], two[1]))
+    top, peak, e, f, level = sums[:5]
+    of_student = ((mine - top) / parts.temperature - e.log()).masked_fill(of_x, _FAR)
+    of_teacher = ((theirs - peak) / parts.temperature - f.log()).masked_fill(of_t, _FAR)
+    none = of_x | of_t
+    apart = ((mine - theirs) - (top - peak)) / parts.temperature - level
+    apart = torch.where(none, of_student - of_teacher, apart)
+    apart = apart.nan_to_num(nan=0.0, posinf=_FAR, neginf=-_FAR)
+    near, small = apart.abs() <= 1, apart.clamp(-1, 1)
+    found = []
+    for sign in (1, -1):
+        u_s, u_t = sign * of_student, sign * of_teacher
+        q, p, d = u_s.sigmoid(), u_t.sigmoid(), sign * small
+        ahead = (torch.sigmoid(-u_t) * torch.expm1(-d)).log1p()  # log(p / q)
+        far = logsigmoid(u_t.clamp(min=-_FAR)) - logsigmoid(u_s.clamp(min=-_FAR))
+        found.append(excess_of(p, q, torch.where(near, ahead, far.clamp(min=-_NOTHING))))
+    return _Read(none, tuple(sums), found[0], found[1])
 
 
 def _at_least_0(value: Tensor) -> Tensor:
@@ -81,7 +100,7 @@ def _at_least_0(value: Tensor) -> Tensor:
 
 def _result(x: Tensor, kept: Kept, t: Tensor, y: Tensor, *, parts: Parts) -> Tensor:
     read = _read(kept, parts)
-    sure = _at_least_0(_KL.value(_KL.sums(*read.two, _OF_TWO, HERE), _OF_TWO))
+    sure = read.right.excess + read.wrong.excess
     like = _at_least_0(_KL.value(read.sums, parts.form))
     like = torch.where(read.none, 0.0, like)
     return (parts.target * sure + parts.others * like).squeeze(1)
@@ -90,16 +109,17 @@ def _result(x: Tensor, kept: Kept, t: Tensor, y: Tensor, *, parts: Parts) -> Ten
 def _step(
     x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, y: Tensor, *, parts: Parts
 ) -> tuple[None, Tensor]:
-    # the second of the two logits is top / T + log e: by a[c] / (e T) along each other class
+    # the log-odds of class y go by a[c] / (e T) along each other class
     read, up = _read(kept, parts), by_row(up) / parts.temperature
-    sums = _KL.sums(*read.two, _OF_TWO, HERE)
-    of_y, of_rest = _KL.slope(*read.two, sums, up * parts.target, _OF_TWO).split(1, 1)
+    of_y = -read.right.more * (up * parts.target)
     (z, _), (others, _) = _others(x, y), _others(t, y)
     by = torch.full_like(of_y, parts.others).mul_(up).masked_fill_(read.none, 0.0)
     dx = _KL.slope(z, others, read.sums, by, parts.form)
     top, _, e, *_ = read.sums
-    dx = exp_of_gaps((z - top) / parts.temperature).mul_(of_rest / e).add_(dx)
-    return None, put_class_(dx, y, of_y)
+    closed = kept[-2]
+    by = (-of_y / e).masked_fill(closed, 0.0)
+    dx = exp_of_gaps((z - top) / parts.temperature).mul_(by).add_(dx)
+    return None, put_class_(dx, y, of_y.masked_fill(closed, 0.0))
 
 
 DECOUPLED = Formula(_result, _step, _stats)
