@@ -3,10 +3,13 @@
 import itertools
 import math
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from aptt.loss import (
     ATSSAssigner,
@@ -21,6 +24,7 @@ from aptt.loss import (
     giou_loss,
     probiou_loss,
 )
+from aptt.loss.detection.candidates import settled
 
 ASSIGNERS = {
     "ATSSAssigner": ATSSAssigner(topk=4, prior_scale=2.0),
@@ -549,3 +553,121 @@ def test_the_programs_of_the_page_on_boxes_run(capsys):
     for program in programs:
         exec(program, {})
     assert capsys.readouterr().out == "[6, 1]\n"
+
+
+class Largest(TorchDispatchMode):
+    """The most elements that an operator has made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+        self.elements = max(self.elements, *made, 0)
+        return out
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_an_assigner_holds_the_pairs_of_one_image_and_never_waits(name, place, monkeypatch):
+    """On "meta" nothing can be read; of an accelerator it stands for, two images fit here."""
+    given = {k: t.to(place) for k, t in scenes(17, (6,) * 8).items()}
+    pairs = 7 * 84
+    monkeypatch.setattr("aptt.loss.detection.scenes._PAIRS_AT_ONCE", (pairs, 2 * pairs + 1))
+    largest = []
+    for images in (1, 2, 8):
+        per_image = ("class_logits", "pred_boxes", "target_boxes", "target_labels", "target_mask")
+        some = {k: t[:images] if k in per_image else t for k, t in given.items()}
+        with Largest() as made:
+            assert ASSIGNERS[name](**some).matches.shape == (images, 84)
+        largest.append(made.elements)
+    one, two, all_of_them = largest
+    assert one == 2 * pairs  # a coordinate along each axis
+    assert two == (one if place == "cpu" else 2 * one)
+    assert all_of_them == max(two, 8 * 84 * 4)  # all predicted boxes, once
+
+
+@pytest.mark.parametrize(
+    ("name", "several"), [*((name, False) for name in ASSIGNERS), ("TaskAlignedAssigner", True)]
+)
+def test_an_assigner_compiles_to_one_graph(name, several):
+    given, assigner = scenes(18, (2, 3)), ASSIGNERS[name]
+    if several:
+        labels = given["target_labels"].clamp(min=0)
+        given["target_labels"] = torch.nn.functional.one_hot(labels, 3)
+    torch.compiler.reset()
+    compiled = torch.compile(lambda: assigner(**given), backend="aot_eager", fullgraph=True)
+    got, want = compiled(), assigner(**given)
+    assert torch.equal(got.matches, want.matches)
+    torch.testing.assert_close(got.scores, want.scores)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("made", [type(a) for a in ASSIGNERS.values()])
+def test_an_assigner_reads_as_the_call_that_makes_it(made):
+    assigner = made(overlap=ciou_loss)
+    assert "overlap=ciou_loss" in repr(assigner)
+    assert eval(repr(assigner)) == assigner
+    assert hash(assigner) == hash(made(overlap=ciou_loss)) != hash(made())
+
+
+# Where others go wrong, by their formulas.
+
+
+def _published_atss(u, inside):
+    """Zhang et al.'s lines, and mmdetection's: the mean, and torch's std, of the candidates."""
+    return (u >= u.mean() + u.std()) & inside
+
+
+def test_atss_of_one_candidate_is_nan_elsewhere():
+    yes = torch.ones(1, dtype=torch.bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that there are no degrees of freedom
+        assert not _published_atss(torch.tensor([0.9]), yes).any()
+    got = ATSSAssigner(topk=1)(**_four((0.9,), strides=(1.0,)))
+    assert got.matches.tolist() == [[0]]
+
+
+def test_atss_with_one_large_overlap_among_equals_has_none_elsewhere():
+    """(5, 5, 5, 1) of ten: the threshold is 0.6, above them all (ATSS's issue 90)."""
+    u = torch.tensor([0.5, 0.5, 0.5, 0.1]).double()
+    assert (u.mean() + u.std()).item() == pytest.approx(0.6)
+    assert not _published_atss(u, torch.ones(4, dtype=torch.bool)).any()
+    assert ATSSAssigner(claim=False)(**_four(u.tolist(), strides=[1.0] * 4)).matches.max() == -1
+    assert ATSSAssigner()(**_four(u.tolist(), strides=[1.0] * 4)).matches.tolist() == [
+        [0, -1, -1, -1]
+    ]
+
+
+def test_a_zero_overlap_is_claimed_elsewhere():
+    """mmdetection's loop over targets with min_pos_iou=0, and torchvision's low-quality matches."""
+    u = torch.tensor([[0.0, 0.0, 0.0], [0.6, 0.0, 0.0]])  # the first target lies off the image
+    best = u.max(1, keepdim=True).values
+    theirs = torch.full((3,), -1)
+    for m in range(2):
+        if best[m] >= 0:  # min_pos_iou
+            theirs[u[m] == best[m]] = m
+    assert theirs.tolist() == [1, 0, 0]
+    given = _four((0.6, 0.0, 0.0))
+    given["anchors"][1:] += 100
+    goals = torch.tensor([[[500.0, 500, 510, 510], [0, 0, 10, 10]]]).double()
+    given |= {"target_boxes": goals, "target_labels": torch.zeros(1, 2).long()}
+    given |= {"target_mask": torch.ones(1, 2).bool()}
+    assert MaxIoUAssigner()(**given).matches.tolist() == [[1, -1, -1]]
+
+
+def test_yolox_gives_a_prediction_to_a_target_that_had_enough():
+    """Of three targets two choose the prediction, and the third, which has taken another, is
+    cheapest there: YOLOX's argmin over all targets gives it that one, too.
+    """
+    cost = torch.tensor([[2.0, 9.0], [3.0, 9.0], [1.0, 0.5]])  # of targets and predictions
+    chosen = torch.tensor([[True, False], [True, False], [False, True]])
+    theirs = chosen.clone()
+    several = chosen.sum(0) > 1
+    theirs[:, several] = False
+    theirs[cost[:, several].argmin(0), several] = True
+    assert theirs.long().argmax(0).tolist() == [2, 2]
+    _, ours = settled(chosen.unsqueeze(0), -cost.unsqueeze(0))
+    assert ours.tolist() == [[0, 2]]

@@ -10,8 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from aptt.audit.ways import in_blocks
 from aptt.loss import (
@@ -167,39 +165,6 @@ def test_one_object_by_hand():
     )
     assert got.matches.tolist() == [[0, 0, -1, -1]]
     torch.testing.assert_close(got.scores, torch.tensor([[1.0, 2.0**-6, 0, 0]]))
-
-
-class Largest(TorchDispatchMode):
-    """The most elements that an operator has made."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        made = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        self.elements = max(self.elements, *made, 0)
-        return out
-
-
-@pytest.mark.parametrize("place", ["cpu", "meta"])
-def test_the_assigner_holds_the_pairs_of_one_image(place, monkeypatch):
-    """Or of as many as fit a budget, here 1 on the CPU and 2 on "meta", an accelerator."""
-    many, points, most = 12, 144, 30
-    monkeypatch.setattr(
-        "aptt.loss.detection.scenes._PAIRS_AT_ONCE", (points * most, 2 * points * most + 1)
-    )
-    largest = []
-    for images in (1, 2, many):
-        args = _images(images, points, most, place)
-        with Largest() as made:
-            got = TaskAlignedAssigner()(*args)
-        assert got.matches.shape == got.scores.shape == (images, points)
-        largest.append(made.elements)
-    one, two, all_of_them = largest
-    assert one == 2 * points * most  # a coordinate along each axis
-    assert all_of_them == two == (one if place == "cpu" else 2 * one)
 
 
 def _images(images, points, most, device):

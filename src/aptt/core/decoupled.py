@@ -77,8 +77,12 @@ def _read(kept: Kept, parts: Parts) -> _Read:
     # log-odds of class y; how far they are apart has the digits of the logits' differences
     *sums, mine, theirs, of_x, of_t = kept
     top, peak, e, f, level = sums[:5]
-    of_student = ((mine - top) / parts.temperature - e.log()).masked_fill(of_x, _FAR)
-    of_teacher = ((theirs - peak) / parts.temperature - f.log()).masked_fill(of_t, _FAR)
+    of_student, of_teacher = (
+        ((own - most) / parts.temperature - total.log())
+        .masked_fill(closed, _FAR)
+        .nan_to_num(nan=torch.nan, neginf=-_FAR)
+        for own, most, total, closed in ((mine, top, e, of_x), (theirs, peak, f, of_t))
+    )
     none = of_x | of_t
     apart = ((mine - theirs) - (top - peak)) / parts.temperature - level
     apart = torch.where(none, of_student - of_teacher, apart)
@@ -89,7 +93,7 @@ def _read(kept: Kept, parts: Parts) -> _Read:
         u_s, u_t = sign * of_student, sign * of_teacher
         q, p, d = u_s.sigmoid(), u_t.sigmoid(), sign * small
         ahead = (torch.sigmoid(-u_t) * torch.expm1(-d)).log1p()  # log(p / q)
-        far = logsigmoid(u_t.clamp(min=-_FAR)) - logsigmoid(u_s.clamp(min=-_FAR))
+        far = logsigmoid(u_t) - logsigmoid(u_s)
         found.append(excess_of(p, q, torch.where(near, ahead, far.clamp(min=-_NOTHING))))
     return _Read(none, tuple(sums), found[0], found[1])
 

@@ -8,11 +8,13 @@ from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.embeddings import EMBEDDINGS
 from aptt.audit.specs.heads import HEADS
+from aptt.audit.specs.images import IMAGES
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.policies import POLICIES
+from aptt.audit.specs.poses import POSES
 from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.sets import SETS
@@ -34,12 +36,14 @@ _FAMILIES = (
     REGIONS,
     OUTLINES,
     POINTS,
+    POSES,
     COMPOSITES,
     SETS,
     WAVES,
     VALUES,
     EMBEDDINGS,
     NUMBERS,
+    IMAGES,
     ADVERSARIES,
 )
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_flags, check_number, check_whole
+from aptt.core.module import Shown
 from aptt.core.targets import TermLoss
 from aptt.loss.detection.candidates import (
     centre,
@@ -32,8 +33,8 @@ from aptt.loss.matching import Assignment
 __all__ = ["ATSSAssigner"]
 
 
-@dataclass(frozen=True)
-class ATSSAssigner:
+@dataclass(frozen=True, repr=False)
+class ATSSAssigner(Shown):
     """Give each target the closest prior boxes that overlap it more than most of them do.
 
     Candidates are the ``topk`` priors of each level whose centres are closest to the target's. Of
@@ -49,6 +50,13 @@ class ATSSAssigner:
         claim: whether a target to which this leaves none takes its best candidate: of those inside
             or, if there is none, of all that overlap it.
         overlap: as in :class:`TaskAlignedAssigner`.
+
+    Use when:
+        Priors are there, one for each cell, and assignments should stay as they are from the first
+        step; ATSS, GFL and VFNet were trained so.
+
+    Elsewhere:
+        mmdetection ``ATSSAssigner``.
 
     Differs from:
         The paper, mmdetection: ``claim``. The mean with the deviation may be above every overlap,

@@ -15,12 +15,30 @@ from aptt.loss.classification import cross_entropy
 __all__ = [
     "asked",
     "check_class_mask",
+    "classes_of",
     "labels_at",
     "log_odds",
     "softmax_total",
+    "told_of",
     "weight_of_class",
     "weight_of_labels",
 ]
+
+
+def classes_of(logits: Tensor, no_object: float | None) -> int:
+    """How many classes targets may have."""
+    classes = logits.shape[-1] - (no_object is not None)
+    if classes < 1 and no_object is not None:
+        got = tuple(logits.shape)
+        raise ValueError(f"class_logits: got {got}, wanted a class beside no-object")
+    return classes
+
+
+def told_of(labels: Tensor, rows: Tensor, positive: Tensor) -> Tensor:
+    """Which predictions are told their classes: not those of a target whose class is not known."""
+    if labels.ndim == 2:
+        return rows
+    return rows & ~(positive & (labels.sum(-1) == 0))
 
 
 def labels_at(labels: Tensor, index: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.targets import Targets, TermLoss, check_parts
 from aptt.loss.bbox import ciou_loss
 from aptt.loss.classification import binary_cross_entropy
-from aptt.loss.detection.terms import TASK_ALIGNED, WANTED, check_classes_of, detection_terms
+from aptt.loss.detection.options import WANTED, check_classes_of
+from aptt.loss.detection.terms import TASK_ALIGNED, detection_terms
 from aptt.loss.matching import Assignment
 
 __all__ = ["DetectionLoss", "detection_loss"]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_choice, check_number
+from aptt.core.module import Shown
 from aptt.core.targets import BACKGROUND, IGNORED, TermLoss
 from aptt.loss.detection.candidates import check_overlap, pairwise_overlap, settled
 from aptt.loss.detection.scenes import Scene, by_image, priors_of
@@ -26,8 +27,8 @@ from aptt.loss.matching import Assignment
 __all__ = ["MaxIoUAssigner"]
 
 
-@dataclass(frozen=True)
-class MaxIoUAssigner:
+@dataclass(frozen=True, repr=False)
+class MaxIoUAssigner(Shown):
     """Give each prior box the target that it overlaps most, if that is enough.
 
     Below ``negative_iou`` it is background, and between the two it does not count. Each target
@@ -42,6 +43,13 @@ class MaxIoUAssigner:
             the one that it overlaps most; ``"best"``, the one that it overlaps most, whoever claims
             it. None: there are no claims.
         overlap: as in :class:`TaskAlignedAssigner`.
+
+    Use when:
+        Each cell has prior boxes of several sizes and shapes: RetinaNet, Faster R-CNN's proposals
+        (0.7 and 0.3), SSD.
+
+    Elsewhere:
+        mmdetection ``MaxIoUAssigner``; detectron2 and torchvision ``Matcher``.
 
     Differs from:
         detectron2, torchvision: ``claim`` is ``"best"`` there, which leaves the claiming target

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aptt.core.checks import check_number, check_whole
 from aptt.core.logistic import softplus
+from aptt.core.module import Shown
 from aptt.core.targets import TermLoss
 from aptt.loss.detection.candidates import (
     at_labels,
@@ -37,8 +38,8 @@ _APART = 1e-8  # in the definition: what boxes that do not overlap cost
 _WHOLE = 1e-5  # what rounding may take from a sum of ten
 
 
-@dataclass(frozen=True)
-class SimOTAAssigner:
+@dataclass(frozen=True, repr=False)
+class SimOTAAssigner(Shown):
     """Give each target as many of the cheapest predictions as its IoUs are in sum.
 
         cost = sum over classes of BCE(p, y) + iou_gain * -log(IoU + 1e-8)
@@ -55,6 +56,12 @@ class SimOTAAssigner:
         radius: in strides.
         iou_gain: factor of the IoU's cost.
         overlap: as in :class:`TaskAlignedAssigner`.
+
+    Use when:
+        A detector without priors, whose targets should get as many predictions as fit them.
+
+    Elsewhere:
+        mmdetection ``SimOTAAssigner``; YOLOX ``get_assignments``.
 
     Differs from:
         YOLOX: classes have no separate objectness; 1e5 is not added to the cost of what comes after

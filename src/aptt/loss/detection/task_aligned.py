@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aptt.core.checks import check_number, check_whole
+from aptt.core.module import Shown
 from aptt.core.targets import TermLoss
 from aptt.loss.detection.candidates import (
     at_labels,
@@ -32,8 +33,8 @@ from aptt.loss.matching import Assignment
 __all__ = ["TaskAlignedAssigner"]
 
 
-@dataclass(frozen=True)
-class TaskAlignedAssigner:
+@dataclass(frozen=True, repr=False)
+class TaskAlignedAssigner(Shown):
     """Give each target the predictions that classify and locate it best.
 
         t     = p**alpha * u**beta

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
 from aptt.core.checks import check_whole
+from aptt.core.module import Shown
 from aptt.core.targets import BACKGROUND, real
 from aptt.loss.matching.assignment import (
     Assignment,
@@ -28,8 +29,8 @@ from aptt.loss.matching.cost import (
 __all__ = ["HungarianMatcher"]
 
 
-@dataclass(frozen=True)
-class HungarianMatcher:
+@dataclass(frozen=True, repr=False)
+class HungarianMatcher(Shown):
     """Give each target the one prediction with which all of them cost least: DETR's assigner.
 
         C = class_gain K + l1_gain |b_q - b_m|_1 - giou_gain GIoU
