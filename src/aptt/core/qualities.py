@@ -6,6 +6,7 @@ everywhere else. A positive whose quality is 0 is told from a negative by a mask
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -43,15 +44,18 @@ def quality_loss(
     positive: Tensor | None,
     normalize: Normalize,
     reduction: Reduction,
-    sides: tuple[Tensor | None, ...],
+    sides: Sequence[Tensor | None],
     **options: Any,
 ) -> Tensor:
     """The loss of qualities ``target`` by a formula of elements, and what its mean counts.
 
-    ``positive`` has the shape ``(N,)``, or is None: where the quality is above 0. ``sides`` follow
-    the target in the formula.
+    ``positive`` has as many elements as the logits, or is None: where the quality is above 0.
+    ``sides`` follow the target in the formula, and have as many.
     """
     x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
+    positive, *sides = (
+        side if side is None else side.reshape(x.shape) for side in (positive, *sides)
+    )
     y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once
     check_range(y, 0, 1, keep=None if w is None else w != 0)
     _check_negatives(y, positive, w)
