@@ -6,13 +6,13 @@ everywhere else. A positive whose quality is 0 is told from a negative by a mask
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_range
+from aptt.core.engine import at_once
 from aptt.core.formula import Formula, wide, widen
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, count_found, count_of, reduce
@@ -25,14 +25,14 @@ NORMALIZE = ("elements", "positives", "quality")
 
 
 def positives(positive: Numbers | None, logits: Tensor) -> Tensor | None:
-    """A mask of the logits' shape, as ``(N,)``."""
+    """A mask of the logits' shape, laid out as :func:`align_elements` lays out these."""
     if positive is None:
         return None
     positive = as_tensor("positive", positive, logits)
     check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))
     if positive.dtype != torch.bool:
         raise TypeError(f"positive: got {positive.dtype}, wanted torch.bool")
-    return positive.reshape(-1)
+    return positive if logits.ndim and at_once(logits) else positive.reshape(-1)
 
 
 def quality_loss(
@@ -44,18 +44,15 @@ def quality_loss(
     positive: Tensor | None,
     normalize: Normalize,
     reduction: Reduction,
-    sides: Sequence[Tensor | None],
+    sides: tuple[Tensor | None, ...],
     **options: Any,
 ) -> Tensor:
     """The loss of qualities ``target`` by a formula of elements, and what its mean counts.
 
-    ``positive`` has as many elements as the logits, or is None: where the quality is above 0.
-    ``sides`` follow the target in the formula, and have as many.
+    ``positive`` is as :func:`positives` gives it, or None: where the quality is above 0. ``sides``
+    follow the target in the formula.
     """
     x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
-    positive, *sides = (
-        side if side is None else side.reshape(x.shape) for side in (positive, *sides)
-    )
     y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once
     check_range(y, 0, 1, keep=None if w is None else w != 0)
     _check_negatives(y, positive, w)

@@ -294,6 +294,7 @@ from aptt.loss.snr import (
     si_snr_loss,
     snr_loss,
 )
+from aptt.loss.ssim import MSSSIMLoss, SSIMLoss, ms_ssim_loss, ssim_loss
 from aptt.loss.statistics import (
     token_stats,
 )
@@ -366,6 +367,7 @@ __all__ = [
     "MALLoss",
     "MCCLoss",
     "MSELoss",
+    "MSSSIMLoss",
     "MTPLoss",
     "MarginLoss",
     "MaxIoUAssigner",
@@ -388,6 +390,7 @@ __all__ = [
     "SISNRLoss",
     "SIoULoss",
     "SNRLoss",
+    "SSIMLoss",
     "STFTLoss",
     "Scores",
     "SigLIPLoss",
@@ -501,6 +504,7 @@ __all__ = [
     "mel_terms",
     "merge_unlabelled",
     "mixture_invariant_loss",
+    "ms_ssim_loss",
     "mse_loss",
     "multi_resolution_stft_loss",
     "multi_resolution_stft_terms",
@@ -538,6 +542,7 @@ __all__ = [
     "smooth_l1_loss",
     "snr_loss",
     "soft_skeleton",
+    "ssim_loss",
     "stft_loss",
     "stft_terms",
     "supcon_loss",
