@@ -30,6 +30,17 @@ RIGHT = {
     ("wasserstein_dice_loss", "target"),
 }
 """Whose further axis makes another call that is right: of classes, quantiles, tokens, sources."""
+_MASKS = (
+    "boundary",
+    "cl_dice",
+    "dice",
+    "dice_ce",
+    "dice_focal",
+    "focal_tversky",
+    "generalized_dice",
+)
+_MASKS += ("hausdorff", "lovasz", "mask_iou", "mcc", "tversky")
+RIGHT |= {(f"{name}_{form}", "weight") for name in _MASKS for form in ("loss", "terms")}  # by class
 
 
 def spoiled(d: Draw, call: Call, loss: Loss) -> Call:

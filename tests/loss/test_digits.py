@@ -273,6 +273,14 @@ def test_classes_that_are_equally_wrong_have_next_to_no_slope(way):
     assert (slope[1] != 0).all()
 
 
+@WAYS
+def test_the_skeleton_of_what_is_nearly_sure(way):
+    """A ridge is a difference of probabilities near 1: of what they lack of it."""
+    sure = torch.tensor([[7.56, 8.29, 9.0], [8.66, 8.23, 8.0], [-3.0, -3.1, -2.9]])
+    x, t = torch.stack((sure, -sure)).unsqueeze(0), (sure < 0).long().unsqueeze(0)
+    _held(lambda x: L.cl_dice_loss(x, t, iterations=1), x, way, within=1e-5)
+
+
 @pytest.mark.parametrize("way", [plainly, in_blocks])
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
 @pytest.mark.parametrize("sure", [0.0, 14.0])

@@ -43,6 +43,9 @@ UNDRAWN = {
         "class_logits": torch.zeros(1, 1, 2), "pred_boxes": BOX / 4, "target_boxes": BOX / 4,
         "target_labels": LABEL, "target_mask": THERE,
     },
+    "merge_unlabelled": {
+        "logits": torch.zeros(1, 2), "annotated": torch.ones(1, 2, dtype=torch.bool),
+    },
     "ordinal_labels": {"logits": torch.zeros(1, 2)},
     "ordinal_probabilities": {"logits": torch.zeros(1, 2)},
     "sequence_scores": {

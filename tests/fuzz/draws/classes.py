@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,6 +100,12 @@ def poisoned(d: Draw, x: Tensor, keep: Tensor, label: str = "logits") -> Tensor:
     if not d.chance(f"{label} poisoned", 2):
         return x
     return torch.where(keep, x, d.pick(f"{label} poison", (NAN, math.inf, -math.inf)))
+
+
+def _cross_entropy_terms(d: Draw) -> Call:
+    call = _cross_entropy(d)
+    args = {name: value for name, value in call.args.items() if name != "z_loss"}
+    return replace(call, name="cross_entropy_terms", args=args)
 
 
 def _cross_entropy(d: Draw) -> Call:
@@ -327,13 +334,20 @@ def _of_levels(name: str) -> Callable[[Draw], Call]:
 
 def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
+    learns = False
     if d.pick("softmax", (False, True)):
+        is_soft = learns = d.pick("soft", (False, False, True))
         shape, axis = class_shape(d)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", ("auto", None, 0, 255))
+        ignored = d.pick("ignore_index", ("auto", None, 0, 255)) if not is_soft else "auto"
         removed = -100 if ignored == "auto" else ignored
-        target = indices(d, positions, shape[axis], removed)
-        keep = torch.ones_like(target, dtype=torch.bool) if removed is None else target != removed
+        if is_soft:
+            target = d.tensor("target", soft(d, shape, axis))
+        else:
+            target = indices(d, positions, shape[axis], removed)
+        keep = torch.ones(positions, dtype=torch.bool)
+        if not is_soft and removed is not None:
+            keep = target != removed
         weight = d.maybe("weight", lambda: d.weights("weight", positions))
         if weight is not None:
             weight = poisoned(d, weight, keep, "weight")
@@ -346,8 +360,10 @@ def _focal(d: Draw) -> Call:
             logits=d.tensor("logits", x),
             target=target,
             weight=None if weight is None else d.tensor("weight", weight),
+            kind="softmax" if is_soft else d.pick("kind", ("auto", "softmax")),
             ignore_index=ignored,
-            class_dim=class_dim(d, shape, axis, soft=False),
+            label_smoothing=d.pick("label_smoothing", (0.0, 0.0, 0.1, 1.0)),
+            class_dim=class_dim(d, shape, axis, soft=is_soft),
         )
     else:
         args, _ = _elements(d, soft_target=False, ignore=(-1, 0, 255))
@@ -355,7 +371,8 @@ def _focal(d: Draw) -> Call:
             d, "alpha", args["logits"].shape, (0.25, 1.0, 0.0, 0.5)
         )
         args["normalize"] = d.pick("normalize", ("elements", "positives"))
-    call = _called(d, "focal_loss", args | dict(gamma=gamma), target=False)
+        args["kind"] = d.pick("kind", ("auto", "sigmoid"))
+    call = _called(d, "focal_loss", args | dict(gamma=gamma), target=learns)
     call.args["alpha"] = "auto" if d.chance("alpha as it comes", 4) else alpha
     return call
 
@@ -456,6 +473,15 @@ LOSSES = {
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
     ),
+    "cross_entropy_terms": Loss(
+        _cross_entropy_terms,
+        oracle.cross_entropy_terms,
+        rows=1,
+        kinked=True,
+        conceded=lambda call: {"target", "label_smoothing"},
+        watched=("lse",),
+        wrong={"label_smoothing": SHARE, "softcap": (0.0, -1.0, NAN)},
+    ),
     "top_k_cross_entropy_loss": Loss(
         _hardest,
         oracle.top_k_cross_entropy_loss,
@@ -505,7 +531,12 @@ LOSSES = {
     "coral_loss": Loss(_of_levels("coral_loss"), oracle.coral_loss, rows=1),
     "corn_loss": Loss(_of_levels("corn_loss"), oracle.corn_loss, rows=1),
     "focal_loss": Loss(
-        _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}
+        _focal,
+        oracle.focal_loss,
+        rows=1,
+        kinked=lambda call: call.args.get("label_smoothing", 0.0) > 0,
+        conceded=lambda call: {"target", "label_smoothing"},
+        wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN), "label_smoothing": SHARE},
     ),
     "varifocal_loss": Loss(
         _varifocal,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -132,6 +133,12 @@ def _sizes(d: Draw) -> tuple[tuple[int, ...], int, int]:
 
 def _head(d: Draw, classes: int, width: int, dtype: torch.dtype) -> Tensor:
     return d.tensor("weight", d.normal("weight", (classes, width)), dtype)
+
+
+def _linear_terms(d: Draw) -> Call:
+    call = _linear_entropy(d)
+    args = {name: value for name, value in call.args.items() if name != "z_loss"}
+    return replace(call, name="linear_cross_entropy_terms", args=args)
 
 
 def _linear_entropy(d: Draw) -> Call:
@@ -460,6 +467,15 @@ LOSSES = {
         conceded=_products,
         products=True,
         wrong=FORM,
+    ),
+    "linear_cross_entropy_terms": Loss(
+        _linear_terms,
+        oracle.linear_cross_entropy_terms,
+        rows=0,
+        conceded=_products,
+        products=True,
+        watched=("lse",),
+        wrong={name: wrong for name, wrong in FORM.items() if name != "z_loss"},
     ),
     "linear_token_stats": Loss(
         _token_stats,

@@ -8,6 +8,7 @@ from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.embeddings import EMBEDDINGS
 from aptt.audit.specs.heads import HEADS
+from aptt.audit.specs.images import IMAGES
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
@@ -40,6 +41,7 @@ _FAMILIES = (
     VALUES,
     EMBEDDINGS,
     NUMBERS,
+    IMAGES,
     ADVERSARIES,
 )
 

@@ -407,6 +407,11 @@ def _sigmoid_focal() -> Spec:
             Refused("alpha above 1", "alpha", {"alpha": 1.5}),
             Refused("alpha of another size", "alpha", {"alpha": torch.ones(2)}),
             Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+            Refused("shares of integers", "target", {"kind": "softmax"}, exercises=True),
+            Refused("a form that is none", "kind", {"kind": "tanh"}),
+            Refused(
+                "smoothed answers", "label_smoothing", {"label_smoothing": 0.1}, exercises=True
+            ),
         ),
         exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
     )
@@ -435,6 +440,17 @@ def _softmax_focal() -> Spec:
             ),
             "image": case(_image, gamma=0.0, ignore_index=2),
             "tokens": case(_square, class_dim=-1, features=-1),
+            "smoothed": case(
+                label_smoothing=0.1,
+                gamma=1.5,
+                exempt={"perfect_is_minimal": "of shares, the best logit has no closed form"},
+            ),
+            "soft": case(
+                with_(_soft, "weight", "logits", features=1),
+                kind="softmax",
+                alpha=_PER_CLASS,
+                exempt={"perfect_is_minimal": "of shares, the best logit has no closed form"},
+            ),
         },
         features=1,
         hide=_hide_classes,
@@ -560,6 +576,8 @@ def _of_levels(function: Any, module: Any) -> Spec:
 
 
 def _count_focal(inputs: Inputs, options: Options) -> Tensor:
+    if inputs["target"].is_floating_point():
+        return (inputs["target"].sum(1) * inputs["weight"]).sum()
     kept = inputs["target"] != (options.get("ignore_index") or -100)
     return (kept * inputs.get("weight", torch.ones(()))).sum()
 

@@ -28,6 +28,7 @@ from aptt.loss.classification.symmetric import (
     SymmetricCrossEntropyLoss,
     symmetric_cross_entropy_loss,
 )
+from aptt.loss.classification.terms import cross_entropy_terms
 from aptt.loss.classification.top_k import TopKCrossEntropyLoss, top_k_cross_entropy_loss
 from aptt.loss.focal import FocalLoss
 
@@ -48,6 +49,7 @@ __all__ = [
     "coral_loss",
     "corn_loss",
     "cross_entropy",
+    "cross_entropy_terms",
     "generalized_cross_entropy_loss",
     "ordinal_labels",
     "ordinal_probabilities",
