@@ -24,7 +24,6 @@ from aptt.loss import (
     box_iou_loss,
     ciou_loss,
     cross_entropy,
-    detection,
     detection_loss,
     detection_terms,
     focal_loss,
@@ -188,7 +187,9 @@ class Largest(TorchDispatchMode):
 def test_the_assigner_holds_the_pairs_of_one_image(place, monkeypatch):
     """Or of as many as fit a budget, here 1 on the CPU and 2 on "meta", an accelerator."""
     many, points, most = 12, 144, 30
-    monkeypatch.setattr(detection, "_PAIRS_AT_ONCE", (points * most, 2 * points * most + 1))
+    monkeypatch.setattr(
+        "aptt.loss.detection.candidates._PAIRS_AT_ONCE", (points * most, 2 * points * most + 1)
+    )
     largest = []
     for images in (1, 2, many):
         args = _images(images, points, most, place)
@@ -219,7 +220,7 @@ def _images(images, points, most, device):
 def test_an_image_has_the_same_assignment_among_any_others(options, at_once, monkeypatch):
     args, assigner = _images(5, 144, 30, "cpu"), TaskAlignedAssigner(**options)
     want = assigner(*args)
-    monkeypatch.setattr(detection, "_images_at_once", lambda *_: at_once)
+    monkeypatch.setattr("aptt.loss.detection.task_aligned.images_at_once", lambda *_: at_once)
     got = assigner(*args)
     assert torch.equal(got.matches, want.matches)
     assert torch.equal(got.scores, want.scores)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import HeatmapLoss, decode_heatmaps, heatmap_loss, render_heatmaps
-from aptt.loss.heat import _FORMULAS
+from aptt.loss.heat.formulas import FORMULAS
 
 
 def _random(*shape, seed=0):
@@ -344,4 +344,4 @@ def test_the_steps_are_autograd_of_the_definition(exponents, marked, same_as_aut
     x, y = 4 * _random(60), torch.rand(60, generator=torch.Generator().manual_seed(2)).double()
     y[::9] = 1.0
     positive = (torch.arange(60) % 7 == 0) if marked else None
-    same_as_autograd(_FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)
+    same_as_autograd(FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)

@@ -373,7 +373,7 @@ def test_many_images_are_costed_in_parts_to_the_same_numbers(monkeypatch):
     given = _random(3, 4, 6, 3), _random(3, 4, 6, 4, seed=1).sigmoid()
     goals, labels = _random(4, 5, 4, seed=2).sigmoid(), torch.randint(3, (4, 5))
     whole = match_cost(*given, goals, labels)
-    monkeypatch.setattr("aptt.loss.matching._AT_ONCE", (60, 60))
+    monkeypatch.setattr("aptt.loss.matching.cost._AT_ONCE", (60, 60))
     torch.testing.assert_close(match_cost(*given, goals, labels), whole)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from aptt.audit.pretend import counting, gradient, missing, register
 from aptt.loss import assign, mask_match_cost, point_mask_terms
-from aptt.loss.detr.masks import _at
+from aptt.loss.detr.points import at_points
 
 
 def _random(*shape, seed=0):
@@ -26,8 +26,8 @@ def test_between_pixels_it_is_grid_sample_and_at_the_rim_the_last_pixel():
     maps, points = _random(2, 3, 6, 5), _given()[3]
     inner = 0.15 + 0.7 * points  # half a pixel is a tenth
     want = F.grid_sample(maps, inner.unsqueeze(1) * 2 - 1, align_corners=False).squeeze(2)
-    torch.testing.assert_close(_at(maps, inner.unsqueeze(1)), want)
-    corner = _at(maps, torch.zeros(1, 1, 1, 2).double()).squeeze(-1)
+    torch.testing.assert_close(at_points(maps, inner.unsqueeze(1)), want)
+    corner = at_points(maps, torch.zeros(1, 1, 1, 2).double()).squeeze(-1)
     assert torch.equal(corner, maps[:, :, 0, 0])
 
 

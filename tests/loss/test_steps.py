@@ -5,7 +5,7 @@ import torch
 
 from aptt.core.divergence import WHOLE, Form
 from aptt.loss.classification.binary import BINARY
-from aptt.loss.heat import _FORMULAS
+from aptt.loss.heat.formulas import FORMULAS
 
 SOFT, HARD, YES = "a share", "0 or 1", "True or False"
 
@@ -33,11 +33,11 @@ def test_of_focal_maps(marked, alpha, beta, same_as_autograd):
     x, y = 6 * _random(120), _share(120) ** 3
     y[::7] = 1
     positive = y > 0.8 if marked else None
-    same_as_autograd(_FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)
+    same_as_autograd(FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)
 
 
 def test_of_square_maps(same_as_autograd):
-    same_as_autograd(_FORMULAS["mse"], _random(50), _share(50))
+    same_as_autograd(FORMULAS["mse"], _random(50), _share(50))
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_number
 from aptt.core.formula import Formula, Kept
 
-__all__ = ["ADAPTIVE_WING", "WING"]
+__all__ = ["ADAPTIVE_WING", "WING", "check_wing"]
 
 
 def _wing(x: Tensor, kept: Kept, t: Tensor, *, width: float, curvature: float) -> Tensor:
@@ -32,3 +33,9 @@ def _adaptive_wing(
 
 WING = Formula(_wing, ahead=True, block=2**17)
 ADAPTIVE_WING = Formula(_adaptive_wing, ahead=True, block=2**17)
+
+
+def check_wing(**options: float) -> None:
+    """Hold the options of a wing to finite numbers above 0, in float32 too."""
+    for name, value in options.items():
+        check_number(name, value, torch.finfo(torch.float32).tiny)

@@ -27,7 +27,9 @@ from aptt.core.module import LossModule, per_class, reduced
 from aptt.core.reduction import Reduction
 from aptt.core.targets import Targets, TermLoss
 from aptt.loss.bbox import giou_loss
-from aptt.loss.detr.terms import Matcher, Quality, check_options, detr_terms, summed_terms
+from aptt.loss.detr.options import Quality, check_options
+from aptt.loss.detr.queries import Matcher
+from aptt.loss.detr.terms import detr_terms, summed_terms
 from aptt.loss.focal import focal_loss
 
 __all__ = ["DETRLoss", "detr_loss"]

@@ -12,31 +12,29 @@ arXiv:2112.01527, section 3.3; uncertain points, Kirillov et al., "PointRend", a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from aptt.core.checks import (
-    check_each,
-    check_floating,
-    check_indices,
-    check_number,
-    check_tensors,
-    check_whole,
-)
+from aptt.core.checks import check_indices, check_number, check_tensors, check_whole
 from aptt.core.formula import widen
 from aptt.core.logistic import nll, softplus
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes
-from aptt.core.targets import BACKGROUND, IGNORED
+from aptt.loss.detr.objects import (
+    Masks,
+    check_matches,
+    check_once,
+    check_points,
+    check_values,
+    masks_of,
+    query_of,
+    which_there_are,
+)
+from aptt.loss.detr.points import at_points, uncertain_points
 
 __all__ = ["mask_match_cost", "point_mask_terms"]
-
-Masks = Tensor | Sequence[Tensor]
 
 
 @torch.no_grad()
@@ -85,11 +83,11 @@ def mask_match_cost(
     """
     check_number("mask_gain", mask_gain)
     check_number("dice_gain", dice_gain)
-    masks = _masks(mask_logits, target_masks)
-    _check_points(mask_logits, points)
-    _check_values(masks, None)
-    x = _at(mask_logits.detach(), points.unsqueeze(1))
-    t = _at(masks.detach().to(x.dtype), points.unsqueeze(1))
+    masks = masks_of(mask_logits, target_masks)
+    check_points(mask_logits, points)
+    check_values(masks, None)
+    x = at_points(mask_logits.detach(), points.unsqueeze(1))
+    t = at_points(masks.detach().to(x.dtype), points.unsqueeze(1))
     many = max(points.shape[1], 1)
     with torch.autocast(x.device.type, enabled=False):
         common = x.div(many) @ t.transpose(1, 2)
@@ -163,20 +161,20 @@ def point_mask_terms(
         0.6931
     """
     _check_options(num_points, oversample, importance, groups, reduction)
-    masks = _masks(mask_logits, target_masks)
+    masks = masks_of(mask_logits, target_masks)
     check_tensors(mask_logits=mask_logits, matches=matches)
     check_indices(matches=matches)
     check_shapes(mask_logits=(mask_logits, "B Q H W"), matches=(matches, "B Q"))
     queries, targets = mask_logits.shape[1], masks.shape[1]
     if queries % groups:
         raise ValueError(f"groups: got {groups}, of which {queries} queries are no multiple")
-    there, readable = _there(target_masks, target_mask, masks), is_readable(matches)
+    there, readable = which_there_are(target_masks, target_mask, masks), is_readable(matches)
     if readable:
-        _check_matches(matches, there, targets)
-    query = _query_of(matches, targets, groups)  # (B, groups M)
+        check_matches(matches, there, targets)
+    query = query_of(matches, targets, groups)  # (B, groups M)
     if readable:
-        _check_once(matches, query, groups)
-    _check_values(masks, there)
+        check_once(matches, query, groups)
+    check_values(masks, there)
     real = query >= 0
     index = query.clamp(min=0)[..., None, None].expand(-1, -1, *mask_logits.shape[2:])
     x_maps = widen(mask_logits.gather(1, index)) if queries else mask_logits[:, :0]
@@ -185,11 +183,11 @@ def point_mask_terms(
     if not queries:
         t_maps, real = t_maps[:, :0], real[:, :0]
     if points is None:
-        at = _uncertain(x_maps.detach(), num_points, oversample, importance, generator)
+        at = uncertain_points(x_maps.detach(), num_points, oversample, importance, generator)
     else:
-        _check_points(mask_logits, points)
+        check_points(mask_logits, points)
         at = points.unsqueeze(1)
-    x, t = _at(x_maps, at), _at(t_maps.to(x_maps.dtype), at)
+    x, t = at_points(x_maps, at), at_points(t_maps.to(x_maps.dtype), at)
     many = max(x.shape[-1], 1)
     mask = nll(x, t).sum(-1) / many
     p, missed = (-softplus(-x)).exp(), (-softplus(x)).exp()  # each with its slope near 0 and 1
@@ -205,146 +203,6 @@ def point_mask_terms(
         )
         for name, value in totals.items()
     }
-
-
-# ---------------------------------------------------------------------------------------- points
-
-
-def _at(maps: Tensor, points: Tensor) -> Tensor:
-    """Maps ``(B, N, H, W)`` between pixels, at points ``(B, N or 1, K, 2)``: ``(B, N, K)``.
-
-    A pixel's middle is at (i + 0.5) / size; beyond the middles of the outer ones, theirs.
-    """
-    maps = widen(maps)
-    height, width = maps.shape[2:]
-    if not height * width:
-        raise ValueError(f"mask_logits: got {tuple(maps.shape)}, with no pixel")
-    flat, points = maps.flatten(2), points.to(maps.dtype)
-    x = (points[..., 0] * width - 0.5).clamp(0, width - 1)
-    y = (points[..., 1] * height - 0.5).clamp(0, height - 1)
-    left, top = x.floor(), y.floor()
-    right, below = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
-    dx, dy = x - left, y - top
-    total = None
-    for row, of_row in ((top, 1 - dy), (below, dy)):
-        for column, share in ((left, 1 - dx), (right, dx)):
-            index = (row * width + column).long().expand(*flat.shape[:2], -1)
-            part = flat.gather(2, index) * (of_row * share)
-            total = part if total is None else total + part
-    assert total is not None
-    return total
-
-
-@torch.no_grad()
-def _uncertain(
-    maps: Tensor,
-    many: int,
-    oversample: float,
-    importance: float,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Points ``(B, N, K, 2)``: mostly those of the smallest logits among more, and some others."""
-    size, device = maps.shape[:2], maps.device
-    seen = round(many * oversample)
-    chosen = round(many * importance)
-    drawn = torch.rand(*size, seen, 2, device=device, generator=generator)
-    doubt = -_at(maps, drawn).abs()
-    best = doubt.topk(min(chosen, seen), -1).indices.unsqueeze(-1).expand(-1, -1, -1, 2)
-    rest = torch.rand(*size, many - best.shape[2], 2, device=device, generator=generator)
-    return torch.cat((drawn.gather(2, best), rest), 2)
-
-
-def _query_of(matches: Tensor, targets: int, groups: int) -> Tensor:
-    """The query of each target in each group, -1 for none: ``(B, groups M)``."""
-    images, queries = matches.shape
-    order = torch.arange(queries, device=matches.device)
-    group = order * groups // max(queries, 1)
-    spare = groups * targets
-    place = torch.where(matches >= 0, matches.long() + group * targets, spare)
-    found = matches.new_full((images, spare + 1), -1, dtype=torch.long)
-    return found.scatter(1, place, order.expand(images, -1))[:, :spare]
-
-
-def _masks(logits: Tensor, masks: Masks) -> Tensor:
-    """Target masks as one tensor."""
-    check_floating(mask_logits=logits)
-    if isinstance(masks, Tensor):
-        check_shapes(mask_logits=(logits, "B Q H W"), target_masks=(masks, "B M height width"))
-        return masks
-    check_each("target_masks", masks)
-    if len(masks) != len(logits):
-        raise ValueError(f"target_masks: got {len(masks)} tensors for {len(logits)} images")
-    for i, each in enumerate(masks):
-        if each.ndim != 3:
-            got = tuple(each.shape)
-            raise ValueError(f"target_masks: of image {i} got shape {got}, wanted (M, H, W)")
-    sizes = [tuple(m.shape[1:]) for m in masks if len(m)]
-    size = max(sizes, default=(1, 1))
-    if any(of_image != size for of_image in sizes):
-        raise ValueError(
-            f"target_masks: got images of {' and '.join(map(str, sorted(set(sizes))))}, wanted one "
-            "size: resize them, or pad them, as the logits are"
-        )
-    held = [m if len(m) else m.new_zeros(0, *size) for m in masks]
-    return pad_sequence(held, batch_first=True) if held else logits.new_zeros(0, 0, 1, 1)
-
-
-def _there(given: Masks, mask: Tensor | None, masks: Tensor) -> Tensor | None:
-    """Which target masks there are, ``(B, M)``; None: all."""
-    if mask is not None:
-        if not isinstance(given, Tensor):
-            raise ValueError("target_mask: got a mask for lists, which show what there is")
-        check_shapes(target_masks=(given, "B M H W"), target_mask=(mask, "B M"))
-        return mask != 0
-    if isinstance(given, Tensor):
-        return None
-    there = [torch.ones(len(each), dtype=torch.bool, device=masks.device) for each in given]
-    return pad_sequence(there, batch_first=True) if there else None
-
-
-def _check_matches(matches: Tensor, there: Tensor | None, targets: int) -> None:
-    """Refuse what is no target."""
-    wrong = (matches < IGNORED) | (matches >= targets)
-    if there is not None and targets:
-        known = there.gather(1, matches.long().clamp(0, targets - 1))
-        wrong |= (matches >= 0) & ~known
-    if wrong.any():
-        raise ValueError(
-            f"matches: got {int(matches[wrong][0])}, wanted the index of one of {targets} target "
-            f"masks that there is, {BACKGROUND} or {IGNORED}"
-        )
-
-
-def _check_once(matches: Tensor, query: Tensor, groups: int) -> None:
-    """Refuse a target that a group has twice, of which one would be lost."""
-    if int((matches >= 0).sum()) != int((query >= 0).sum()):
-        raise ValueError(
-            "matches: got a target mask with two queries, wanted one query at most"
-            + (" in each group" if groups > 1 else "; of several groups, say groups=")
-        )
-
-
-def _check_values(masks: Tensor, there: Tensor | None) -> None:
-    """Refuse masks of 255 and the like; those that are not there may hold anything."""
-    if masks.dtype == torch.bool or not masks.numel() or not is_readable(masks):
-        return
-    low, high = masks.detach().aminmax()
-    if low >= 0 and high <= 1:
-        return
-    wrong = (masks < 0) | (masks > 1)
-    if there is not None:
-        wrong &= there[..., None, None]
-    if wrong.any():
-        raise ValueError(
-            f"target_masks: got {masks[wrong][0].item():g}, wanted numbers from 0 to 1"
-        )
-
-
-def _check_points(logits: Tensor, points: Tensor) -> None:
-    check_tensors(mask_logits=logits, points=points)
-    check_shapes(mask_logits=(logits, "B Q H W"), points=(points, "B K 2"))
-    if is_readable(points) and not bool(points.isfinite().all()):
-        raise ValueError("points: got a number that is not finite, wanted x and y from 0 to 1")
 
 
 def _check_options(

@@ -1,52 +1,28 @@
-"""The terms of the set loss: what each query is asked, and what it costs."""
+"""The terms of the set loss: what each query costs, by what is asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, check_box_format
-from aptt.core.checks import (
-    as_floats,
-    as_weight,
-    check_choice,
-    check_floating,
-    check_number,
-    check_tensors,
-    check_weight,
-    check_whole,
-)
+from aptt.core.boxes import BoxFormat
+from aptt.core.checks import check_floating
 from aptt.core.formula import widen
-from aptt.core.pairwise import covered
-from aptt.core.reduction import Kind, Reduction, check_reduction
+from aptt.core.reduction import Kind, Reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes
-from aptt.core.targets import (
-    IGNORED,
-    Targets,
-    TermLoss,
-    check_parts,
-    index_of,
-    matched,
-    padded,
-    regions_of,
-    total_of,
-)
+from aptt.core.targets import Targets, TermLoss, padded, total_of
 from aptt.loss.bbox import box_iou_loss, box_l1_loss, giou_loss
 from aptt.loss.classification import cross_entropy
+from aptt.loss.detr.options import WANTED, Quality, check_options
+from aptt.loss.detr.queries import Matcher, asked_of, hungarian, of_layers
 from aptt.loss.focal import focal_loss
-from aptt.loss.matching import Assignment, HungarianMatcher
+from aptt.loss.matching import HungarianMatcher
 
-__all__ = ["Matcher", "Quality", "check_options", "detr_terms", "summed_terms"]
-
-Matcher = Callable[..., Assignment]
-Quality = Literal["iou"]
-
-_HALF = 0.5  # the share of a query's own area in a region from which on it is ignored
+__all__ = ["detr_terms", "summed_terms"]
 
 
 def detr_terms(
@@ -114,17 +90,6 @@ def summed_terms(*tensors: Any, **options: Any) -> dict[str, Tensor]:
     return _terms(*tensors, at_once=True, **options)
 
 
-class _Asked(NamedTuple):
-    """What is asked of each query; all ``(L, B, Q)``, boxes ``(L, B, Q, 4)``."""
-
-    every: Tensor  # the weight of a query, 0 where it does not count
-    share: Tensor  # the same, 0 where it has no target too
-    positive: Tensor
-    labels: Tensor
-    goals: Tensor
-    spoiled: Tensor | None  # what no matcher picks, and is to be seen
-
-
 def _terms(
     class_logits: Tensor,
     pred_boxes: Tensor,
@@ -172,11 +137,11 @@ def _terms(
     )
     by_layer = None
     if layer_weight is not None:
-        by_layer = _of_layers(layer_weight, x, layered)
+        by_layer = of_layers(layer_weight, x, layered)
     wide = widen(b)
     if matcher is None or isinstance(matcher, HungarianMatcher):
-        matcher = _hungarian(matcher, no_object, groups, box_format)
-    asked = _asked(
+        matcher = hungarian(matcher, no_object, groups, box_format)
+    asked = asked_of(
         x, wide, goals, labels, mask, matches, weight, ignore_regions, matcher, box_format
     )
 
@@ -215,7 +180,7 @@ def _terms(
                 reduction="sum",
             )
         l1 = box_l1_loss(wide[layer], asked.goals[layer], weight=share, reduction="sum")
-        box = total_of("box_loss", box_loss, corners[layer], ends[layer], share, wanted=_WANTED)
+        box = total_of("box_loss", box_loss, corners[layer], ends[layer], share, wanted=WANTED)
         if asked.spoiled is not None:
             bad = torch.where(asked.spoiled[layer], wide[layer], 0.0).square().sum()
             l1, box = l1 + bad, box + bad
@@ -239,115 +204,6 @@ def _terms(
     return terms
 
 
-# ------------------------------------------------------------------------- what is asked of whom
-
-
-def _asked(
-    x: Tensor,
-    b: Tensor,
-    goals: Tensor,
-    labels: Tensor,
-    mask: Tensor,
-    matches: Tensor | None,
-    weight: Tensor | None,
-    ignore_regions: Targets | None,
-    matcher: Matcher,
-    box_format: BoxFormat,
-) -> _Asked:
-    layers = len(x)
-    ones = torch.ones_like(b[..., 0])
-    if weight is not None:
-        weight = as_weight("weight", _for_layers("weight", weight, x), b)
-        check_weight("weight", weight)
-    may = None if weight is None else weight != 0
-    goals = goals.to(torch.promote_types(goals.dtype, b.dtype))
-    spoiled = None
-    if matches is None:
-        with torch.no_grad():
-            matches = _by_matcher(matcher, x, b, goals, labels, mask, may)
-        spoiled = ~b.isfinite()
-    matches = _for_layers("matches", matches, x)
-    flat = x.flatten(0, 1), mask.expand(layers, -1, -1).flatten(0, 1)
-    matches, _ = matched(matches.flatten(0, 1), None, *flat)
-    index = index_of(matches, flat[1]).unflatten(0, x.shape[:2])
-    matches = matches.unflatten(0, x.shape[:2])
-
-    rows = matches != IGNORED if may is None else (matches != IGNORED) & may
-    positive = (matches >= 0) & rows
-    if ignore_regions is not None:
-        regions = regions_of(ignore_regions, x[0])
-        share = covered(b.detach(), regions.to(b.dtype), box_format)
-        rows = rows & (positive | ~(share >= _HALF).any(-1))
-    every = torch.where(rows, ones if weight is None else weight, 0.0)
-    at = index.unsqueeze(-1).expand(-1, -1, -1, 4)
-    return _Asked(
-        every,
-        torch.where(positive, every, 0.0),
-        positive,
-        labels.expand(layers, -1, -1).gather(2, index),
-        goals.expand(layers, -1, -1, -1).gather(2, at),
-        None if spoiled is None else spoiled & rows.unsqueeze(-1),
-    )
-
-
-def _by_matcher(
-    matcher: Matcher,
-    x: Tensor,
-    b: Tensor,
-    goals: Tensor,
-    labels: Tensor,
-    mask: Tensor,
-    may: Tensor | None,
-) -> Tensor:
-    """The matches of all layers, by one call; layers are images to a matcher of the caller's."""
-    layers = len(x)
-    if layers == 1:
-        of_it = None if may is None else may[0]
-        return matcher(x[0], b[0], None, goals, labels, mask, of_it)[0]
-    if isinstance(matcher, HungarianMatcher):
-        return matcher(x, b, None, goals, labels, mask, may).matches
-    of_all = (t.expand(layers, *t.shape).flatten(0, 1) for t in (goals, labels, mask))
-    which = None if may is None else may.flatten(0, 1)
-    found = matcher(x.flatten(0, 1), b.flatten(0, 1), None, *of_all, which)
-    return found[0].unflatten(0, x.shape[:2])
-
-
-def _hungarian(
-    matcher: HungarianMatcher | None, no_object: float | None, groups: int, box_format: BoxFormat
-) -> HungarianMatcher:
-    """The published costs, or the caller's matcher with what the loss says."""
-    if matcher is None:
-        softmax = {} if no_object is None else {"class_cost": "softmax", "class_gain": 1.0}
-        return HungarianMatcher(groups=groups, box_format=box_format, **softmax)  # type: ignore[arg-type]
-    if matcher.groups not in (1, groups):
-        raise ValueError(
-            f"matcher: got {matcher.groups} groups, wanted those of the loss, groups={groups}"
-        )
-    return replace(matcher, groups=groups, box_format=matcher.box_format or box_format)
-
-
-def _for_layers(name: str, t: Tensor, x: Tensor) -> Tensor:
-    """``(B, Q)`` for all layers, or ``(L, B, Q)``."""
-    check_tensors(class_logits=x, **{name: t})
-    size = x.shape[:3]
-    if t.shape not in (size, size[1:]):
-        raise ValueError(
-            f"{name}: got {tuple(t.shape)}, wanted {tuple(size[1:])}, for images and queries, or "
-            f"{tuple(size)}, for layers too"
-        )
-    return t.expand(size)
-
-
-def _of_layers(weight: Tensor | Sequence[float], x: Tensor, layered: bool) -> Tensor:
-    made = as_floats("layer_weight", weight, x)
-    check_tensors(class_logits=x, layer_weight=made)
-    if not layered or made.shape != x.shape[:1]:
-        wanted = f"({len(x)},), one for each layer" if layered else "None: there is one layer"
-        raise ValueError(f"layer_weight: got shape {tuple(made.shape)}, wanted {wanted}")
-    check_weight("layer_weight", made)
-    return made.to(torch.promote_types(x.dtype, torch.float32))
-
-
 # ------------------------------------------------------------------------------------- the parts
 
 
@@ -368,7 +224,7 @@ def _independent(
     if quality:  # a match of no quality is a match still
         here = torch.zeros_like(target, dtype=torch.bool)
         more["positive"] = here.scatter(-1, at, positive.unsqueeze(-1))
-    return total_of("class_loss", loss, x, target, each, wanted=_WANTED, **more)
+    return total_of("class_loss", loss, x, target, each, wanted=WANTED, **more)
 
 
 def _corners(boxes: Tensor, box_format: BoxFormat) -> Tensor:
@@ -378,43 +234,3 @@ def _corners(boxes: Tensor, box_format: BoxFormat) -> Tensor:
     if box_format == "xywh":
         return torch.cat((first, first + size), -1)
     return torch.cat((first - size / 2, first + size / 2), -1)
-
-
-_WANTED = {
-    "class_loss": "a loss of yes-or-no questions, such as focal_loss or FocalLoss(); with "
-    "quality='iou' one of soft targets and positives: varifocal_loss, mal_loss or ia_bce_loss",
-    "box_loss": "a loss of boxes as corners, such as giou_loss or CIoULoss()",
-    "matcher": "a HungarianMatcher, or a function of the same arguments",
-}
-
-
-def check_options(
-    matcher: Any,
-    class_loss: Any,
-    quality: Any,
-    no_object: Any,
-    box_loss: Any,
-    groups: int,
-    normalize: str,
-    box_format: BoxFormat,
-    reduction: Reduction,
-) -> None:
-    """Refuse what is unknown, and what contradicts."""
-    check_reduction(reduction, none=False)
-    check_parts(_WANTED, class_loss=class_loss, box_loss=box_loss)
-    if matcher is not None:
-        check_parts(_WANTED, matcher=matcher)
-    check_whole("groups", groups)
-    check_choice("normalize", normalize, ("targets", "matches"))
-    check_box_format(box_format)
-    if quality is not None:
-        check_choice("quality", quality, ("iou",), also="None")
-    if no_object is None:
-        return
-    check_number("no_object", no_object)
-    if class_loss is not focal_loss or quality is not None:
-        name = "quality" if quality is not None else "class_loss"
-        raise ValueError(
-            f"{name}: got {quality or class_loss!r} beside no_object, which says that the classes "
-            "are those of a softmax, with cross-entropy"
-        )

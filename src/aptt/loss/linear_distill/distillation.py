@@ -13,34 +13,17 @@ From: the loss as in :mod:`aptt.loss.distill`; the head as in :mod:`aptt.loss.li
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
-
-import torch
 from torch import Tensor
 
-from aptt.core.checks import (
-    Numbers,
-    as_tensor,
-    check_chunk,
-    check_flags,
-    check_weights,
-    taken_classes,
-)
-from aptt.core.distillation import Divergence, check_heads, checked_form
-from aptt.core.divergence import WHOLE, Form
-from aptt.core.engine import obstacle
-from aptt.core.formula import Formula, Kept, widen
-from aptt.core.linear import Head, HeadFormula, evaluate_linear
+from aptt.core.checks import Numbers, check_flags
+from aptt.core.distillation import Divergence, checked_form
+from aptt.core.linear import Head, evaluate_linear
 from aptt.core.linear.tokens import put_back
-from aptt.core.module import LossModule
-from aptt.core.reduction import Count, Reduction, normalize
-from aptt.core.shapes import check_sample_weight, indexed_axis
+from aptt.core.reduction import Reduction, normalize
+from aptt.loss.linear_distill.formulas import FORMULAS, TERMS
+from aptt.loss.linear_distill.tokens import tokens_of_both
 
-__all__ = ["LinearDistillationLoss", "linear_distillation_loss", "linear_distillation_terms"]
+__all__ = ["linear_distillation_loss", "linear_distillation_terms"]
 
 
 def linear_distillation_loss(
@@ -129,7 +112,7 @@ def linear_distillation_loss(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
         )
-    tokens = _tokens(
+    tokens = tokens_of_both(
         Head(hidden, weight, bias),
         Head(teacher_hidden, teacher_weight, teacher_bias),
         hard_targets,
@@ -140,7 +123,7 @@ def linear_distillation_loss(
         drop_ignored=drop_ignored,
     )
     value = evaluate_linear(
-        _FORMULAS[divergence],
+        FORMULAS[divergence],
         tokens.head,
         tokens.y if form.hard else None,
         None,
@@ -200,7 +183,7 @@ def linear_distillation_terms(
     """
     form = checked_form(temperature, 0.5, 1.0, 1.0, divergence, beta, reduction)
     check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
-    tokens = _tokens(
+    tokens = tokens_of_both(
         Head(hidden, weight, bias),
         Head(teacher_hidden, teacher_weight, teacher_bias),
         hard_targets,
@@ -212,7 +195,7 @@ def linear_distillation_terms(
     )
     names = ("soft",) if tokens.y is None else ("soft", "hard")
     values = evaluate_linear(
-        _FORMULAS[divergence] if tokens.y is None else _TERMS[divergence],
+        FORMULAS[divergence] if tokens.y is None else TERMS[divergence],
         tokens.head,
         tokens.y,
         None,
@@ -231,175 +214,3 @@ def linear_distillation_terms(
             for name, v in zip(names, columns, strict=True)
         ]
     return dict(zip(names, found, strict=True))
-
-
-class _Tokens(NamedTuple):
-    head: Head
-    teacher: Head
-    y: Tensor | None
-    rows: Tensor | None
-    chosen: Tensor | None
-    shape: tuple[int, ...]
-    counted: Count
-
-
-def _tokens(
-    head: Head,
-    teacher: Head,
-    hard_targets: Numbers | None,
-    sample_weight: Numbers | None,
-    ignore_index: int | None,
-    *,
-    chunk: int | None,
-    detach_teacher: bool,
-    drop_ignored: bool,
-) -> _Tokens:
-    """The tokens that count, one after the other, of both heads."""
-    check_chunk(chunk)
-    hidden = head.hidden
-    shape = check_heads(hidden, head.weight, head.bias, *teacher)
-    if detach_teacher:
-        teacher = Head._make(None if t is None else t.detach() for t in teacher)
-    rows = y = None
-    if hard_targets is not None:
-        hard_targets = as_tensor("hard_targets", hard_targets, hidden)
-        indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
-        y = hard_targets.reshape(-1)
-        y, rows = taken_classes(y, len(head.weight), ignore_index, name="hard_targets")
-    elif ignore_index not in (-100, None):
-        raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
-    if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
-        sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
-        rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
-        check_weights(sample_weight=rows)
-    states = hidden.reshape(math.prod(shape), hidden.shape[-1])
-    taught = teacher.hidden.reshape(len(states), teacher.hidden.shape[-1])
-    count: Count = len(states) if rows is None else rows.sum()
-    chosen = None
-    drops = drop_ignored and not torch.compiler.is_compiling() and obstacle(states) is None
-    if rows is not None and drops:
-        chosen = rows.nonzero().squeeze(1)
-        states, taught, rows = states[chosen], taught[chosen], rows[chosen]
-        y = None if y is None else y[chosen]
-    elif rows is not None:
-        keep = (rows != 0).unsqueeze(1)
-        states, taught = torch.where(keep, states, 0.0), torch.where(keep, taught, 0.0)
-    rows = None if rows is None else rows.to(widen(states[:0]).dtype)
-    teacher = teacher._replace(hidden=taught)
-    return _Tokens(head._replace(hidden=states), teacher, y, rows, chosen, shape, count)
-
-
-def _by_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a formula that takes its options as plain numbers, which a graph can hold."""
-    return lambda *args, numbers: function(*args, form=Form(*numbers))
-
-
-def _for_head(formula: Formula) -> Formula:
-    return replace(
-        formula,
-        result=_by_numbers(formula.result),
-        step=formula.step and _by_numbers(formula.step),
-        stats=formula.stats and _by_numbers(formula.stats),
-        value=formula.value and _by_numbers(formula.value),
-        in_one=formula.in_one and _for_head(formula.in_one),
-    )
-
-
-_FORMULAS = {
-    name: HeadFormula(f"distillation, {name}", _for_head(formula))
-    for name, formula in WHOLE.items()
-}
-
-
-def _apart(form: Form) -> tuple[Form, Form]:
-    """The soft term alone, and the hard one."""
-    return form._replace(hard=0.0), form._replace(soft=0.0, hard=1.0)
-
-
-def _terms_result(of: Formula, x: Tensor, kept: Kept, *sides: Tensor | None, form: Form) -> Tensor:
-    return torch.stack([of.result(x, kept, *sides, form=f) for f in _apart(form)], 1)
-
-
-def _terms_step(
-    of: Formula, x: Tensor, up: Tensor, kept: Kept, *sides: Tensor | None, form: Form
-) -> tuple[None, Tensor]:
-    assert of.step is not None
-    dx = torch.zeros_like(x)
-    for of_term, which in zip(up.unbind(1), _apart(form), strict=True):
-        _, slope = of.step(x, of_term, kept, *sides, form=which)
-        assert isinstance(slope, Tensor)
-        dx += slope
-    return None, dx
-
-
-_TERMS = {
-    name: HeadFormula(
-        f"distillation terms, {name}",
-        _for_head(Formula(partial(_terms_result, of), partial(_terms_step, of), of.stats)),
-        columns=2,
-    )
-    for name, of in WHOLE.items()
-}
-
-
-class LinearDistillationLoss(LossModule):
-    """Module form of :func:`linear_distillation_loss`; same options, same defaults."""
-
-    terms_function = staticmethod(linear_distillation_terms)
-
-    def __init__(
-        self,
-        temperature: float = 4.0,
-        alpha: float = 0.5,
-        soft_weight: float | None = None,
-        hard_weight: float | None = None,
-        divergence: Divergence = "forward_kl",
-        beta: float = 0.5,
-        detach_teacher: bool = True,
-        ignore_index: int | None = -100,
-        chunk: int | None = None,
-        drop_ignored: bool = True,
-        reduction: Reduction = "mean",
-    ) -> None:
-        checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
-        check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
-        check_chunk(chunk)
-        super().__init__(
-            temperature=temperature,
-            alpha=alpha,
-            soft_weight=soft_weight,
-            hard_weight=hard_weight,
-            divergence=divergence,
-            beta=beta,
-            detach_teacher=detach_teacher,
-            ignore_index=ignore_index,
-            chunk=chunk,
-            drop_ignored=drop_ignored,
-            reduction=reduction,
-        )
-
-    def forward(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        teacher_hidden: Tensor,
-        teacher_weight: Tensor,
-        *,
-        hard_targets: Numbers | None = None,
-        bias: Tensor | None = None,
-        teacher_bias: Tensor | None = None,
-        sample_weight: Numbers | None = None,
-    ) -> Tensor:
-        """The loss of the student's head against the teacher's and the targets."""
-        return linear_distillation_loss(
-            hidden,
-            weight,
-            teacher_hidden,
-            teacher_weight,
-            hard_targets=hard_targets,
-            bias=bias,
-            teacher_bias=teacher_bias,
-            sample_weight=sample_weight,
-            **self.options(),
-        )

@@ -28,38 +28,17 @@ From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwa
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from aptt.core.checks import (
-    Numbers,
-    as_tensor,
-    check_classes,
-    check_flags,
-    check_floating,
-    check_index,
-    check_range,
-    check_tensors,
-    taken_classes,
-)
+from aptt.core.checks import Numbers, as_tensor, check_flags, check_floating, check_index
 from aptt.core.distillation import Divergence, checked_form
-from aptt.core.divergence import CHOSEN, WHOLE, Form
-from aptt.core.formula import widen
-from aptt.core.module import LossModule
-from aptt.core.ordinary import is_readable
+from aptt.core.divergence import CHOSEN, WHOLE
 from aptt.core.reduction import Reduction, count_of, named, reduce
-from aptt.core.shapes import (
-    check_sample_weight,
-    check_several,
-    class_axis,
-    indexed_axis,
-    split_axis,
-    without_axis,
-)
+from aptt.core.shapes import check_sample_weight
+from aptt.loss.distill.rows import student_rows, teacher_rows
 
-__all__ = ["DistillationLoss", "distillation_loss", "distillation_terms"]
+__all__ = ["distillation_loss", "distillation_terms"]
 
 
 def distillation_loss(
@@ -153,7 +132,9 @@ def distillation_loss(
     check_flags(detach_teacher=detach_teacher)
     check_index(ignore_index=ignore_index, class_dim=class_dim)
     check_floating(student_logits=student_logits)
-    x, y, keep, axis, shape = _student(student_logits, hard_targets, form, ignore_index, class_dim)
+    x, y, keep, axis, shape = student_rows(
+        student_logits, hard_targets, form, ignore_index, class_dim
+    )
     weight = keep
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, shape, student_logits=student_logits)
@@ -164,7 +145,7 @@ def distillation_loss(
     teacher = teacher.detach() if detach_teacher else teacher
     if teacher_indices is not None:
         teacher_indices = as_tensor("teacher_indices", teacher_indices, student_logits)
-    t, chosen = _teacher(student_logits, teacher, teacher_indices, axis, x, keep)
+    t, chosen = teacher_rows(student_logits, teacher, teacher_indices, axis, x, keep)
     loss = reduce(
         WHOLE[divergence] if chosen is None else CHOSEN[divergence],
         x,
@@ -235,168 +216,3 @@ def distillation_terms(
 
     terms = {"soft": term("soft", 1.0)}
     return terms if hard_targets is None else {**terms, "hard": term("hard", 0.0)}
-
-
-# ------------------------------------------------------------------------------------ checks
-
-
-class _Student(NamedTuple):
-    x: Tensor
-    y: Tensor | None
-    keep: Tensor | None
-    axis: int
-    shape: tuple[int, ...]
-
-
-def _student(
-    logits: Tensor,
-    target: Numbers | None,
-    form: Form,
-    ignore_index: int | None,
-    class_dim: int | None,
-) -> _Student:
-    """The logits as rows or positions, with targets that are class indices or nothing."""
-    if target is not None:
-        target = as_tensor("hard_targets", target, logits)
-    else:
-        if form.hard is not None:
-            raise ValueError(
-                f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
-                "alpha=1.0 (or hard_weight=0) for the soft term alone"
-            )
-        if ignore_index not in (-100, None):
-            raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
-    if target is None:
-        axis = class_axis(logits, class_dim)
-    else:
-        axis = indexed_axis(logits, target, class_dim, names=("student_logits", "hard_targets"))
-    check_several("student_logits", logits, axis, cure=_SECOND_LOGIT)
-    rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
-    x, shape = split_axis(logits, axis, rows=rows), without_axis(logits, axis)
-    if target is None:
-        return _Student(x, None, None, axis, shape)
-    y = target.reshape(len(x), *x.shape[2:])
-    y, keep = taken_classes(y, x.shape[1], ignore_index, name="hard_targets")
-    return _Student(x, None if form.hard is None else y, keep, axis, shape)
-
-
-def _teacher(
-    student: Tensor,
-    teacher: Tensor,
-    indices: Tensor | None,
-    axis: int,
-    x: Tensor,
-    keep: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """The teacher laid out as the student is, and the classes it speaks of, None for all."""
-    check_tensors(student_logits=student, teacher_logits=teacher)
-    check_floating(teacher_logits=teacher)
-    fits = teacher.ndim == student.ndim and without_axis(teacher, axis) == without_axis(
-        student, axis
-    )
-    classes, ours = teacher.shape[axis] if fits else 0, student.shape[axis]
-    if not fits or (classes != ours if indices is None else not 1 <= classes <= ours):
-        vocabularies = fits and indices is None
-        raise ValueError(
-            f"teacher_logits: got {tuple(teacher.shape)} for student_logits "
-            f"{tuple(student.shape)}, wanted "
-            + ("the same shape" if indices is None else "1 to as many log-probabilities a position")
-            + (_CUT if vocabularies else "")
-        )
-    t = split_axis(teacher, axis, rows=x.ndim == 2)
-    if indices is None:
-        return t, None
-    check_tensors(teacher_logits=teacher, teacher_indices=indices)
-    if indices.shape != teacher.shape or indices.is_floating_point():
-        raise ValueError(
-            f"teacher_indices: got {indices.dtype} of shape {tuple(indices.shape)}, wanted class "
-            f"indices of the shape of teacher_logits, {tuple(teacher.shape)}"
-        )
-    chosen = split_axis(indices, axis, rows=x.ndim == 2)
-    if keep is not None:
-        chosen = torch.where(keep.unsqueeze(1), chosen, 0)
-    check_classes(chosen, ours, None, name="teacher_indices")
-    mass = widen(t.detach()).exp().sum(1)
-    check_range(mass, 0.0, _WHOLE, keep=keep, name=_MASS)
-    _check_distinct(chosen, keep)
-    return t, chosen
-
-
-_CUT = (
-    "; cut both to the classes that they share, as logits[..., :n]. A class padded with -inf, to "
-    "which the other model gives mass, would be infinitely far off"
-)
-_SECOND_LOGIT = (
-    "models that answer yes or no take a second logit of 0: torch.cat((x, torch.zeros_like(x)), -1)"
-)
-
-
-def _check_distinct(indices: Tensor, keep: Tensor | None) -> None:
-    """Refuse a class that a position names twice; in eager mode on CPU."""
-    if not is_readable(indices):
-        return
-    ordered = indices.sort(1).values
-    twice = (ordered[:, 1:] == ordered[:, :-1]) & (True if keep is None else keep.unsqueeze(1))
-    if bool(twice.any()):
-        raise ValueError(
-            f"teacher_indices: got class {ordered[:, 1:][twice][0].item()} twice in one position, "
-            "wanted different ones; pad with classes that are not among the others, at -inf"
-        )
-
-
-_WHOLE = 1.01  # a sum of probabilities, stored in half precision and cast
-_MASS = "teacher_logits, the sum of exp of what should be log-probabilities"
-
-
-class DistillationLoss(LossModule):
-    """Module form of :func:`distillation_loss`; same options, same defaults."""
-
-    terms_function = staticmethod(distillation_terms)
-
-    def __init__(
-        self,
-        temperature: float = 4.0,
-        alpha: float = 0.5,
-        soft_weight: float | None = None,
-        hard_weight: float | None = None,
-        divergence: Divergence = "forward_kl",
-        beta: float = 0.5,
-        detach_teacher: bool = True,
-        ignore_index: int | None = -100,
-        class_dim: int | None = None,
-        reduction: Reduction = "mean",
-    ) -> None:
-        checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
-        check_flags(detach_teacher=detach_teacher)
-        check_index(ignore_index=ignore_index, class_dim=class_dim)
-        super().__init__(
-            temperature=temperature,
-            alpha=alpha,
-            soft_weight=soft_weight,
-            hard_weight=hard_weight,
-            divergence=divergence,
-            beta=beta,
-            detach_teacher=detach_teacher,
-            ignore_index=ignore_index,
-            class_dim=class_dim,
-            reduction=reduction,
-        )
-
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Numbers,
-        *,
-        hard_targets: Numbers | None = None,
-        teacher_indices: Numbers | None = None,
-        sample_weight: Numbers | None = None,
-    ) -> Tensor:
-        """The loss of ``student_logits`` against teacher and targets."""
-        return distillation_loss(
-            student_logits,
-            teacher_logits,
-            hard_targets=hard_targets,
-            teacher_indices=teacher_indices,
-            sample_weight=sample_weight,
-            **self.options(),
-        )

@@ -1,0 +1,78 @@
+"""The module form."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from aptt.core.checks import Numbers, check_chunk, check_flags
+from aptt.core.distillation import Divergence, checked_form
+from aptt.core.module import LossModule
+from aptt.core.reduction import Reduction
+from aptt.loss.linear_distill.distillation import (
+    linear_distillation_loss,
+    linear_distillation_terms,
+)
+
+__all__ = ["LinearDistillationLoss"]
+
+
+class LinearDistillationLoss(LossModule):
+    """Module form of :func:`linear_distillation_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(linear_distillation_terms)
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        alpha: float = 0.5,
+        soft_weight: float | None = None,
+        hard_weight: float | None = None,
+        divergence: Divergence = "forward_kl",
+        beta: float = 0.5,
+        detach_teacher: bool = True,
+        ignore_index: int | None = -100,
+        chunk: int | None = None,
+        drop_ignored: bool = True,
+        reduction: Reduction = "mean",
+    ) -> None:
+        checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+        check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
+        check_chunk(chunk)
+        super().__init__(
+            temperature=temperature,
+            alpha=alpha,
+            soft_weight=soft_weight,
+            hard_weight=hard_weight,
+            divergence=divergence,
+            beta=beta,
+            detach_teacher=detach_teacher,
+            ignore_index=ignore_index,
+            chunk=chunk,
+            drop_ignored=drop_ignored,
+            reduction=reduction,
+        )
+
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        teacher_hidden: Tensor,
+        teacher_weight: Tensor,
+        *,
+        hard_targets: Numbers | None = None,
+        bias: Tensor | None = None,
+        teacher_bias: Tensor | None = None,
+        sample_weight: Numbers | None = None,
+    ) -> Tensor:
+        """The loss of the student's head against the teacher's and the targets."""
+        return linear_distillation_loss(
+            hidden,
+            weight,
+            teacher_hidden,
+            teacher_weight,
+            hard_targets=hard_targets,
+            bias=bias,
+            teacher_bias=teacher_bias,
+            sample_weight=sample_weight,
+            **self.options(),
+        )
