@@ -9,11 +9,12 @@ that it is turned by an eighth at most, its corners beside those of the target. 
 are its coordinates, and by Green's theorem, round the prediction,
 
     outside = sum over its sides of  mean(ex) dY - mean(ey) dx
+    inside  = sum over its sides of  mean(X) dY
 
-with the mean of ex over that part of the side where y is within. Of a coordinate that runs evenly
-from a to b, the mean excess is ``(ea + eb) / 2 * (eb - ea) / (b - a)``. So no polygon is made: none
-of its corners can be lost or doubled, nothing is sorted, and no tolerance decides. The hull is
-larger than the target by
+with the means of ex and X over that part of the side where y is within. Of a coordinate that runs
+evenly from a to b, the mean excess is ``(ea + eb) / 2 * (eb - ea) / (b - a)``. So no polygon is
+made: none of its corners can be lost or doubled, nothing is sorted, and no tolerance decides. The
+hull is larger than the target by
 
     beyond = 1 / 2 sum of  max(0, reach of the prediction - reach of the target) * side
 
@@ -67,7 +68,7 @@ def _measured(
     """The same, of sides ``(N, 2)``, of the gap along the target's axes, and of a turn in it."""
     (w, h), (goal_w, goal_h), (more_w, more_h) = (v.unbind(1) for v in (sides, goals, more))
     cos, sin, less = turn.cos(), turn.sin(), 2 * (turn / 2).sin().square()  # 1 - cos
-    outside = _outside(gap_x, gap_y, cos, sin, less, sides, goals, more)
+    outside, inside = _parts(gap_x, gap_y, cos, sin, less, sides, goals, more)
     # along the axes of either: the gap, and how much further the prediction reaches
     own_x, own_y = gap_x * cos + gap_y * sin, gap_y * cos - gap_x * sin
     gaps, tilt = torch.stack((gap_x, gap_y, own_x, own_y)), sin.abs()
@@ -83,13 +84,16 @@ def _measured(
     apart = (gaps.abs() >= reaches).any(0)
     beyond = _above_0(further + gaps) + _above_0(further - gaps)
     beyond = (beyond * torch.stack((goal_h, goal_w, h, w))).sum(0) / 2
-    area = w * h
-    outside = torch.where(apart, area, torch.minimum(outside, area))
-    larger = more_w * h + goal_w * more_h
-    return Meeting(goal_w * goal_h, area - outside, outside, outside - larger, beyond)
+    area, goal, larger = w * h, goal_w * goal_h, more_w * h + goal_w * more_h
+    # the lesser part has the digits, and what is left of the area is the other one
+    near = outside < area / 2
+    inside = torch.where(near, area - outside, _above_0(torch.where(apart, 0.0, inside)))
+    outside = torch.where(near, outside, area - inside)
+    missing = torch.where(near, outside - larger, goal - inside)
+    return Meeting(goal, inside, outside, missing, beyond)
 
 
-def _outside(
+def _parts(
     gap_x: Tensor,
     gap_y: Tensor,
     cos: Tensor,
@@ -98,8 +102,8 @@ def _outside(
     sides: Tensor,
     goals: Tensor,
     more: Tensor,
-) -> Tensor:
-    """How much of the prediction lies outside of the target, corner by corner and side by side."""
+) -> tuple[Tensor, Tensor]:
+    """How much of the prediction lies outside of the target, and how much inside."""
     (w, h), (goal_w, goal_h), (more_w, more_h) = (v.unbind(1) for v in (sides, goals, more))
     # how far the corners lie beyond the target's right side, and its left, its upper, its lower:
     # from the upper right corner on, against the clock
@@ -114,16 +118,18 @@ def _outside(
     run = torch.stack((-w * cos, 2 * across, w * cos, -2 * across))  # of each side, in x
     rise = torch.stack((-2 * up, -h * cos, 2 * up, h * cos))
 
-    y, ey = _parted(above, below, goal_h)
+    y, ey = _within(above, below, goal_h), _beyond(above, below)
     over = _mean(ey, _next(ey), rise) * run
     # where a side comes into the range of y, and where it leaves it
     out = ey * _next(ey) > 0
     came, left_off = (_share(ends.abs(), rise.abs(), out, 0.0) for ends in (ey, _next(ey)))
     first, last = came * run, left_off * run
-    a, ea = _parted(right + first, left - first, goal_w)
-    b, eb = _parted(_next(right) - last, _next(left) + last, goal_w)
-    side = _mean(ea, eb, run * (1 - came - left_off)) * (_next(y) - y)
-    return (side - over).sum(0)
+    from_right, from_left = right + first, left - first
+    to_right, to_left = _next(right) - last, _next(left) + last
+    ends = _beyond(from_right, from_left), _beyond(to_right, to_left)
+    beside, rises = _mean(*ends, run * (1 - came - left_off)), _next(y) - y
+    middle = ((from_right - from_left) + (to_right - to_left)) / 4
+    return (beside * rises - over).sum(0), ((middle - beside) * rises).sum(0)
 
 
 def _mean(first: Tensor, last: Tensor, run: Tensor) -> Tensor:
@@ -137,15 +143,15 @@ def _share(part: Tensor, whole: Tensor, known: Tensor, value: float) -> Tensor:
     return torch.where(known, value, part / torch.where(known, 1.0, whole)).clamp(0, 1)
 
 
-def _parted(over: Tensor, under: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """A coordinate within a range, from its middle, and what of it is beyond, below 0 on the left.
+def _within(over: Tensor, under: Tensor, length: Tensor) -> Tensor:
+    """A coordinate held to a range, from its middle: of how far it lies beyond either end."""
+    half = length / 2
+    return torch.where(over > under, half + _below_0(over), -half - _below_0(under))
 
-    Given as how far it lies beyond either end; so that both rise together, to the last digit.
-    """
-    within = torch.where(
-        over > under, length / 2 + _below_0(over), -length / 2 - _below_0(under)
-    )
-    return within, _above_0(over) - _above_0(under)
+
+def _beyond(over: Tensor, under: Tensor) -> Tensor:
+    """What of it is beyond the range; below 0 on the lower side."""
+    return _above_0(over) - _above_0(under)
 
 
 def _ring(k: Tensor) -> Tensor:
