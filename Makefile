@@ -7,6 +7,7 @@
 #     make clean   remove .venv, build and caches; reports in runs stay
 
 PYTHON ?= python3
+OPTIONS ?= # of pytest, in `make test`
 RECIPES ?= classification language audio # `make demo RECIPES=` trains every one
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ test: $(VENV)/dev.done
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 $(OPTIONS)
 
 docs: $(VENV)/docs.done
 	@echo "Building the site, a page for each loss: some minutes ..."

@@ -1,5 +1,9 @@
 """What holds for every test."""
 
+import importlib.util
+import re
+from collections import Counter
+
 import pytest
 import torch
 
@@ -12,6 +16,11 @@ def pytest_addoption(parser):
         "--device",
         default="cpu",
         help="where the conformance suite runs: cpu (the default), cuda, cuda:1, mps ...",
+    )
+    parser.addoption(
+        "--nothing-skipped",
+        action="store_true",
+        help="fail if a test was skipped for another reason than a package that is not installed",
     )
 
 
@@ -27,3 +36,41 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
         metafunc.parametrize("device", [metafunc.config.getoption("--device")])
+
+
+def pytest_sessionfinish(session):
+    if session.config.getoption("--nothing-skipped") and _skipped(session.config, _is_here):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """What was skipped, a line a reason, each with how to have it."""
+    for reason, count in sorted(_skipped(config, lambda reason: True).items()):
+        fatal = config.getoption("--nothing-skipped") and _is_here(reason)
+        verdict = "FAILED: --nothing-skipped, and skipped" if fatal else "skipped"
+        terminalreporter.write_line(f"{verdict} {count}: {reason}")
+
+
+def _skipped(config, counts):
+    """How many tests were skipped for each reason that counts; on a worker of xdist, none."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    reasons = (str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
+    return Counter(_cure(reason) for reason in reasons if counts(reason))
+
+
+def _cure(reason):
+    package = _missing(reason)
+    return f"{package} is not installed; it comes with aptt[bench]" if package else reason
+
+
+def _is_here(reason):
+    """Whether what the reason names could have been there: no package that is not installed."""
+    package = _missing(reason)
+    return package is None or importlib.util.find_spec(package) is not None
+
+
+def _missing(reason):
+    """The package without which a test was skipped: pytest, Python and our own tests say it."""
+    found = re.search(r"import '(\w+)|named '(\w+)|^([\w-]+) is not installed", reason)
+    return next(filter(None, found.groups())).replace("-", "_") if found else None

@@ -35,12 +35,12 @@ def _walks(loss, *args, **kwargs):
 
 def test_an_ordinary_call_is_walked(x, y):
     assert obstacle(x) is None
-    assert _walks(cross_entropy, x, y) == 2
-    assert _walks(CrossEntropyLoss(), x, y) == 2
+    assert _walks(cross_entropy, x, y) == 1
+    assert _walks(CrossEntropyLoss(), x, y) == 1
 
 
 def test_a_parameter_is_ordinary(x, y):
-    assert _walks(cross_entropy, torch.nn.Parameter(x.detach()), y) == 2
+    assert _walks(cross_entropy, torch.nn.Parameter(x.detach()), y) == 1
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_same_tensor_twice_gets_both_gradients(x):
     want = torch.autograd.grad(binary_cross_entropy(p, p.detach()), p)[0]
     want = want + torch.autograd.grad(binary_cross_entropy(p.detach(), p), p)[0]
     (got,) = torch.autograd.grad(binary_cross_entropy(p, p), p)
-    torch.testing.assert_close(got, want, rtol=1e-14, atol=0)
+    torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-17)
 
 
 # ---------------------------------------------------------------------------- the switch
@@ -107,9 +107,9 @@ def test_the_switch_as_a_context_holds_inside_and_no_longer(x, y):
     with engine("plain"):
         assert _walks(cross_entropy, x, y) == 0
         with engine("auto"):
-            assert _walks(cross_entropy, x, y) == 2
+            assert _walks(cross_entropy, x, y) == 1
         assert _walks(cross_entropy, x, y) == 0
-    assert _walks(cross_entropy, x, y) == 2
+    assert _walks(cross_entropy, x, y) == 1
 
 
 def test_the_switch_as_a_call_holds_until_the_next(x, y):
@@ -118,13 +118,13 @@ def test_the_switch_as_a_call_holds_until_the_next(x, y):
         assert _walks(cross_entropy, x, y) == 0
     finally:
         engine("auto")
-    assert _walks(cross_entropy, x, y) == 2
+    assert _walks(cross_entropy, x, y) == 1
 
 
 def test_the_switch_comes_back_after_an_error(x, y):
     with pytest.raises(ZeroDivisionError), engine("plain"):
         raise ZeroDivisionError
-    assert _walks(cross_entropy, x, y) == 2
+    assert _walks(cross_entropy, x, y) == 1
 
 
 def test_the_switch_belongs_to_one_thread(x, y):
@@ -133,12 +133,12 @@ def test_the_switch_belongs_to_one_thread(x, y):
         thread = threading.Thread(target=lambda: found.append(_walks(cross_entropy, x, y)))
         thread.start()
         thread.join()
-    assert found == [2]
+    assert found == [1]
 
 
 def test_backward_follows_the_way_of_its_forward(x, y):
     with whole() as walked:
-        loss = cross_entropy(x, y)
+        loss = cross_entropy(x, y, z_loss=0.1)
         with engine("plain"):
             loss.backward()
     assert len(walked.walks) == 2
@@ -147,7 +147,7 @@ def test_backward_follows_the_way_of_its_forward(x, y):
 def test_an_unknown_mode_is_refused_and_changes_nothing(x, y):
     with pytest.raises(ValueError, match=r"mode: got 'fast', wanted 'auto' or 'plain'"):
         engine("fast")
-    assert _walks(cross_entropy, x, y) == 2
+    assert _walks(cross_entropy, x, y) == 1
 
 
 def test_both_ways_give_the_same(x, y):

@@ -161,10 +161,12 @@ def test_splitting_keeps_every_element_with_its_class(shape, data):
         assert torch.equal(split_axis(t, axis, rows=True)[:, c].flatten(), picked)
 
 
-def test_elements_stay_flat_unless_an_option_differs_by_class():
+def test_elements_are_flat_unless_an_option_differs_by_class_or_there_are_few():
+    many = torch.ones(2, 3, 2**13)
+    for aligned in align_elements(many, many, many, by_class=False, class_dim=None):
+        assert aligned.shape == (3 * 2**14,)
     x, t, w = torch.randn(2, 3, 4), torch.ones(2, 3, 4), torch.rand(2, 3, 4)
-    for aligned in align_elements(x, t, w, by_class=False, class_dim=None):
-        assert aligned.shape == (24,)
+    assert align_elements(x, t, w, by_class=False, class_dim=None)[0] is x
     for aligned in align_elements(x, t, w, by_class=True, class_dim=1):
         assert aligned.shape == (2, 3, 4)
     with _raises("class_dim"):

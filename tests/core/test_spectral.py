@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly
+from aptt.core.frames import Resolution, canvases, reflected, unreflected
 from aptt.core.signals import present
-from aptt.core.transform import Resolution, canvases, reflected, unreflected
 from aptt.loss import multi_resolution_stft_loss, stft_loss
 from aptt.loss.mel import mel_filterbank
 

@@ -326,7 +326,7 @@ def _compare(loss: Loss, call: Call, got: Outcome, want: Outcome) -> Failure | N
             continue
         slack = _slack(loss, call, want) if slack is None else slack
         room = room + slack[kind]
-        if loss.limit is not None and path in ("", call.grads[0], kind):
+        if loss.limit is not None and path.split("[")[0] in ("", call.grads[0], kind):
             room = room + loss.limit(call)[kind.startswith("gradient")]
         if path in tensors and path.split("[")[0] != call.grads[0]:
             eps = max(torch.finfo(dtype).eps for dtype in (ours_.dtype, wide))

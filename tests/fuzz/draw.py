@@ -22,6 +22,7 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALVES = (torch.bfloat16, torch.float16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 SIZES = (2, 1, 3, 17, 0, 40)
+ASKED = ("ignore_index", "teacher_hidden", "teacher_weight")
 LADDER = (1.0, 0.0, 1e-30, 1e-3, 8.0, 88.0, 1e4, 6e4)
 
 
@@ -221,9 +222,9 @@ class Draw:
     def call(self, name: str, args: dict[str, Any], *grads: str, sides: Sequence[str] = ()) -> Call:
         """The call, without arguments that are None; ``sides`` may ask for a gradient too.
 
-        ``ignore_index`` stays, of which None is no default.
+        Those stay of which None is no default.
         """
-        args = {k: value for k, value in args.items() if value is not None or k == "ignore_index"}
+        args = {k: value for k, value in args.items() if value is not None or k in ASKED}
         asked = [side for side in sides if side in args and self.chance(f"{side} learns", 5)]
         return Call(
             name,

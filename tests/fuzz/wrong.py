@@ -18,14 +18,29 @@ __all__ = ["spoiled"]
 
 
 RIGHT = {
+    ("detection_loss", "target_labels"),
+    ("detection_terms", "target_labels"),
+    ("expected_value", "logits"),
     ("focal_loss", "logits"),
     ("kto_loss", "mismatched"),
+    ("permutation_invariant_loss", "lengths"),
     ("policy_loss", "advantage"),
     ("policy_terms", "advantage"),
     ("quantile_loss", "weight"),
     ("wasserstein_dice_loss", "target"),
 }
-"""Whose further axis makes another call that is right: of classes, quantiles, tokens."""
+"""Whose further axis makes another call that is right: of classes, quantiles, tokens, sources."""
+_MASKS = (
+    "boundary",
+    "cl_dice",
+    "dice",
+    "dice_ce",
+    "dice_focal",
+    "focal_tversky",
+    "generalized_dice",
+)
+_MASKS += ("hausdorff", "lovasz", "mask_iou", "mcc", "tversky")
+RIGHT |= {(f"{name}_{form}", "weight") for name in _MASKS for form in ("loss", "terms")}  # by class
 
 
 def spoiled(d: Draw, call: Call, loss: Loss) -> Call:

@@ -49,7 +49,7 @@ def test_features_by_hand():
     assert feature_matching_loss(FAKE, REAL).item() == 2.5  # 5.0 in HiFi-GAN, which doubles it
     assert feature_matching_loss(FAKE, REAL, relative=True).item() == pytest.approx(1.0)
     assert feature_matching_loss(FAKE, REAL, last=False).item() == 0.5  # DAC
-    assert feature_matching_loss(FAKE, REAL, over="mean").item() == 1.25
+    assert feature_matching_loss(FAKE, REAL, combine="mean").item() == 1.25
     assert feature_matching_loss([FAKE, FAKE], [REAL, REAL]).item() == 5.0
 
 
@@ -138,7 +138,7 @@ def test_modules_take_what_the_functions_take():
     terms = DiscriminatorLoss(kind="hinge").terms([R, R], [F_, F_])
     assert terms == discriminator_terms([R, R], [F_, F_], kind="hinge")
     assert {k: round(v.item(), 6) for k, v in terms.items()} == {"real": 0.4, "fake": 2.6}
-    assert GeneratorLoss(over="mean").terms([F_, F_])["fake"] == GeneratorLoss()(F_)
+    assert GeneratorLoss(combine="mean").terms([F_, F_])["fake"] == GeneratorLoss()(F_)
     assert FeatureMatchingLoss(last=False).terms(FAKE, REAL)["features"] == 0.5
 
 

@@ -426,7 +426,7 @@ def _bhattacharyya(p, t):
     """By matrices, as the definition of the distance of two Gaussians has it."""
 
     def covariance(box):
-        c, s = math.cos(box[4]), math.sin(box[4])
+        c, s = math.cos(box[4].item()), math.sin(box[4].item())
         turn = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
         return turn @ torch.diag(box[2:4] ** 2 / 12) @ turn.T
 
@@ -443,6 +443,21 @@ def test_rotated_boxes_by_matrices():
     torch.testing.assert_close(found, expected)
     found = probiou_loss(pred, target, reduction="none")
     torch.testing.assert_close(found, (1 - torch.exp(-expected)).sqrt())
+
+
+@pytest.mark.parametrize("square", [0, 1])
+def test_squares_have_the_slope_of_boxes_that_nearly_are(square):
+    """Where wide turns into tall, an absolute value is 0 and its slope is not."""
+    pair = [_turned(20), _turned(20, seed=1)]
+    pair[square][:, 2] = pair[square][:, 3]
+    x = pair[0].clone().requires_grad_()
+    loss = sum(_bhattacharyya(p, t) for p, t in zip(x, pair[1], strict=True))
+    (expected,) = torch.autograd.grad(loss, x)
+    z = pair[0].clone().requires_grad_()
+    loss = probiou_loss(z, pair[1], distance="bhattacharyya", reduction="sum")
+    (found,) = torch.autograd.grad(loss, z)
+    torch.testing.assert_close(found[:, :4], expected[:, :4])
+    assert square or (found[:, 4] == 0).all()
 
 
 @pytest.mark.parametrize("side", [1e-6, 1e-3, 1.0, 1e6])

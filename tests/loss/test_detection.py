@@ -10,8 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from aptt.audit.ways import in_blocks
 from aptt.loss import (
@@ -169,39 +167,6 @@ def test_one_object_by_hand():
     torch.testing.assert_close(got.scores, torch.tensor([[1.0, 2.0**-6, 0, 0]]))
 
 
-class Largest(TorchDispatchMode):
-    """The most elements that an operator has made."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        made = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        self.elements = max(self.elements, *made, 0)
-        return out
-
-
-@pytest.mark.parametrize("place", ["cpu", "meta"])
-def test_the_assigner_holds_the_pairs_of_one_image(place, monkeypatch):
-    """Or of as many as fit a budget, here 1 on the CPU and 2 on "meta", an accelerator."""
-    many, points, most = 12, 144, 30
-    monkeypatch.setattr(
-        "aptt.loss.detection.candidates._PAIRS_AT_ONCE", (points * most, 2 * points * most + 1)
-    )
-    largest = []
-    for images in (1, 2, many):
-        args = _images(images, points, most, place)
-        with Largest() as made:
-            got = TaskAlignedAssigner()(*args)
-        assert got.matches.shape == got.scores.shape == (images, points)
-        largest.append(made.elements)
-    one, two, all_of_them = largest
-    assert one == 2 * points * most  # a coordinate along each axis
-    assert all_of_them == two == (one if place == "cpu" else 2 * one)
-
-
 def _images(images, points, most, device):
     g = torch.Generator().manual_seed(images)
     at = grid(12)
@@ -220,7 +185,7 @@ def _images(images, points, most, device):
 def test_an_image_has_the_same_assignment_among_any_others(options, at_once, monkeypatch):
     args, assigner = _images(5, 144, 30, "cpu"), TaskAlignedAssigner(**options)
     want = assigner(*args)
-    monkeypatch.setattr("aptt.loss.detection.task_aligned.images_at_once", lambda *_: at_once)
+    monkeypatch.setattr("aptt.loss.detection.scenes.images_at_once", lambda *_: at_once)
     got = assigner(*args)
     assert torch.equal(got.matches, want.matches)
     assert torch.equal(got.scores, want.scores)
@@ -826,7 +791,7 @@ def test_an_assigner_of_ones_own_gives_constants():
     matches[0, :4] = torch.arange(4)
     outer = logits.clone().requires_grad_()
 
-    def own(x, boxes, anchors, target_boxes, target_labels, target_mask, anchor_mask):
+    def own(x, boxes, anchors, target_boxes, target_labels, target_mask, anchor_mask, strides):
         assert not torch.is_grad_enabled()
         return Assignment(matches, outer.sigmoid().amax(-1))
 
@@ -852,7 +817,7 @@ def test_an_assigner_of_ones_own_gives_constants():
 )
 def test_an_assigner_of_ones_own_is_held_to_the_targets(matches, error, said):
     logits, boxes, points, targets, labels = scene(2)
-    given = {"anchors": points, "assigner": lambda *_: Assignment(matches, torch.ones(2, 36))}
+    given = {"anchors": points, "assigner": lambda *_, **__: Assignment(matches, torch.ones(2, 36))}
     with pytest.raises(error, match=said):
         detection_loss(logits, boxes, targets, labels, **given)
 
@@ -893,9 +858,10 @@ def test_it_maps_over_predictions_of_shared_targets(distribution):
 
 def test_the_readme_of_losses_by_default():
     assert repr(DetectionLoss()) == (
-        "DetectionLoss(assigner=TaskAlignedAssigner(topk=10, alpha=0.5, beta=6.0), "
+        "DetectionLoss(assigner=TaskAlignedAssigner(topk=10, alpha=0.5, beta=6.0, overlap=None), "
         "class_loss=binary_cross_entropy, box_loss=ciou_loss, class_weight=None, "
-        "hard_scores=False, class_gain=0.5, box_gain=7.5, dfl_gain=1.5, reduction='mean')"
+        "hard_scores=False, no_object=None, box_format='xyxy', class_gain=0.5, box_gain=7.5, "
+        "dfl_gain=1.5, reduction='mean')"
     )
 
 

@@ -273,6 +273,57 @@ def test_classes_that_are_equally_wrong_have_next_to_no_slope(way):
     assert (slope[1] != 0).all()
 
 
+@WAYS
+def test_the_skeleton_of_what_is_nearly_sure(way):
+    """A ridge is a difference of probabilities near 1: of what they lack of it."""
+    sure = torch.tensor([[7.56, 8.29, 9.0], [8.66, 8.23, 8.0], [-3.0, -3.1, -2.9]])
+    x, t = torch.stack((sure, -sure)).unsqueeze(0), (sure < 0).long().unsqueeze(0)
+    _held(lambda x: L.cl_dice_loss(x, t, iterations=1), x, way, within=1e-5)
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks])
+@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
+@pytest.mark.parametrize("sure", [0.0, 14.0])
+@pytest.mark.parametrize("off", [1e-5, 1e-3, 0.1, 3.0])
+def test_a_student_near_its_teacher(way, divergence, sure, off):
+    teacher = _sure(margin=sure)[0]
+    student = teacher + off * _sure(margin=0.0, seed=1)[0]
+    given = {"alpha": 1.0, "divergence": divergence, "reduction": "none"}
+    _held(lambda x: L.distillation_loss(x, teacher.to(x.dtype), **given), student, way, within=3e-6)
+    assert teacher.shape == (6, 5)
+    chosen = torch.tensor([[0, 1, 2]]).expand(6, 3)  # and the other two as one class more
+    known = (teacher / 4).log_softmax(1).gather(1, chosen)
+    with way():
+        value = L.distillation_loss(student, known, teacher_indices=chosen, **given)
+    truth = L.distillation_loss(student.double(), known, teacher_indices=chosen, **given)
+    torch.testing.assert_close(value.double(), truth, rtol=1e-4, atol=1e-6)
+
+
+@WAYS
+def test_weights_of_distillations_that_are_nearly_nothing(way):
+    student = torch.tensor([[0.0, 1.0], [-0.613, -0.908]])
+    teacher = torch.tensor([[0.0401, 1.0154], [-0.611, -0.907]])
+    _held(
+        lambda w: L.distillation_loss(
+            student.to(w.dtype), teacher.to(w.dtype), sample_weight=w, alpha=1.0
+        ),
+        torch.ones(2),
+        way,
+    )
+
+
+def test_the_teacher_of_a_student_that_nearly_is_it_learns_its_digits():
+    off = -0.000472
+    teacher = torch.tensor([[0.0, off]], requires_grad=True)
+    head = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    loss = L.linear_distillation_loss(
+        torch.zeros(1, 2), 0 * head, teacher, head, alpha=1.0, detach_teacher=False
+    )
+    (grad,) = torch.autograd.grad(loss, teacher)
+    p = 1 / (1 + math.exp(-off / 4))
+    assert grad[0, 1].item() == pytest.approx(4 * p * (1 - p) * off / 4, rel=2e-6)
+
+
 FLAGGED = [
     (name, key)
     for name in LOSSES

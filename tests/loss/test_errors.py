@@ -43,9 +43,18 @@ UNDRAWN = {
         "class_logits": torch.zeros(1, 1, 2), "pred_boxes": BOX / 4, "target_boxes": BOX / 4,
         "target_labels": LABEL, "target_mask": THERE,
     },
+    "merge_unlabelled": {
+        "logits": torch.zeros(1, 2), "annotated": torch.ones(1, 2, dtype=torch.bool),
+    },
+    "ordinal_labels": {"logits": torch.zeros(1, 2)},
+    "ordinal_probabilities": {"logits": torch.zeros(1, 2)},
     "sequence_scores": {
         "log_prob": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool),
         "sequence_ids": torch.tensor([0, 1]), "num_sequences": 2,
+    },
+    "simcc_decode": {"logits_list": [torch.zeros(1, 1, 4), torch.zeros(1, 1, 3)]},
+    "simcc_targets": {
+        "points": torch.ones(1, 1, 2), "bins": (4, 3), "visibility": torch.ones(1, 1),
     },
     "soft_skeleton": {"mask": torch.rand(1, 1, 4, 4)},
     "signed_distance": {

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
-from aptt.loss import FocalLoss, focal_loss
+from aptt.loss import FocalLoss, cross_entropy, focal_loss
 from aptt.loss.classification import FocalLoss as FocalLossOfTheBrief
-from aptt.loss.focal import _SIGMOID, _SOFTMAX
+from aptt.loss.focal.sigmoid import SIGMOID
+from aptt.loss.focal.softmax import INDICES, SHARES
 
 
 def _random(*shape, seed=0):
@@ -140,6 +141,9 @@ def test_ignored_elements_are_as_if_removed():
         (torch.zeros(4, 3), {"alpha": 1.5}, "alpha.*1.5"),
         (torch.zeros(4, 3), {"alpha": torch.ones(4)}, r"alpha.*\(4,\).*\(3,\)"),
         (torch.zeros(4, dtype=torch.long), {"normalize": "positives"}, "normalize"),
+        (torch.zeros(4, 3), {"label_smoothing": 0.1}, "label_smoothing.*0.1.*sigmoid"),
+        (torch.zeros(4, 3), {"kind": "softmax", "ignore_index": 0}, "ignore_index.*soft targets"),
+        (torch.zeros(4, dtype=torch.long), {"kind": "sigmoid"}, "target"),
         (torch.zeros(4, 1), {}, "target"),
         (torch.tensor([0, 1, 2, 3]), {}, "class 3"),
     ],
@@ -172,7 +176,7 @@ def test_a_masked_class_is_not_there_in_blocks_either():
 def test_the_sigmoid_step_is_autograd_of_the_definition(alpha, dtype, gamma, same_as_autograd):
     x, y = 4 * _random(5, 3, 4), (_random(5, 3, 4, seed=1) > 0).to(dtype)
     x[0], x[1], x[2] = 0.0, 50.0, -50.0
-    same_as_autograd(_SIGMOID, x, y, alpha=alpha, gamma=gamma)
+    same_as_autograd(SIGMOID, x, y, alpha=alpha, gamma=gamma)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.7])
@@ -180,7 +184,67 @@ def test_the_sigmoid_step_is_autograd_of_the_definition(alpha, dtype, gamma, sam
 @pytest.mark.parametrize("shape", [(12, 5), (3, 5, 7)])
 def test_the_softmax_step_is_autograd_of_the_definition(shape, alpha, gamma, same_as_autograd):
     x, y = 4 * _random(*shape), torch.arange(math.prod(shape) // 5) % 5
-    same_as_autograd(_SOFTMAX, x, y.view(shape[0], *shape[2:]), alpha=alpha, gamma=gamma)
+    same_as_autograd(INDICES, x, y.view(shape[0], *shape[2:]), alpha=alpha, gamma=gamma)
+
+
+def test_soft_targets_are_the_sum_of_their_classes():
+    logits, target = 3 * _random(9, 5), _random(9, 5, seed=1).softmax(1)
+    alpha = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    p = logits.softmax(1)
+    each = alpha * target * (1 - p) ** 1.5 * -p.log()
+    found = focal_loss(logits, target, kind="softmax", alpha=alpha, gamma=1.5)
+    torch.testing.assert_close(found, each.sum(1).mean())
+    smooth = 0.9 * target + 0.1 / 5
+    found = focal_loss(
+        logits, target, kind="softmax", alpha=alpha, gamma=1.5, label_smoothing=0.1, reduction="sum"
+    )
+    torch.testing.assert_close(found, (alpha * smooth * (1 - p) ** 1.5 * -p.log()).sum())
+
+
+def test_one_hot_rows_are_their_indices():
+    logits, target = 3 * _random(9, 5), torch.arange(9) % 5
+    one = F.one_hot(target, 5).double()
+    for options in ({}, {"label_smoothing": 0.2}, {"alpha": torch.rand(5), "gamma": 0.5}):
+        found = focal_loss(logits, one, kind="softmax", **options)
+        torch.testing.assert_close(found, focal_loss(logits, target, **options))
+    # mass is counted: half a row counts as half
+    some = torch.cat((one, 0.5 * one))
+    found = focal_loss(logits.repeat(2, 1), some, kind="softmax")
+    torch.testing.assert_close(found, focal_loss(logits, target))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_smoothed_at_gamma_0_is_cross_entropy(smoothing):
+    logits, target = 3 * _random(9, 5), torch.arange(9) % 5
+    logits[3, 1] = -torch.inf  # a class that is not there takes no smoothing
+    target[3] = 0
+    found = focal_loss(logits, target, gamma=0.0, label_smoothing=smoothing)
+    wanted = cross_entropy(logits, target, label_smoothing=smoothing)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_sure_row_of_shares_keeps_its_digits():
+    # 1 - p of a class that is nearly certain is exp(-30) / (1 + exp(-30)): nothing, by subtraction
+    miss = math.exp(-30) / (1 + math.exp(-30))
+    logits = torch.tensor([[30.0, 0.0]])
+    target = torch.tensor([[1.0, 0.0]])
+    found = focal_loss(logits, target, kind="softmax", gamma=1.0)
+    assert found.item() == pytest.approx(-miss * math.log1p(-miss), rel=1e-5)
+    slope = _gradient(lambda x: focal_loss(x, target, kind="softmax", gamma=1.0), logits)
+    # d (miss nll) / d z = -miss (miss + (1 - miss) nll)
+    assert slope[0, 0].item() == pytest.approx(-2 * miss * miss, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("alpha", [None, 0.5, torch.linspace(0.1, 0.9, 5, dtype=torch.float64)])
+@pytest.mark.parametrize("smoothing", [None, 0.1])
+def test_the_step_of_shares_is_autograd_of_the_definition(
+    smoothing, alpha, gamma, same_as_autograd
+):
+    x, t = 4 * _random(6, 5, 3), _random(6, 5, 3, seed=1).softmax(1)
+    options = {"alpha": alpha, "gamma": gamma, "smoothing": smoothing}
+    same_as_autograd(SHARES, x, t, **options)
+    same_as_autograd(SHARES, x[..., 0], torch.arange(6) % 5, **options)
 
 
 @pytest.mark.parametrize("n", [1, 17])
@@ -202,6 +266,7 @@ def test_the_softmax_form_compiles_to_one_graph(n, classes, same_when_compiled):
     y[::3] = -100
     weight = torch.linspace(0, 2, n, dtype=torch.float64)
     same_when_compiled(focal_loss, x, y, gamma=0.5, weight=weight, reduction="none")
+    same_when_compiled(focal_loss, x, y, label_smoothing=0.1, weight=weight)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.25, 0.99])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import aptt.loss
 from aptt.loss import (
     LinearDistillationLoss,
     distillation_loss,
@@ -253,3 +254,163 @@ def test_a_head_without_classes_is_refused():
         linear_distillation_loss(
             torch.ones(2, 3), torch.ones(0, 3), torch.ones(2, 3), torch.ones(0, 3), alpha=1.0
         )
+
+
+def _bent(h, w, b, scale, softcap):
+    return softcap * torch.tanh(scale * (h @ w.T + b) / softcap)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+def test_logits_may_be_scaled_and_bent(divergence, engine):
+    student, teacher, target = _inputs()
+    options = {"divergence": divergence, "temperature": 2.0}
+    with aptt.loss.engine(engine):
+        found = linear_distillation_loss(
+            *student[:2],
+            *teacher[:2],
+            bias=student[2],
+            teacher_bias=teacher[2],
+            hard_targets=target,
+            scale=0.4,
+            softcap=3.0,
+            teacher_scale=2.0,
+            teacher_softcap=5.0,
+            chunk=5,
+            **options,
+        )
+    expected = distillation_loss(
+        _bent(*student, 0.4, 3.0), _bent(*teacher, 2.0, 5.0), hard_targets=target, **options
+    )
+    found, expected = _gradients(found, student), _gradients(expected, student)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("k", [1, 4, None])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_teacher_may_have_been_asked_before(divergence, k, reduction):
+    student, (th, tw, tb), target = _inputs()
+    (h, w, b), told, classes = student, th @ tw.T + tb, None
+    if k is not None:
+        told, classes = (told / 2).log_softmax(-1).topk(k)
+    options = {"hard_targets": target, "divergence": divergence, "temperature": 2.0}
+    options |= {"reduction": reduction, "teacher_indices": classes}
+    given = (h, w, None, None)
+    found = linear_distillation_loss(*given, bias=b, teacher_logits=told, chunk=5, **options)
+    expected = distillation_loss(h @ w.T + b, told, **options)
+    up = torch.linspace(0.5, 2, N, dtype=torch.float64) if reduction == "none" else None
+    torch.testing.assert_close(
+        _gradients(found, student, up), _gradients(expected, student, up), rtol=1e-9, atol=1e-12
+    )
+    terms = linear_distillation_terms(*given, bias=b, teacher_logits=told, **options)
+    torch.testing.assert_close(0.5 * (terms["soft"] + terms["hard"]), expected)
+
+
+@pytest.mark.parametrize("which", ["student", "teacher", "both"])
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_head_may_be_a_callable(which, detach):
+    """LoRA: the head's matrix and a product of two thin ones, which alone learn."""
+    student, teacher, target = _inputs()
+    teacher = [t.requires_grad_() for t in teacher]
+    asked = []
+
+    def head(w, b, name):
+        def project(h):
+            asked.append((name, len(h)))
+            return h @ w.T + b
+
+        return project
+
+    options = {"hard_targets": target, "detach_teacher": detach}
+    given = {}
+    if which == "teacher":
+        given["bias"] = student[2]
+    if which == "student":
+        given["teacher_bias"] = teacher[2]
+    found = linear_distillation_loss(
+        student[0],
+        student[1] if which == "teacher" else head(*student[1:], "student"),
+        teacher[0],
+        teacher[1] if which == "student" else head(*teacher[1:], "teacher"),
+        chunk=5,
+        **given,
+        **options,
+    )
+    expected = distillation_loss(
+        student[0] @ student[1].T + student[2], teacher[0] @ teacher[1].T + teacher[2], **options
+    )
+    leaves = student if detach else [*student, *teacher]
+    torch.testing.assert_close(
+        _gradients(found, leaves), _gradients(expected, leaves), rtol=1e-9, atol=1e-12
+    )
+    assert max(n for _, n in asked) == 5
+    if detach:
+        assert torch.autograd.grad(
+            linear_distillation_loss(
+                student[0], student[1], teacher[0], head(*teacher[1:], "teacher"), **options
+            ),
+            teacher,
+            allow_unused=True,
+        ) == (None, None, None)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler imports torch.jit
+def test_some_classes_and_bent_logits_compile_into_one_graph():
+    (h, w, _), (th, tw, _), target = _inputs(torch.float32)
+    told, classes = (th @ tw.T / 4).log_softmax(-1).topk(3)
+    loss_fn = LinearDistillationLoss(chunk=5, softcap=3.0, scale=0.5)
+
+    def loss(h, w):
+        known = {"teacher_logits": told, "teacher_indices": classes}
+        return loss_fn(h, w, None, None, hard_targets=target, **known)
+
+    expected = _gradients(loss(h, w), [h, w])
+    torch.compiler.reset()
+    found = _gradients(torch.compile(loss, backend="aot_eager", fullgraph=True)(h, w), [h, w])
+    torch.compiler.reset()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "says"),
+    [
+        ({"teacher_hidden": None}, ValueError, "teacher_hidden: got None"),
+        ({"teacher_weight": None}, ValueError, "teacher_weight: got None"),
+        ({"teacher_logits": torch.ones(2, 3)}, ValueError, "teacher_hidden: got some with"),
+        ({"teacher_indices": torch.ones(2, 3)}, ValueError, "teacher_indices: got some without"),
+        ({"weight": torch.nn.Embedding(3, 2)}, TypeError, "weight: got Embedding"),
+        ({"teacher_weight": "a"}, TypeError, "teacher_weight: got str"),
+        ({"weight": lambda h: h, "bias": torch.ones(3)}, ValueError, "bias: got a tensor with a"),
+        ({"weight": lambda h: h[0]}, ValueError, "weight: the callable gave"),
+        ({"weight": lambda h: h}, ValueError, "teacher_weight: its head has 3 classes, wanted 2"),
+        ({"scale": 0.0}, ValueError, "scale: got 0.0"),
+        ({"teacher_softcap": -1.0}, ValueError, "teacher_softcap: got -1.0"),
+    ],
+)
+def test_what_is_no_head_and_no_teacher_is_refused(changed, error, says):
+    given = {"hidden": torch.ones(2, 2), "weight": torch.ones(3, 2)}
+    given |= {"teacher_hidden": torch.ones(2, 4), "teacher_weight": torch.ones(3, 4)}
+    with pytest.raises(error, match=says):
+        linear_distillation_loss(**{**given, **changed}, alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"teacher_logits": torch.ones(2, 4)}, "teacher_logits: got shape"),
+        ({"teacher_logits": torch.ones(3, 3)}, "teacher_logits: got shape"),
+        ({"teacher_scale": 2.0}, "teacher_scale: got 2.0 with teacher_logits"),
+        ({"teacher_indices": torch.ones(2, 2).long()}, "teacher_indices: got"),
+        ({"teacher_indices": torch.ones(2, 3).long()}, "teacher_logits, the sum of exp"),
+        ({"teacher_logits": -torch.ones(2, 2), "teacher_indices": torch.ones(2, 2).long()},
+         "got class 1 twice"),
+        ({"teacher_logits": -torch.ones(2, 1), "teacher_indices": torch.full((2, 1), 3)},
+         "teacher_indices: got class 3"),
+    ],
+)  # fmt: skip
+def test_what_a_teacher_cannot_have_said_is_refused(changed, says):
+    given = {"hidden": torch.ones(2, 2), "weight": torch.ones(3, 2)}
+    given |= {"teacher_hidden": None, "teacher_weight": None, "teacher_logits": torch.ones(2, 3)}
+    with pytest.raises(ValueError, match=says):
+        linear_distillation_loss(**{**given, **changed}, alpha=1.0)

@@ -24,12 +24,33 @@ SMALL = {"n_fft": 128, "n_mels": 12, "sample_rate": 8000}
 LOSSES = {
     "mel": partial(mel_loss, **SMALL, linear_weight=0.7, convergence_weight=0.3),
     "mel, several": partial(
-        mel_loss, sample_rate=8000, n_fft=(64, 128), n_mels=(6, 12), power=2, scales="sum"
+        mel_loss, sample_rate=8000, n_fft=(64, 128), n_mels=(6, 12), power=2, combine="sum"
     ),
     "stft": partial(stft_loss, n_fft=128, win_length=100, linear_weight=0.5),
     "stft, tight": partial(stft_loss, n_fft=128, hop_length=30, framing="tight"),
     "stft, full": partial(stft_loss, n_fft=128, hop_length=30, framing="full", power=2),
     "stft, clamped": partial(stft_loss, n_fft=64, floor_by="clamp", floor=1e-2, log="log10"),
+    "stft, heard": partial(
+        stft_loss,
+        n_fft=64,
+        window="blackman",
+        power=2,
+        sample_rate=8000,
+        frequency_weight="a",
+        log_distance="l2",
+        linear_distance="l2",
+        linear_weight=0.5,
+        pre_emphasis=0.85,
+    ),
+    "mel, heard": partial(
+        mel_loss,
+        **SMALL,
+        frequency_weight="a",
+        log_distance="l2",
+        linear_weight=0.5,
+        window="hamming",
+        convergence_weight=0.7,
+    ),
     "several": partial(
         multi_resolution_stft_loss, n_fft=(64, 128, 33), hop_length=(16, 40, 11), win_length=None
     ),
@@ -615,7 +636,7 @@ def test_lists_of_settings_have_to_agree():
     sizes = (256, 512, 1024)
     parts = [mel_loss(e, s, sample_rate=16000, n_fft=n, n_mels=20) for n in sizes]
     for over, want in (("sum", sum(parts)), ("mean", sum(parts) / 3)):
-        found = mel_loss(e, s, sample_rate=16000, n_fft=sizes, n_mels=20, scales=over)
+        found = mel_loss(e, s, sample_rate=16000, n_fft=sizes, n_mels=20, combine=over)
         torch.testing.assert_close(found, want)
 
 
@@ -665,7 +686,7 @@ def test_windows_and_filters_are_not_saved(module):
         ({"floor_by": "max"}, "floor_by"),
         ({"log_weight": -1.0}, "log_weight"),
         ({"log_weight": 0.0}, "log_weight"),
-        ({"scales": "max"}, "scales"),
+        ({"combine": "max"}, "combine"),
         ({"empty_filters": "drop"}, "empty_filters"),
         ({"stereo": "mid"}, "stereo"),
         ({"reduction": "average"}, "reduction"),
@@ -709,7 +730,7 @@ def test_the_step_is_the_gradient_of_the_definition(name, padded, monkeypatch):
         seen.update(sides=sides, options=options)
         return x.sum(1)
 
-    monkeypatch.setattr("aptt.loss.mel.settings.reduce", noted)
+    monkeypatch.setattr("aptt.loss.mel.evaluation.reduce", noted)
     lengths = torch.tensor([200, 150, 3]) if padded else None
     LOSSES[name](e, s, lengths=lengths, reduction="none")
     sides, options = seen["sides"], seen["options"]

@@ -15,15 +15,17 @@ from aptt.loss import (
     dpo_loss,
     dpo_terms,
     kto_loss,
+    kto_terms,
     linear_token_stats,
     orpo_loss,
     orpo_terms,
     sequence_scores,
     simpo_loss,
+    simpo_terms,
 )
-from aptt.loss.preference.kto import _KTO
 from aptt.loss.preference.leads import HINGE, IPO, LOGISTIC
 from aptt.loss.preference.orpo import _CERTAIN, _ODDS
+from aptt.loss.preference.prospect import PROSPECT
 
 DOUBLE = torch.float64
 LOG2 = math.log(2)
@@ -35,6 +37,7 @@ def of(*numbers, dtype=DOUBLE, grad=False):
 
 # ------------------------------------------------------------------------------ closed forms
 
+_S = Scores(torch.tensor([-10.0]), torch.tensor([2]))
 W, L, REF = of(-10), of(-12), {"reference_chosen": of(-11), "reference_rejected": of(-11)}
 
 
@@ -156,7 +159,7 @@ def test_steps_are_the_slopes_of_their_definitions(each, same_as_autograd):
     for formula in (HINGE, IPO):
         same_as_autograd(formula, h, each, beta=0.3, margin=0.5)
     good = h.roll(1) > 0
-    same_as_autograd(_KTO, h, good, beta=0.3, baseline=0.5, good=1.3, bad=0.7)
+    same_as_autograd(PROSPECT, h, good, beta=0.3, baseline=0.5, good=1.3, bad=0.7)
     pairs = torch.stack((h, h.roll(3)), 1).abs().neg()
     same_as_autograd(_ODDS, pairs)
     same_as_autograd(_ODDS, pairs * _CERTAIN / 6)
@@ -330,6 +333,30 @@ def test_likelihood_counts_tokens_and_odds_count_pairs():
     assert seen == {"nll": 2 * 4 + 0.5 * 3, "odds": 2.5}
 
 
+def test_terms_of_simpo_and_kto_are_those_of_what_counts():
+    averages = of(-1, -2, -3), of(-1.5, -1.5, -1.5)
+    terms = simpo_terms(*averages, weight=[1.0, 3.0, 0.0], beta=2.0, margin=0.5)
+    torch.testing.assert_close(
+        terms["preference"], simpo_loss(*averages, weight=[1.0, 3.0, 0.0], beta=2.0, margin=0.5)
+    )
+    assert terms["accuracy"].item() == 0.25
+    assert terms["reward_chosen"].item() == pytest.approx(2 * (-1 - 6) / 4)
+    score, good = of(1, 2, -1, 7), torch.tensor([True, True, False, False])
+    options = {"mismatched": of(0.25, 0.75), "weight": [1.0, 3.0, 1.0, 0.0], "beta": 0.5}
+    terms = kto_terms(score, good, **options)
+    torch.testing.assert_close(terms["preference"], kto_loss(score, good, **options))
+    assert terms["baseline"].item() == 0.5
+    assert terms["reward_desirable"].item() == pytest.approx(0.5 * (1 + 6) / 4)
+    assert terms["reward_undesirable"].item() == -0.5
+    each = kto_terms(score, good, reduction="none", **options)
+    assert each["reward_desirable"].tolist() == [0.5, 3.0, 0.0, 0.0]
+    assert KTOLoss(baseline=0.0).terms(score, ~good)["reward_desirable"].item() == pytest.approx(
+        0.3
+    )
+    only = kto_terms(score[:2], good[:2], baseline=0.0)  # none of the other kind: 0, not NaN
+    assert only["reward_undesirable"].item() == 0
+
+
 def test_terms_of_dpo_are_means_over_the_pairs_that_count():
     x, y = of(-10, -3, -7), of(-12, -1, -7)
     terms = dpo_terms(x, y, weight=[1.0, 3.0, 0.0], beta=0.5)
@@ -462,6 +489,11 @@ def test_dpo_from_hidden_states_makes_nothing_of_the_size_of_the_logits(largest)
         (lambda: dpo_loss(W, of(1, 2)), r"rejected: got shape \(2,\), wanted \(1,\)"),
         (lambda: dpo_loss(W, L, reference_chosen=W), "reference_rejected: got None"),
         (lambda: dpo_loss(W, L, per_token=True), "per_token: got True"),
+        (
+            lambda: dpo_loss(_S, _S, reference_chosen=W, reference_rejected=L, per_token=True),
+            "reference_chosen: got numbers beside Scores",
+        ),
+        (lambda: dpo_loss(_S, L, kind="ipo"), "rejected: got numbers beside Scores"),
         (lambda: dpo_loss(W, L, kind="ipo", label_smoothing=0.1), "label_smoothing: got 0.1"),
         (lambda: dpo_loss(W, L, kind="robust", label_smoothing=0.5), "label_smoothing: got 0.5"),
         (lambda: dpo_loss(Scores(W, torch.ones(2).long()), L), r"chosen.tokens: got shape \(2,\)"),

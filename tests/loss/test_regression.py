@@ -301,7 +301,7 @@ def test_the_step_of_an_error(formula, options, same_as_autograd):
     [
         (likelihood.GAUSSIAN, {"beta": 0.0, "constant": 0.0}),
         (likelihood.GAUSSIAN, {"beta": 0.5, "constant": 0.9}),
-        (likelihood.LAPLACE, {}),
+        (likelihood.LAPLACE, {"constant": 0.5}),
         (crps.GAUSSIAN, {}),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from aptt.core.chosen import CHOSEN
 from aptt.core.divergence import WHOLE, Form
 from aptt.loss.classification.binary import BINARY
 from aptt.loss.heat.formulas import FORMULAS
@@ -56,3 +57,17 @@ def test_of_divergences_with_masked_classes(name, same_as_autograd):
     x[:3, 1], t[:3, 1] = -torch.inf, -torch.inf
     t[4:, 3] = -torch.inf
     same_as_autograd(WHOLE[name], x, t, None, None, form=Form(1.0, 0.5, 1.0))
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("hard", [None, 0.3])
+def test_of_a_teacher_that_tells_of_some_classes(name, k, hard, same_as_autograd):
+    x, t = 3 * _random(9, 5), 3 * _random(9, 5, seed=2)
+    chosen = _share(9, 5).argsort(1)[:, :k]
+    told = torch.zeros(9, 5, dtype=torch.bool).scatter(1, chosen, True)
+    x[1:3] = torch.where(told[1:3], x[1:3], torch.tensor([[-1000.0], [-torch.inf]]))  # no rest
+    y = None if hard is None else chosen[:, 0]
+    log_p = t.log_softmax(1).gather(1, chosen)
+    form = Form(temperature=2.5, beta=0.3, soft=4.0, hard=hard)
+    same_as_autograd(CHOSEN[name], x, log_p, y, chosen, form=form)

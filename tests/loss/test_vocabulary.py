@@ -13,7 +13,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "vocabulary.md"
 OURS = {name: getattr(aptt.loss, name) for name in aptt.loss.__all__}
 MODULES = {n: o for n, o in OURS.items() if inspect.isclass(o) and issubclass(o, nn.Module)}
 FUNCTIONS = {n: o for n, o in OURS.items() if inspect.isfunction(o)}
-TERM_WEIGHTS = {"mtp_lambda", "step", "lambda_old", "alpha", "soft_weight", "hard_weight"}
+TERM_WEIGHTS = {
+    "mtp_lambda", "step", "lambda_old", "alpha", "soft_weight", "hard_weight", "z_loss",
+}  # fmt: skip
 
 
 def _rows(heading):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept
+from aptt.core.frames import Canvas, Resolution, reflected
 from aptt.core.signals import inside, present
-from aptt.core.transform import Canvas, Resolution, reflected, spectrum
+from aptt.core.transform import spectrum
 
 __all__ = ["COMPRESSED"]
 

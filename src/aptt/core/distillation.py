@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from aptt.core.checks import (
     check_choice,
@@ -14,10 +14,11 @@ from aptt.core.checks import (
     check_tensors,
 )
 from aptt.core.divergence import WHOLE, Form
+from aptt.core.linear import Projection
 from aptt.core.linear.tokens import check_unsharded
 from aptt.core.reduction import Reduction, check_reduction
 
-__all__ = ["Divergence", "check_heads", "checked_form"]
+__all__ = ["Divergence", "check_head", "check_heads", "checked_form"]
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
@@ -53,10 +54,10 @@ def checked_form(
 
 def check_heads(
     hidden: Tensor,
-    weight: Tensor,
+    weight: Tensor | Projection,
     bias: Tensor | None,
     teacher_hidden: Tensor,
-    teacher_weight: Tensor,
+    teacher_weight: Tensor | Projection,
     teacher_bias: Tensor | None,
     *,
     some_classes: bool = False,
@@ -65,35 +66,62 @@ def check_heads(
 
     ``some_classes``: the weights are parts of the vocabulary, and may be empty.
     """
-    check_unsharded(weight)
-    check_unsharded(teacher_weight, "teacher_weight")
-    heads = (
-        ("", hidden, weight, bias),
-        ("teacher_", teacher_hidden, teacher_weight, teacher_bias),
+    shape = check_head("", hidden, weight, bias, some_classes=some_classes)
+    taught = check_head(
+        "teacher_", teacher_hidden, teacher_weight, teacher_bias, like=hidden, some_classes=True
     )
-    tensors = {"hidden": hidden, "weight": weight, "teacher_hidden": teacher_hidden}
-    biases = {"bias": bias, "teacher_bias": teacher_bias}
-    given = {name: t for name, t in biases.items() if t is not None}
-    check_tensors(**tensors, teacher_weight=teacher_weight, **given)
-    for who, states, head, offset in heads:
-        check_floating(**{f"{who}hidden": states, f"{who}weight": head})
-        if head.ndim != 2 or states.ndim == 0 or head.shape[1] != states.shape[-1]:
-            raise ValueError(
-                f"{who}weight: got shape {tuple(head.shape)} for {who}hidden "
-                f"{tuple(states.shape)}, wanted (V, D), one row a class"
-            )
-        if offset is not None and offset.shape != head.shape[:1]:
-            raise ValueError(f"{who}bias: got shape {tuple(offset.shape)}, wanted ({len(head)},)")
-    if teacher_hidden.shape[:-1] != hidden.shape[:-1]:
+    if taught != shape:
         raise ValueError(
             f"teacher_hidden: got shape {tuple(teacher_hidden.shape)}, wanted the tokens of "
-            f"hidden, {tuple(hidden.shape[:-1])}"
+            f"hidden, {shape}"
         )
+    if not (isinstance(weight, Tensor) and isinstance(teacher_weight, Tensor)):
+        return shape
     if len(teacher_weight) != len(weight):
         raise ValueError(
             f"teacher_weight: got {len(teacher_weight)} classes, wanted {len(weight)} as the "
             "student has; cut both to the common vocabulary, or mask by a bias of -inf"
         )
+    return shape
+
+
+def check_head(
+    who: str,
+    hidden: Tensor,
+    weight: Tensor | Projection,
+    bias: Tensor | None,
+    *,
+    like: Tensor | None = None,
+    some_classes: bool = False,
+) -> tuple[int, ...]:
+    """The shape of a head's tokens; ``who`` is what its names begin with."""
+    check_unsharded(weight, f"{who}weight")
+    first = {} if like is None else {"hidden": like}
+    given = {f"{who}hidden": hidden, f"{who}weight": weight, f"{who}bias": bias}
+    callable_head = not isinstance(weight, Tensor) and callable(weight)
+    left_out = {f"{who}weight"} if callable_head else set()
+    left_out |= {f"{who}bias"} if bias is None else set()
+    check_tensors(**first, **{k: t for k, t in given.items() if k not in left_out})
+    check_floating(**{f"{who}hidden": hidden})
+    if hidden.ndim == 0:
+        raise ValueError(f"{who}hidden: got a number, wanted hidden states, (..., D)")
+    if not isinstance(weight, Tensor):
+        if isinstance(weight, nn.Embedding | nn.EmbeddingBag):
+            raise TypeError(
+                f"{who}weight: got {type(weight).__name__}, which looks tokens up and makes no "
+                "logits; pass its weight, embedding.weight, for a tied head"
+            )
+        if bias is not None:
+            raise ValueError(f"{who}bias: got a tensor with a callable head, which adds its own")
+        return tuple(hidden.shape[:-1])
+    check_floating(**{f"{who}weight": weight})
+    if weight.ndim != 2 or weight.shape[1] != hidden.shape[-1]:
+        raise ValueError(
+            f"{who}weight: got shape {tuple(weight.shape)} for {who}hidden "
+            f"{tuple(hidden.shape)}, wanted (V, D), one row a class"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"{who}bias: got shape {tuple(bias.shape)}, wanted ({len(weight)},)")
     if len(weight) == 0 and not some_classes:
-        raise ValueError(f"weight: got shape {tuple(weight.shape)}, with no class")
+        raise ValueError(f"{who}weight: got shape {tuple(weight.shape)}, with no class")
     return tuple(hidden.shape[:-1])

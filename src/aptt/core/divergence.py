@@ -8,14 +8,21 @@
     reverse_kl    sum q log(q / p) = sum q w - log(sum a / sum b)
     jsd           beta * sum p log(p / m) + (1 - beta) * sum q log(q / m)
 
-A sure row has a and b that are 1 where it is sure, so all that counts of it is in the others: the
-sums are compared by the sum of ``a - b``, where that class is an exact 0, and ``w`` is taken from
-the logits. What is left is the rounding of each exponential: in float32 a KL is exact within 1e-7,
-and the gradient of ``forward_kl`` within some 2e-7 of each probability, also where student and
-teacher are nearly the same and both are small. In one block, as on an accelerator, ``forward_kl``
-is made of two log-softmaxes, which are rounded at ``log C``: exact within 1e-6 there, and 0 for a
-student that is its teacher. Where the student alone masks a class, ``log(p / q)`` is 1e4 there, and
-1e4 + log(sum a / sum b) elsewhere. The class axis is axis 1, and is kept.
+These are sums of what nearly cancels where student and teacher are nearly the same. As p and q each
+have a sum of 1, and ``p - q = (p + q) tanh y`` with ``y = log(p / q) / 2``, the same of terms that
+are nowhere below 0 is
+
+    sum p log(p / q) - p + q = sum (p + q) (y tanh y + y - tanh y)
+
+whose last two are ``y**2 tanh y / 3`` where y is small. ``w`` is taken from the logits, and what a
+rounding of ``log(sum a / sum b)`` moved shows in the sum of ``(p + q) tanh y``, which is 0 for the
+right one. So loss and gradient have the digits of the logits' differences, however close the two
+are and however sure of a class.
+
+In one block, as on an accelerator, ``forward_kl`` is made of two log-softmaxes, which are rounded
+at ``log C``: exact within 1e-6 there, and 0 for a student that is its teacher. Where the student
+alone masks a class, ``log(p / q)`` is 1e4 there, and 1e4 + log(sum a / sum b) elsewhere. The class
+axis is axis 1, and is kept.
 """
 
 from __future__ import annotations
@@ -32,7 +39,7 @@ from aptt.core import vocabulary
 from aptt.core.formula import Formula, Kept, Product, by_row
 from aptt.core.vocabulary import Stats, finish, hold, measure
 
-__all__ = ["BY_NAME", "CHOSEN", "HERE", "WHOLE", "Divergence", "Form", "Over"]
+__all__ = ["BY_NAME", "HERE", "WHOLE", "Divergence", "Form", "Over"]
 
 
 class Form(NamedTuple):
@@ -94,59 +101,108 @@ def _sum(t: Tensor) -> Tensor:
     return t.sum(1, keepdim=True)
 
 
-def _log_of_sums(e: Tensor, f: Tensor, more: Tensor) -> Tensor:
-    """``log(e / f)`` from ``more = e - f``; at 0, one of the two halves passes the gradient on."""
-    return (more.clamp(min=0) / f).log1p() - (torch.relu(-more) / e).log1p()
-
-
-def _mean(of: Tensor, weight: Tensor, total: Tensor, over: Over) -> tuple[Tensor, Tensor]:
+def _mean(
+    of: Tensor, weight: Tensor, total: Tensor, over: Over, *more: Tensor
+) -> tuple[Tensor, ...]:
     """The weighted mean in two steps: as rounded, and that of what is left, times ``total``.
 
     ``(of - mean) - rest / total`` has all its digits at a class that has nearly all the weight.
+    Sums of ``more`` come first.
     """
-    (first,) = over.sums(of * weight)
+    *sums, first = over.sums(*more, of * weight)
     mean = (first / total).detach()
     (rest,) = over.sums((of - mean) * weight)
-    return mean, rest
+    return *sums, mean, rest
+
+
+class _Pair(NamedTuple):
+    """Two distributions, times e, and how they compare."""
+
+    q: Tensor
+    p: Tensor
+    ratio: Tensor
+    """``w``."""
+    ahead: Tensor
+    """``log(p / q)``, but for a rounding of all of them alike."""
+    kept: Kept
+    """The largest logits, and the sums."""
+    level: Tensor
+    """``log(e / f)``, with that rounding."""
+
+
+def _compare(x: Tensor, t: Tensor, form: Form, over: Over) -> _Pair:
+    top, peak = over.tops(x, t)
+    a, b = _soften(x, top, form), _soften(t, peak, form)
+    e, f = over.sums(a, b)
+    w, level = _log_ratio(x, t, top, peak, form), (e / f).log()
+    return _Pair(a, b * (e / f), w, level - w, (top, peak, e, f), level)
+
+
+def _tanh(log_ratio: Tensor) -> Tensor:
+    """Of half of it; ``tanh`` itself takes twice as long on a CPU."""
+    more = log_ratio.clamp(max=40.0).expm1()
+    return more / (more + 2)
+
+
+class _Excess(NamedTuple):
+    """``of log(of / other) - of + other``, nowhere below 0, and ``of - other``."""
+
+    excess: Tensor
+    more: Tensor
+
+
+def _excess(of: Tensor, other: Tensor, log_ratio: Tensor) -> _Excess:
+    both, tanh = of + other, _tanh(log_ratio)
+    even, third = log_ratio * tanh, log_ratio.clamp(-0.5, 0.5).mul_(1 / 6)  # far away, any number
+    odd = torch.addcmul(log_ratio.sub(tanh, alpha=2), even, third, value=-1)
+    odd = torch.nn.functional.hardshrink(odd, _ROUNDING[odd.dtype])
+    return _Excess(both * torch.addcmul(even, even, third).add_(odd).mul_(0.5), both * tanh)
+
+
+_ROUNDING = {torch.float32: 1e-8, torch.float64: 2e-19}
+"""Of ``y - tanh y`` and its first term, where they begin to differ."""
 
 
 # ------------------------------------------------------------------------------ the two KL
 
 
 def _forward_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
-    top, peak = over.tops(x, t)
-    a, b = _soften(x, top, form), _soften(t, peak, form)
-    (dot,) = over.sums(_log_ratio(x, t, top, peak, form) * b)
-    return top, peak, *over.sums(a, b, a - b), dot
+    pair = _compare(x, t, form, over)
+    excess, off = over.sums(*_excess(pair.p, pair.q, pair.ahead))
+    return *pair.kept, *_settled(pair, excess, off)
+
+
+def _settled(pair: _Pair, excess: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:
+    """The level and the value, once it is known how far the level is off."""
+    e = pair.kept[2]
+    off = (off / e).detach()
+    return pair.level - off, excess / e - 0.5 * off.square()
 
 
 def _forward_kl(kept: Kept, form: Form) -> Tensor:
-    _, _, e, f, more, dot = kept
-    return _log_of_sums(e, f, more) - dot / f
+    return kept[5]
 
 
 def _forward_kl_slope(
     x: Tensor, t: Tensor, kept: Kept, scale: Tensor | float, form: Form
 ) -> Tensor:
-    # q - p = a / e - b / f = (a - b) / e - b (e - f) / (e f)
-    top, peak, e, f, more, _ = kept
-    a, b = _soften(x, top, form), _soften(t, peak, form)
-    b = torch.ops.aten.threshold_backward(b, x, torch.finfo(x.dtype).min)  # masked: no gradient
-    by = scale / e
-    return a.sub_(b).mul_(by).addcmul_(b, by * more / f, value=-1)
+    # q - p = (p + q) tanh(log(q / p) / 2); 0 where the student alone masks, which is no gradient
+    top, peak, e, f, level, _ = kept
+    ratio = (x - t).sub_(top - peak).mul_(1 / form.temperature).sub_(level)
+    ratio = ratio.nan_to_num_(nan=0.0, posinf=_FAR, neginf=0.0)
+    both = _soften(x, top, form).addcmul_(_soften(t, peak, form), e / f)
+    return _tanh(ratio).mul_(both).mul_(scale / e)
 
 
 def _reverse_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
-    top, peak = over.tops(x, t)
-    a, b = _soften(x, top, form), _soften(t, peak, form)
-    e, f, more = over.sums(a, b, a - b)
-    mean, rest = _mean(_log_ratio(x, t, top, peak, form), a, e, over)
-    return top, peak, e, f, more, mean, rest
+    pair = _compare(x, t, form, over)
+    parts = _excess(pair.q, pair.p, -pair.ahead)
+    excess, off, mean, rest = _mean(pair.ratio, pair.q, pair.kept[2], over, *parts)
+    return *pair.kept, _settled(pair, excess, off)[1], mean, rest
 
 
 def _reverse_kl(kept: Kept, form: Form) -> Tensor:
-    _, _, e, f, more, mean, rest = kept
-    return (mean + rest / e) - _log_of_sums(e, f, more)
+    return kept[4]
 
 
 def _reverse_kl_slope(
@@ -161,31 +217,33 @@ def _reverse_kl_slope(
 # --------------------------------------------------------------------------------- between
 
 
-def _to_mixture(
-    x: Tensor, t: Tensor, top: Tensor, peak: Tensor, level: Tensor, form: Form
-) -> tuple[Tensor, Tensor]:
+def _to_mixture(ahead: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     """``log(p / q)``, and ``log(m / q) = log(1 + beta (p / q - 1))``."""
-    ratio = (level - _log_ratio(x, t, top, peak, form)).clamp(-_NOTHING, _NOTHING)
-    return ratio, (ratio.expm1() * form.beta).log1p()
+    ahead = ahead.clamp(-_NOTHING, _NOTHING)
+    return ahead, (ahead.expm1() * form.beta).log1p()
 
 
 def _jsd_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
-    top, peak = over.tops(x, t)
-    a, b = _soften(x, top, form), _soften(t, peak, form)
-    e, f = over.sums(a, b)
-    ratio, to_m = _to_mixture(x, t, top, peak, (e / f).log(), form)
-    return top, peak, e, f, *over.sums((ratio - to_m) * b), *_mean(to_m, a, e, over)
+    pair = _compare(x, t, form, over)
+    p, q, beta = pair.p, pair.q, form.beta
+    m = beta * p + (1 - beta) * q
+    ahead, to_m = _to_mixture(pair.ahead, form)
+    of_p, of_q = _excess(p, m, ahead - to_m), _excess(q, m, -to_m)
+    by = beta * (1 - beta)  # how much a level that is off counts here
+    parts = of_p.excess / (1 - beta) + of_q.excess / beta, of_p.more - of_q.more
+    excess, off, mean, rest = _mean(to_m, q, pair.kept[2], over, *parts)
+    return *pair.kept, by * _settled(pair, excess, off)[1], mean, rest
 
 
 def _jsd(kept: Kept, form: Form) -> Tensor:
-    _, _, e, f, of_p, mean, rest = kept
-    return form.beta * of_p / f - (1 - form.beta) * (mean + rest / e)
+    return kept[4]
 
 
 def _jsd_slope(x: Tensor, t: Tensor, kept: Kept, scale: Tensor | float, form: Form) -> Tensor:
     # (1 - beta) q (log(q / m) - its mean over q): what rounding did to the level goes with the mean
     top, peak, e, f, _, mean, rest = kept
-    _, to_m = _to_mixture(x, t, top, peak, (e / f).log(), form)
+    ahead = (e / f).log() - _log_ratio(x, t, top, peak, form)
+    to_m = _to_mixture(ahead, form)[1]
     by = (form.beta - 1) * scale / e
     return to_m.sub_(mean).sub_(rest / e).mul_(_soften(x, top, form)).mul_(by)
 
@@ -315,51 +373,3 @@ WHOLE = {
     for name, of in BY_NAME.items()
 }
 """The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
-
-
-# ------------------------------------------------------------ a teacher that tells a part
-
-
-def _chosen(
-    of: Divergence,
-    x: Tensor,
-    kept: Kept,
-    t: Tensor,
-    y: Tensor | None,
-    chosen: Tensor,
-    *,
-    form: Form,
-) -> Tensor:
-    """The divergence of the chosen classes, and of the rest as one more, at a temperature of 1."""
-    chosen = chosen.long()
-    z = x.gather(1, chosen) / form.temperature
-    if t.shape[1] < x.shape[1]:
-        z = torch.cat((z, _rest_of_logits(x, chosen, form)), 1)
-        t = torch.cat((t, _rest_of_log_p(t)), 1)
-    of_classes = form._replace(temperature=1.0)
-    value = of.value(of.sums(z, t, of_classes, HERE), of_classes)
-    loss = (form.soft * (value + torch.relu(-value.detach()))).squeeze(1)
-    if y is None:
-        return loss
-    hard = measure(x, y, class_weight=None, form=_PLAIN)
-    return loss + (form.hard or 0.0) * finish(hard, None, form=_PLAIN)
-
-
-def _rest_of_logits(x: Tensor, chosen: Tensor, form: Form) -> Tensor:
-    """The logit of all other classes together; -inf where all of them are masked."""
-    left = x.scatter(1, chosen, -torch.inf)
-    top = _top(left)
-    total = _sum(((left - top) / form.temperature).exp())
-    none = total <= 0  # a NaN stays one
-    rest = top / form.temperature + torch.where(none, 1.0, total).log()
-    return torch.where(none, -torch.inf, rest)
-
-
-def _rest_of_log_p(t: Tensor) -> Tensor:
-    rest = 1 - _sum(t.exp())
-    none = rest <= 0
-    return torch.where(none, -torch.inf, torch.where(none, 1.0, rest).log())
-
-
-CHOSEN = {name: Formula(partial(_chosen, of)) for name, of in BY_NAME.items()}
-"""The same, from the teacher's log-probabilities of some classes, and which these are."""

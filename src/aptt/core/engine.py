@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from aptt.core.formula import Call, Formula, Gather, wide
+from aptt.core.formula import Call, Formula, Gather, Sides, wide
 from aptt.core.ordinary import inside_functorch, ordinary
 from aptt.core.streaming import Walk
 from aptt.core.traced import traced
@@ -191,21 +191,30 @@ def evaluate(
         note(x, reason, compiled, -(-x.numel() // cut))
     if reason is not None:
         return divided(call.plain(x, weight, sides), over)
-    on_cpu = x.device.type == "cpu" and not _here.in_one
-    removes = weight is not None
-    if on_cpu:  # looking costs no host sync
-        if weight is not None and bool(weight.all()):
-            removes, weight = False, None if weight.dtype == torch.bool else weight
-        over = over.item() if isinstance(over, Tensor) else over
-    number = None if isinstance(over, Tensor) else over
-    block = _here.block or (formula.block if on_cpu else None)
-    if formula.few and on_cpu and at_once(x):
-        value = Walk(call.in_one(), call, number, removes, block, _here.watch)(x, weight, sides)
-        if math.isfinite(value.detach().sum()):
+    return _walked(call, x, weight, sides, over)
+
+
+def _walked(
+    call: Call, x: Tensor, weight: Tensor | None, sides: Sides, over: Tensor | float | None
+) -> Tensor:
+    """By hand, in blocks; a small prediction on a CPU by the form for few, if that is finite."""
+    removes, watch = weight is not None, _here.watch
+    if not x.is_cpu or _here.in_one:
+        number = None if isinstance(over, Tensor) else over
+        way, block = (call.in_one(), None) if _here.block is None else (call, _here.block)
+        value = Walk(way, call, number, removes, block, watch)(x, weight, sides)
+        return divided(value, over) if isinstance(over, Tensor) else value
+    # here a look costs no host sync
+    if weight is not None and bool(weight.all()):
+        removes, weight = False, None if weight.dtype == torch.bool else weight
+    over = over.item() if isinstance(over, Tensor) else over
+    few, block = call.formula.few, _here.block or call.formula.block
+    if few is not None and at_once(x):
+        value = Walk(call.of(few), call, over, removes, block, watch)(x, weight, sides)
+        found = value.detach()
+        if math.isfinite(found.sum() if found.ndim else found):
             return value
-    way = call.in_one() if block is None else call
-    value = Walk(way, call, number, removes, block, _here.watch)(x, weight, sides)
-    return divided(value, over) if isinstance(over, Tensor) else value
+    return Walk(call, call, over, removes, block, watch)(x, weight, sides)
 
 
 _FEW = 2**15  # elements: on a CPU a launch, some 3 us, costs as much as 2000 exponentials
@@ -219,7 +228,7 @@ def at_once(x: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or _here.block is not None:
         return False
-    return x.device.type != "cpu" or x.numel() <= _FEW
+    return not x.is_cpu or x.numel() <= _FEW
 
 
 def divided(total: Tensor, over: Tensor | float | None) -> Tensor:
@@ -236,8 +245,9 @@ def divided(total: Tensor, over: Tensor | float | None) -> Tensor:
 
 def obstacle(x: Tensor, others: Iterable[object] = ()) -> str | None:
     """What speaks against a gradient by hand in eager mode; None: nothing."""
-    if not (ordinary(x) and all(ordinary(t) for t in others if isinstance(t, Tensor))):
-        return "a tensor is not an ordinary one with values"
+    for t in (x, *others):
+        if isinstance(t, Tensor) and not ordinary(t):
+            return "a tensor is not an ordinary one with values"
     if forward_ad.unpack_dual(x).tangent is not None:
         return "forward mode asks for a tangent"
     return against_step(x, others)
@@ -258,10 +268,10 @@ def against_step(x: Tensor, others: Iterable[object]) -> str | None:
 
 def asks(values: Iterable[object]) -> bool:
     """Whether a tensor among them, or in a tuple of theirs, asks for a gradient."""
-    return any(
-        asks(v) if isinstance(v, tuple) else isinstance(v, Tensor) and v.requires_grad
-        for v in values
-    )
+    for v in values:
+        if v.requires_grad if isinstance(v, Tensor) else isinstance(v, tuple) and asks(v):
+            return True
+    return False
 
 
 def note(x: Tensor, against_walk: str | None, against_traced: str | None, blocks: int) -> None:

@@ -22,7 +22,7 @@ over the blocks of S. ``up`` has the shape of v, or is one number for all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -91,10 +91,11 @@ class Formula:
     There a launch and a read of memory cost, and arithmetic does not: fewer and larger operators.
     Its statistics may hold one tensor of the prediction's size until backward, and its step may
     give a :class:`Product`."""
-    few: bool = False
-    """Whether ``in_one`` serves a small prediction on a CPU too, where a launch costs more than its
-    elements. It may fail at infinite logits if it shows that by values that are not finite: they
-    are then evaluated again, by this form."""
+    few: Formula | None = None
+    """The same, for a small prediction on a CPU, where an operator costs more than its elements.
+
+    It may fail where it shows that by values that are not finite: they are then evaluated again, by
+    this form. None: this one."""
 
     def measure(self, x: Tensor, sides: Sides, options: dict[str, Any]) -> Kept:
         """The statistics, or none."""
@@ -131,7 +132,11 @@ class Call:
     def in_one(self) -> Call:
         """The same, for a prediction that is one block."""
         other = self.formula.in_one
-        return self if other is None else replace(self, formula=other)
+        return self if other is None else self.of(other)
+
+    def of(self, formula: Formula) -> Call:
+        """The same, by another form of the formula."""
+        return Call(formula, self.gather, self.options)
 
     def plain(self, x: Tensor, weight: Tensor | None, sides: Sides) -> Tensor:
         """The definition, for autograd or any transform."""
@@ -192,7 +197,9 @@ class Call:
         """Prediction and floating sides, in the dtype of the computation."""
         x = widen(x)
         return x, [
-            side.to(x.dtype) if side is not None and side.is_floating_point() else side
+            side
+            if side is None or side.dtype == x.dtype or not side.is_floating_point()
+            else side.to(x.dtype)
             for side in sides
         ]
 

@@ -126,13 +126,14 @@ _SOFTMAX_AT_ONCE = Formula(_softmax_at_once_result, _softmax_at_once_step)
 def _hinge_result(
     x: Tensor, kept: Kept, t: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
 ) -> Tensor:
-    x = cleared(x, w) if clears else x
+    x, t = (cleared(x, w), cleared(t, w)) if clears else (x, t)
     return (_hinge(x, t.to(x.dtype)) * steps).sum(2)
 
 
 def _hinge_step(
     x: Tensor, up: Tensor, kept: Kept, t: Tensor, steps: Tensor, w: Tensor | None, *, clears: bool
 ) -> tuple[None, Tensor]:
+    t = cleared(t, w) if clears else t
     return None, sign(t.to(x.dtype)) * steps * up.to(x.dtype).unsqueeze(2)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
 
-__all__ = ["LossModule", "per_class", "reduced"]
+__all__ = ["LossModule", "Shown", "per_class", "reduced"]
 
 _Module = TypeVar("_Module", bound="LossModule")
 
@@ -79,6 +79,14 @@ class LossModule(nn.Module):
     def __repr__(self) -> str:
         """The call that makes it, the losses that it holds in it."""
         return f"{type(self).__name__}({self.extra_repr()})"
+
+
+class Shown:
+    """What its options made it, as the call that makes it; of a frozen dataclass."""
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={_written(v)}" for k, v in vars(self).items())
+        return f"{type(self).__name__}({options})"
 
 
 def reduced(name: str, loss: nn.Module, reduction: str) -> nn.Module:

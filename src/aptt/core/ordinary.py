@@ -27,7 +27,7 @@ CLASSES: set[type] = {Tensor, torch.nn.Parameter}
 
 def ordinary(t: Tensor) -> bool:
     """Whether a tensor is of torch's own class, and has values."""
-    return type(t) in CLASSES and t.device.type != "meta"
+    return type(t) in CLASSES and not t.is_meta
 
 
 def is_spread(t: object) -> bool:
@@ -73,8 +73,8 @@ def is_readable(t: Tensor) -> bool:
     """Whether looking at values is free: ordinary, on the CPU, outside of any transform."""
     return (
         not torch.compiler.is_compiling()
+        and t.is_cpu
         and ordinary(t)
-        and t.device.type == "cpu"
         and t.numel() > 0
         and not inside_functorch()
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
 
-__all__ = ["covered", "pairwise_giou", "pairwise_l1"]
+__all__ = ["corners_of", "covered", "pairwise_giou", "pairwise_l1"]
 
 
 def pairwise_l1(boxes: Tensor, goals: Tensor) -> Tensor:
@@ -69,6 +69,16 @@ def covered(boxes: Tensor, regions: Tensor, box_format: BoxFormat) -> Tensor:
         share = part if share is None else share * part
     assert share is not None
     return share
+
+
+def corners_of(boxes: Tensor, box_format: BoxFormat) -> Tensor:
+    """Boxes ``(..., 4)`` as their lower and upper corners."""
+    if box_format == "xyxy":
+        return boxes
+    first, size = boxes[..., :2], boxes[..., 2:]
+    if box_format == "xywh":
+        return torch.cat((first, first + size), -1)
+    return torch.cat((first - size / 2, first + size / 2), -1)
 
 
 def _edges(

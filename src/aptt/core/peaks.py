@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from aptt.core.logistic import finite
 
-__all__ = ["mean_position", "vertices"]
+__all__ = ["Peaks", "mean_position", "vertex", "vertices"]
 
 _FAINT = {t: torch.finfo(t).tiny for t in (torch.float32, torch.float64)}
+
+
+class Peaks(NamedTuple):
+    """Where each point is found ``(*N, K, D)``, x first, and how high the peak ``(*N, K)``."""
+
+    points: Tensor
+    scores: Tensor
 
 
 def mean_position(maps: Tensor, temperature: float) -> Tensor:
@@ -31,18 +40,21 @@ def vertices(maps: Tensor, at: Tensor, *, log: bool) -> Tensor:
     flat = flat.clamp_min(_FAINT[flat.dtype]).log() if log else flat
     return torch.stack(
         (
-            _vertex(flat, at, at % width, width, 1),
-            _vertex(flat, at, at // width, height, width),
+            vertex(flat, at, at % width, width, 1),
+            vertex(flat, at, at // width, height, width),
         ),
         2,
     )
 
 
-def _vertex(flat: Tensor, at: Tensor, along: Tensor, cells: int, step: int) -> Tensor:
-    """At most half a cell; 0 at the border, and beside cells that are -inf."""
+def vertex(flat: Tensor, at: Tensor, along: Tensor, cells: int, step: int) -> Tensor:
+    """How far the vertex of a parabola lies from cells ``at`` of lines ``(..., cells)``.
+
+    At most half a cell; 0 at the border, and beside cells that are -inf.
+    """
     inside = (along > 0) & (along < cells - 1)
     left, centre, right = (
-        flat.gather(2, torch.where(inside, at + k * step, at).unsqueeze(2)).squeeze(2)
+        flat.gather(-1, torch.where(inside, at + k * step, at).unsqueeze(-1)).squeeze(-1)
         for k in (-1, 0, 1)
     )
     bend = 2 * centre - left - right

@@ -32,6 +32,7 @@ from aptt.core.engine import divided, evaluate
 from aptt.core.formula import Formula, wide, widen
 
 __all__ = [
+    "Combine",
     "Count",
     "Kind",
     "Normalizer",
@@ -50,6 +51,8 @@ Normalizer = Callable[..., Tensor]
 Reduction = Literal["mean", "sum", "none"] | Normalizer
 Count = Tensor | float
 """How much a mean divides by: a number where it is known without looking at values."""
+Combine = Literal["mean", "sum"]
+"""What is made of several resolutions, discriminators or layers."""
 Kind = Literal["values", "positives", "ratios"]
 """What is counted: what takes part, by its weight; what there is to find; ratios of sums."""
 

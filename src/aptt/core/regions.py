@@ -273,10 +273,9 @@ def aligned(
     t = t.long() if indexed else t
     w = keep
     if weight is not None:
-        check_shapes(logits=(logits, "N C *S"), weight=(weight, "N *S"))
         weight = as_weight("weight", weight, logits)
-        by = weight.reshape(x.shape[0], x.shape[2]).to(widen(x[:0]).dtype)
-        by = by if indexed else by.unsqueeze(1)
+        by = _weights_of_pixels(weight, logits, mode).to(widen(x[:0]).dtype)
+        by = by.squeeze(1) if indexed else by
         w = by if keep is None else torch.where(keep, by, 0)
         check_weights(weight=w)
     if hard and not indexed:
@@ -284,6 +283,21 @@ def aligned(
     elif not indexed:
         check_range(t, 0, 1, keep=None if w is None else w != 0)
     return x, t, w
+
+
+def _weights_of_pixels(weight: Tensor, logits: Tensor, mode: Mode) -> Tensor:
+    """``(N, 1, S)``; or ``(N, C, S)``, where classes are labels that do not exclude each other."""
+    if mode == "multilabel" and weight.ndim == logits.ndim:
+        sizes = zip(weight.shape, logits.shape, strict=True)
+        if not all(size in (1, whole) for size, whole in sizes):
+            raise ValueError(
+                f"weight: got {tuple(weight.shape)} with logits {tuple(logits.shape)}, wanted "
+                f"{tuple(without_axis(logits, 1))}, one per pixel, or one per pixel and class, "
+                "with 1 for an axis along which it is the same"
+            )
+        return _flat(weight.expand(logits.shape), 2)
+    check_shapes(logits=(logits, "N C *S"), weight=(weight, "N *S"))
+    return _flat(weight, 1).unsqueeze(1)
 
 
 def _one_hot(

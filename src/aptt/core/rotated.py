@@ -35,8 +35,9 @@ def bhattacharyya(x: Tensor, t: Tensor) -> Tensor:
     gap, (w, h), (goal_w, goal_h) = gap / unit, *(_sides(v, unit).unbind(1) for v in (own, goal))
     seen = _seen(gap, x[:, 4], w, h) + _seen(gap, t[:, 4], goal_w, goal_h)
     wide, goal_wide = (w - h) * (w + h), (goal_w - goal_h) * (goal_w + goal_h)
-    alike, turn = wide * goal_wide >= 0, x[:, 4] - t[:, 4]
-    turned = torch.where(alike, turn.sin(), turn.cos()).square() * (wide * goal_wide).abs()
+    both, turn = wide * goal_wide, x[:, 4] - t[:, 4]
+    alike = both >= 0  # where one is a square, no side of an absolute value has a slope of 0
+    turned = torch.where(alike, turn.sin(), turn.cos()).square() * torch.where(alike, both, -both)
     # side against side, the longer against the longer; what is taken off is their difference
     goal = torch.where(alike.unsqueeze(1), goal, goal.flip(1))
     sides, goals = _sides(own, unit), _sides(goal, unit)
@@ -68,8 +69,13 @@ def _sides(sides: Tensor, unit: Tensor) -> Tensor:
 
 
 def _seen(gap: Tensor, angle: Tensor, w: Tensor, h: Tensor) -> Tensor:
-    """The gap along the axes of a box, each times the other side, squared and added up."""
+    """The gap along the axes of a box, each times the other side, squared and added up.
+
+    A square is the same however it is turned, and so is the square within a box.
+    """
     cos, sin = angle.cos(), angle.sin()
     u = gap[:, 0] * cos + gap[:, 1] * sin
     v = gap[:, 1] * cos - gap[:, 0] * sin
-    return (h * u).square() + (w * v).square()
+    more, wide = (w - h) * (w + h), w >= h
+    beyond = torch.where(wide, more, -more) * torch.where(wide, v, u).square()
+    return torch.where(wide, h, w).square() * gap.square().sum(1) + beyond

@@ -19,6 +19,7 @@ from aptt.core.checks import (
     check_tensors,
     check_weight,
 )
+from aptt.core.engine import at_once
 
 __all__ = [
     "Aligned",
@@ -159,7 +160,10 @@ def align_elements(
     by_class: bool,
     class_dim: int | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Tensors of one shape as ``(N,)``, or as ``(N, C, S)`` where an option differs by class."""
+    """Tensors of one shape as ``(N,)``, or as ``(N, C, S)`` where an option differs by class.
+
+    Those that are evaluated at once stay as they are: nothing is cut from them.
+    """
     check_floating(logits=logits)
     target = as_tensor("target", target, logits)
     check_shapes(logits=(logits, "*N"), target=(target, "*N"))
@@ -167,6 +171,8 @@ def align_elements(
         weight = as_weight("weight", weight, logits)
         check_shapes(logits=(logits, "*N"), weight=(weight, "*N"))
     axis = class_axis(logits, class_dim) if by_class else None
+    if axis is None and logits.ndim and at_once(logits):
+        return logits, target, weight
 
     def aligned(t: Tensor) -> Tensor:
         return t.reshape(-1) if axis is None else split_axis(t, axis)
@@ -176,6 +182,8 @@ def align_elements(
 
 def split_axis(t: Tensor, axis: int, *, rows: bool = False) -> Tensor:
     """``t`` as ``(N, C, S)`` around ``axis``, or as ``(N, C)`` with the axis last."""
+    if t.ndim == (2 if rows else 3) and axis == 1:
+        return t
     size = t.shape[axis]
     if rows:
         return t.movedim(axis, -1).reshape(math.prod(without_axis(t, axis)), size)
@@ -187,31 +195,34 @@ def check_shapes(**tensors: tuple[Tensor, str]) -> None:
 
     One name may be starred, and stands for any number of axes; a number stands for itself.
     """
-    bound: dict[str, object] = {}
     check_tensors(**{name: tensor for name, (tensor, _) in tensors.items()})
+    bound: dict[str, object] = {}
+    fit: dict[str, torch.Size] = {}
     for tensor, wanted in tensors.values():
-        names, sizes = wanted.split(), _grouped(wanted.split(), list(tensor.shape))
-        agree = sizes is not None and all(
-            bound.setdefault(name, int(name) if name.isdecimal() else size) == size
-            for name, size in zip(names, sizes, strict=True)
-        )
-        if not agree:
+        if fit.get(wanted) == tensor.shape:  # as one that agrees
+            continue
+        if not _agrees(tensor.shape, wanted, bound):
             said = "; ".join(
                 f"{key}: {_shape(t)} should be ({', '.join(shape.split())})"
                 for key, (t, shape) in tensors.items()
             )
             alike = len(tensors) > 1 and len({shape for _, shape in tensors.values()}) == 1
             raise ValueError(said + ("; all of one shape" if alike else ""))
+        fit[wanted] = tensor.shape
 
 
-def _grouped(names: list[str], sizes: list[int]) -> list[object] | None:
-    """The sizes, those under the starred name as one tuple; None if they cannot fit."""
-    stars = [i for i, name in enumerate(names) if name.startswith("*")]
-    if not stars:
-        return list(sizes) if len(names) == len(sizes) else None
-    (star,) = stars
-    end = len(sizes) - (len(names) - star - 1)
-    return [*sizes[:star], tuple(sizes[star:end]), *sizes[end:]] if end >= star else None
+def _agrees(shape: torch.Size, wanted: str, bound: dict[str, object]) -> bool:
+    """Whether a shape is as wanted, given the sizes that are bound to names, to which it adds."""
+    names = wanted.split()
+    sizes: list[object] = [*shape]
+    for i, name in enumerate(names):
+        if name.startswith("*"):  # all axes that the other names leave
+            end = len(shape) - (len(names) - i - 1)
+            sizes[i:end] = [tuple(shape[i:end])]
+    return len(names) == len(sizes) and all(
+        bound.setdefault(name, int(name) if name.isdecimal() else size) == size
+        for name, size in zip(names, sizes, strict=True)
+    )
 
 
 def check_vector(name: str, values: Numbers, x: Tensor, *, signed: bool = False) -> Tensor:

@@ -23,6 +23,7 @@ from aptt.core.shapes import check_shapes
 __all__ = [
     "Pair",
     "audible",
+    "brightened",
     "check_signals",
     "combined",
     "count_samples",
@@ -83,6 +84,13 @@ def present(signals: Tensor, counts: Tensor | None) -> Tensor:
     if counts is None:
         return signals
     return torch.where(inside(counts, signals.shape[1]), signals, 0.0)
+
+
+def brightened(signals: Tensor, c: float) -> Tensor:
+    """Pre-emphasis: ``y[n] = x[n] - c x[n - 1]``, with silence before the first sample."""
+    if signals.ndim == 0 or signals.shape[-1] == 0:
+        return signals
+    return torch.cat((signals[..., :1], signals[..., 1:] - c * signals[..., :-1]), -1)
 
 
 # ------------------------------------------------------------------------------- there: energies

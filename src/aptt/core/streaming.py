@@ -57,23 +57,22 @@ class Walk:
             walked: Tensor = _Walked.apply(self, x, weight, *sides)
             return walked
         with torch.no_grad(), _by_itself(x):  # formulas have forms for autograd, which are slower
-            return self._there(x, weight, sides, None)
+            return self._there(x, weight, sides)[0]
 
     # ------------------------------------------------------------------------- there and back
 
-    def _there(
-        self, x: Tensor, weight: Tensor | None, sides: Sides, kept: list[Kept] | None
-    ) -> Tensor:
-        """The values, gathered; into ``kept``, what each block needs on the way back."""
-        blocks, out = self._blocks(x), None
-        for block in blocks:
+    def _there(self, x: Tensor, weight: Tensor | None, sides: Sides) -> tuple[Tensor, Kept]:
+        """The values, gathered, and what all blocks need on the way back."""
+        if self._is_whole(x):
+            v, keep = self.call.forward(x, weight, self.removes, sides)
+            return self._summed(v) if self.call.gather == "total" else v, keep
+        out: Tensor | None = None
+        kept: list[Tensor] = []
+        for block in self._blocks(x):
             v, keep = self.call.forward(
                 block.of(x), block.maybe(weight), self.removes, block.all(sides)
             )
-            if kept is not None:
-                kept.append(keep)
-            if len(blocks) == 1:
-                return self._summed(v) if self.call.gather == "total" else v
+            kept += keep
             if out is None:
                 out, dtype = _room(self.call.gather, v, block, x), v.dtype
             if self.call.gather == "values":
@@ -83,40 +82,41 @@ class Walk:
             else:
                 out += v.sum()
         assert out is not None  # a prediction without elements is not walked
-        return (self._share(out) if self.call.gather == "total" else out).to(dtype)
+        return (self._share(out) if self.call.gather == "total" else out).to(dtype), (*kept,)
 
     def _ahead(self, x: Tensor, weight: Tensor | None, sides: Sides) -> tuple[Tensor, Tensor]:
         """The total, and its gradient times :meth:`hint`."""
-        blocks, up = self._blocks(x), self.hint()
-        if len(blocks) == 1:
-            v, dx = self._both(blocks[0], x, weight, sides, up)
-            return self._summed(v), dx.to(x.dtype)
+        up = self.hint()
+        if self._is_whole(x):
+            v, dx = self._both(x, weight, sides, up)
+            return self._summed(v), _rounded(dx, x)
         grad, sums = fresh_like(x), []
-        for block in blocks:
-            v, dx = self._both(block, x, weight, sides, up)
+        for block in self._blocks(x):
+            v, dx = self._both(block.of(x), block.maybe(weight), block.all(sides), up)
             sums.append(v.sum())
             block.of(grad).copy_(dx)
         return self._share(torch.stack(sums).sum(dtype=_widest(v))).to(v.dtype), grad
 
     def _both(
-        self, block: _Block, x: Tensor, weight: Tensor | None, sides: Sides, up: float
+        self, x: Tensor, weight: Tensor | None, sides: Sides, up: float
     ) -> tuple[Tensor, Tensor]:
         """The weighted values of a block, and the gradient of ``up`` times them."""
-        here = block.maybe(weight)
-        v, dx = self.call.both(block.of(x), here, self.removes, block.all(sides), up)
+        v, dx = self.call.both(x, weight, self.removes, sides, up)
         assert v is not None  # a formula that is taken ahead gives its values
-        if here is not None:
-            v = weighted(v.masked_fill_(here == 0, 0.0) if self.removes else v, here)
+        if weight is not None:
+            v = weighted(v.masked_fill_(weight == 0, 0.0) if self.removes else v, weight)
         return v, dx
 
     def _back(
         self, x: Tensor, weight: Tensor | None, sides: Sides, kept: tuple[Tensor, ...], up: Tensor
     ) -> Tensor:
         """The gradient, given the upstream gradient of what was returned."""
-        blocks, grad = self._blocks(x), None
-        stride = len(kept) // len(blocks)
         if self.call.gather == "total" and self.over is not None:
             up = up * self._per_value()
+        if self._is_whole(x):
+            return _rounded(self.call.both(x, weight, self.removes, sides, up, kept)[1], x)
+        blocks, grad = self._blocks(x), fresh_like(x)
+        stride = len(kept) // len(blocks)
         for i, block in enumerate(blocks):
             here = up
             if self.call.gather != "total":
@@ -125,22 +125,18 @@ class Walk:
             _, dx = self.call.both(
                 block.of(x), block.maybe(weight), self.removes, block.all(sides), here, keep
             )
-            if len(blocks) == 1:
-                return dx.to(x.dtype)
-            grad = fresh_like(x) if grad is None else grad
             block.of(grad).copy_(dx)
-        assert grad is not None
         return grad
 
     # ----------------------------------------------------------------------------- the numbers
 
     def _summed(self, v: Tensor) -> Tensor:
         """The values of a single block, as one number."""
-        return v.mean() if v.numel() == self.over else self._share(v.sum())
+        return v.mean() if v.numel() == self.over != 1 else self._share(v.sum())
 
     def _share(self, total: Tensor) -> Tensor:
         """The total over what it is divided by; over nothing it is 0."""
-        if self.over is None:
+        if self.over is None or self.over == 1:
             return total
         return total / self.over if self.over else torch.zeros_like(total)
 
@@ -171,20 +167,27 @@ class Walk:
     def scaled(self, grad: Tensor, up: Tensor, weight: Tensor | None) -> Tensor:
         """A gradient that was taken ahead, for the upstream gradient that came."""
         share = self._per_value() / self.hint()
-        factor: Tensor | float = up if share == 1 else up * share
-        if self.block is not None and up.device.type == "cpu":  # elsewhere a look is a host sync
-            factor = float(factor)
-            if factor == 1:
-                return grad
+        # elsewhere a look is a host sync
+        seen: Tensor | float = up.item() if self.block is not None and up.is_cpu else up
+        factor = seen if share == 1 else seen * share
+        if isinstance(factor, float) and factor == 1:
+            return grad
         scaled, finite = grad * factor, isinstance(factor, float) and math.isfinite(factor)
         if weight is not None and self.removes and not finite:
             scaled.masked_fill_(across(weight == 0, scaled), 0.0)
         return scaled
 
+    def _is_whole(self, x: Tensor) -> bool:
+        """Whether one block holds all of it."""
+        whole = self.block is None or x.numel() <= self.block
+        if whole and self.watch is not None:
+            self.watch([x.numel()])
+        return whole
+
     def _blocks(self, x: Tensor) -> list[_Block]:
-        found: list[_Block] = [_WHOLE] if self.block is None else list(_cut(x, self.block))
-        if len(found) > 1:
-            keep_pages()
+        assert self.block is not None
+        found = list(_cut(x, self.block))
+        keep_pages()
         if self.watch is not None:
             self.watch([block.of(x).numel() for block in found])
         return found
@@ -204,9 +207,8 @@ class _Walked(torch.autograd.Function):
                 out, grad = walk._ahead(x, weight, sides)
                 ctx.save_for_backward(x, weight, *sides, grad)
             else:
-                kept: list[Kept] = []
-                out = walk._there(x, weight, sides, kept)
-                ctx.save_for_backward(x, weight, *sides, *(t for block in kept for t in block))
+                out, kept = walk._there(x, weight, sides)
+                ctx.save_for_backward(x, weight, *sides, *kept)
         return out
 
     @staticmethod
@@ -227,6 +229,11 @@ class _Walked(torch.autograd.Function):
         return (None, grad, None, *(None for _ in sides))
 
 
+def _rounded(dx: Tensor, x: Tensor) -> Tensor:
+    """A gradient in the dtype of the prediction."""
+    return dx if dx.dtype == x.dtype else dx.to(x.dtype)
+
+
 def batched(up: Tensor) -> bool:
     """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
     return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
@@ -235,7 +242,10 @@ def batched(up: Tensor) -> bool:
 def _by_itself(x: Tensor) -> AbstractContextManager[object]:
     """In the precision that the formula chooses, not in autocast's."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else _AS_IT_IS
+
+
+_AS_IT_IS = nullcontext()
 
 
 # --------------------------------------------------------------------------------- the blocks
@@ -256,20 +266,7 @@ class _Block:
         return [self.maybe(side) for side in sides]
 
 
-class _Whole(_Block):
-    """All of it, without a view."""
-
-    def of(self, t: Tensor) -> Tensor:
-        return t
-
-
-_WHOLE = _Whole(slice(None), None)
-
-
 def _cut(x: Tensor, size: int) -> Iterator[_Block]:
-    if x.numel() <= size:
-        yield _WHOLE
-        return
     samples, row = x.shape[0], x[0].numel()
     if row > size and x.ndim == 3:
         classes, length = x.shape[1:]

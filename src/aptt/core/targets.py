@@ -1,8 +1,9 @@
 """Objects of images: boxes and labels, padded or as lists, and which prediction answers for which.
 
 A batch of B images has up to M objects each: boxes ``(B, M, 4)``, labels ``(B, M)`` and a mask of
-those that there are, or a list of ``(M_i, 4)`` and ``(M_i,)``. A match is the index of an object,
-:data:`BACKGROUND`, or :data:`IGNORED` for what does not count.
+those that there are, or a list of ``(M_i, 4)`` and ``(M_i,)``. Labels ``(B, M, C)`` say of each
+class how far it is the object's. A match is the index of an object, :data:`BACKGROUND`, or
+:data:`IGNORED` for what does not count.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from aptt.core.checks import check_classes, check_each, check_indices, kept
+from aptt.core.checks import check_classes, check_each, check_indices, check_range, kept
 from aptt.core.formula import widen
 from aptt.core.module import reduced
 from aptt.core.ordinary import is_readable
@@ -56,6 +57,8 @@ def padded(
     *,
     classes: int | None = None,
     ordered: bool = True,
+    numbers: int = 4,
+    several: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Targets as :func:`held` gives them, of lists too; the boxes are held to be boxes.
 
@@ -67,14 +70,18 @@ def padded(
     if not isinstance(boxes, Tensor) and not isinstance(labels, Tensor):
         if mask is not None:
             raise ValueError("target_mask: got a mask for lists, which show what there is")
-        boxes, labels, mask = _stacked(boxes, labels, logits)
+        boxes, labels, mask = _stacked(boxes, labels, logits, numbers, several=several)
     if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)):
         raise ValueError("target_labels: wanted a tensor or a list, as target_boxes is")
-    mask = kept(labels, -1) if mask is None else mask
-    boxes, labels, mask = held(boxes, labels, mask, logits, classes=classes)
+    if mask is None:
+        mask = torch.ones_like(labels[..., 0], dtype=torch.bool) if labels.ndim == 3 else None
+        mask = kept(labels, -1) if mask is None else mask
+    boxes, labels, mask = held(
+        boxes, labels, mask, logits, classes=classes, numbers=numbers, several=several
+    )
     if is_readable(boxes):
         low = boxes[..., :2] if ordered else 0
-        wrong = ~boxes.isfinite().all(-1) | (boxes[..., 2:] < low).any(-1)
+        wrong = ~boxes.isfinite().all(-1) | (boxes[..., 2:4] < low).any(-1)
         if wrong.any():
             image, row = wrong.nonzero()[0].tolist()
             wanted = "corners, the second not less than the first" if ordered else "sizes"
@@ -86,43 +93,72 @@ def padded(
 
 
 def held(
-    boxes: Tensor, labels: Tensor, mask: Tensor, logits: Tensor, *, classes: int | None = None
+    boxes: Tensor,
+    labels: Tensor,
+    mask: Tensor,
+    logits: Tensor,
+    *,
+    classes: int | None = None,
+    numbers: int = 4,
+    several: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets held to the logits; at least one an image, zeros where the mask has none."""
-    shapes = {"class_logits": (logits, "B A C"), "target_boxes": (boxes, "B M 4")}
-    check_shapes(**shapes, target_labels=(labels, "B M"), target_mask=(mask, "B M"))
+    """Targets held to the logits; at least one an image, zeros where the mask has none.
+
+    ``numbers``: of a box; ``several``: labels may be ``(B, M, C)`` too.
+    """
+    known = classes or logits.shape[-1]
+    by_class = several and labels.ndim == 3
+    of_labels = f"B M {known}" if by_class else "B M"
+    shapes = {"class_logits": (logits, "B A C"), "target_boxes": (boxes, f"B M {numbers}")}
+    check_shapes(**shapes, target_labels=(labels, of_labels), target_mask=(mask, "B M"))
     if not logits.shape[-1]:
         raise ValueError(f"class_logits: got {tuple(logits.shape)}, with no class on axis 2")
-    if labels.numel():  # torch.tensor([]) is of a floating dtype
+    if labels.numel() and not by_class:  # torch.tensor([]) is of a floating dtype
         check_indices(target_labels=labels)
     boxes = real(boxes)
     if not labels.shape[1]:
-        boxes, labels, mask = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(mask, (0, 1))
+        one_more = (0, 0, 0, 1)
+        boxes, mask = F.pad(boxes, one_more), F.pad(mask, (0, 1))
+        labels = F.pad(labels, one_more if by_class else one_more[2:])
     mask = mask != 0
-    labels = labels.long().masked_fill(~mask, 0)
-    check_classes(labels, classes or logits.shape[-1], None, name="target_labels")
-    return boxes.masked_fill(~mask.unsqueeze(-1), 0), labels, mask
+    there = mask.unsqueeze(-1)
+    if by_class:
+        labels = real(labels).masked_fill(~there, 0)
+        check_range(labels, 0, 1, keep=None, name="target_labels")
+    else:
+        labels = labels.long().masked_fill(~mask, 0)
+        check_classes(labels, known, None, name="target_labels")
+    return boxes.masked_fill(~there, 0), labels, mask
 
 
 def _stacked(
-    boxes: Sequence[Tensor], labels: Sequence[Tensor], logits: Tensor
+    boxes: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    logits: Tensor,
+    numbers: int,
+    *,
+    several: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lists by image as padded tensors and their mask."""
-    boxes = [each.reshape(0, 4) if each.shape == (0,) else each for each in boxes]
+    boxes = [each.reshape(0, numbers) if each.shape == (0,) else each for each in boxes]
+    shares = [each.shape[1:] for each in labels if each.ndim == 2] if several else []
+    of_one = tuple(shares[0]) if shares else ()
+    labels = [each.reshape(0, *of_one) if each.shape == (0,) else each for each in labels]
     for i, (of_boxes, of_labels) in enumerate(zip(boxes, labels, strict=True)):
-        if of_boxes.shape[1:] != (4,):
-            _wrong("target_boxes", i, of_boxes, "(M, 4)")
-        if of_labels.shape != of_boxes.shape[:1]:
-            _wrong("target_labels", i, of_labels, f"({len(of_boxes)},)")
-        if of_labels.numel():
+        if of_boxes.shape[1:] != (numbers,):
+            _wrong("target_boxes", i, of_boxes, f"(M, {numbers})")
+        if of_labels.shape != (len(of_boxes), *of_one):
+            of_each = "".join(f" {n}" for n in of_one)
+            _wrong("target_labels", i, of_labels, f"({len(of_boxes)},{of_each})")
+        if of_labels.numel() and not of_one:
             check_indices(target_labels=of_labels)
     if not labels:
         none = logits.new_zeros(0, 0, dtype=torch.long)
-        return logits.new_zeros(0, 0, 4), none, none.bool()
-    there = [torch.ones_like(each, dtype=torch.bool) for each in labels]
+        return logits.new_zeros(0, 0, numbers), none, none.bool()
+    there = [each.new_ones(len(each), dtype=torch.bool) for each in labels]
     return (
         _together(boxes),
-        pad_sequence([each.long() for each in labels], batch_first=True),
+        _together(labels) if of_one else pad_sequence([each.long() for each in labels], True),
         pad_sequence(there, batch_first=True),
     )
 

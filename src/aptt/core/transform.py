@@ -8,91 +8,26 @@ complex one of twice the size; here it is the inverse real transform.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aptt.core.mel import Bank, filterbank
+from aptt.core.frames import Resolution
+from aptt.core.hearing import a_curve
+from aptt.core.mel import filterbank
 from aptt.core.ordinary import apart, inside_functorch, ordinary
 
 __all__ = [
-    "Canvas",
-    "Framing",
-    "Resolution",
     "Spectrum",
     "back_to_frames",
-    "canvases",
     "check_filters",
     "filtered",
-    "reflected",
+    "response",
     "spectrum",
-    "unreflected",
 ]
-
-Framing = Literal["center", "tight", "full"]
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """How a signal is cut into frames, and what is taken of each frame's spectrum."""
-
-    n_fft: int
-    hop: int
-    win: int
-    framing: Framing
-    bank: Bank | None = None
-
-    @property
-    def pad(self) -> int:
-        """How far the signal is reflected on either side."""
-        return self.n_fft // 2 if self.framing == "center" else (self.n_fft - self.hop) // 2
-
-    def frames(self, length: Any) -> Any:
-        """How many frames a signal has: of a number, or of a tensor of numbers."""
-        room = length + 2 * self.pad - self.n_fft
-        if self.framing == "full":
-            room = room + self.hop - 1
-        count = room // self.hop + 1
-        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
-
-    def span(self, length: int) -> int:
-        """How many samples those frames reach over."""
-        return (self.frames(length) - 1) * self.hop + self.n_fft
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """Signals of one size, reflected so far that every one of its resolutions can cut frames."""
-
-    resolutions: tuple[Resolution, ...]
-    size: int
-
-    @property
-    def pad(self) -> int:
-        """How far the signals are reflected to the left."""
-        return max(r.pad for r in self.resolutions)
-
-    @property
-    def width(self) -> int:
-        """Of all of it."""
-        return self.pad + max(r.span(self.size) - r.pad for r in self.resolutions)
-
-    def reach(self, r: Resolution) -> slice:
-        """Which part of it the frames of a resolution reach over."""
-        start = self.pad - r.pad
-        return slice(start, start + r.span(self.size))
-
-
-def canvases(resolutions: Sequence[Resolution], size: int) -> list[Canvas]:
-    """One for all resolutions, but for those that want zeros after their reflection."""
-    full = [(r,) for r in resolutions if r.framing == "full"]
-    rest = tuple(r for r in resolutions if r.framing != "full")
-    return [Canvas(members, size) for members in ([rest] if rest else []) + full]
 
 
 class Spectrum(NamedTuple):
@@ -108,14 +43,15 @@ class Spectrum(NamedTuple):
     """The magnitude to its power, 0 where it is not heard."""
 
 
-def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
+def spectrum(reach: Tensor, r: Resolution, power: int, window: Tensor | None = None) -> Spectrum:
     """The spectra of the frames in what a resolution reaches over of a canvas ``(N, width)``.
+
+    ``window``: in place of the one that the resolution names.
 
     A transform rounds all frequencies of a frame alike, by the precision of its loudest: what is
     no louder than that is nothing, and counts as such, or a logarithm would make much of it.
     """
-    window, _ = _constants_for(r, reach)
-    bins = torch.fft.rfft(_framed(reach, r) * window)
+    bins = torch.fft.rfft(_framed(reach, r) * _windowing(reach, r, window))
     re, im = torch.view_as_real(bins).unbind(-1)
     square = torch.addcmul(re * re, im, im)
     info, found = torch.finfo(square.dtype), square.detach()
@@ -129,8 +65,39 @@ def spectrum(reach: Tensor, r: Resolution, power: int) -> Spectrum:
 
 def filtered(power: Tensor, r: Resolution) -> Tensor:
     """Through the filters, if there are any."""
-    _, filters = _constants_for(r, power)
+    filters = _constants_for(r, power).filters
     return power if filters is None else product(power, filters)
+
+
+def response(like: Tensor, r: Resolution, bins: Tensor | None) -> Tensor | None:
+    """How much each frequency weighs, or the mean of it through each filter; None: all alike.
+
+    ``bins``: in place of the curve that the resolution names, ``(n_fft // 2 + 1,)``.
+    """
+    if bins is None:
+        return _constants_for(r, like).response
+    filters = _constants_for(r, like).filters
+    bins = bins.to(like.dtype)
+    return bins if filters is None else _through(bins, filters)
+
+
+def _through(bins: Tensor, filters: Tensor) -> Tensor:
+    """The mean of numbers of frequencies through each filter; 0 through one that is empty."""
+    whole = filters.sum(0)
+    none = whole == 0
+    return torch.where(none, 0.0, product(bins.unsqueeze(0), filters)[0]) / whole.masked_fill(
+        none, 1
+    )
+
+
+def _windowing(x: Tensor, r: Resolution, window: Tensor | None) -> Tensor:
+    return _constants_for(r, x).window if window is None else _amid(window.to(x.dtype), r)
+
+
+def _amid(window: Tensor, r: Resolution) -> Tensor:
+    """A window amid a frame."""
+    left = (r.n_fft - r.win) // 2
+    return F.pad(window, (left, r.n_fft - r.win - left))
 
 
 def _framed(padded: Tensor, r: Resolution) -> Tensor:
@@ -152,9 +119,11 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return (a.to(torch.float64, copy=True) @ b.double()).to(a.dtype)
 
 
-def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
+def back_to_frames(
+    slope: Tensor, s: Spectrum, r: Resolution, n: int, window: Tensor | None = None
+) -> Tensor:
     """The slope along what is reached over, of one along the spectra of the first ``n`` signals."""
-    window, filters = _constants_for(r, slope)
+    filters = _constants_for(r, slope).filters
     if filters is not None:
         slope = product(slope, filters.T)
     # |X| goes along X by X / |X|, and |X|**2 by 2 X
@@ -162,7 +131,7 @@ def back_to_frames(slope: Tensor, s: Spectrum, r: Resolution, n: int) -> Tensor:
     # all but the outermost bins stand for their mirror image too
     slope.narrow(2, 1, (r.n_fft + 1) // 2 - 1).mul_(0.5)
     bins = _scaled(s.bins[:n], slope.mul_(s.heard[:n]))
-    frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * window
+    frames = torch.fft.irfft(bins, n=r.n_fft, norm="forward") * _windowing(slope, r, window)
     return _overlapped(frames, r)
 
 
@@ -186,91 +155,6 @@ def _overlapped(frames: Tensor, r: Resolution) -> Tensor:
     return added.flatten(1)[:, : (count - 1) * r.hop + width]
 
 
-def reflected(x: Tensor, counts: Tensor | None, canvas: Canvas) -> Tensor:
-    """``(N, width)``: signals ``(N, T)``, of which the first ``counts`` samples are there."""
-    pad, size = canvas.pad, canvas.size
-    if counts is not None or pad >= size:
-        at, shown = _sources(canvas, size if counts is None else counts.unsqueeze(1), x)
-        return torch.where(shown, x.gather(1, at.expand(len(x), -1)), 0.0)
-    more = canvas.width - pad - size
-    parts = [x[:, 1 : pad + 1].flip(1), x, x[:, size - 1 - min(pad, more) : size - 1].flip(1)]
-    if more > pad:
-        parts.append(x.new_zeros(len(x), more - pad))
-    return torch.cat(parts, 1)[:, : canvas.width]
-
-
-def unreflected(
-    slope: Tensor, x: Tensor, counts: Tensor | None, canvas: Canvas, shortest: int
-) -> Tensor:
-    """``(N, T)``: a slope along each position of a canvas added to the sample that it shows.
-
-    ``shortest`` is the least number of samples that any of the signals has.
-    """
-    pad, size = canvas.pad, canvas.size
-    short = counts is not None or pad >= size
-    if short:
-        lengths = x.new_full((1,), size, dtype=torch.long) if counts is None else counts
-        lengths = lengths.clamp(min=1).unsqueeze(1)
-        at = torch.arange(canvas.width, device=x.device) - pad
-        slope = torch.where(at < lengths + pad, slope, 0.0)
-        alone = slope.sum(1, keepdim=True) if shortest < 2 else None
-        slope = _folded(slope, at, lengths - 1, pad, shortest)
-    dx = slope[:, pad : pad + size].clone()
-    if dx.shape[1] < size:
-        dx = F.pad(dx, (0, size - dx.shape[1]))
-    left = min(pad, size - 1)
-    if left > 0:
-        dx[:, 1 : left + 1].add_(slope[:, pad - left : pad].flip(1))
-    if short:
-        dx.add_(_image(slope, torch.arange(size, device=x.device), lengths - 1, pad))
-        return dx if alone is None else torch.where(lengths == 1, alone, dx)
-    right = slope[:, pad + size : 2 * pad + size]
-    if right.shape[1]:
-        dx[:, size - 1 - right.shape[1] : size - 1].add_(right.flip(1))
-    return dx
-
-
-def _folded(slope: Tensor, at: Tensor, last: Tensor, pad: int, shortest: int) -> Tensor:
-    """What lies beyond the first reflections of a signal at 0 and its ``last``, mirrored into them.
-
-    Mirrors stand at either end of a signal, and their images 3, 9, 27 times as far apart. The
-    outermost go first, and each adds one number to another: in no order that could change.
-    """
-    times = 1
-    while max(shortest - 1, 1) * (3**times - 1) // 2 < pad:
-        times += 1
-    if times == 1:
-        return slope
-    near = 3 * pad + 1  # of longer signals nothing is mirrored twice
-    part, at = slope[:, :near], at[:near]
-    for k in range(times - 1, 0, -1):
-        low = -last * ((3**k - 1) // 2)
-        part = part + _image(part, at, low, pad, -1) + _image(part, at, last - low, pad)
-    return torch.cat((part, slope[:, near:]), 1)
-
-
-def _image(slope: Tensor, at: Tensor, mirror: Tensor, pad: int, side: int = 1) -> Tensor:
-    """What a mirror shows at ``at``, of what lies behind it: on its right, or on its left."""
-    image = 2 * mirror - at + pad
-    there = (side * (mirror - at) > 0) & (image >= 0) & (image < slope.shape[1])
-    return torch.where(
-        there, slope.gather(1, image.clamp(0, slope.shape[1] - 1).expand(len(slope), -1)), 0.0
-    )
-
-
-def _sources(canvas: Canvas, length: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Which sample each position shows, reflected as often as needed; and where none."""
-    at = (torch.arange(canvas.width, device=x.device) - canvas.pad).unsqueeze(0)
-    shown = at < length + canvas.pad
-    if isinstance(length, Tensor):
-        length = length.clamp(min=1)  # of a signal that is removed too, there is one to show
-        period: Any = (2 * (length - 1)).clamp(min=1)
-    else:
-        period = max(2 * (length - 1), 1)
-    at = at.remainder(period)
-    return torch.where(at < length, at, period - at), shown
-
-
 # ------------------------------------------------------------------------------------ constants
 
 
@@ -280,26 +164,47 @@ def check_filters(r: Resolution) -> None:
         _held(r, torch.float32, torch.device("cpu"))
 
 
-def _constants(
-    r: Resolution, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """The window amid a frame, and the filters, transposed, if there are any."""
+class _Constants(NamedTuple):
+    """What does not change from call to call."""
+
+    window: Tensor
+    """Amid a frame."""
+    filters: Tensor | None
+    """Transposed."""
+    response: Tensor | None
+
+
+_WINDOWS = {
+    "hann": torch.hann_window,
+    "hamming": torch.hamming_window,
+    "blackman": torch.blackman_window,
+}
+
+
+def _constants(r: Resolution, dtype: torch.dtype, device: torch.device) -> _Constants:
+    made = _WINDOWS[r.window](r.win, periodic=True, dtype=torch.float64, device="cpu")
+    filters = None if r.bank is None else filterbank(r.bank, r.n_fft).T
+    curve = None
+    if r.a_rate is not None:
+        hertz = torch.arange(r.n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+        curve = a_curve(hertz * (r.a_rate / r.n_fft))
+        curve = curve if filters is None else _through(curve, filters)
     ahead = device.type != "mps"  # which reads them later
-    window = torch.hann_window(r.win, periodic=True, dtype=torch.float64, device="cpu")
-    left = (r.n_fft - r.win) // 2
-    window = F.pad(window, (left, r.n_fft - r.win - left)).to(dtype).to(device, non_blocking=ahead)
-    if r.bank is None:
-        return window, None
-    return window, filterbank(r.bank, r.n_fft).T.to(dtype).to(device, non_blocking=ahead)
+    window, filters, curve = (
+        None if t is None else t.to(dtype).to(device, non_blocking=ahead)
+        for t in (_amid(made, r), filters, curve)
+    )
+    assert window is not None
+    return _Constants(window, filters, curve)
 
 
 @lru_cache(maxsize=64)
-def _held(r: Resolution, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _held(r: Resolution, dtype: torch.dtype, device: torch.device) -> _Constants:
     with apart():  # what another mode makes is no good to keep
         return _constants(r, dtype, device)
 
 
-def _constants_for(r: Resolution, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _constants_for(r: Resolution, x: Tensor) -> _Constants:
     """Window and filters as ``x`` needs them, from a cache where ``x`` is an ordinary tensor."""
     plain = not torch.compiler.is_compiling() and ordinary(x) and not inside_functorch()
     return (_held if plain else _constants)(r, x.dtype, x.device)

@@ -185,10 +185,11 @@ def slope(
     form: Form,
     shift: Tensor | None = None,
     start: int | None = None,
+    more: Tensor | None = None,
 ) -> Tensor:
-    """The gradient of ``up * loss`` with respect to the logits ``z`` of a part.
+    """The gradient of ``up * loss + more * lse`` with respect to the logits ``z`` of a part.
 
-    ``up`` and ``scale`` have the class axis, or ``up`` is one number.
+    ``up``, ``scale`` and ``more`` have the class axis, or ``up`` is one number.
     """
     # d loss / d z[c] = every * p[c] - spread[c], less hard at y. There, with the part of every that
     # is not hard, it is part * (1 - miss) - hard * miss - spread, and part - spread[y] = own
@@ -207,7 +208,9 @@ def slope(
     if form.z_loss is not None:
         base, level = stats.log_sum()
         lse = base + level if shift is None else shift + base + level
-        more = (2 * form.z_loss) * hard * lse
+        square = (2 * form.z_loss) * hard * lse
+        more = square if more is None else more + square
+    if more is not None:
         own, every = more if own is None else own + more, every + more
     dz = exp_of_gaps(z - stats.top).mul_(every * share)
     dz = dz if spread is None else dz.sub_(spread)

@@ -251,6 +251,19 @@ def _root_step(
     return None if kept else root.to(x.dtype), _along(d, x, w, log=log)
 
 
+def _root_step_of_few(
+    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, w: Tensor | None, *, log: bool
+) -> tuple[Tensor | None, Tensor]:
+    # one root, as a number: on a CPU a look costs nothing
+    if not kept and len(x) == 1 and w is None and not log:
+        d, size = x - t, x.shape[1] ** 0.5
+        length: float = torch.linalg.vector_norm(d, dtype=torch.float64).item()
+        if length > 1e-30:  # whose reciprocal is in the range of any dtype
+            up = up.item() if isinstance(up, Tensor) else up
+            return x.new_full((1,), length / size), d.mul_(up / (length * size))
+    return _root_step(x, up, kept, t, w, log=log)
+
+
 def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None = None) -> Tensor:
     """``share * (x - t) / root`` in one pass, for a share of as many as there are, or of more.
 
@@ -292,7 +305,13 @@ def _squares_step(
     return None, _along(d, x, w, log=log)
 
 
-_ROOT = Formula(_as_found, _root_step, _root_of, ahead=True)
+_ROOT = Formula(
+    _as_found,
+    _root_step,
+    _root_of,
+    ahead=True,
+    few=Formula(_as_found, _root_step_of_few, _root_of, ahead=True),
+)
 """Of rows, each whole."""
 _SQUARES = Formula(_all, _squares_step, _squares)
 """Of samples ``(N, 1, S)`` in parts, of which a root is taken after."""

@@ -183,8 +183,8 @@ def vocab_parallel_linear_distillation_loss(
         RuntimeError: a second derivative.
 
     The gradient goes to ``hidden``, ``weight`` and ``bias``. Each chunk sends 3 messages (4 for
-    ``"reverse_kl"``, 5 for ``"jsd"``, and 1 more for the hard targets), of 6 or 7 numbers a token
-    in all, and 3 for the targets.
+    ``"reverse_kl"`` and ``"jsd"``, and 1 more for the hard targets), of 6 or 8 numbers a token in
+    all, and 3 for the targets.
 
     Use when:
         The heads of student and teacher are both split over ranks by column parallelism.

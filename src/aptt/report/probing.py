@@ -309,6 +309,32 @@ def _keypoint(x: Tensor) -> Inputs:
     }
 
 
+def _bars(x: Tensor) -> Inputs:
+    """A point in the middle of two axes of 15 bins; that of the logits is x bins off it in one."""
+    bins = torch.arange(15, dtype=x.dtype) - 7
+    peaks = [-(bins - at).square() / 8 for at in (x, x.new_zeros(()))]
+    return {
+        "logits_list": [peak.view(1, 1, 15) for peak in peaks],
+        "target": x.new_full((1, 1, 2), 3.5),
+        "visibility": torch.ones(1, 1),
+    }
+
+
+def _widened(x: Tensor) -> Inputs:
+    point = torch.stack((x, x.new_zeros(()))).view(1, 1, 2)
+    zero = torch.zeros_like(point)
+    return {
+        "prediction": point, "target": zero, "log_scale": zero, "visibility": torch.ones(1, 1)
+    }  # fmt: skip
+
+
+def _bump(x: Tensor) -> Inputs:
+    """A map whose softmax is a Gaussian, x cells off its target."""
+    axis = torch.arange(15, dtype=x.dtype) - 7
+    logits = -(axis[:, None].square() + (axis - x).square()) / 2
+    return {"logits": logits.view(1, 1, 15, 15), "target": x.new_full((1, 1, 2), 7.0)}
+
+
 def _turned(x: Tensor) -> Tensor:
     """A direction in the plane, x degrees off the first axis."""
     angle = x * (math.pi / 180)
@@ -382,6 +408,8 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("dfl", ("logits", "target"), Probe("peak among the bins, target 3.3", 0, 7, _bins)),
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("aligned", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
+    ("heat", ("logits", "target"), Probe("offset of the map's peak, in cells", -5, 5, _bump)),
+    ("keypoint", ("logits_list", "target"), Probe("offset of a peak, in bins", -5, 5, _bars)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
@@ -415,6 +443,7 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("preference", ("score", "desirable"), Probe("gain", -40, 40, _good_answer)),
     ("policy", ("log_prob", "old_log_prob"), Probe(_RATIO, -1, 1, _good_token)),
     ("policy", ("log_prob", "reference_log_prob"), Probe("log-ratio", -3, 3, _strayed_token)),
+    ("keypoint", ("prediction", "log_scale"), Probe("error, of a width of 1", -8, 8, _widened)),
     (
         "keypoint",
         ("prediction", "target"),

@@ -37,7 +37,7 @@ def _call(d: Draw, name: str, sides: tuple[str, ...], least: int = 1, **options:
         if side != "weight" or weighted:
             args[side] = each if many else each[0]
     args |= options | {
-        "over": d.pick("over", ("sum", "mean")),
+        "combine": d.pick("combine", ("sum", "mean")),
         "reduction": d.reduction(none=False),
     }
     return d.call(name, args, sides[0], *(sides[1:] if name.startswith("discriminator") else ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,16 +68,19 @@ def _dpo(name: str) -> Any:
     return draw
 
 
-def _simpo(d: Draw) -> Call:
-    shape = shape_of(d, low=0)
-    x = d.numbers("chosen", shape, _TOP)
-    y = x + d.normal("lead", shape)
-    options = dict(
-        beta=d.pick("beta", (2.0, 0.1)),
-        margin=d.pick("margin", (1.0, 0.0, 1.4)),
-        label_smoothing=d.pick("label_smoothing", (0.0, 0.1)),
-    )
-    return _scores(d, "simpo_loss", x, y, options)
+def _simpo(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape = shape_of(d, low=0)
+        x = d.numbers("chosen", shape, _TOP)
+        y = x + d.normal("lead", shape)
+        options = dict(
+            beta=d.pick("beta", (2.0, 0.1)),
+            margin=d.pick("margin", (1.0, 0.0, 1.4)),
+            label_smoothing=d.pick("label_smoothing", (0.0, 0.1)),
+        )
+        return _scores(d, name, x, y, options)
+
+    return draw
 
 
 def _averages(d: Draw, label: str, shape: tuple[int, ...], low: float) -> Tensor:
@@ -95,6 +99,10 @@ def _orpo(name: str) -> Any:
         return _scores(d, name, x, y, options if name == "orpo_loss" else {})
 
     return draw
+
+
+def _kto_terms(d: Draw) -> Call:
+    return replace(_kto(d), name="kto_terms")
 
 
 def _kto(d: Draw) -> Call:
@@ -221,6 +229,12 @@ _EDGES = {
     "cap": POSITIVE,
 }
 
+_ANSWERS = {
+    "beta": POSITIVE,
+    "desirable_weight": (-1.0, NAN),
+    "undesirable_weight": (-1.0, NAN),
+    "pool": ("sample",),
+}
 LOSSES = {
     "dpo_loss": Loss(
         _dpo("dpo_loss"),
@@ -237,7 +251,16 @@ LOSSES = {
         kinked=True,
         wrong=_PAIRS,
     ),
-    "simpo_loss": Loss(_simpo, oracle.simpo_loss, conceded=lambda call: _REFERENCES, wrong=_PAIRS),
+    "simpo_loss": Loss(
+        _simpo("simpo_loss"), oracle.simpo_loss, conceded=lambda call: _REFERENCES, wrong=_PAIRS
+    ),
+    "simpo_terms": Loss(
+        _simpo("simpo_terms"),
+        oracle.simpo_terms,
+        watched=("reward_chosen", "reward_rejected", "accuracy"),
+        conceded=lambda call: _REFERENCES,
+        wrong=_PAIRS,
+    ),
     "orpo_loss": Loss(
         _orpo("orpo_loss"),
         oracle.orpo_loss,
@@ -256,12 +279,14 @@ LOSSES = {
         _kto,
         oracle.kto_loss,
         conceded=lambda call: {"score", "reference_score", "mismatched", "baseline"},
-        wrong={
-            "beta": POSITIVE,
-            "desirable_weight": (-1.0, NAN),
-            "undesirable_weight": (-1.0, NAN),
-            "pool": ("sample",),
-        },
+        wrong=_ANSWERS,
+    ),
+    "kto_terms": Loss(
+        _kto_terms,
+        oracle.kto_terms,
+        watched=("reward_desirable", "reward_undesirable", "baseline"),
+        conceded=lambda call: {"score", "reference_score", "mismatched", "baseline"},
+        wrong=_ANSWERS,
     ),
     "policy_loss": Loss(
         _policy("policy_loss"),

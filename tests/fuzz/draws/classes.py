@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,6 +100,12 @@ def poisoned(d: Draw, x: Tensor, keep: Tensor, label: str = "logits") -> Tensor:
     if not d.chance(f"{label} poisoned", 2):
         return x
     return torch.where(keep, x, d.pick(f"{label} poison", (NAN, math.inf, -math.inf)))
+
+
+def _cross_entropy_terms(d: Draw) -> Call:
+    call = _cross_entropy(d)
+    args = {name: value for name, value in call.args.items() if name != "z_loss"}
+    return replace(call, name="cross_entropy_terms", args=args)
 
 
 def _cross_entropy(d: Draw) -> Call:
@@ -289,15 +296,58 @@ def _of_the_chance(name: str, **options: tuple[float, ...]) -> Callable[[Draw], 
     return drawn
 
 
+def _of_levels(name: str) -> Callable[[Draw], Call]:
+    def drawn(d: Draw) -> Call:
+        axes = d.pick("axes", (2, 3, 4))
+        axis = d.pick("level axis", (1, axes - 1))
+        shape = [d.size(f"size {i}", high=17 if i else 40) for i in range(axes)]
+        shape[axis] = d.size("levels", low=1)
+        positions = without(shape, axis)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        target = indices(d, positions, shape[axis] + 1, ignored)
+        keep = target != ignored
+        weight = d.maybe("weight", lambda: d.weights("weight", positions))
+        if weight is not None:
+            weight = poisoned(d, weight, keep, "weight")
+            keep = keep & (weight != 0)
+        x = d.numbers("logits", shape)
+        if d.chance("logits sure", 3):
+            level = torch.arange(shape[axis]).reshape(-1, *[1] * (axes - 1 - axis))
+            sure = 2 * (torch.where(keep, target.long(), 0).unsqueeze(axis) > level).double() - 1
+            x = d.normal("logits", shape, 0.1) + d.pick("logits margin", (8.0, 80.0)) * sure
+        x = poisoned(d, x, keep.unsqueeze(axis).expand(shape))
+        level_weight = d.maybe("level_weight", lambda: d.weights("level_weight", (shape[axis],)))
+        args = dict(
+            logits=d.tensor("logits", x),
+            target=target,
+            weight=None if weight is None else d.tensor("weight", weight),
+            level_weight=None
+            if level_weight is None
+            else d.tensor("level_weight", level_weight, FLOATS[0]),
+            ignore_index=ignored,
+            class_dim=class_dim(d, shape, axis, soft=False),
+        )
+        return _called(d, name, args, target=False)
+
+    return drawn
+
+
 def _focal(d: Draw) -> Call:
     gamma = d.pick("gamma", (2.0, 0.0, 0.5, 1.0, 1.5, 4.0))
+    learns = False
     if d.pick("softmax", (False, True)):
+        is_soft = learns = d.pick("soft", (False, False, True))
         shape, axis = class_shape(d)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", ("auto", None, 0, 255))
+        ignored = d.pick("ignore_index", ("auto", None, 0, 255)) if not is_soft else "auto"
         removed = -100 if ignored == "auto" else ignored
-        target = indices(d, positions, shape[axis], removed)
-        keep = torch.ones_like(target, dtype=torch.bool) if removed is None else target != removed
+        if is_soft:
+            target = d.tensor("target", soft(d, shape, axis))
+        else:
+            target = indices(d, positions, shape[axis], removed)
+        keep = torch.ones(positions, dtype=torch.bool)
+        if not is_soft and removed is not None:
+            keep = target != removed
         weight = d.maybe("weight", lambda: d.weights("weight", positions))
         if weight is not None:
             weight = poisoned(d, weight, keep, "weight")
@@ -310,8 +360,10 @@ def _focal(d: Draw) -> Call:
             logits=d.tensor("logits", x),
             target=target,
             weight=None if weight is None else d.tensor("weight", weight),
+            kind="softmax" if is_soft else d.pick("kind", ("auto", "softmax")),
             ignore_index=ignored,
-            class_dim=class_dim(d, shape, axis, soft=False),
+            label_smoothing=d.pick("label_smoothing", (0.0, 0.0, 0.1, 1.0)),
+            class_dim=class_dim(d, shape, axis, soft=is_soft),
         )
     else:
         args, _ = _elements(d, soft_target=False, ignore=(-1, 0, 255))
@@ -319,7 +371,8 @@ def _focal(d: Draw) -> Call:
             d, "alpha", args["logits"].shape, (0.25, 1.0, 0.0, 0.5)
         )
         args["normalize"] = d.pick("normalize", ("elements", "positives"))
-    call = _called(d, "focal_loss", args | dict(gamma=gamma), target=False)
+        args["kind"] = d.pick("kind", ("auto", "sigmoid"))
+    call = _called(d, "focal_loss", args | dict(gamma=gamma), target=learns)
     call.args["alpha"] = "auto" if d.chance("alpha as it comes", 4) else alpha
     return call
 
@@ -420,6 +473,15 @@ LOSSES = {
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
     ),
+    "cross_entropy_terms": Loss(
+        _cross_entropy_terms,
+        oracle.cross_entropy_terms,
+        rows=1,
+        kinked=True,
+        conceded=lambda call: {"target", "label_smoothing"},
+        watched=("lse",),
+        wrong={"label_smoothing": SHARE, "softcap": (0.0, -1.0, NAN)},
+    ),
     "top_k_cross_entropy_loss": Loss(
         _hardest,
         oracle.top_k_cross_entropy_loss,
@@ -432,6 +494,7 @@ LOSSES = {
     "binary_cross_entropy": Loss(
         _binary,
         oracle.binary_cross_entropy,
+        kinked=lambda call: call.args["label_smoothing"] > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "pos_weight": (-1.0, NAN)},
     ),
@@ -465,8 +528,15 @@ LOSSES = {
         rows=1,
         wrong={"alpha": (0.0, NAN), "beta": (-1.0, NAN), "log_zero": (0.0, NAN)},
     ),
+    "coral_loss": Loss(_of_levels("coral_loss"), oracle.coral_loss, rows=1),
+    "corn_loss": Loss(_of_levels("corn_loss"), oracle.corn_loss, rows=1),
     "focal_loss": Loss(
-        _focal, oracle.focal_loss, rows=1, wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN)}
+        _focal,
+        oracle.focal_loss,
+        rows=1,
+        kinked=lambda call: call.args.get("label_smoothing", 0.0) > 0,
+        conceded=lambda call: {"target", "label_smoothing"},
+        wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN), "label_smoothing": SHARE},
     ),
     "varifocal_loss": Loss(
         _varifocal,

@@ -73,6 +73,7 @@ def _in_turn(
     labels: Tensor,
     mask: Tensor,
     *_: object,
+    strides: object = None,
 ) -> Assignment:
     """An assigner of no particular meaning: every other prediction, in turn."""
     turn = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
@@ -86,6 +87,7 @@ def _detection(name: str) -> Any:
         images, points = d.pick("images", (2, 1, 0)), d.pick("points", (3, 1, 0, 17))
         classes, objects = d.size("classes", low=1, high=17), d.pick("objects", (2, 1, 5))
         dense, dtype = d.pick("dense", (False, True)), d.dtype("predictions", FLOATS)
+        box_format = d.pick("box_format", ("xyxy", "cxcywh", "xywh"))
         anchors = d.normal("anchors", (points, 2), 10.0).float()
         strides = d.among("strides", (points,), (1.0, 2.0, 8.0)).float()
         per_image = d.pick("per image", (False, True))
@@ -93,9 +95,12 @@ def _detection(name: str) -> Any:
             anchors, strides = anchors.expand(images, -1, -1), strides.expand(images, -1)
         corner = d.normal("corner", (images, objects, 2), 10.0)
         goals = torch.cat((corner, corner + d.normal("size", corner.shape, 5.0).abs() + 0.5), -1)
-        labels = torch.randint(classes, (images, objects), generator=d.stream("labels"))
+        no_object = d.pick("no_object", (None, None, 0.1, 1.0)) if classes > 1 else None
+        told = classes - (no_object is not None)
+        labels = torch.randint(told, (images, objects), generator=d.stream("labels"))
         there = d.mask("there", (images, objects), 0.8)
-        named = d.pick("target_mask", (False, True))
+        several = d.pick("several", (False, False, True))
+        named = several or d.pick("target_mask", (False, True))
         as_list = d.pick("as list", (False, True)) and not named and bool(there.all())
         args: dict[str, Any] = {}
         matched = d.pick("by assigner", (False, True, False))
@@ -103,6 +108,8 @@ def _detection(name: str) -> Any:
             args["target_mask"] = there
         else:
             labels = torch.where(there, labels, -1)
+        if several:
+            labels = d.mask("labels", (images, objects, told), 0.4).float()
         if matched:
             args |= dict(assigner=_in_turn, anchors=anchors)
         else:
@@ -114,8 +121,11 @@ def _detection(name: str) -> Any:
         if d.chance("ignore_regions", 3):
             corner = d.normal("region", (images, 2, 2), 10.0)
             regions = torch.cat((corner, corner + 10.0), -1).float()
+            regions = formatted(regions, box_format)
             args["ignore_regions"] = list(regions) if d.pick("listed", (False, True)) else regions
             args["anchors"] = anchors
+        if no_object is None and d.chance("class_mask", 4):
+            args["class_mask"] = d.mask("annotated", (images, told), 0.7)
         weight = d.maybe("weight", lambda: d.weights("weight", (images, points)))
         logits = d.numbers("class_logits", (images, points, classes), 88.0)
         if dense:
@@ -125,11 +135,13 @@ def _detection(name: str) -> Any:
         else:
             corner = d.normal("box corner", (images, points, 2), 10.0)
             side = d.normal("box size", corner.shape, 5.0).abs() + 0.5
-            boxes = torch.cat((corner, corner + side), -1)
+            boxes = formatted(torch.cat((corner, corner + side), -1), box_format)
         keep = torch.ones(images, points, dtype=torch.bool) if weight is None else weight != 0
         logits = poisoned(d, logits, keep.unsqueeze(-1).expand(logits.shape), "class_logits")
         hard = d.pick("hard_scores", (False, True))
         names = ["binary_cross_entropy", "quality_focal_loss", *(["focal_loss"] * hard)]
+        names = names if no_object is None else names[:1]
+        goals = formatted(goals, box_format)
         args |= dict(
             class_logits=d.tensor("class_logits", logits, dtype),
             pred_boxes=d.tensor("pred_boxes", boxes, dtype),
@@ -139,9 +151,11 @@ def _detection(name: str) -> Any:
             class_loss=getattr(aptt.loss, d.pick("class_loss", names)),
             box_loss=getattr(aptt.loss, d.pick("box_loss", ("ciou_loss", "giou_loss"))),
             class_weight=d.maybe(
-                "class_weight", lambda: d.tensor("cw", d.weights("cw", (classes,)), FLOATS[0])
+                "class_weight", lambda: d.tensor("cw", d.weights("cw", (told,)), FLOATS[0])
             ),
             hard_scores=hard,
+            no_object=no_object,
+            box_format=box_format,
             reduction=d.reduction(none=False),
         )
         if name == "detection_loss":

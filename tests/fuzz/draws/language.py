@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -134,6 +135,12 @@ def _head(d: Draw, classes: int, width: int, dtype: torch.dtype) -> Tensor:
     return d.tensor("weight", d.normal("weight", (classes, width)), dtype)
 
 
+def _linear_terms(d: Draw) -> Call:
+    call = _linear_entropy(d)
+    args = {name: value for name, value in call.args.items() if name != "z_loss"}
+    return replace(call, name="linear_cross_entropy_terms", args=args)
+
+
 def _linear_entropy(d: Draw) -> Call:
     positions, classes, width = _sizes(d)
     dtype = d.dtype("hidden")
@@ -219,6 +226,27 @@ def _tied(call: Call) -> bool:
     return bool((z[..., -1] - z[..., -2] <= 1e-5 * z[..., -1].abs()).any())
 
 
+def _stored(
+    d: Draw, positions: tuple[int, ...], classes: int, keep: Tensor
+) -> dict[str, Tensor | float | None]:
+    """What a teacher said once, in place of its head: of all classes, or of some."""
+    shape = (*positions, classes)
+    t, chosen = d.normal("teacher", shape, 2.0), None
+    if d.pick("of some", (True, False)):
+        t, k = t.log_softmax(-1), d.pick("k", (1, 2))
+        chosen = d.normal("teacher_indices", shape).argsort(-1)[..., :k]
+        t = t.gather(-1, chosen)
+    t = poisoned(d, t, keep.unsqueeze(-1).expand(t.shape), "teacher")
+    made: dict[str, Tensor | float | None] = dict.fromkeys(
+        ("teacher_hidden", "teacher_weight", "teacher_bias", "teacher_softcap")
+    )
+    return made | dict(
+        teacher_logits=d.tensor("teacher_logits", t, torch.float32),
+        teacher_indices=chosen,
+        teacher_scale=1.0,
+    )
+
+
 def _linear_distillation(name: str) -> Any:
     def draw(d: Draw) -> Call:
         positions, classes, width = _sizes(d)
@@ -235,12 +263,20 @@ def _linear_distillation(name: str) -> Any:
             teacher_bias=d.maybe(
                 "teacher_bias", lambda: d.tensor("tb", d.normal("tb", (classes,)), FLOATS[0])
             ),
+            softcap=d.pick("softcap", (None, None, 30.0)),
+            teacher_softcap=d.pick("teacher_softcap", (None, None, 20.0)),
+            scale=d.pick("scale", (1.0, 1.0, 0.3)),
+            teacher_scale=d.pick("teacher_scale", (1.0, 1.0, 2.0)),
         )
         args |= _linear(d, classes, width)
         args["detach_teacher"] = d.pick("detach_teacher", (True, True, False))
+        if d.chance("stored", 4):
+            args |= _stored(d, positions, classes, keep)
         if name == "linear_distillation_loss":
             args |= _mixed(d, args)
-        taught = () if args["detach_teacher"] else ("teacher_hidden", "teacher_weight")
+        taught = ()
+        if not args["detach_teacher"] and args["teacher_hidden"] is not None:
+            taught = ("teacher_hidden", "teacher_weight")
         return d.call(name, args, "hidden", "weight", "bias", sides=taught)
 
     return draw
@@ -376,15 +412,33 @@ FORM = {"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, NAN)}
 
 
 def _limit(call: Call) -> tuple[float, float]:
-    """What the docstrings say of nearly equal models, in roundings."""
-    eps, t = 8 * torch.finfo(computed(call)).eps, call.args.get("temperature", 4.0)
-    weight, most = call.args.get("sample_weight"), 1.0
+    """What the docstrings say of the roundings beside 1 of a divergence, and of their products.
+
+    The level that two sums set is known to a rounding of its own rounding, and the oracle's.
+    """
+    a = call.args
+    eps, t = torch.finfo(computed(call)).eps, a.get("temperature", 4.0)
+    in_one = call.engine in ("in one block", "pretend") and a["divergence"] == "forward_kl"
+    by_autograd = (
+        len(call.grads) > 1
+        or call.engine == "plain"
+        or "teacher_indices" in a
+        or not a.get("detach_teacher", True)
+    )
+    value, slope = eps if in_one else max(eps**3, 1e-21), eps if in_one or by_autograd else eps**2
+    weight, most = a.get("sample_weight"), 1.0
     if isinstance(weight, Tensor) and weight.numel():
         most = max(1.0, weight.double().nan_to_num(0.0, 0.0, 0.0).max().item())
     rows = 1.0
-    if call.args.get("reduction") == "sum":
-        rows = max(t.numel() for path, t in leaves(call.args) if path == call.grads[0])
-    return eps * t**2 * most * rows, 3 * eps * t * most  # upstream gradients are 3 at most
+    if a.get("reduction") == "sum":
+        rows = max(t.numel() for path, t in leaves(a) if path == call.grads[0])
+    # upstream gradients are 3 at most
+    return 8 * value * t**2 * most * rows, 24 * slope * t * most
+
+
+def _unlisted(call: Call) -> set[str]:
+    """What the teacher does not list is 1 less what it does."""
+    return {"teacher_logits", "student_logits"} if "teacher_indices" in call.args else set()
 
 
 LOSSES = {
@@ -393,7 +447,7 @@ LOSSES = {
         oracle.distillation_loss,
         limit=_limit,
         rows=1,
-        conceded=lambda call: {"teacher_logits", "student_logits"},
+        conceded=_unlisted,
         rigid=("teacher_logits",),
         wrong=MIXED,
     ),
@@ -402,7 +456,7 @@ LOSSES = {
         oracle.distillation_terms,
         limit=_limit,
         rows=1,
-        conceded=lambda call: {"teacher_logits", "student_logits"},
+        conceded=_unlisted,
         rigid=("teacher_logits",),
         wrong=TEMPERATURE,
     ),
@@ -413,6 +467,15 @@ LOSSES = {
         conceded=_products,
         products=True,
         wrong=FORM,
+    ),
+    "linear_cross_entropy_terms": Loss(
+        _linear_terms,
+        oracle.linear_cross_entropy_terms,
+        rows=0,
+        conceded=_products,
+        products=True,
+        watched=("lse",),
+        wrong={name: wrong for name, wrong in FORM.items() if name != "z_loss"},
     ),
     "linear_token_stats": Loss(
         _token_stats,

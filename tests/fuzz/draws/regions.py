@@ -61,14 +61,24 @@ def masks(
             target = torch.where(d.mask("ignored", shape, 0.3), 255, target).to(target.dtype)
         keep = torch.ones(shape, dtype=torch.bool)
         keep = keep if ignored in (None, "auto") else target != ignored
-    weight = d.maybe("weight", lambda: d.weights("weight", (samples, *size)))
+    of_classes = mode == "multilabel" and d.chance("weight of classes", 2)
+    weighed = (samples, *size)
+    if of_classes:
+        weighed = (
+            samples,
+            classes,
+            *(1 if d.chance(f"flat {i}", 4) else n for i, n in enumerate(size)),
+        )
+    weight = d.maybe("weight", lambda: d.weights("weight", weighed))
     if weight is not None:
         if mode == "multiclass":
             weight = poisoned(d, weight, keep[:, 0], "weight")
-        keep = keep & (weight != 0).unsqueeze(1).expand(shape)
+        keep = keep & (weight if of_classes else weight.unsqueeze(1)).ne(0).expand(shape)
     x = d.numbers("logits", shape) if not margin else sure + d.normal("logits", shape, 0.3)
     # of a softmax a pixel is ignored as a whole
     x = poisoned(d, x, keep)
+    if target.is_floating_point() and ignored in (None, "auto"):
+        target = poisoned(d, target, keep, "target")
     # (N, 1) would be a channel again
     squeezed = mode == "binary" and size[:1] != (1,) and d.chance("channel left out", 2)
     if squeezed:
@@ -107,6 +117,8 @@ def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: Any) -
             args["gamma"] = d.pick("gamma", (0.75, 1.0, 1.5))
         if name == "generalized_dice_loss":
             args["weighting"] = d.pick("weighting", ("square", "linear", "uniform"))
+        if name.startswith(("dice_ce", "dice_focal")) and not args["smooth"]:
+            args["weighting"] = d.pick("weighting", (None, "square", "linear", "uniform"))
         if name.startswith("dice_focal"):
             args["gamma"] = d.pick("gamma", (2.0, 0.5, 1.0))
         if name in ("dice_ce_loss", "dice_focal_loss"):

@@ -17,17 +17,17 @@ __all__ = ["LOSSES"]
 
 
 def _spectral(name: str) -> Any:
-    multi, mel = name.startswith("multi"), name == "mel_loss"
+    multi, mel, terms = name.startswith("multi"), name.startswith("mel"), name.endswith("terms")
 
     def draw(d: Draw) -> Call:
         presets = {
-            "mel_loss": ("hifigan", "pwg", "audiocraft", "dac", "auraloss"),
-            "multi_resolution_stft_loss": ("auraloss", "pwg", "dac", None),
-        }
+            "mel": ("hifigan", "pwg", "audiocraft", "audiocraft_multiscale", "dac", "auraloss"),
+            "multi": ("auraloss", "pwg", "dac", None),
+        }.get(name.split("_")[0])
         preset = None
         options: dict[str, Any] = {}
-        if name in presets and d.chance("by preset", 8):
-            preset = d.pick("preset", presets[name])
+        if presets and d.chance("by preset", 8):
+            preset = d.pick("preset", presets)
             options["preset"] = preset
             length, least = 2400, 1200
         else:
@@ -44,17 +44,39 @@ def _spectral(name: str) -> Any:
             options["framing"] = d.pick("framing", ("center", "tight", "full"))
             options |= dict(
                 power=d.pick("power", (1, 2)),
+                window=d.pick("window", ("hann", "hamming", "blackman")),
                 log=d.pick("log", ("log", "log10")),
+                log_distance=d.pick("log_distance", ("l1", "l2")),
                 floor=d.pick("floor", (1e-5, 1e-2)),
                 floor_by=d.pick("floor_by", ("add", "clamp")),
-                log_weight=d.pick("log_weight", (1.0, 0.0, 0.3)),
-                linear_weight=d.pick("linear_weight", (0.5, 0.0)),
-                convergence_weight=d.pick("convergence_weight", (1.0, 0.0)),
+                linear_distance=d.pick("linear_distance", ("l1", "l2")),
             )
-            if not any(options[f"{k}_weight"] for k in ("log", "linear", "convergence")):
-                options["log_weight"] = 1.0
+            wins = options["win_length"]
+            if wins is not None and d.chance("numbers for a window", 8):
+                win = wins[0] if isinstance(wins, list) else wins
+                options["window"] = d.normal("window numbers", (win,)).abs().float()
+            weighing = (None, "a", "numbers") if len(sizes) == 1 else (None, "a")
+            options["frequency_weight"] = d.pick("frequency_weight", weighing)
+            if not mel and (
+                options["frequency_weight"] == "a" or d.chance("a rate for nothing", 4)
+            ):
+                options["sample_rate"] = 16000.0
+            if options["frequency_weight"] == "numbers":
+                options["frequency_weight"] = (
+                    d.normal("frequencies", (sizes[0] // 2 + 1,)).abs().float()
+                )
+            if not terms:
+                options |= dict(
+                    log_weight=d.pick("log_weight", (1.0, 0.0, 0.3)),
+                    linear_weight=d.pick("linear_weight", (0.5, 0.0)),
+                    convergence_weight=d.pick("convergence_weight", (1.0, 0.0)),
+                )
+                if not any(options[f"{k}_weight"] for k in ("log", "linear", "convergence")):
+                    options["log_weight"] = 1.0
+                if len(sizes) > 1 and d.chance("a weight for each", 3):
+                    options["log_weight"] = [options["log_weight"], 0.5]
             if multi or mel:
-                options["scales"] = d.pick("scales", ("mean", "sum"))
+                options["combine"] = d.pick("combine", ("mean", "sum"))
             if mel:
                 options |= dict(
                     sample_rate=d.pick("sample_rate", (16000.0, 8000.0)),
@@ -68,6 +90,10 @@ def _spectral(name: str) -> Any:
                 if options["empty_filters"] == "refuse":
                     options |= dict(n_mels=2, f_min=0.0)
         stereo = d.pick("stereo", ("channels", "sum_difference"))
+        options["pre_emphasis"] = d.pick("pre_emphasis", (0.0, 0.85))
+        options["stereo_weight"] = (1.0, 1.0)
+        if stereo != "channels":
+            options["stereo_weight"] = d.pick("stereo_weight", ((1.0, 1.0), (0.5, 2.0), (1.0, 0.0)))
         shape = (d.pick("signals", (2, 1, 0)), *((2,) if stereo != "channels" else ()), length)
         t = d.normal("target", shape)
         x = t + d.normal("estimate", shape, d.pick("noise", (1.0, 0.1)))
@@ -141,12 +167,13 @@ def _complex(d: Draw, name: str) -> Call:
 WRONG = {
     "floor": (0.0, -1.0, NAN),
     "power": (3,),
-    "log_weight": (-1.0, NAN, math.inf),
-    "linear_weight": (-1.0,),
+    "pre_emphasis": (-0.1, 1.1, NAN),
+    "stereo_weight": ((1.0,), (1.0, -1.0), "both"),
     "n_fft": (0, 2.5),
     "hop_length": (0, 2.5),
     "win_length": (0, 2.5),
 }
+WEIGHTS = {"log_weight": (-1.0, NAN, math.inf), "linear_weight": (-1.0,)}
 LOSSES = {
     name: Loss(
         _spectral(name),
@@ -156,9 +183,16 @@ LOSSES = {
         slack=64.0,
         rigid=("estimate", "target"),
         conceded=lambda call: {"estimate", "target"},
-        wrong=WRONG,
+        wrong=WRONG | ({} if name.endswith("terms") else WEIGHTS),
     )
-    for name in ("stft_loss", "multi_resolution_stft_loss", "mel_loss")
+    for name in (
+        "stft_loss",
+        "stft_terms",
+        "multi_resolution_stft_loss",
+        "multi_resolution_stft_terms",
+        "mel_loss",
+        "mel_terms",
+    )
 } | {
     name: Loss(
         partial(_complex, name=name),

@@ -39,8 +39,8 @@ def _cost(x: Tensor, kind: str, real: bool) -> Tensor:
     return torch.relu(1 + away) if kind == "hinge" else away
 
 
-def _joined(each: list[Tensor], over: str) -> Tensor:
-    return sum(each[1:], each[0]) / (len(each) if over == "mean" else 1)
+def _joined(each: list[Tensor], combine: str) -> Tensor:
+    return sum(each[1:], each[0]) / (len(each) if combine == "mean" else 1)
 
 
 def _score(a: Any, maps: list[Tensor], kind: str, real: bool) -> Tensor:
@@ -48,7 +48,7 @@ def _score(a: Any, maps: list[Tensor], kind: str, real: bool) -> Tensor:
     for x, w in zip(maps, _weights(a, maps), strict=True):
         keep = w != 0
         each.append(reduced(w[keep] * _cost(x[keep], kind, real), w.sum(), a.reduction, ""))
-    return _joined(each, a.over)
+    return _joined(each, a.combine)
 
 
 def discriminator_terms(a: Any) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ def sizes(a: Any) -> float:
         for x, w in zip(held, _weights(a, held), strict=True):
             x = torch.where(w != 0, x.detach().double(), 0.0).abs()
             each.append(reduced(w * x, w.sum(), a.reduction, ""))
-        total += _joined(each, a.over).item() if each else 0.0
+        total += _joined(each, a.combine).item() if each else 0.0
     return total
 
 
@@ -92,7 +92,7 @@ def feature_matching_loss(a: Any) -> Tensor:
         x, r, w = x[keep], r[keep], w[keep]
         count = (w * r.abs()).sum() if a.relative else w.sum()
         each.append(reduced(w * (x - r).abs(), count, a.reduction, ""))
-    return _joined(each if a.last else each[:-1], a.over)
+    return _joined(each if a.last else each[:-1], a.combine)
 
 
 def feature_matching_terms(a: Any) -> dict[str, Tensor]:

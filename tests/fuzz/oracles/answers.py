@@ -15,11 +15,13 @@ __all__ = [
     "dpo_terms",
     "kl_penalty_loss",
     "kto_loss",
+    "kto_terms",
     "orpo_loss",
     "orpo_terms",
     "policy_loss",
     "policy_terms",
     "simpo_loss",
+    "simpo_terms",
 ]
 
 
@@ -60,7 +62,7 @@ def dpo_loss(a: Any) -> Tensor:
 def dpo_terms(a: Any) -> dict[str, Tensor]:
     x, y, w, keep = _pairs(a)
     m = torch.full_like(x, a.margin).detach()
-    m = m if a.pair_margin is None else m + a.pair_margin[keep]
+    m = m if getattr(a, "pair_margin", None) is None else m + a.pair_margin[keep]
     values = {
         "preference": _cost(x - y, m, a),
         "reward_chosen": a.beta * x.detach(),
@@ -75,9 +77,12 @@ def dpo_terms(a: Any) -> dict[str, Tensor]:
 
 
 def simpo_loss(a: Any) -> Tensor:
+    return simpo_terms(a)["preference"]
+
+
+def simpo_terms(a: Any) -> dict[str, Tensor]:
     a.kind, a.reference_chosen = "sigmoid", None
-    x, y, w, keep = _pairs(a)
-    return _put(_cost(x - y, torch.full_like(x, a.margin).detach(), a), w, keep, a, "preference")
+    return dpo_terms(a)
 
 
 def orpo_loss(a: Any) -> Tensor:
@@ -102,6 +107,10 @@ def _odds(a: Tensor) -> Tensor:
 
 
 def kto_loss(a: Any) -> Tensor:
+    return kto_terms(a)["preference"]
+
+
+def kto_terms(a: Any) -> dict[str, Tensor]:
     w = _weights(a, a.score.detach())
     keep = w != 0
     r = a.score[keep]
@@ -114,7 +123,14 @@ def kto_loss(a: Any) -> Tensor:
     away = a.beta * torch.where(good, z0 - r, r - z0)
     each = torch.tensor([a.undesirable_weight, a.desirable_weight], dtype=torch.float64)
     price = each[good.long()]
-    return _put(price * torch.exp(-softplus(-away)), w[keep], keep, a, "preference")
+    terms = {
+        "preference": _put(price * torch.exp(-softplus(-away)), w[keep], keep, a, "preference"),
+        "baseline": torch.as_tensor(z0, dtype=torch.float64),
+    }
+    for name, kind in (("reward_desirable", good), ("reward_undesirable", ~good)):
+        seen = torch.where(kind, w[keep].detach().double(), 0.0)
+        terms[name] = _put(a.beta * r.detach(), seen, keep, a, name)
+    return terms
 
 
 # ----------------------------------------------------------------------------------- policies

@@ -301,7 +301,7 @@ def probiou_loss(a: Any) -> Tensor:
     alike = (w1 - h1) * (w2 - h2) >= 0
     p, q = torch.where(alike, w1 * h2, w1 * w2), torch.where(alike, h1 * w2, h1 * h2)
     sine = torch.where(alike, turn.sin(), turn.cos())
-    turned = ((w1**2 - h1**2) * (w2**2 - h2**2)).abs() * sine.square()
+    turned = torch.where(alike, 1, -1) * (w1**2 - h1**2) * (w2**2 - h2**2) * sine.square()
     det = (w1 * h1).square() + (w2 * h2).square() + p.square() + q.square() + turned
     beyond = (w1 * h1 - w2 * h2).square() + (p - q).square() + turned
 

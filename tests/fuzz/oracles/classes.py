@@ -24,7 +24,10 @@ __all__ = [
     "asymmetric_loss",
     "binary_cross_entropy",
     "class_rows",
+    "coral_loss",
+    "corn_loss",
     "cross_entropy",
+    "cross_entropy_terms",
     "distribution_focal_loss",
     "expected_value",
     "focal_loss",
@@ -54,17 +57,16 @@ def class_rows(logits: Tensor, target: Tensor, class_dim: int | None) -> tuple[T
     return logits.movedim(class_dim, -1).reshape(-1, logits.shape[class_dim]), class_dim
 
 
-def row_entropy(
+def row_terms(
     x: Tensor,
     y: Tensor,
     *,
     weight: Tensor | None,
     smoothing: float,
-    z_loss: float,
     softcap: float | None,
     adjustment: Tensor | None,
-) -> Tensor:
-    """Cross-entropy of rows ``(n, C)`` with indices ``(n,)`` or shares ``(n, C)``.
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, and lse, of rows ``(n, C)`` with indices ``(n,)`` or shares ``(n, C)``.
 
     Szegedy et al. 2016 (arXiv:1512.00567), section 7; z-loss of PaLM (arXiv:2204.02311), section 5;
     softcap of Gemma 2 (arXiv:2408.00118), section 2; adjustment of Menon et al. (arXiv:2007.07314),
@@ -78,21 +80,34 @@ def row_entropy(
     spread = smoothing * (~masked).double() / (~masked).sum(1, keepdim=True)
     if y.ndim == 1:
         loss = (1 - smoothing) * w[y] * softplus(against(z, y))
-        mass = w[y]
         goal = spread * w
         some = smoothing > 0
     else:
-        mass = (y * w).sum(1)
         goal = ((1 - smoothing) * y + spread) * w
         loss, some = torch.zeros(len(x), dtype=x.dtype), True
     if some:
         loss = loss + torch.where(masked, 0.0, goal * costs(z).masked_fill(masked, 0.0)).sum(1)
-    if z_loss:
-        loss = loss + mass * z_loss * z.logsumexp(1).square()
-    return loss
+    return loss, z.logsumexp(1)
+
+
+def row_entropy(x: Tensor, y: Tensor, *, z_loss: float, **form: Any) -> Tensor:
+    """The loss with its z-loss, of each row."""
+    loss, lse = row_terms(x, y, **form)
+    if not z_loss:
+        return loss
+    w = torch.ones(x.shape[1], dtype=x.dtype) if form["weight"] is None else form["weight"]
+    return loss + z_loss * (w[y] if y.ndim == 1 else (y * w).sum(1)) * lse.square()
 
 
 def cross_entropy(a: Any) -> Tensor:
+    terms = cross_entropy_terms(a)
+    return (
+        terms["cross_entropy"] + a.z_loss * terms["z_loss"] if a.z_loss else terms["cross_entropy"]
+    )
+
+
+def cross_entropy_terms(a: Any) -> dict[str, Tensor]:
+    """The loss without its z-loss, lse**2 and lse, each of them weighed alike."""
     x, axis = class_rows(a.logits, a.target, a.class_dim)
     soft = a.target.is_floating_point()
     shape = (*a.logits.shape[:axis], *a.logits.shape[axis + 1 :])
@@ -105,17 +120,26 @@ def cross_entropy(a: Any) -> Tensor:
     keep = (s != 0) if soft else (s != 0) & (y != a.ignore_index)
     x, y, s = x[keep], y[keep], s[keep]
     w = torch.ones(x.shape[1], dtype=x.dtype) if a.weight is None else a.weight
-    values = s * row_entropy(
+    loss, lse = row_terms(
         x,
         y,
         weight=a.weight,
         smoothing=a.label_smoothing,
-        z_loss=a.z_loss,
         softcap=a.softcap,
         adjustment=a.logit_adjustment,
     )
-    count = (s * ((y * w).sum(1) if soft else w[y])).sum()
-    return reduced(scattered(values, keep.reshape(shape)), count, a.reduction, "cross_entropy")
+    mass = s * ((y * w).sum(1) if soft else w[y])
+    each = {
+        "cross_entropy": s * loss,
+        "z_loss": mass * lse.square(),
+        "lse": (mass * lse).detach(),
+    }
+    return {
+        name: reduced(
+            scattered(value, keep.reshape(shape)), mass.sum(), a.reduction, "cross_entropy"
+        )
+        for name, value in each.items()
+    }
 
 
 def top_k_cross_entropy_loss(a: Any) -> Tensor:
@@ -202,6 +226,31 @@ def asymmetric_loss(a: Any) -> Tensor:
     return reduced(scattered(values, keep), w.sum(), a.reduction, "asymmetric")
 
 
+def coral_loss(a: Any) -> Tensor:
+    """Cao et al. 2020 (arXiv:1901.07884), eq. 4."""
+    return _levels(a, nested=False, term="coral")
+
+
+def corn_loss(a: Any) -> Tensor:
+    """Shi et al. 2021 (arXiv:2111.08851): of a level, the rows that have passed those before."""
+    return _levels(a, nested=True, term="corn")
+
+
+def _levels(a: Any, *, nested: bool, term: str) -> Tensor:
+    keep, w = _kept(a, a.ignore_index)
+    rows, _ = class_rows(a.logits, a.target, a.class_dim)
+    rows, y = rows[keep.reshape(-1)], a.target[keep].long()
+    factor = torch.ones(rows.shape[1]) if a.level_weight is None else a.level_weight
+    values, asked = torch.zeros_like(w), torch.zeros_like(w)
+    for k in range(rows.shape[1]):
+        here = y >= k if nested else torch.ones_like(y, dtype=torch.bool)
+        x = torch.where(here, rows[:, k], 0.0)
+        cost = factor[k] * torch.where(y > k, softplus(-x), softplus(x))
+        values, asked = values + torch.where(here, cost, 0.0), asked + here
+    count = (w * asked).sum() if nested else w.sum()
+    return reduced(scattered(w * values, keep), count, a.reduction, term)
+
+
 def _chance(a: Any, value: Any, term: str) -> Tensor:
     """A loss of nll and of 1 - p, by the log-odds against the right class."""
     keep, w = _kept(a, a.ignore_index)
@@ -243,14 +292,15 @@ def symmetric_cross_entropy_loss(a: Any) -> Tensor:
 
 def focal_loss(a: Any) -> Tensor:
     """Lin et al. 2017 (arXiv:1708.02002), eq. 5: -alpha (1 - p)**gamma log p."""
+    alike = a.target.shape == a.logits.shape
+    sigmoid = a.kind == "sigmoid" or (a.kind == "auto" and alike)
     if a.alpha == "auto":
-        a = SimpleNamespace(
-            **{**vars(a), "alpha": 0.25 if a.target.shape == a.logits.shape else None}
-        )
+        a = SimpleNamespace(**{**vars(a), "alpha": 0.25 if sigmoid else None})
     if a.ignore_index == "auto":
-        indexed = a.target.shape != a.logits.shape
-        a = SimpleNamespace(**{**vars(a), "ignore_index": -100 if indexed else None})
-    if a.target.shape == a.logits.shape:
+        a = SimpleNamespace(**{**vars(a), "ignore_index": None if alike else -100})
+    if not sigmoid and (alike or a.label_smoothing):
+        return _focal_of_shares(a)
+    if sigmoid:
         keep, w = _kept(a, a.ignore_index)
         x, t = a.logits[keep], a.target[keep].double()
         wrong = (1 - 2 * t) * x
@@ -270,6 +320,35 @@ def focal_loss(a: Any) -> Tensor:
     if a.normalize == "positives":
         count = positives.clamp(min=1) if a.reduction == "mean" else positives
     return reduced(scattered(values, keep), count, a.reduction, "focal")
+
+
+def _focal_of_shares(a: Any) -> Tensor:
+    """The same of each class, by its share; smoothing goes to classes that are not masked."""
+    soft = a.target.is_floating_point()
+    rows, axis = class_rows(a.logits, a.target, a.class_dim)
+    shape = (*a.logits.shape[:axis], *a.logits.shape[axis + 1 :])
+    weight = torch.ones(shape, dtype=torch.float64) if a.weight is None else a.weight.double()
+    keep = weight != 0
+    if soft:
+        t = a.target.movedim(axis, -1).reshape(-1, rows.shape[1])[keep.reshape(-1)].double()
+    else:
+        keep = keep & (a.target != a.ignore_index) if a.ignore_index is not None else keep
+        t = torch.nn.functional.one_hot(a.target[keep].long(), rows.shape[1]).double()
+    x, w, mass = rows[keep.reshape(-1)], weight[keep], t.sum(1)
+    masked = x == -torch.inf
+    spread = a.label_smoothing * (~masked).double() / (~masked).sum(1, keepdim=True).clamp(min=1)
+    goal = (1 - a.label_smoothing) * t + spread
+    values = torch.zeros_like(w)
+    for c in range(x.shape[1]):
+        at = torch.full((len(x),), c)
+        none = (goal[:, c] == 0) & masked[:, c]
+        wrong = against(torch.where(none.unsqueeze(1), 0.0, x), at)
+        cost = power(-softplus(-wrong), a.gamma) * softplus(wrong)
+        factor = 1.0 if a.alpha is None else a.alpha[c] if getattr(a.alpha, "ndim", 0) else a.alpha
+        values = values + factor * torch.where(none, 0.0, goal[:, c] * cost)
+    return reduced(
+        scattered(w * values, keep.reshape(shape)), (w * mass).sum(), a.reduction, "focal"
+    )
 
 
 def _quality_count(a: Any, q: Tensor, positive: Tensor, w: Tensor) -> Tensor:

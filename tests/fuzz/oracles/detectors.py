@@ -66,9 +66,10 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
         for v, last in ((a.target_boxes, 3), (a.target_labels, 2))
     )
     matches, scores = a.matches, a.match_scores
+    ends = _ends(goals.double(), a.box_format)
     if matches is None:
         there = labels != -1 if a.target_mask is None else a.target_mask
-        found = a.assigner(x, boxes, a.anchors, goals, labels, there)
+        found = a.assigner(x, boxes, a.anchors, ends, labels, there)
         matches, scores = found[0], found[1].double()
     scores = torch.ones(size).double() if scores is None or a.hard_scores else scores
     w = torch.ones(size).double() if a.weight is None else a.weight
@@ -78,20 +79,31 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
     strides = None if a.strides is None else a.strides.expand(size)
     if a.ignore_regions is not None:
         for i in range(size[0]):
-            for region in a.ignore_regions[i]:
+            for region in _ends(a.ignore_regions[i].double(), a.box_format):
                 inside = ((anchors[i] > region[:2]) & (anchors[i] < region[2:])).all(-1)
                 rows[i] &= positive[i] | ~inside
-    of_class = torch.ones(x.shape[2]).double() if a.class_weight is None else a.class_weight
-    target, share = torch.zeros(x.shape).double(), torch.zeros(size).double()
-    mine = []
+    classes = x.shape[2] - (a.no_object is not None)
+    of_class = torch.ones(classes).double() if a.class_weight is None else a.class_weight
+    target, share = torch.zeros((*size, classes)).double(), torch.zeros(size).double()
+    mine, told = [], rows.clone()
     for i, j in positive.nonzero().tolist():
         goal = int(matches[i, j])
-        label = int(labels[i][goal])
-        target[i, j, label] = scores[i, j]
-        share[i, j] = (scores[i, j] * w[i, j]).detach() * of_class[label]
-        mine.append(goals[i][goal].double())
+        if labels.ndim == 3:
+            of = labels[i, goal].double()
+            told[i, j] = bool(of.any())
+        else:
+            of = torch.zeros(classes).double()
+            of[int(labels[i][goal])] = 1
+        many = of.sum()
+        target[i, j] = scores[i, j] * (of if a.no_object is None else of / many.clamp(min=1))
+        mean = (of * of_class).sum() / many if many > 0 else 1.0
+        share[i, j] = (scores[i, j] * w[i, j]).detach() * mean
+        mine.append(ends[i][goal])
     count = share.sum().clamp(min=1) if a.reduction == "mean" else share.sum()
-    each = torch.where(rows, w, 0.0)[..., None] * of_class
+    every = torch.where(told, w, 0.0)
+    each = every[..., None] * of_class
+    if a.class_mask is not None:
+        each = each * a.class_mask[:, None]
 
     def total(loss: Any, **args: Any) -> Tensor:
         module = class_oracles if hasattr(class_oracles, loss.__name__) else box_oracles
@@ -113,7 +125,18 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
         )
         return getattr(module, loss.__name__)(SimpleNamespace(**options | args))
 
-    totals = {"class": total(a.class_loss, logits=x, target=target, weight=each)}
+    counts = dict.fromkeys(("class", "box", "dfl"), count)
+    if a.no_object is None:
+        totals = {"class": total(a.class_loss, logits=x, target=target, weight=each)}
+    else:
+        target = torch.cat((target, 1 - target.sum(-1, keepdim=True)), -1)
+        target = target * torch.cat((of_class, of_class.new_tensor([a.no_object])))
+        rest = x.new_zeros(())
+        for i, j in (every != 0).nonzero().tolist():
+            for c in target[i, j].nonzero().flatten().tolist():
+                cost = softplus(against(x[i, j][None], torch.tensor([c])))[0]
+                rest = rest + every[i, j] * target[i, j, c] * cost
+        totals, counts["class"] = {"class": rest}, (every[..., None] * target).sum()
     at, of = positive, share[positive]
     goals = torch.stack(mine) if mine else torch.zeros(0, 4).double()
     if dense:
@@ -127,8 +150,9 @@ def detection_terms(a: Any) -> dict[str, Tensor]:
         loss = SimpleNamespace(__name__="distribution_focal_loss")
         totals["dfl"] = total(loss, logits=boxes[at], target=sides, weight=quarter)
     else:
-        totals["box"] = total(a.box_loss, pred_boxes=boxes[at], target_boxes=goals, weight=of)
-    return {name: reduced(value, count, a.reduction, name) for name, value in totals.items()}
+        found = _ends(boxes[at], a.box_format)
+        totals["box"] = total(a.box_loss, pred_boxes=found, target_boxes=goals, weight=of)
+    return {name: reduced(v, counts[name], a.reduction, name) for name, v in totals.items()}
 
 
 def detection_loss(a: Any) -> Tensor:

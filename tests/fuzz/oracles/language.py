@@ -8,13 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.fuzz.oracles.classes import class_rows, cross_entropy, row_entropy
+from tests.fuzz.oracles.classes import (
+    class_rows,
+    cross_entropy,
+    cross_entropy_terms,
+    row_entropy,
+)
 from tests.fuzz.oracles.common import costs, reduced, scattered
 
 __all__ = [
     "distillation_loss",
     "distillation_terms",
     "linear_cross_entropy",
+    "linear_cross_entropy_terms",
     "linear_distillation_loss",
     "linear_distillation_terms",
     "linear_multi_token_loss",
@@ -108,20 +114,27 @@ def _logits(hidden: Tensor, weight: Any, bias: Tensor | None, scale: float = 1.0
 
 def linear_cross_entropy(a: Any) -> Tensor:
     """The cross-entropy of all the logits at once."""
-    return cross_entropy(
-        SimpleNamespace(
-            logits=_logits(_clean(a, a.hidden), a.weight, a.bias, a.scale),
-            target=a.target,
-            weight=a.class_weight,
-            sample_weight=a.sample_weight,
-            ignore_index=a.ignore_index,
-            label_smoothing=a.label_smoothing,
-            z_loss=a.z_loss,
-            softcap=a.softcap,
-            logit_adjustment=a.logit_adjustment,
-            class_dim=-1,
-            reduction=a.reduction,
-        )
+    return cross_entropy(_of_logits(a, z_loss=a.z_loss))
+
+
+def linear_cross_entropy_terms(a: Any) -> dict[str, Tensor]:
+    """Its terms."""
+    return cross_entropy_terms(_of_logits(a))
+
+
+def _of_logits(a: Any, **more: Any) -> SimpleNamespace:
+    return SimpleNamespace(
+        logits=_logits(_clean(a, a.hidden), a.weight, a.bias, a.scale),
+        target=a.target,
+        weight=a.class_weight,
+        sample_weight=a.sample_weight,
+        ignore_index=a.ignore_index,
+        label_smoothing=a.label_smoothing,
+        softcap=a.softcap,
+        logit_adjustment=a.logit_adjustment,
+        class_dim=-1,
+        reduction=a.reduction,
+        **more,
     )
 
 
@@ -172,17 +185,24 @@ def linear_distillation_terms(a: Any) -> dict[str, Tensor]:
 
 
 def _with_logits(a: Any) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{
-            **vars(a),
-            "student_logits": _logits(_clean(a, a.hidden), a.weight, a.bias),
-            "teacher_logits": _logits(
-                _clean(a, a.teacher_hidden), a.teacher_weight, a.teacher_bias
-            ),
-            "teacher_indices": None,
-            "class_dim": -1,
-        }
-    )
+    student = _capped(_logits(_clean(a, a.hidden), a.weight, a.bias, a.scale), a.softcap)
+    if a.teacher_logits is None:
+        taught = _clean(a, a.teacher_hidden)
+        teacher = _logits(taught, a.teacher_weight, a.teacher_bias, a.teacher_scale)
+        indices = None
+    else:
+        teacher, indices = _clean(a, a.teacher_logits), a.teacher_indices
+    made = {
+        "student_logits": student,
+        "teacher_logits": _capped(teacher, a.teacher_softcap),
+        "teacher_indices": indices,
+        "class_dim": -1,
+    }
+    return SimpleNamespace(**{**vars(a), **made})
+
+
+def _capped(z: Tensor, softcap: float | None) -> Tensor:
+    return z if softcap is None else softcap * torch.tanh(z / softcap)
 
 
 def multi_token_terms(a: Any) -> dict[str, Tensor]:

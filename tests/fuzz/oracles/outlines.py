@@ -125,15 +125,19 @@ def _around(x: Tensor, beyond: float, *, cross: bool) -> Tensor:
     return torch.stack([padded[(..., *at)] for at in cut])
 
 
-def _skeleton(x: Tensor, a: Any) -> Tensor:
-    """Shit et al. 2021 (arXiv:2003.07311), algorithm 1."""
+def _skeleton(yes: Tensor, no: Tensor, a: Any) -> Tensor:
+    """Shit et al. 2021 (arXiv:2003.07311), algorithm 1, by differences of p or of 1 - p."""
     beyond, found = 0.0 if a.border == "background" else torch.inf, None
     for _ in range(a.iterations + 1):
-        eroded = _around(x, beyond, cross=True).amin(0)
-        ridge = x - _around(eroded, -torch.inf, cross=False).amax(0)
-        more = torch.where(ridge > 1e-12 * x, ridge, 0.0)  # beyond the rounding of the softmax
+        eroded = _around(yes, beyond, cross=True).amin(0)
+        held = _around(no, 1 - beyond, cross=True).amax(0)
+        opened = _around(eroded, -torch.inf, cross=False).amax(0)
+        left = _around(held, torch.inf, cross=False).amin(0)
+        ridge = torch.where(yes > 0.5, left - no, yes - opened)
+        some = ridge > 1e-12 * torch.minimum(yes, no)  # beyond the rounding of the softmax
+        more = torch.where(some, ridge, 0.0)
         found = more if found is None else found + torch.relu(more - found * more)
-        x = eroded
+        yes, no = eroded, held
     return found
 
 
@@ -160,8 +164,9 @@ def _rates(a: Any) -> Any:
     p, t = torch.where(known, v.yes, 0.0), own.double()
     mine = theirs = p
     if p.numel():
-        mine = _skeleton(p.reshape(shape), a).flatten(2)
-        theirs = _skeleton(t.view(shape), a).flatten(2)
+        no = torch.where(known, v.no, 1.0)
+        mine = _skeleton(p.reshape(shape), no.reshape(shape), a).flatten(2)
+        theirs = _skeleton(t.view(shape), 1 - t.view(shape), a).flatten(2)
     if a.skeleton is not None:
         theirs = torch.where(known, a.skeleton.reshape(known.shape), 0.0)
     axes = (2,) if a.pool == "sample" else (0, 2)

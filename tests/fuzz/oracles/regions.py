@@ -59,7 +59,12 @@ def pixels(a: Any) -> _Pixels:
         keep = torch.ones(x.shape, dtype=torch.bool) if ignored is None else t != ignored
     w = torch.ones(x.shape).double()
     if a.weight is not None:
-        w = a.weight.double().reshape(len(x), 1, -1).expand(x.shape) if x.numel() else w
+        of_pixels = a.weight.double()
+        if a.mode == "multilabel" and a.weight.ndim == a.logits.ndim:
+            of_pixels = of_pixels.expand(a.logits.shape)[..., None].flatten(2)
+        elif x.numel():
+            of_pixels = of_pixels.reshape(len(x), 1, -1)
+        w = of_pixels.expand(x.shape) if x.numel() else w
     keep = keep & (w != 0)
     x, t, w = (torch.where(keep, v.double(), 0.0) for v in (x, t, w))
     if a.mode != "multiclass":
@@ -166,7 +171,10 @@ def focal_tversky_loss(a: Any) -> Tensor:
 
 def generalized_dice_loss(a: Any) -> Tensor:
     """Sudre et al. 2017 (arXiv:1707.03237), eq. 2; absent classes weigh as the rarest, or 0."""
-    s = _sums(a, pixels(a))
+    return _of_all(a, _sums(a, pixels(a)), "generalized_dice")
+
+
+def _of_all(a: Any, s: Any, term: str) -> Tensor:
     share = _class_weight(a, s.truth).expand(s.truth.shape)
     present = (s.truth > 0) & (share > 0)
     some = present.any(-1)
@@ -181,7 +189,7 @@ def generalized_dice_loss(a: Any) -> Tensor:
         other = _over((share * _over(s.common + s.false, s.pixels)).sum(-1), share.sum(-1))
     loss = torch.where(some, loss, other)
     counted = (some if a.absent == "skip" else s.pixels.amax(-1) > 0).double()
-    return reduced(counted * loss, counted.sum(), a.reduction, "generalized_dice")
+    return reduced(counted * loss, counted.sum(), a.reduction, term)
 
 
 def mcc_loss(a: Any) -> Tensor:
@@ -247,8 +255,11 @@ def _compound(a: Any, term: str, gamma: float) -> dict[str, Tensor]:
         if gamma:
             wrong = (1 - 2 * v.t) * v.x
             cost = power(-softplus(-wrong), gamma) * softplus(wrong)
+    one = a.weighting is None
     return {
-        "dice": _average(a, _ratio(s, 0.5, 0.5, a.smooth), s, "dice"),
+        "dice": _average(a, _ratio(s, 0.5, 0.5, a.smooth), s, "dice")
+        if one
+        else _of_all(a, s, "dice"),
         term: reduced((w * cost).sum(), count, a.reduction, term),
     }
 

@@ -87,7 +87,8 @@ def _same_twins(trial: Trial) -> None:
     inputs, module = trial.inputs(), trial.module()
     exact(module(**inputs), trial.loss(inputs), "module against function")
     said = repr(module)
-    known = {**vars(sys.modules[type(module).__module__])}  # what its defaults are made of
+    home = type(module).__module__  # what its defaults are made of, in its file or its package
+    known = {**vars(sys.modules.get(home.rpartition(".")[0], torch)), **vars(sys.modules[home])}
     known |= {type(module).__name__: trial.spec.module, "torch": torch}
     known |= {_name(v): v if hasattr(v, "__qualname__") else type(v) for v in _callables(trial)}
     try:

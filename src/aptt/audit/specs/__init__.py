@@ -13,6 +13,7 @@ from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
 from aptt.audit.specs.points import POINTS
 from aptt.audit.specs.policies import POLICIES
+from aptt.audit.specs.poses import POSES
 from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.sets import SETS
@@ -32,6 +33,7 @@ _FAMILIES = (
     REGIONS,
     OUTLINES,
     POINTS,
+    POSES,
     COMPOSITES,
     SETS,
     WAVES,

@@ -125,7 +125,7 @@ def _size(inputs: Inputs, options: Options) -> dict[str, Tensor]:
 
 _UNKNOWN = (
     Refused("an unknown kind", "kind", {"kind": "softmax"}),
-    Refused("an unknown sum", "over", {"over": "all"}),
+    Refused("an unknown sum", "combine", {"combine": "all"}),
 )
 _ALWAYS: dict[str, Any] = {
     "composite": True,
@@ -148,7 +148,9 @@ ADVERSARIES = (
         cases={
             "least squares": case(),
             "hinge": case(kind="hinge", exempt=_ONE_SIDED),
-            "bce": case(with_(_scores, "weight", "real"), kind="bce", over="mean", reduction="sum"),
+            "bce": case(
+                with_(_scores, "weight", "real"), kind="bce", combine="mean", reduction="sum"
+            ),
             "wasserstein": case(kind="wasserstein", exempt=_NO_END),
         },
         count=_each,
@@ -173,7 +175,7 @@ ADVERSARIES = (
             "least squares": case(),
             "hinge": case(kind="hinge", exempt=_NO_END),
             "bounded hinge": case(kind="hinge", bounded=True, exempt=_ONE_SIDED),
-            "bce": case(kind="bce", over="mean", reduction="sum"),
+            "bce": case(kind="bce", combine="mean", reduction="sum"),
             "wasserstein": case(kind="wasserstein", exempt=_NO_END),
         },
         count=_each,
@@ -192,11 +194,11 @@ ADVERSARIES = (
         cases={
             "absolute": case(),
             "weighted": case(
-                with_(_features, "weight", "real"), last=False, over="mean", reduction="sum"
+                with_(_features, "weight", "real"), last=False, combine="mean", reduction="sum"
             ),
             "relative": case(relative=True, detach_real=False),
             "relative, weighted": case(
-                with_(_features, "weight", "real"), relative=True, over="mean"
+                with_(_features, "weight", "real"), relative=True, combine="mean"
             ),
         },
         count=_size,

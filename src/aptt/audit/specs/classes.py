@@ -23,6 +23,8 @@ from aptt.audit.specs.making import (
 from aptt.loss import (
     AsymmetricLoss,
     BinaryCrossEntropyLoss,
+    CORALLoss,
+    CORNLoss,
     CrossEntropyLoss,
     FocalLoss,
     GeneralizedCrossEntropyLoss,
@@ -31,6 +33,8 @@ from aptt.loss import (
     TopKCrossEntropyLoss,
     asymmetric_loss,
     binary_cross_entropy,
+    coral_loss,
+    corn_loss,
     cross_entropy,
     focal_loss,
     generalized_cross_entropy_loss,
@@ -403,6 +407,11 @@ def _sigmoid_focal() -> Spec:
             Refused("alpha above 1", "alpha", {"alpha": 1.5}),
             Refused("alpha of another size", "alpha", {"alpha": torch.ones(2)}),
             Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+            Refused("shares of integers", "target", {"kind": "softmax"}, exercises=True),
+            Refused("a form that is none", "kind", {"kind": "tanh"}),
+            Refused(
+                "smoothed answers", "label_smoothing", {"label_smoothing": 0.1}, exercises=True
+            ),
         ),
         exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
     )
@@ -431,6 +440,17 @@ def _softmax_focal() -> Spec:
             ),
             "image": case(_image, gamma=0.0, ignore_index=2),
             "tokens": case(_square, class_dim=-1, features=-1),
+            "smoothed": case(
+                label_smoothing=0.1,
+                gamma=1.5,
+                exempt={"perfect_is_minimal": "of shares, the best logit has no closed form"},
+            ),
+            "soft": case(
+                with_(_soft, "weight", "logits", features=1),
+                kind="softmax",
+                alpha=_PER_CLASS,
+                exempt={"perfect_is_minimal": "of shares, the best logit has no closed form"},
+            ),
         },
         features=1,
         hide=_hide_classes,
@@ -485,7 +505,79 @@ def _of_the_chance(function: Any, module: Any, refused: Refused, **options: Any)
     )
 
 
+def _ranks(g: Generator, n: int) -> Inputs:
+    """Every rank appears, if there are as many samples: one more than levels."""
+    return {
+        "logits": normal(g, n, _C, scale=3),
+        "target": torch.randperm(n, generator=g) % (_C + 1),
+    }
+
+
+def _ranked_tokens(g: Generator, n: int) -> Inputs:
+    """Rows of as many tokens as there are levels."""
+    return {"logits": normal(g, n, _C, _C, scale=3), "target": indices(g, _C + 1, n, _C)}
+
+
+def _rank_extremes() -> Inputs:
+    sizes = [6e4, 1e3, 120.0, 88.0, 41.0, 39.0, 17.0, 1.0, 1e-3, 0.0]
+    x = grid(sizes).T
+    logits = torch.cat((x, -x)).expand(-1, _C).repeat_interleave(3, 0)
+    return {
+        "logits": logits.contiguous(),
+        "target": torch.tensor([0, 2, _C]).repeat(2 * len(sizes)),
+    }
+
+
+def _above(inputs: Inputs) -> Tensor:
+    """1 at each level below the rank, -1 at the others."""
+    level = torch.arange(_C, device=inputs["target"].device)
+    return 2 * (inputs["target"].unsqueeze(-1) > level).double() - 1
+
+
+def _of_levels(function: Any, module: Any) -> Spec:
+    """A loss of ranks, by a yes-or-no question a level."""
+
+    def count(inputs: Inputs, options: Options) -> Tensor:
+        target = inputs["target"]
+        asked = target.clamp(max=_C - 1) + 1 if function is corn_loss else torch.ones_like(target)
+        kept = target != options.get("ignore_index", -100)
+        return (asked * kept * inputs.get("weight", torch.ones(()))).sum()
+
+    return Spec(
+        name=function.__name__,
+        function=function,
+        module=module,
+        inputs=_ranks,
+        cases={
+            "ranks": case(),
+            "weighted": case(
+                with_(_ranks, "weight", "target"),
+                level_weight=_PER_CLASS,
+                ignore_index=4,
+                reduction="sum",
+                exempt={"hopeless_keeps_a_gradient": "what is ignored has none, by definition"},
+            ),
+            "tokens": case(_ranked_tokens, class_dim=-1, features=-1, reduction="none"),
+        },
+        features=1,
+        hide=_hide_classes,
+        count=count,
+        perfect=lambda i, o: ({**i, "logits": 1000 * _above(i)}, 0.0),
+        hopeless=lambda i, o: {**i, "logits": i["logits"] / 10 - 30 * _above(i)},
+        extremes=_rank_extremes,
+        refused=(
+            Refused("a rank out of range", "target", change=_out_of_range),
+            Refused("floats for ranks", "target", change=_floating_target, error=TypeError),
+            Refused("a weight too few", "level_weight", {"level_weight": torch.ones(_C - 1)}),
+            Refused("a class axis that is none", "class_dim", {"class_dim": 2}),
+        ),
+        exempt={**HAS_A_UNIT, **NOTHING_FROZEN},
+    )
+
+
 def _count_focal(inputs: Inputs, options: Options) -> Tensor:
+    if inputs["target"].is_floating_point():
+        return (inputs["target"].sum(1) * inputs["weight"]).sum()
     kept = inputs["target"] != (options.get("ignore_index") or -100)
     return (kept * inputs.get("weight", torch.ones(()))).sum()
 
@@ -593,4 +685,6 @@ CLASSES = (
         beta=0.1,
         log_zero=-9.0,
     ),
+    _of_levels(coral_loss, CORALLoss),
+    _of_levels(corn_loss, CORNLoss),
 )

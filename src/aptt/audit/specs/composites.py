@@ -78,10 +78,12 @@ def _assigned(first: str, *, sides: bool = False) -> Maker:
 
 
 def _told_what_counts(g: Generator, n: int) -> Inputs:
-    """A target is padding in every other image, and there is a region to be ignored."""
+    """A target is padding in every other image, a class not annotated; a region to be ignored."""
     inputs = _assigned("class_logits")(g, n)
     inputs["target_mask"] = torch.ones(n, 2, dtype=torch.bool)
     inputs["target_mask"][::2, 1] = False
+    inputs["class_mask"] = torch.ones(n, _CLASSES, dtype=torch.bool)
+    inputs["class_mask"][1::2, 0] = False
     inputs["ignore_regions"] = grid([0, 0, 16, 7], [0, 0, 0, 0]).expand(n, 2, 4).clone()
     return inputs
 
@@ -98,6 +100,22 @@ def _matched(first: str) -> Maker:
         }
 
     return made
+
+
+def _several(g: Generator, n: int) -> Inputs:
+    """Matched, of one class more than targets have, which have any share of the others."""
+    inputs = _matched("class_logits")(g, n)
+    inputs["class_logits"] = normal(g, n, _SIDE**2, _CLASSES + 1)
+    inputs["target_labels"] = uniform(g, n, 2, _CLASSES, low=0.1, high=0.9)
+    return inputs
+
+
+def _by_centre(g: Generator, n: int) -> Inputs:
+    inputs = _matched("pred_boxes")(g, n)
+    for name in ("pred_boxes", "target_boxes"):
+        low, high = inputs[name].split(2, -1)
+        inputs[name] = torch.cat(((low + high) / 2, high - low), -1)
+    return inputs
 
 
 def _extremes(first: str) -> Callable[[], Inputs]:
@@ -168,6 +186,17 @@ def _best_logits(inputs: Inputs, options: Options) -> tuple[Inputs, float | None
     return {**inputs, "class_logits": torch.where(hot == 1, score.logit(), -50.0)}, None
 
 
+def _best_of_softmax(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
+    matches, labels = inputs["matches"], inputs["target_labels"]
+    index = matches.clamp(min=0).unsqueeze(-1).expand(-1, -1, _CLASSES)
+    labels = labels / labels.sum(-1, keepdim=True).clamp(min=1)
+    found = (matches >= 0).unsqueeze(-1)
+    share = torch.where(found, labels.gather(1, index) * inputs["match_scores"].unsqueeze(-1), 0.0)
+    rest = (1 - share.sum(-1, keepdim=True)) * options["no_object"]
+    q = torch.cat((share, rest), -1)  # weighed, so that a softmax is its share of the sum
+    return {**inputs, "class_logits": (q / q.sum(-1, keepdim=True)).clamp(min=1e-30).log()}, None
+
+
 def _best_boxes(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
     index = inputs["matches"].clamp(min=0).unsqueeze(-1).expand(-1, -1, 4)
     return {**inputs, "pred_boxes": inputs["target_boxes"].gather(1, index)}, None
@@ -178,6 +207,8 @@ def _hopeless(inputs: Inputs, options: Options) -> Inputs:
     name = next(iter(inputs))
     x = inputs[name]
     if name == "class_logits":
+        if x.shape[-1] > _CLASSES:  # a softmax is sure of one alone
+            return {**inputs, name: torch.zeros_like(x).index_fill(-1, torch.tensor(0), 30.0)}
         return {**inputs, name: torch.full_like(x, 30.0)}
     if x.ndim == 3:
         return {**inputs, name: x + 500}
@@ -212,6 +243,12 @@ def _cases() -> dict[str, Case]:
             class_gain=2.0,
             exempt=_BY_LOGITS,
         ),
+        "a softmax, and several classes": case(
+            _several,
+            no_object=0.5,
+            perfect=_best_of_softmax,
+            exempt=_NO_LENGTH,
+        ),
         "boxes": case(
             _assigned("pred_boxes"),
             box_loss=giou_loss,
@@ -239,6 +276,12 @@ def _cases() -> dict[str, Case]:
             perfect=_best_boxes,
             extremes=_extremes("pred_boxes"),
             reduction="sum",
+        ),
+        "matched, by centre and size": case(
+            _by_centre,
+            box_loss=giou_loss,
+            box_format="cxcywh",
+            perfect=_best_boxes,
         ),
     }
 

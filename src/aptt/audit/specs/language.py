@@ -282,7 +282,14 @@ _RENAMED = {
     "logits_list": "logits",
     "hidden_list": "hidden",
 }
-_FILLED_IN = ("weight", "teacher_weight", "bias", "teacher_bias")
+_FILLED_IN = (
+    "weight",
+    "teacher_weight",
+    "bias",
+    "teacher_bias",
+    "teacher_logits",
+    "teacher_indices",
+)
 
 
 def _sign(own: Any, theirs: Any) -> None:
@@ -682,6 +689,13 @@ def _linear_distillation() -> Spec:
     names = ("teacher and targets", "teacher alone", "reverse", "mixture")
     cases = {name: own.cases[name] for name in names}
     cases["teacher and targets"] = case(chunk=4, drop_ignored=False, detach_teacher=False)
+    cases["bent"] = case(
+        softcap=40.0,
+        teacher_softcap=50.0,
+        scale=0.5,
+        teacher_scale=0.5,
+        exempt={"perfect_is_minimal": "the logits are bent otherwise than the teacher's"},
+    )
     return replace(
         own,
         name="linear_distillation_loss",

@@ -144,7 +144,8 @@ def _count_terms(inputs: Inputs, options: Options, term: str) -> Mapping[str, Te
     else:
         by = by.unsqueeze(1) if by.ndim else by
         pixels = (weight[:, None] * by * torch.ones_like(inputs["logits"], dtype=by.dtype)).sum()
-    return {"dice": _count(inputs, options), term: pixels}
+    counted = _count_pools if options.get("weighting") else _count
+    return {"dice": counted(inputs, options), term: pixels}
 
 
 def _perfect(inputs: Inputs, options: Options) -> tuple[Inputs, float | None]:
@@ -245,7 +246,12 @@ def _compounds(*, soft: bool = False, **options: Any) -> dict[str, Case]:
         "images": case(_images, pool="sample", absent="penalize", background=False, **options),
         "images, smoothed": case(_images, pool="sample", smooth=1.0, reduction="sum"),
         "labels": case(
-            _labels, mode="multilabel", pool="sample", class_weight=_PER_CLASS, **options
+            _labels,
+            mode="multilabel",
+            pool="sample",
+            class_weight=_PER_CLASS,
+            weighting="linear",
+            **options,
         ),
         "mask": case(_mask, axis=-1, mode="binary", absent="zero", extremes=_extreme_masks),
         **({"soft labels": softly} if soft else {}),

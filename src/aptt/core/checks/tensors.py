@@ -116,10 +116,11 @@ def check_tensors(**tensors: object) -> None:
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, wanted a tensor")
-        _check_real(name, t)
+        if type(t) is not Tensor or t.is_complex():
+            _check_real(name, t)
         if first is None:
             first, device = name, t.device
-        elif t.device != device and (t.ndim or t.device.type != "cpu"):
+        elif t.device != device and (t.ndim or not t.is_cpu):
             raise ValueError(
                 f"{name}: got a tensor on {t.device}, wanted it on {device}, where {first} is; "
                 f"move it with {name}.to({first}.device), or a module that holds it with .to(...)"

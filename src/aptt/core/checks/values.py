@@ -155,10 +155,9 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
     if not is_readable(target):
         return
     for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
-        low, high = part.aminmax()
-        # from 0 to 1, t - t * t is never negative: its sum is 0 only if each is
-        inside = bool(low >= 0) and bool(high <= 1)
-        if inside and not (part.is_floating_point() and bool((part - part * part).sum() > 0)):
+        low, high = (v.item() for v in part.aminmax())
+        inside = low >= 0 and high <= 1
+        if inside and not (part.is_floating_point() and part.frac().sum().item() > 0):
             continue
         wrong = (part != 0) & (part != 1)
         if ignore_index is not None:

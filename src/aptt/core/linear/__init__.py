@@ -22,8 +22,16 @@ class weights, a head that is a callable) is left to autograd on checkpointed ch
 one chunk at a time, except inside ``torch.func``, which knows no checkpoints.
 """
 
+from aptt.core.linear.checkpointed import Projection, projection
 from aptt.core.linear.evaluate import evaluate_linear, evaluate_projected
 from aptt.core.linear.head import Head
 from aptt.core.linear.run import HeadFormula
 
-__all__ = ["Head", "HeadFormula", "evaluate_linear", "evaluate_projected"]
+__all__ = [
+    "Head",
+    "HeadFormula",
+    "Projection",
+    "evaluate_linear",
+    "evaluate_projected",
+    "projection",
+]

@@ -15,36 +15,44 @@ from aptt.core.linear.products import by_itself
 from aptt.core.linear.run import Run
 from aptt.core.ordinary import inside_functorch
 
-__all__ = ["chunked", "plain"]
+__all__ = ["Projection", "chunked", "plain", "projection"]
+
+Projection = Callable[[Tensor], Tensor]
+"""What makes logits ``(n, V)`` of hidden states ``(n, D)``."""
 
 
 def plain(
     run: Run, head: Head, teacher: Head | None, weight: Tensor | None, sides: Sides
 ) -> Tensor:
-    """A head in a half type is widened whole, so that its gradient is summed in float32."""
-
-    def project(of: Head) -> Callable[[Tensor], Tensor]:
-        w, b = of.weight.to(run.wide), None if of.bias is None else of.bias.to(run.wide)
-
-        def logits(h: Tensor) -> Tensor:
-            with by_itself(of):
-                return F.linear(h.to(run.wide), w, b)
-
-        return logits
-
-    heads = [(of.hidden, project(of)) for of in (head, teacher) if of is not None]
+    """The definition, by autograd on checkpointed chunks."""
+    heads = [(of.hidden, projection(of, run.wide)) for of in (head, teacher) if of is not None]
     return run.gathered(chunked(run, heads, sides), weight)
 
 
-def chunked(
-    run: Run, heads: Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]], sides: Sides
-) -> Tensor:
+def projection(of: Head, dtype: torch.dtype) -> Projection:
+    """What makes the logits of a head; one in a half type is widened whole, for its gradient."""
+    w, b = of.weight.to(dtype), None if of.bias is None else of.bias.to(dtype)
+
+    def logits(h: Tensor) -> Tensor:
+        with by_itself(of):
+            return F.linear(h.to(dtype), w, b)
+
+    return logits
+
+
+def chunked(run: Run, heads: Sequence[tuple[Tensor, Projection]], sides: Sides) -> Tensor:
     """The values; a chunk's logits are multiplied out again for backward, and not kept."""
     projects = [project for _, project in heads]
 
     def values(hidden: Sequence[Tensor], cut: Sides) -> Tensor:
         z, *taught = (widen(f(h)) for f, h in zip(projects, hidden, strict=True))
         cut = [t.to(z.dtype) if t is not None and t.is_floating_point() else t for t in cut]
+        for t in taught:
+            if t.shape != z.shape:
+                raise ValueError(
+                    f"teacher_weight: its head has {t.shape[1]} classes, wanted {z.shape[1]} as "
+                    "the student's has; cut both to the common vocabulary"
+                )
         x, sides, formula = z * run.scale, [*taught, *cut], run.formula.formula
         kept = formula.measure(x, sides, run.options)
         return formula.define(x, kept, sides, run.options)

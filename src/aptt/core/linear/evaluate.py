@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from aptt.core.engine import against_step, asks, note, obstacle
-from aptt.core.linear.checkpointed import chunked, plain
+from aptt.core.linear.checkpointed import Projection, chunked, plain
 from aptt.core.linear.head import Head, chunk_of
 from aptt.core.linear.opaque import compiled
 from aptt.core.linear.products import dtype_of_products
@@ -58,14 +57,16 @@ def evaluate_linear(
 def evaluate_projected(
     formula: HeadFormula,
     hidden: Tensor,
-    project: Callable[[Tensor], Tensor],
+    project: Projection,
     *sides: Tensor | None,
     gather: Literal["values", "total"],
     weight: Tensor | None = None,
+    teacher: tuple[Tensor, Projection] | None = None,
     scale: float = 1.0,
     chunk: int | None = None,
     **options: Any,
 ) -> Tensor:
     """As :func:`evaluate_linear`, where ``project`` makes the logits of a chunk: by autograd."""
     run = Run(formula, options, scale, chunk, gather, hidden.dtype)
-    return run.gathered(chunked(run, [(hidden, project)], sides), weight)
+    heads = [(hidden, project)] if teacher is None else [(hidden, project), teacher]
+    return run.gathered(chunked(run, heads, sides), weight)

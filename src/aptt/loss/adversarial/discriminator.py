@@ -17,9 +17,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction
+from aptt.core.reduction import Combine, Reduction
 from aptt.loss.adversarial.kinds import Kind, check_kind, score
-from aptt.loss.adversarial.maps import Maps, Over, check_options, joined, scores
+from aptt.loss.adversarial.maps import Maps, check_options, joined, scores
 
 __all__ = ["DiscriminatorLoss", "discriminator_loss", "discriminator_terms"]
 
@@ -30,7 +30,7 @@ def discriminator_loss(
     *,
     weight: Maps | None = None,
     kind: Kind = "lsgan",
-    over: Over = "sum",
+    combine: Combine = "sum",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """The discriminator's loss, of scores of real data and of generated data, detached.
@@ -47,7 +47,7 @@ def discriminator_loss(
         weight: of each score, likewise, such as 0 where a signal is padded; multiplies and is
             counted, on both sides, and 0 removes.
         kind: ``"lsgan"``, ``"hinge"``, ``"bce"`` (scores are logits) or ``"wasserstein"``.
-        over: what is made of several discriminators: ``"sum"``, or ``"mean"``.
+        combine: what is made of several discriminators: ``"sum"``, or ``"mean"``.
         reduction: over the scores of each: ``"mean"``, ``"sum"``, or a callable ``(total, count, *,
             term)``, called for the terms ``"real"`` and ``"fake"``, of a list ``"real_0"``,
             ``"fake_0"``, ``"real_1"``, ...
@@ -79,7 +79,7 @@ def discriminator_loss(
         3.0
     """
     terms = discriminator_terms(
-        real, fake, weight=weight, kind=kind, over=over, reduction=reduction
+        real, fake, weight=weight, kind=kind, combine=combine, reduction=reduction
     )
     return terms["real"] + terms["fake"]
 
@@ -90,7 +90,7 @@ def discriminator_terms(
     *,
     weight: Maps | None = None,
     kind: Kind = "lsgan",
-    over: Over = "sum",
+    combine: Combine = "sum",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`discriminator_loss`, each over all discriminators.
@@ -112,14 +112,14 @@ def discriminator_terms(
         {'real': 0.04, 'fake': 0.09}
     """
     check_kind(kind)
-    check_options(over, reduction)
+    check_options(combine, reduction)
     maps = scores(weight, real=real, fake=fake)
     terms = {
         side: [score(m.sides[i], m.weight, kind, side, side + m.suffix, reduction) for m in maps]
         for i, side in enumerate(("real", "fake"))
     }
     wide = terms["real"][0].dtype
-    return {side: joined([term.to(wide) for term in each], over) for side, each in terms.items()}
+    return {side: joined([term.to(wide) for term in each], combine) for side, each in terms.items()}
 
 
 class DiscriminatorLoss(LossModule):
@@ -128,11 +128,11 @@ class DiscriminatorLoss(LossModule):
     terms_function = staticmethod(discriminator_terms)
 
     def __init__(
-        self, kind: Kind = "lsgan", over: Over = "sum", reduction: Reduction = "mean"
+        self, kind: Kind = "lsgan", combine: Combine = "sum", reduction: Reduction = "mean"
     ) -> None:
         check_kind(kind)
-        check_options(over, reduction)
-        super().__init__(kind=kind, over=over, reduction=reduction)
+        check_options(combine, reduction)
+        super().__init__(kind=kind, combine=combine, reduction=reduction)
 
     def forward(self, real: Maps, fake: Maps, *, weight: Maps | None = None) -> Tensor:
         """The loss of scores of ``real`` and of generated data."""

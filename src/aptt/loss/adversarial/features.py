@@ -17,8 +17,8 @@ from aptt.core.checks import check_flags
 from aptt.core.formula import wide
 from aptt.core.module import LossModule
 from aptt.core.numbers import ABSOLUTE
-from aptt.core.reduction import Count, Reduction, count_of, reduce
-from aptt.loss.adversarial.maps import Map, Maps, Over, check_options, features, joined
+from aptt.core.reduction import Combine, Count, Reduction, count_of, reduce
+from aptt.loss.adversarial.maps import Map, Maps, check_options, features, joined
 
 __all__ = ["FeatureMatchingLoss", "feature_matching_loss", "feature_matching_terms"]
 
@@ -31,7 +31,7 @@ def feature_matching_loss(
     relative: bool = False,
     last: bool = True,
     detach_real: bool = True,
-    over: Over = "sum",
+    combine: Combine = "sum",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Feature matching: a discriminator's features of generated data, near those of real data.
@@ -50,7 +50,7 @@ def feature_matching_loss(
         last: whether the last layer of each discriminator counts, which is its score.
         detach_real: whether the real features are constants: else their graph is kept, and the
             loss asks the discriminator too to tell nothing apart.
-        over: what is made of several layers: ``"sum"``, or ``"mean"``.
+        combine: what is made of several layers: ``"sum"``, or ``"mean"``.
         reduction: over the features of a layer: ``"mean"``, ``"sum"``, or a callable
             ``(total, count, *, term)``, called for ``"features"``, of a list ``"features_0_0"``
             (discriminator, layer), ``"features_0_1"``, ...
@@ -90,7 +90,7 @@ def feature_matching_loss(
         relative=relative,
         last=last,
         detach_real=detach_real,
-        over=over,
+        combine=combine,
         reduction=reduction,
     )
     return terms["features"]
@@ -104,7 +104,7 @@ def feature_matching_terms(
     relative: bool = False,
     last: bool = True,
     detach_real: bool = True,
-    over: Over = "sum",
+    combine: Combine = "sum",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The one term of :func:`feature_matching_loss`, over all layers, by its name.
@@ -126,12 +126,12 @@ def feature_matching_terms(
         {'features': 0.5}
     """
     check_flags(relative=relative, last=last, detach_real=detach_real)
-    check_options(over, reduction)
+    check_options(combine, reduction)
     each = [
         _distance(m, relative, detach_real, reduction)
         for m in features(weight, last, fake=fake, real=real)
     ]
-    return {"features": joined([term.to(each[0].dtype) for term in each], over)}
+    return {"features": joined([term.to(each[0].dtype) for term in each], combine)}
 
 
 def _distance(m: Map, relative: bool, detach_real: bool, reduction: Reduction) -> Tensor:
@@ -159,13 +159,17 @@ class FeatureMatchingLoss(LossModule):
         relative: bool = False,
         last: bool = True,
         detach_real: bool = True,
-        over: Over = "sum",
+        combine: Combine = "sum",
         reduction: Reduction = "mean",
     ) -> None:
         check_flags(relative=relative, last=last, detach_real=detach_real)
-        check_options(over, reduction)
+        check_options(combine, reduction)
         super().__init__(
-            relative=relative, last=last, detach_real=detach_real, over=over, reduction=reduction
+            relative=relative,
+            last=last,
+            detach_real=detach_real,
+            combine=combine,
+            reduction=reduction,
         )
 
     def forward(self, fake: Maps, real: Maps, *, weight: Maps | None = None) -> Tensor:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from aptt.core.checks import check_flags
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction
+from aptt.core.reduction import Combine, Reduction
 from aptt.loss.adversarial.kinds import Kind, check_kind, score
-from aptt.loss.adversarial.maps import Maps, Over, check_options, joined, scores
+from aptt.loss.adversarial.maps import Maps, check_options, joined, scores
 
 __all__ = ["GeneratorLoss", "generator_loss", "generator_terms"]
 
@@ -31,7 +31,7 @@ def generator_loss(
     weight: Maps | None = None,
     kind: Kind = "lsgan",
     bounded: bool = False,
-    over: Over = "sum",
+    combine: Combine = "sum",
     reduction: Reduction = "mean",
 ) -> Tensor:
     """The generator's adversarial loss, of the discriminators' scores of what it generated.
@@ -46,7 +46,7 @@ def generator_loss(
         kind: ``"lsgan"``, ``"hinge"``, ``"bce"`` (scores are logits, and the loss does not
             saturate) or ``"wasserstein"``.
         bounded: ``max(0, 1 - f)``, as codecs have it, for ``-f``; of ``"hinge"`` alone.
-        over: what is made of several discriminators: ``"sum"``, or ``"mean"``.
+        combine: what is made of several discriminators: ``"sum"``, or ``"mean"``.
         reduction: over the scores of each: ``"mean"``, ``"sum"``, or a callable ``(total, count, *,
             term)``, called for the term ``"fake"``, of a list ``"fake_0"``, ``"fake_1"``, ...
 
@@ -76,7 +76,7 @@ def generator_loss(
         [0.49, -0.3]
     """
     terms = generator_terms(
-        fake, weight=weight, kind=kind, bounded=bounded, over=over, reduction=reduction
+        fake, weight=weight, kind=kind, bounded=bounded, combine=combine, reduction=reduction
     )
     return terms["fake"]
 
@@ -87,7 +87,7 @@ def generator_terms(
     weight: Maps | None = None,
     kind: Kind = "lsgan",
     bounded: bool = False,
-    over: Over = "sum",
+    combine: Combine = "sum",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The one term of :func:`generator_loss`, over all discriminators, by its name.
@@ -108,7 +108,7 @@ def generator_terms(
         {'fake': 0.49}
     """
     check_kind(kind)
-    check_options(over, reduction)
+    check_options(combine, reduction)
     _check_bounded(kind, bounded)
     side = "generator" if kind == "hinge" and not bounded else "real"
     each = [
@@ -116,7 +116,7 @@ def generator_terms(
         for m in scores(weight, fake=fake)
     ]
     wide = each[0].dtype
-    return {"fake": joined([term.to(wide) for term in each], over)}
+    return {"fake": joined([term.to(wide) for term in each], combine)}
 
 
 def _check_bounded(kind: Kind, bounded: bool) -> None:
@@ -134,13 +134,13 @@ class GeneratorLoss(LossModule):
         self,
         kind: Kind = "lsgan",
         bounded: bool = False,
-        over: Over = "sum",
+        combine: Combine = "sum",
         reduction: Reduction = "mean",
     ) -> None:
         check_kind(kind)
-        check_options(over, reduction)
+        check_options(combine, reduction)
         _check_bounded(kind, bounded)
-        super().__init__(kind=kind, bounded=bounded, over=over, reduction=reduction)
+        super().__init__(kind=kind, bounded=bounded, combine=combine, reduction=reduction)
 
     def forward(self, fake: Maps, *, weight: Maps | None = None) -> Tensor:
         """The loss of scores of generated data."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import as_weight, check_choice, check_floating
-from aptt.core.reduction import Reduction, check_reduction
+from aptt.core.reduction import Combine, Reduction, check_reduction
 from aptt.core.shapes import check_shapes
 
-__all__ = ["Map", "Maps", "Over", "check_options", "features", "joined", "scores"]
+__all__ = ["Map", "Maps", "check_options", "features", "joined", "scores"]
 
-Over = Literal["sum", "mean"]
 Maps: TypeAlias = Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]]
 
 
@@ -111,13 +110,13 @@ def _same_length(listed: Mapping[str, Sequence[object]], what: str) -> int:
     return len(maps)
 
 
-def joined(each: list[Tensor], over: Over) -> Tensor:
+def joined(each: list[Tensor], combine: Combine) -> Tensor:
     """The sum or the mean of the terms of several maps."""
     total = each[0] if len(each) == 1 else torch.stack(each).sum()
-    return total / len(each) if over == "mean" else total
+    return total / len(each) if combine == "mean" else total
 
 
-def check_options(over: str, reduction: Reduction) -> None:
+def check_options(combine: str, reduction: Reduction) -> None:
     """Refuse unknown names."""
-    check_choice("over", over, ("sum", "mean"))
+    check_choice("combine", combine, ("sum", "mean"))
     check_reduction(reduction, none=False)

@@ -145,6 +145,8 @@ def rotated_giou_loss(
     Differs from:
         Rotated_IoU, mmdetection3d: C is the convex hull, as the paper has it, and not a box about
             both; and see :func:`rotated_iou_loss`.
+        giou_loss: of boxes along the axes, too, the hull is less than the box that encloses them,
+            where they are apart in both.
         The definition: sides under 1/1000 of the pair's longest, or a millionth of the gap, count
             as that long, with their own slope, so that lines and points stay finite and a negative
             size grows back. A height of cuboids that is negative costs as much as it is turned.
@@ -204,9 +206,8 @@ def _giou(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
     m, flip = turned(x, t)
     # (C - U) / C, by whichever of the two has the digits, and the slope
     union, hull = m.goal + m.outside, m.goal + m.beyond
-    loss = _missed(m) + torch.where(
-        2 * union > hull, (m.beyond - m.outside) / hull, 1 - union / hull
-    )
+    empty = torch.where(2 * union > hull, (m.beyond - m.outside) / hull, 1 - union / hull)
+    loss = _missed(m) + empty
     return loss if flip is None else loss + flip
 
 

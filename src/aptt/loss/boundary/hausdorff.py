@@ -58,6 +58,8 @@ def hausdorff_loss(
             dtype; multilabel: 0 and 1, like the logits; binary: like the logits, with or without
             their single channel.
         weight: ``(N, *S)``, one weight per pixel; multiplies and is counted, and 0 removes it.
+            Multilabel: also ``(N, C, *S)``, for each class; 1 for an axis along which it is the
+            same.
         distance_map: d_t, of the shape of the logits, from :func:`signed_distance` with
             ``rim="centre"`` or elsewhere; its sign does not matter. None: computed here.
         spacing: the size of a pixel: one length, ``(D,)`` for the axes of an image, or ``(N, D)``

@@ -55,6 +55,8 @@ def boundary_loss(
             dtype; multilabel: 0 and 1, like the logits; binary: like the logits, with or without
             their single channel.
         weight: ``(N, *S)``, one weight per pixel; multiplies and is counted, and 0 removes it.
+            Multilabel: also ``(N, C, *S)``, for each class; 1 for an axis along which it is the
+            same.
         distance_map: phi, of the shape of the logits, from :func:`signed_distance` or elsewhere;
             its sign does not matter. None: computed here from the target, without a host sync.
         spacing: the size of a pixel: one length, ``(D,)`` for the axes of an image, or ``(N, D)``

@@ -93,8 +93,8 @@ def binary_cross_entropy(
         0.3157
     """
     _check_binary_options(label_smoothing, class_dim, reduction)
-    check_floating(logits=logits)
     if pos_weight is not None:
+        check_floating(logits=logits)
         pos_weight = one_or_each("pos_weight", pos_weight, logits)
         if isinstance(pos_weight, Tensor):
             pos_weight = pos_weight.to(wide(logits.dtype))
@@ -171,17 +171,36 @@ def _binary_step_in_one(
     smoothing: float | None,
 ) -> tuple[Tensor, Tensor]:
     # by exponentials and logarithms as they come, which cost no memory traffic
-    yes = _yes(t, x, smoothing)
     if pos_weight is not None:
         return _binary_step(x, up, kept, t, pos_weight=pos_weight, smoothing=smoothing)
-    if not yes.is_floating_point():
-        turn = x.new_ones(()).add(yes, alpha=-2)
+    if smoothing is None and not t.is_floating_point():
+        turn = x.new_ones(()).add(t, alpha=-2)
         wrong = turn * x
         return softplus(wrong), scaled_(softplus_slope(wrong, turn), up)
-    x = finite(x)
+    v, dx = _between(finite(x), _yes(t, x, smoothing), up)
+    return infinite_(v), dx
+
+
+def _binary_step_of_few(
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    *,
+    pos_weight: Tensor | float | None,
+    smoothing: float | None,
+) -> tuple[Tensor, Tensor]:
+    # the same; an infinite logit gives NaN
+    if pos_weight is None and (smoothing is not None or t.is_floating_point()):
+        return _between(x, _yes(t, x, smoothing), up)
+    return _binary_step_in_one(x, up, kept, t, pos_weight=pos_weight, smoothing=smoothing)
+
+
+def _between(x: Tensor, yes: Tensor, up: Tensor | float) -> tuple[Tensor, Tensor]:
+    """What lies between a no and a yes: the loss of finite logits, and its gradient."""
     no = -x
-    v = infinite_(torch.lerp(softplus(x), softplus(no), yes))
-    return v, scaled_(torch.lerp(x.sigmoid_(), no.sigmoid_().neg_(), yes), up)
+    v = torch.lerp(softplus(x), softplus(no), yes)
+    return v, scaled_(torch.lerp(x.sigmoid(), no.sigmoid_().neg_(), yes), up)
 
 
 def _yes(t: Tensor, x: Tensor, smoothing: float | None) -> Tensor:
@@ -195,6 +214,7 @@ BINARY = Formula(
     ahead=True,
     block=2**17,
     in_one=Formula(_binary_result, _binary_step_in_one, ahead=True),
+    few=Formula(_binary_result, _binary_step_of_few, ahead=True),
 )
 
 

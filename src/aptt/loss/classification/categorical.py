@@ -13,19 +13,17 @@ logit adjustment, Menon et al. 2021, arXiv:2007.07314, eq. 10.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_index, taken_classes
-from aptt.core.formula import wide
+from aptt.core.checks import Numbers, check_index
 from aptt.core.module import LossModule, per_class
-from aptt.core.reduction import Count, Reduction, count_of, reduce
-from aptt.core.shapes import align_classes, check_sample_weight, check_vector
-from aptt.core.softmax import on_class_axis
-from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.core.reduction import Reduction, reduce
+from aptt.core.vocabulary import Form, checked_form
+from aptt.loss.classification.prepared import prepared
+from aptt.loss.classification.rows import INDICES, NLL, SHARES
+from aptt.loss.classification.terms import cross_entropy_terms
 
-__all__ = ["CrossEntropyLoss", "counted", "cross_entropy"]
+__all__ = ["CrossEntropyLoss", "cross_entropy"]
 
 
 def cross_entropy(
@@ -100,66 +98,31 @@ def cross_entropy(
         0.1672
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
-    check_index(ignore_index=ignore_index, class_dim=class_dim)
-    x, y, soft, shape = align_classes(logits, target, class_dim)
-    dtype = wide(x.dtype)
-    class_weight = None if weight is None else check_vector("weight", weight, x)
-    adjustment = logit_adjustment
-    if adjustment is not None:
-        adjustment = check_vector("logit_adjustment", adjustment, x, signed=True)
-    keep = None
-    if soft:
-        if ignore_index not in (-100, None):
-            raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
-    else:
-        y, keep = taken_classes(y, x.shape[1], ignore_index)
-    rows = keep
-    if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, shape, logits=logits)
-        rows = sample_weight.reshape(len(x), *x.shape[2:]).to(dtype)
-        rows = rows if keep is None else torch.where(keep, rows, 0.0)
+    given = prepared(
+        logits, target, sample_weight, weight, ignore_index, logit_adjustment, class_dim
+    )
+    plain = form == Form() and given.class_weight is None and given.adjustment is None
     loss = reduce(
-        SHARES if soft else INDICES,
-        x,
-        y,
-        weight=rows,
+        SHARES if given.soft else NLL if plain else INDICES,
+        given.logits,
+        given.target,
+        weight=given.rows,
         weight_name="sample_weight",
-        count=lambda: counted(y, class_weight, rows, soft=soft, dtype=dtype),
+        count=given.counted,
         reduction=reduction,
         term="cross_entropy",
-        class_weight=class_weight,
-        adjustment=adjustment,
+        class_weight=given.class_weight,
+        adjustment=given.adjustment,
         form=form,
     )
-    return loss.reshape(shape) if reduction == "none" else loss
-
-
-def counted(
-    y: Tensor,
-    class_weight: Tensor | None,
-    rows: Tensor | None,
-    *,
-    soft: bool,
-    dtype: torch.dtype,
-) -> Count:
-    """What the mean divides by: the class weights that took part, by index or by share."""
-    if not soft and class_weight is None:
-        return count_of(y, rows)
-    if soft:
-        mass = y.to(dtype)
-        if class_weight is not None:
-            mass = mass * on_class_axis(class_weight, y)
-        mass = mass.sum(1)
-    else:
-        assert class_weight is not None
-        mass = class_weight[y]
-    return mass.sum() if rows is None else (torch.where(rows != 0, mass, 0) * rows).sum()
+    return loss.reshape(given.shape) if reduction == "none" else loss
 
 
 class CrossEntropyLoss(LossModule):
     """Module form of :func:`cross_entropy`; same options, same defaults.
 
     The class weights and the adjustment are buffers, and live in the ``state_dict``.
+    ``loss_fn.terms(...)`` gives what :func:`cross_entropy_terms` does.
 
     Example:
         >>> import torch
@@ -167,6 +130,8 @@ class CrossEntropyLoss(LossModule):
         >>> round(loss_fn(torch.zeros(2, 4), torch.tensor([1, -100])).item(), 4)
         1.3863
     """
+
+    terms_function = staticmethod(cross_entropy_terms)
 
     def __init__(
         self,

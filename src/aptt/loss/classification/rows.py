@@ -1,15 +1,20 @@
 """The cross-entropy of rows of logits as formulas for the engine, and for a linear head.
 
 INDICES    of class indices
+NLL        the same, of the plain form
 SHARES     of soft targets, a share for each class
+
+with ``_AND_LSE`` the loss without its z-loss, and the log-sum-exp beside it: two values a row.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula, Kept, Product, by_row, widen
+from aptt.core.formula import Formula, Kept, Product, by_row, scaled_, widen
 from aptt.core.softmax import (
     exp_of_gaps,
     gaps,
@@ -32,7 +37,7 @@ from aptt.core.vocabulary import (
     uncap,
 )
 
-__all__ = ["INDICES", "SHARES"]
+__all__ = ["INDICES", "INDICES_AND_LSE", "NLL", "SHARES", "SHARES_AND_LSE"]
 
 
 def _hard_stats(
@@ -126,6 +131,26 @@ def _of_row(class_weight: Tensor | None, y: Tensor) -> Tensor | None:
     return None if class_weight is None else class_weight[y].unsqueeze(1)
 
 
+def _nll_result(x: Tensor, kept: Kept, y: Tensor, **_: object) -> Tensor:
+    return _nll(x, y.unsqueeze(1))[0]
+
+
+def _nll_step(
+    x: Tensor, up: Tensor | float, kept: Kept, y: Tensor, **_: object
+) -> tuple[Tensor, Tensor]:
+    at = y.unsqueeze(1)
+    v, p, miss = _nll(x, at)
+    return v, scaled_(p.scatter_(1, at, miss.neg_()), by_row(up))
+
+
+def _nll(x: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, infinite where p[y] is too little to be held; p, 0 at y; and ``1 - p[y]``."""
+    p = x.softmax(1)
+    right = p.gather(1, at)
+    miss = p.scatter_(1, at, 0.0).sum(1, keepdim=True)
+    return (miss / right).log1p_().squeeze(1), p, miss
+
+
 def _soft_stats(
     x: Tensor, t: Tensor, *, class_weight: Tensor | None, adjustment: Tensor | None, form: Form
 ) -> Kept:
@@ -166,7 +191,22 @@ def _soft_step(
     class_weight: Tensor | None,
     adjustment: Tensor | None,
     form: Form,
-) -> tuple[Tensor | None, Tensor]:
+) -> tuple[None, Tensor]:
+    return None, _soft_slope(x, up, kept, t, class_weight, adjustment, form)
+
+
+def _soft_slope(
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+    *,
+    more: Tensor | None = None,
+) -> Tensor:
+    """The gradient of ``up * loss + more * lse``."""
     # d loss / d z[c] = every * p[c] - goal[c], of which at the largest logit, with the part of
     # every that is not its goal, part - every * (1 - p)
     (z, _), (at, top, rest, *shift) = _logits(x, adjustment, form), kept
@@ -176,21 +216,85 @@ def _soft_step(
     if form.z_loss is not None:
         lse = sum(shift, top + rest.log1p())
         part = part + (2 * form.z_loss) * mass.sum(1, keepdim=True) * lse
+    up = by_row(up)
+    if more is not None:
+        part, own, goal = up * part + more, up * own, up * goal
     share = (part + own) / (1 + rest)
     dz = exp_of_gaps(z - top).mul_(share).sub_(goal)
-    dz = put_class_(dz, at, part - rest * share).mul_(by_row(up))
+    dz = put_class_(dz, at, part - rest * share)
+    return uncap(dz if more is not None else dz.mul_(up), x, form)
+
+
+def _hard_result_and_lse(
+    x: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> Tensor:
+    stats, shift = _known(kept, adjustment)
+    base, level = stats.log_sum()
+    lse = base + level if shift is None else shift + base + level
+    loss = finish(stats, _of_row(class_weight, y), form=form, shift=shift)
+    return torch.cat((loss.unsqueeze(1), lse), 1)
+
+
+def _hard_step_and_lse(
+    x: Tensor,
+    up: Tensor,
+    kept: Kept,
+    y: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> tuple[None, Tensor]:
+    z, _ = _logits(x, adjustment, form)
+    stats, shift = _known(kept, adjustment)
+    of_loss, more = up.split(1, 1)
+    scale = _of_row(class_weight, y)
+    dz = slope(
+        z, y, stats, of_loss, scale, class_weight=class_weight, form=form, shift=shift, more=more
+    )
     return None, uncap(dz, x, form)
 
 
-INDICES = Formula(
-    _hard_result,
-    _hard_step,
-    _hard_stats,
-    block=2**19,
-    in_one=Formula(_held_result, _held_step, _held_stats, rereads=False),
-    few=True,
-)
+def _soft_result_and_lse(
+    x: Tensor,
+    kept: Kept,
+    t: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> Tensor:
+    _, top, rest, *shift = kept
+    loss = _soft_result(x, kept, t, class_weight=class_weight, adjustment=adjustment, form=form)
+    return torch.cat((loss.unsqueeze(1), sum(shift, top + rest.log1p())), 1)
+
+
+def _soft_step_and_lse(
+    x: Tensor,
+    up: Tensor,
+    kept: Kept,
+    t: Tensor,
+    *,
+    class_weight: Tensor | None,
+    adjustment: Tensor | None,
+    form: Form,
+) -> tuple[None, Tensor]:
+    return None, _soft_slope(x, up[:, 0], kept, t, class_weight, adjustment, form, more=up[:, 1:])
+
+
+_HELD = Formula(_held_result, _held_step, _held_stats, rereads=False)
+INDICES = Formula(_hard_result, _hard_step, _hard_stats, block=2**19, in_one=_HELD, few=_HELD)
+NLL = replace(INDICES, few=Formula(_nll_result, _nll_step, ahead=True))
+"""Of class indices, where nothing but the classes themselves takes part."""
 SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**19)
+INDICES_AND_LSE = Formula(_hard_result_and_lse, _hard_step_and_lse, _hard_stats, block=2**19)
+SHARES_AND_LSE = Formula(_soft_result_and_lse, _soft_step_and_lse, _soft_stats, block=2**19)
 
 
 def _smoothed(mass: Tensor, z: Tensor, class_weight: Tensor | None, form: Form) -> Tensor:

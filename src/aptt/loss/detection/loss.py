@@ -23,13 +23,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from aptt.core.boxes import BoxFormat, check_box_format
 from aptt.core.checks import check_flags, check_number
 from aptt.core.module import LossModule, per_class, reduced
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.targets import Targets, TermLoss, check_parts
 from aptt.loss.bbox import ciou_loss
 from aptt.loss.classification import binary_cross_entropy
-from aptt.loss.detection.terms import TASK_ALIGNED, WANTED, detection_terms
+from aptt.loss.detection.options import WANTED, check_classes_of
+from aptt.loss.detection.terms import TASK_ALIGNED, detection_terms
 from aptt.loss.matching import Assignment
 
 __all__ = ["DetectionLoss", "detection_loss"]
@@ -48,11 +50,14 @@ def detection_loss(
     ignore_regions: Targets | None = None,
     matches: Tensor | None = None,
     match_scores: Tensor | None = None,
+    class_mask: Tensor | None = None,
     assigner: Callable[..., Assignment] = TASK_ALIGNED,
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
     class_weight: Tensor | Sequence[float] | None = None,
     hard_scores: bool = False,
+    no_object: float | None = None,
+    box_format: BoxFormat = "xyxy",
     class_gain: float = 0.5,
     box_gain: float = 7.5,
     dfl_gain: float = 1.5,
@@ -63,25 +68,33 @@ def detection_loss(
         loss = class_gain * class + box_gain * box + dfl_gain * dfl
 
     Args:
-        class_logits: ``(B, A, C)``, a yes-or-no question for each class, so background is no class.
-        pred_boxes: ``(B, A, 4)`` corners ``x1, y1, x2, y2`` in any unit, or ``(B, A, 4, bins)``
-            logits of the distances to the left, top, right, bottom, from 0 to ``bins - 1`` strides.
-            NaN in one that the assigner was to choose from, and that counts, makes the loss NaN.
-        target_boxes: ``(B, M, 4)`` corners in the same unit, or a list of ``(M_i, 4)`` by image.
-        target_labels: ``(B, M)`` class indices, or a list of ``(M_i,)`` by image.
+        class_logits: ``(B, A, C)``, a yes-or-no question for each class, so background is no class;
+            with ``no_object`` ``(B, A, C + 1)``, which ends in it.
+        pred_boxes: ``(B, A, 4)`` in any unit; or rotated ``(B, A, 5)``, as ``probiou_loss`` has
+            them; or ``(B, A, 4, bins)`` logits of the distances to the left, top, right, bottom,
+            from 0 to ``bins - 1`` strides. NaN in one that the assigner was to choose from, and
+            that counts, makes the loss NaN.
+        target_boxes: ``(B, M, 4)``, or 5, in the same unit, or a list of ``(M_i, 4)`` by image.
+        target_labels: ``(B, M)`` class indices; or ``(B, M, C)`` from 0 to 1, how far each class is
+            the target's, of which it may have several, or none: its class is not known then, and
+            its predictions are told nothing of it. Or lists by image.
         target_mask: ``(B, M)``, which of the padded targets there are; None: all but those of
             label -1.
-        anchors: ``(A, 2)`` or ``(B, A, 2)``, the point of each prediction, in the boxes' unit; for
-            the assigner, for distributions and for ``ignore_regions``.
-        strides: ``(A,)`` or ``(B, A)``, the unit of the distances; for distributions.
+        anchors: ``(A, 2)`` or ``(B, A, 2)``, the point of each prediction, in the boxes' unit; or
+            ``(A, 4)``, its prior box, whose centre is its point. For the assigner, for
+            distributions and for ``ignore_regions``.
+        strides: ``(A,)`` or ``(B, A)``, the unit of the distances; for distributions, and for
+            assigners that ask for them.
         weight: ``(B, A)``, one per prediction; multiplies and is counted, and 0 removes it.
-        ignore_regions: ``(B, K, 4)`` corners, or a list by image: background whose anchor point
+        ignore_regions: ``(B, K, 4)`` boxes, or a list by image: background whose anchor point
             lies in one of them does not count. Zeros serve as padding.
         matches: ``(B, A)``, instead of the assigner, where predictions are matched already: the
             index of the target, -1 for background, -2 for what does not count.
         match_scores: ``(B, A)`` in [0, 1], the target score of each match; None: 1.
+        class_mask: ``(B, C)``, which classes an image was annotated for; the others do not count.
         assigner: a :class:`TaskAlignedAssigner`, or a callable of the same arguments that gives
-            an :class:`Assignment`, held to what ``matches`` may be. One with the attribute
+            an :class:`Assignment`, held to what ``matches`` may be. It is given boxes as corners,
+            and with ``no_object`` the log-odds of the classes. One with the attribute
             ``needs_anchors = False``, such as :class:`HungarianMatcher`, is called without anchors
             where there are none.
         class_loss: a loss, or its module form, ``(logits, scores, *, weight, reduction)``; of a
@@ -89,8 +102,13 @@ def detection_loss(
             ``hard_scores`` or matches without scores.
         box_loss: the same, ``(pred_boxes, target_boxes, *, weight, reduction)`` on corners.
         class_weight: ``(C,)``, or a list; multiplies the class values of a class, and all that its
-            targets count for.
+            targets count for; of several classes their mean.
         hard_scores: give every positive the target score 1, and so all of them the same weight.
+        no_object: the weight of background, where the classes are those of a softmax: the class
+            term is cross-entropy then, over the sum of the weights that took part; what its score
+            leaves of a positive is background's. ``class_loss`` is left alone.
+        box_format: how boxes of four numbers are written: predictions, targets, prior boxes and
+            regions. ``box_loss`` is given corners.
         class_gain: factor of the class term.
         box_gain: factor of the box term.
         dfl_gain: factor of the distances' term.
@@ -144,11 +162,14 @@ def detection_loss(
         ignore_regions=ignore_regions,
         matches=matches,
         match_scores=match_scores,
+        class_mask=class_mask,
         assigner=assigner,
         class_loss=class_loss,
         box_loss=box_loss,
         class_weight=class_weight,
         hard_scores=hard_scores,
+        no_object=no_object,
+        box_format=box_format,
         reduction=reduction,
     )
     loss = class_gain * terms["class"] + box_gain * terms["box"]
@@ -173,6 +194,8 @@ class DetectionLoss(LossModule):
         box_loss: TermLoss = ciou_loss,
         class_weight: Tensor | Sequence[float] | None = None,
         hard_scores: bool = False,
+        no_object: float | None = None,
+        box_format: BoxFormat = "xyxy",
         class_gain: float = 0.5,
         box_gain: float = 7.5,
         dfl_gain: float = 1.5,
@@ -182,6 +205,8 @@ class DetectionLoss(LossModule):
         check_flags(hard_scores=hard_scores)
         _check_gains(class_gain, box_gain, dfl_gain)
         check_parts(WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
+        check_classes_of(no_object, class_loss)
+        check_box_format(box_format)
         if isinstance(class_loss, nn.Module):
             class_loss = reduced("class_loss", class_loss, "sum")
         if isinstance(box_loss, nn.Module):
@@ -192,6 +217,8 @@ class DetectionLoss(LossModule):
             box_loss=box_loss,
             class_weight=per_class(class_weight, "class_weight"),
             hard_scores=hard_scores,
+            no_object=no_object,
+            box_format=box_format,
             class_gain=class_gain,
             box_gain=box_gain,
             dfl_gain=dfl_gain,
@@ -212,6 +239,7 @@ class DetectionLoss(LossModule):
         ignore_regions: Targets | None = None,
         matches: Tensor | None = None,
         match_scores: Tensor | None = None,
+        class_mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of one batch."""
         return detection_loss(
@@ -226,6 +254,7 @@ class DetectionLoss(LossModule):
             ignore_regions=ignore_regions,
             matches=matches,
             match_scores=match_scores,
+            class_mask=class_mask,
             **self.options(),
         )
 

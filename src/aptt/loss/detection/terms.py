@@ -7,46 +7,48 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from aptt.core.boxes import BoxFormat
 from aptt.core.checks import as_weight, check_flags, check_floating
 from aptt.core.formula import widen
-from aptt.core.reduction import Reduction, check_reduction, normalize
+from aptt.core.pairwise import corners_of
+from aptt.core.reduction import Kind, Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import (
-    IGNORED,
     Targets,
     TermLoss,
     check_parts,
-    index_of,
-    matched,
     padded,
     total_of,
 )
 from aptt.loss.bbox import ciou_loss
 from aptt.loss.classification import binary_cross_entropy
+from aptt.loss.detection.answers import answers_of, assigned_by
+from aptt.loss.detection.classes import (
+    asked,
+    check_class_mask,
+    classes_of,
+    softmax_total,
+    told_of,
+    weight_of_class,
+    weight_of_labels,
+)
+from aptt.loss.detection.options import WANTED, check_box_format_of, check_classes_of
 from aptt.loss.detection.rows import (
     check_rows,
     check_strides,
     decoded,
     in_regions,
     needed,
+    places_of,
     sides_of,
-    weight_of_class,
 )
 from aptt.loss.detection.task_aligned import TaskAlignedAssigner
 from aptt.loss.dfl import distribution_focal_loss
 from aptt.loss.matching import Assignment
 
-__all__ = ["TASK_ALIGNED", "WANTED", "detection_terms"]
+__all__ = ["TASK_ALIGNED", "detection_terms"]
 
 TASK_ALIGNED = TaskAlignedAssigner()
-
-WANTED = {
-    "class_loss": "a loss of yes-or-no questions with soft targets, such as binary_cross_entropy, "
-    "quality_focal_loss or QualityFocalLoss(); with hard_scores=True, or matches without scores, "
-    "focal_loss too",
-    "box_loss": "a loss of boxes as corners, such as ciou_loss or GIoULoss()",
-    "assigner": "a TaskAlignedAssigner, or a function of the same arguments",
-}
 
 
 def detection_terms(
@@ -62,11 +64,14 @@ def detection_terms(
     ignore_regions: Targets | None = None,
     matches: Tensor | None = None,
     match_scores: Tensor | None = None,
+    class_mask: Tensor | None = None,
     assigner: Callable[..., Assignment] = TASK_ALIGNED,
     class_loss: TermLoss = binary_cross_entropy,
     box_loss: TermLoss = ciou_loss,
     class_weight: Tensor | Sequence[float] | None = None,
     hard_scores: bool = False,
+    no_object: float | None = None,
+    box_format: BoxFormat = "xyxy",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
     """The terms of :func:`detection_loss`, before their gains: to log them, or to weigh them.
@@ -87,14 +92,35 @@ def detection_terms(
     check_reduction(reduction, none=False)
     check_flags(hard_scores=hard_scores)
     check_parts(WANTED, assigner=assigner, class_loss=class_loss, box_loss=box_loss)
+    check_classes_of(no_object, class_loss)
     check_floating(class_logits=class_logits, pred_boxes=pred_boxes)
     dense = pred_boxes.ndim == 4
-    shape = "B A 4 bins" if dense else "B A 4"
+    numbers = 5 if not dense and pred_boxes.shape[-1:] == (5,) else 4
+    shape = "B A 4 bins" if dense else f"B A {numbers}"
     check_shapes(class_logits=(class_logits, "B A C"), pred_boxes=(pred_boxes, shape))
     check_rows(class_logits, anchors=anchors, strides=strides, weight=weight)
-    goals, labels, mask = padded(target_boxes, target_labels, target_mask, class_logits)
-    wide = widen(pred_boxes) if dense else pred_boxes  # once, as its gradients are
-    corners = decoded(wide.detach(), anchors, strides) if dense else pred_boxes
+    check_box_format_of(box_format, numbers)
+    classes = classes_of(class_logits, no_object)
+    if class_mask is not None:
+        check_class_mask(class_mask, class_logits, no_object)
+    targets = padded(
+        target_boxes,
+        target_labels,
+        target_mask,
+        class_logits,
+        classes=classes,
+        ordered=box_format == "xyxy" and numbers == 4,
+        numbers=numbers,
+        several=True,
+    )
+    targets = _as_predicted(targets, class_logits, pred_boxes, box_format)
+    places, points = places_of(anchors, box_format)
+    converted = numbers == 4 and box_format != "xyxy"
+    wide = widen(pred_boxes) if dense or converted else pred_boxes  # once, as its gradients are
+    if dense:
+        corners = decoded(wide.detach(), points, strides)
+    else:
+        corners = corners_of(wide, box_format) if converted else wide
     if weight is not None:
         weight = as_weight("weight", weight, pred_boxes)
     counts = None if weight is None else weight != 0
@@ -102,58 +128,71 @@ def detection_terms(
     if matches is None:
         if match_scores is not None:
             raise ValueError("match_scores: got scores, but no matches that they belong to")
-        free = anchors is None and not getattr(assigner, "needs_anchors", True)
-        points = None if free else needed("anchors", anchors)
-        with torch.no_grad():
-            found = assigner(class_logits, corners, points, goals, labels, mask, counts)
-        matches, match_scores = found[0], found[1].detach()
-    matches, scores = matched(matches, match_scores, class_logits, mask)
-    scores, goals = (t.to(torch.promote_types(t.dtype, pred_boxes.dtype)) for t in (scores, goals))
-
-    rows = matches != IGNORED if counts is None else (matches != IGNORED) & counts
-    positive = (matches >= 0) & rows
+        seen_by_it = class_logits, corners, places, targets, counts, strides, no_object
+        matches, match_scores = assigned_by(assigner, *seen_by_it)
+    matched = class_logits, pred_boxes, targets, counts, matches, match_scores
+    rows, positive, goals, labels, scores = answers_of(*matched, hard=hard_scores)
     if ignore_regions is not None:
-        rows = rows & (positive | ~in_regions(ignore_regions, anchors, class_logits))
+        ignored = in_regions(ignore_regions, points, class_logits, box_format)
+        rows = rows & (positive | ~ignored)
     spoiled = corners.isnan() & rows.unsqueeze(-1) if assigned else None
     if dense:  # again, for the gradient, without those that are not boxes and may hold anything
         seen = positive.unsqueeze(-1)
         seen = seen if spoiled is None else seen | spoiled
-        held = wide.masked_fill(~seen.unsqueeze(-1), 0.0)
-        corners = decoded(held, anchors, strides)
+        corners = decoded(wide.masked_fill(~seen.unsqueeze(-1), 0.0), points, strides)
         check_strides(needed("strides", strides), rows)
-    index = index_of(matches, mask)
-    goals = goals.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
-    labels = labels.gather(1, index)
-    scores = torch.where(positive, torch.ones_like(scores) if hard_scores else scores, 0.0)
-    target = scores.new_zeros(class_logits.shape).scatter(
-        2, labels.unsqueeze(-1), scores.unsqueeze(-1)
-    )
-    every = rows if weight is None else rows * weight
-    every, share = every.unsqueeze(-1).expand_as(class_logits), scores
-    if weight is not None:
-        share = share * weight
+
+    share = scores if weight is None else scores * weight
+    of_class = None
     if class_weight is not None:
-        of_class = weight_of_class(class_weight, class_logits)
-        every, share = every * of_class, share * of_class[labels]
+        of_class = weight_of_class(class_weight, class_logits, classes)
+        share = share * weight_of_labels(of_class, labels)
+    told = told_of(labels, rows, positive)
+    every = told if weight is None else told * weight
+    target = asked(labels, scores, classes, shared=no_object is not None)
+
     count = share.sum()
     if reduction == "mean":
         count = count.clamp(min=1)
-
-    totals = {
-        "class": total_of("class_loss", class_loss, class_logits, target, every, wanted=WANTED),
-        "box": total_of("box_loss", box_loss, corners, goals, share, wanted=WANTED),
-    }
+    counted: dict[str, tuple[Tensor, Kind]] = {"class": (count, "positives")}
+    totals = {}
+    if no_object is None:
+        each = every.unsqueeze(-1).expand_as(class_logits)
+        each = each if of_class is None else each * of_class
+        if class_mask is not None:
+            each = each * (class_mask != 0).unsqueeze(1)
+        questions = class_loss, class_logits, target, each
+        totals["class"] = total_of("class_loss", *questions, wanted=WANTED)
+    else:
+        one_question = class_logits, target, every.to(target.dtype), of_class, no_object
+        totals["class"], weighed = softmax_total(*one_question)
+        counted["class"] = weighed, "values"
+    totals["box"] = total_of("box_loss", box_loss, corners, goals, share, wanted=WANTED)
     if spoiled is not None:  # no assigner picks NaN, which is to be seen in loss and gradient
         totals["box"] = totals["box"] + torch.where(spoiled, corners, 0.0).square().sum()
     if dense:
-        sides = sides_of(goals, anchors, strides)
+        sides = sides_of(goals, points, strides)
         each = (share / 4).unsqueeze(-1).expand_as(sides)
         totals["dfl"] = distribution_focal_loss(
             wide, sides, weight=each, out_of_range="clamp", reduction="sum"
         )
     both_double = class_logits.dtype == pred_boxes.dtype == torch.float64
     dtype = torch.float64 if both_double else torch.float32
-    return {
-        name: normalize(total.to(dtype), count, reduction, term=name, kind="positives")
-        for name, total in totals.items()
-    }
+    terms = {}
+    for name, total in totals.items():
+        over, kind = counted.get(name, (count, "positives"))
+        terms[name] = normalize(total.to(dtype), over, reduction, term=name, kind=kind)
+    return terms
+
+
+def _as_predicted(
+    targets: tuple[Tensor, Tensor, Tensor], logits: Tensor, boxes: Tensor, box_format: BoxFormat
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets as precise as what is predicted; those of four numbers as corners."""
+    goals, labels, mask = targets
+    goals = goals.to(torch.promote_types(goals.dtype, boxes.dtype))
+    if goals.shape[-1] == 4:
+        goals = corners_of(goals, box_format)
+    if labels.ndim == 3:
+        labels = labels.to(torch.promote_types(labels.dtype, logits.dtype))
+    return goals, labels, mask

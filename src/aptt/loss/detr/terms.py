@@ -11,6 +11,7 @@ from torch import Tensor
 from aptt.core.boxes import BoxFormat
 from aptt.core.checks import check_floating
 from aptt.core.formula import widen
+from aptt.core.pairwise import corners_of
 from aptt.core.reduction import Kind, Reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes
@@ -154,7 +155,7 @@ def _terms(
     if no_object is not None:
         said = torch.where(asked.positive, asked.every, asked.every * no_object)
         counts["class"] = said.sum() / len(x)
-    corners, ends = _corners(wide, box_format), _corners(asked.goals, box_format)
+    corners, ends = corners_of(wide, box_format), corners_of(asked.goals, box_format)
     score = asked.positive.to(wide.dtype)
     if quality is not None:
         with torch.no_grad():
@@ -225,12 +226,3 @@ def _independent(
         here = torch.zeros_like(target, dtype=torch.bool)
         more["positive"] = here.scatter(-1, at, positive.unsqueeze(-1))
     return total_of("class_loss", loss, x, target, each, wanted=WANTED, **more)
-
-
-def _corners(boxes: Tensor, box_format: BoxFormat) -> Tensor:
-    if box_format == "xyxy":
-        return boxes
-    first, size = boxes[..., :2], boxes[..., 2:]
-    if box_format == "xywh":
-        return torch.cat((first, first + size), -1)
-    return torch.cat((first - size / 2, first + size / 2), -1)

@@ -32,8 +32,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_flags, check_floating, check_index
+from aptt.core.chosen import CHOSEN
 from aptt.core.distillation import Divergence, checked_form
-from aptt.core.divergence import CHOSEN, WHOLE
+from aptt.core.divergence import WHOLE
 from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import check_sample_weight
 from aptt.loss.distill.rows import student_rows, teacher_rows
@@ -102,9 +103,10 @@ def distillation_loss(
     The gradient goes to ``student_logits``, and to a teacher that is not detached. Where one model
     masks a class by -inf that the other gives mass, the KL is infinite by definition; here the
     ratio of the two has the logarithm 1e4. So vocabularies of two sizes are cut to the classes
-    that they share, never padded with -inf. A divergence is rounded beside 1: in float32 it is off
-    by up to ``1e-6 * T**2``, its gradient by ``1e-6 * T`` of each probability, which shows where
-    student and teacher are nearly equal.
+    that they share, never padded with -inf. Loss and gradient have the digits of the differences
+    of the logits, where student and teacher are nearly equal too. But ``"forward_kl"`` is rounded
+    beside 1 on an accelerator: in float32 it is off by up to ``1e-6 * T**2``, and its gradient by
+    ``1e-6 * T`` of each probability.
 
     Use when:
         A small model is to imitate a large one. Cached teachers store the k likeliest classes:

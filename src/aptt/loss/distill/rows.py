@@ -21,7 +21,7 @@ from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
 from aptt.core.shapes import check_several, class_axis, indexed_axis, split_axis, without_axis
 
-__all__ = ["Student", "student_rows", "teacher_rows"]
+__all__ = ["Student", "check_told", "student_rows", "teacher_rows"]
 
 
 class Student(NamedTuple):
@@ -102,9 +102,7 @@ def teacher_rows(
     if keep is not None:
         chosen = torch.where(keep.unsqueeze(1), chosen, 0)
     check_classes(chosen, ours, None, name="teacher_indices")
-    mass = widen(t.detach()).exp().sum(1)
-    check_range(mass, 0.0, _WHOLE, keep=keep, name=_MASS)
-    _check_distinct(chosen, keep)
+    check_told(t, chosen, keep)
     return t, chosen
 
 
@@ -117,8 +115,10 @@ _SECOND_LOGIT = (
 )
 
 
-def _check_distinct(indices: Tensor, keep: Tensor | None) -> None:
-    """Refuse a class that a position names twice; in eager mode on CPU."""
+def check_told(log_p: Tensor, indices: Tensor, keep: Tensor | None) -> None:
+    """Refuse log-probabilities that are none, and a class named twice; in eager mode on CPU."""
+    mass = widen(log_p.detach()).exp().sum(1)
+    check_range(mass, 0.0, _WHOLE, keep=keep, name=_MASS)
     if not is_readable(indices):
         return
     ordered = indices.sort(1).values

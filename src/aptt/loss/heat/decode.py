@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,19 +13,12 @@ from aptt.core.checks import (
     check_number,
 )
 from aptt.core.formula import widen
-from aptt.core.peaks import mean_position, vertices
+from aptt.core.peaks import Peaks, mean_position, vertices
 from aptt.core.shapes import check_shapes
 
 __all__ = ["Peaks", "decode_heatmaps"]
 
 Decoding = Literal["argmax", "parabola", "gaussian", "soft-argmax"]
-
-
-class Peaks(NamedTuple):
-    """Where each map peaks ``(N, K, 2)``, x then y in cells, and how high ``(N, K)``."""
-
-    points: Tensor
-    scores: Tensor
 
 
 def decode_heatmaps(

@@ -10,5 +10,12 @@ from __future__ import annotations
 
 from aptt.loss.linear.cross_entropy import LinearCrossEntropyLoss, linear_cross_entropy
 from aptt.loss.linear.statistics import TokenStats, linear_token_stats
+from aptt.loss.linear.terms import linear_cross_entropy_terms
 
-__all__ = ["LinearCrossEntropyLoss", "TokenStats", "linear_cross_entropy", "linear_token_stats"]
+__all__ = [
+    "LinearCrossEntropyLoss",
+    "TokenStats",
+    "linear_cross_entropy",
+    "linear_cross_entropy_terms",
+    "linear_token_stats",
+]

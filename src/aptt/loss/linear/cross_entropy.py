@@ -16,26 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, check_flags, taken_classes
-from aptt.core.formula import widen
+from aptt.core.checks import Numbers, check_flags
 from aptt.core.linear import HeadFormula
-from aptt.core.linear.tokens import (
-    check_cut,
-    check_per_class,
-    evaluate,
-    put_back,
-    select,
-    tokens_of,
-)
+from aptt.core.linear.tokens import check_cut, evaluate, put_back
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
-from aptt.core.shapes import check_sample_weight
 from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.categorical import counted
 from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.loss.linear.prepared import prepared
+from aptt.loss.linear.terms import linear_cross_entropy_terms
 
 __all__ = ["LinearCrossEntropyLoss", "linear_cross_entropy"]
 
@@ -119,37 +110,32 @@ def linear_cross_entropy(
         0.2395
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
-    target = as_tensor("target", target, hidden if isinstance(hidden, Tensor) else None)
-    tokens = tokens_of(hidden, weight, bias, target, scale, chunk)
-    shape, soft = tokens.shape, target.is_floating_point()
-    y = target.reshape(len(tokens.states), *target.shape[len(shape) :])
-    rows = None
-    if not soft:
-        y, rows = taken_classes(y, tokens.classes, ignore_index)
-    elif ignore_index not in (-100, None):
-        raise ValueError(f"ignore_index: got {ignore_index} with soft targets, which have none")
-    if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
-        sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
-        rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
-    chosen, states, y, rows = select(tokens.states, y, rows, drop=drop_ignored)
-    classes = tokens.classes
-    class_weight = check_per_class("class_weight", class_weight, classes, states)
-    logit_adjustment = check_per_class("logit_adjustment", logit_adjustment, classes, states)
+    given = prepared(
+        hidden,
+        weight,
+        target,
+        bias,
+        sample_weight,
+        class_weight,
+        ignore_index,
+        logit_adjustment,
+        scale,
+        chunk,
+        drop_ignored,
+    )
     value = evaluate(
-        _SHARES if soft else _INDICES,
-        tokens._replace(states=states),
-        y,
+        _SHARES if given.soft else _INDICES,
+        given.tokens,
+        given.target,
         gather="values" if reduction == "none" else "total",
-        weight=rows,
-        class_weight=class_weight,
-        adjustment=logit_adjustment,
+        weight=given.rows,
+        class_weight=given.class_weight,
+        adjustment=given.adjustment,
         form=form,
     )
     if reduction == "none":
-        return put_back(value, chosen, shape)
-    count = counted(y, class_weight, rows, soft=soft, dtype=value.dtype)
-    return normalize(value, count, reduction, term="cross_entropy")
+        return put_back(value, given.chosen, given.tokens.shape)
+    return normalize(value, given.counted(value.dtype), reduction, term="cross_entropy")
 
 
 _INDICES = HeadFormula("cross_entropy", INDICES, cross_entropy=True)
@@ -160,8 +146,11 @@ class LinearCrossEntropyLoss(LossModule):
     """Module form of :func:`linear_cross_entropy`; same options, same defaults.
 
     It holds no head: hidden states and the head's weight come with each call, so that a weight tied
-    to an embedding stays one parameter.
+    to an embedding stays one parameter. ``loss_fn.terms(...)`` gives what
+    :func:`linear_cross_entropy_terms` does.
     """
+
+    terms_function = staticmethod(linear_cross_entropy_terms)
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Distillation from hidden states: student and teacher heads, and neither's logits.
 
-    loss  = distillation_loss(hidden @ weight.T + bias,
-                              teacher_hidden @ teacher_weight.T + teacher_bias, hard_targets)
+    z     = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap), and t of the teacher's
+    loss  = distillation_loss(z, t, hard_targets)
 
 Student and teacher logits of N tokens over a vocabulary of V are two matrices of N * V numbers, and
 the gradient is a third. Here they are made and used up a chunk at a time.
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_flags
 from aptt.core.distillation import Divergence, checked_form
-from aptt.core.linear import Head, evaluate_linear
+from aptt.core.linear import Projection
 from aptt.core.linear.tokens import put_back
 from aptt.core.reduction import Reduction, normalize
-from aptt.loss.linear_distill.formulas import FORMULAS, TERMS
+from aptt.loss.linear_distill.formulas import FORMULAS, TERMS, checked_bend
+from aptt.loss.linear_distill.teacher import Of, Teacher
 from aptt.loss.linear_distill.tokens import tokens_of_both
 
 __all__ = ["linear_distillation_loss", "linear_distillation_terms"]
@@ -28,13 +29,15 @@ __all__ = ["linear_distillation_loss", "linear_distillation_terms"]
 
 def linear_distillation_loss(
     hidden: Tensor,
-    weight: Tensor,
-    teacher_hidden: Tensor,
-    teacher_weight: Tensor,
+    weight: Tensor | Projection,
+    teacher_hidden: Tensor | None,
+    teacher_weight: Tensor | Projection | None,
     *,
     hard_targets: Numbers | None = None,
     bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
+    teacher_logits: Numbers | None = None,
+    teacher_indices: Numbers | None = None,
     sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     alpha: float = 0.5,
@@ -44,23 +47,32 @@ def linear_distillation_loss(
     beta: float = 0.5,
     detach_teacher: bool = True,
     ignore_index: int | None = -100,
+    softcap: float | None = None,
+    teacher_softcap: float | None = None,
+    scale: float = 1.0,
+    teacher_scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Distillation from the hidden states of student and teacher and the weights of their heads.
 
-        loss = distillation_loss(hidden @ weight.T + bias,
-                                 teacher_hidden @ teacher_weight.T + teacher_bias, hard_targets)
+        loss = distillation_loss(z, t, hard_targets)
+        z = softcap * tanh(scale * (hidden @ weight.T + bias) / softcap), and t of the teacher's
 
     Args:
         hidden: ``(..., D)``, the student's, any floating dtype.
-        weight: ``(V, D)``, the student's head.
+        weight: ``(V, D)``, the student's head; or a callable that makes the logits ``(n, V)`` of
+            hidden states ``(n, D)``, such as a head wrapped by LoRA.
         teacher_hidden: ``(..., E)``, the teacher's, of the same tokens.
-        teacher_weight: ``(V, E)``, the teacher's head, of the same vocabulary.
+        teacher_weight: ``(V, E)``, the teacher's head, of the same vocabulary; or a callable.
         hard_targets: ``(...)`` class indices; may be left out if ``hard_weight`` is 0.
         bias: ``(V,)``, of the student's head; -inf masks a class.
         teacher_bias: ``(V,)``, of the teacher's head.
+        teacher_logits: what the teacher said when it was asked, in place of ``teacher_hidden`` and
+            ``teacher_weight``, which are None then: ``(..., V)``, or with ``teacher_indices``
+            log-probabilities of k classes, ``(..., k)``.
+        teacher_indices: ``(..., k)``, which classes these are, as in :func:`distillation_loss`.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
         temperature: T, above 0. With the next five, as in :func:`distillation_loss`.
         alpha: the share of the soft term.
@@ -70,6 +82,10 @@ def linear_distillation_loss(
         beta: the teacher's share in the mixture of ``"jsd"``.
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one.
         ignore_index: the target that removes its token, from both terms; None: none does.
+        softcap: bounds the student's logits, scaled before, to ``(-softcap, softcap)``.
+        teacher_softcap: the same of the teacher's head.
+        scale: multiplies the student's logits, in both terms; ``temperature`` divides them later.
+        teacher_scale: multiplies those of the teacher's head.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
         drop_ignored: leave tokens that are removed out of the products.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
@@ -80,16 +96,16 @@ def linear_distillation_loss(
 
     Raises:
         ValueError: shapes or vocabularies that differ, options out of range, a class out of range
-            (on CPU).
-        TypeError: hard targets that are not class indices.
+            (on CPU), a teacher's head beside its stored logits, or neither.
+        TypeError: hard targets that are not class indices, a head that is no head.
 
-    The gradient goes to ``hidden``, ``weight`` and ``bias``; and to a teacher that is not detached,
-    through checkpointed chunks. A divergence of models that are nearly equal has the digits that
-    :func:`distillation_loss` says.
+    The gradient goes to ``hidden``, ``weight`` and ``bias``; to a callable head's parameters, and
+    to a teacher that is not detached, through checkpointed chunks. A divergence of models that are
+    nearly equal has the digits that :func:`distillation_loss` says.
 
     Use when:
-        Student and teacher share a large vocabulary. Where the teacher's likeliest classes were
-        stored, :func:`distillation_loss` takes them.
+        Student and teacher share a large vocabulary; the teacher is at hand, or its likeliest
+        classes were stored.
 
     Elsewhere:
         Liger ``LigerFusedLinearJSD``, flash-linear-attention ``FusedKLDivLoss``.
@@ -112,9 +128,10 @@ def linear_distillation_loss(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
         )
+    bend = checked_bend(softcap, teacher_softcap, scale, teacher_scale, teacher_logits)
     tokens = tokens_of_both(
-        Head(hidden, weight, bias),
-        Head(teacher_hidden, teacher_weight, teacher_bias),
+        Of(hidden, weight, bias),
+        Teacher(teacher_hidden, teacher_weight, teacher_bias, teacher_logits, teacher_indices),
         hard_targets,
         sample_weight,
         ignore_index,
@@ -122,16 +139,14 @@ def linear_distillation_loss(
         detach_teacher=detach_teacher,
         drop_ignored=drop_ignored,
     )
-    value = evaluate_linear(
-        FORMULAS[divergence],
-        tokens.head,
+    value = tokens.evaluate(
+        FORMULAS[divergence, tokens.classes is not None],
         tokens.y if form.hard else None,
-        None,
         gather="values" if reduction == "none" else "total",
         weight=tokens.rows,
-        teacher=tokens.teacher,
+        scale=scale,
         chunk=chunk,
-        numbers=tuple(form),
+        numbers=(*form, *bend),
     )
     if reduction != "none":
         return normalize(value, tokens.counted, reduction, term="distillation")
@@ -140,19 +155,25 @@ def linear_distillation_loss(
 
 def linear_distillation_terms(
     hidden: Tensor,
-    weight: Tensor,
-    teacher_hidden: Tensor,
-    teacher_weight: Tensor,
+    weight: Tensor | Projection,
+    teacher_hidden: Tensor | None,
+    teacher_weight: Tensor | Projection | None,
     *,
     hard_targets: Numbers | None = None,
     bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
+    teacher_logits: Numbers | None = None,
+    teacher_indices: Numbers | None = None,
     sample_weight: Numbers | None = None,
     temperature: float = 4.0,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     detach_teacher: bool = True,
     ignore_index: int | None = -100,
+    softcap: float | None = None,
+    teacher_softcap: float | None = None,
+    scale: float = 1.0,
+    teacher_scale: float = 1.0,
     chunk: int | None = None,
     drop_ignored: bool = True,
     reduction: Reduction = "mean",
@@ -183,9 +204,10 @@ def linear_distillation_terms(
     """
     form = checked_form(temperature, 0.5, 1.0, 1.0, divergence, beta, reduction)
     check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
+    bend = checked_bend(softcap, teacher_softcap, scale, teacher_scale, teacher_logits)
     tokens = tokens_of_both(
-        Head(hidden, weight, bias),
-        Head(teacher_hidden, teacher_weight, teacher_bias),
+        Of(hidden, weight, bias),
+        Teacher(teacher_hidden, teacher_weight, teacher_bias, teacher_logits, teacher_indices),
         hard_targets,
         sample_weight,
         ignore_index,
@@ -194,16 +216,15 @@ def linear_distillation_terms(
         drop_ignored=drop_ignored,
     )
     names = ("soft",) if tokens.y is None else ("soft", "hard")
-    values = evaluate_linear(
-        FORMULAS[divergence] if tokens.y is None else TERMS[divergence],
-        tokens.head,
+    form = form._replace(hard=None) if tokens.y is None else form
+    values = tokens.evaluate(
+        (FORMULAS if tokens.y is None else TERMS)[divergence, tokens.classes is not None],
         tokens.y,
-        None,
         gather="values",
         weight=tokens.rows if tokens.rows is None or len(names) == 1 else tokens.rows.unsqueeze(1),
-        teacher=tokens.teacher,
+        scale=scale,
         chunk=chunk,
-        numbers=tuple(form._replace(hard=None) if tokens.y is None else form),
+        numbers=(*form, *bend),
     )
     columns = values.reshape(-1, len(names)).unbind(1)
     if reduction == "none":

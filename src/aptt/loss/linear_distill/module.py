@@ -6,12 +6,14 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_chunk, check_flags
 from aptt.core.distillation import Divergence, checked_form
+from aptt.core.linear import Projection
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.linear_distill.distillation import (
     linear_distillation_loss,
     linear_distillation_terms,
 )
+from aptt.loss.linear_distill.formulas import checked_bend
 
 __all__ = ["LinearDistillationLoss"]
 
@@ -31,12 +33,17 @@ class LinearDistillationLoss(LossModule):
         beta: float = 0.5,
         detach_teacher: bool = True,
         ignore_index: int | None = -100,
+        softcap: float | None = None,
+        teacher_softcap: float | None = None,
+        scale: float = 1.0,
+        teacher_scale: float = 1.0,
         chunk: int | None = None,
         drop_ignored: bool = True,
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
         check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
+        checked_bend(softcap, teacher_softcap, scale, teacher_scale)
         check_chunk(chunk)
         super().__init__(
             temperature=temperature,
@@ -47,6 +54,10 @@ class LinearDistillationLoss(LossModule):
             beta=beta,
             detach_teacher=detach_teacher,
             ignore_index=ignore_index,
+            softcap=softcap,
+            teacher_softcap=teacher_softcap,
+            scale=scale,
+            teacher_scale=teacher_scale,
             chunk=chunk,
             drop_ignored=drop_ignored,
             reduction=reduction,
@@ -55,13 +66,15 @@ class LinearDistillationLoss(LossModule):
     def forward(
         self,
         hidden: Tensor,
-        weight: Tensor,
-        teacher_hidden: Tensor,
-        teacher_weight: Tensor,
+        weight: Tensor | Projection,
+        teacher_hidden: Tensor | None,
+        teacher_weight: Tensor | Projection | None,
         *,
         hard_targets: Numbers | None = None,
         bias: Tensor | None = None,
         teacher_bias: Tensor | None = None,
+        teacher_logits: Numbers | None = None,
+        teacher_indices: Numbers | None = None,
         sample_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of the student's head against the teacher's and the targets."""
@@ -73,6 +86,8 @@ class LinearDistillationLoss(LossModule):
             hard_targets=hard_targets,
             bias=bias,
             teacher_bias=teacher_bias,
+            teacher_logits=teacher_logits,
+            teacher_indices=teacher_indices,
             sample_weight=sample_weight,
             **self.options(),
         )

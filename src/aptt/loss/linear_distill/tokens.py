@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, check_chunk, check_weights, taken_classes
-from aptt.core.distillation import check_heads
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_chunk,
+    check_classes,
+    check_weights,
+    taken_classes,
+)
 from aptt.core.engine import obstacle
 from aptt.core.formula import widen
-from aptt.core.linear import Head
+from aptt.core.linear import (
+    HeadFormula,
+    Projection,
+    evaluate_linear,
+    evaluate_projected,
+    projection,
+)
 from aptt.core.reduction import Count
 from aptt.core.shapes import check_sample_weight, indexed_axis
+from aptt.loss.distill.rows import check_told
+from aptt.loss.linear_distill.teacher import Of, Teacher, teaching
 
 __all__ = ["Tokens", "tokens_of_both"]
 
@@ -22,18 +37,77 @@ __all__ = ["Tokens", "tokens_of_both"]
 class Tokens(NamedTuple):
     """The tokens that count, and what is known of each."""
 
-    head: Head
-    teacher: Head
+    student: Of
+    teacher: Of | None
+    told: tuple[Tensor, ...]
+    """The teacher's stored logits, where it has no head."""
+    classes: Tensor | None
+    """Which classes they are of."""
     y: Tensor | None
     rows: Tensor | None
     chosen: Tensor | None
     shape: tuple[int, ...]
     counted: Count
 
+    def evaluate(
+        self,
+        formula: HeadFormula,
+        y: Tensor | None,
+        *,
+        gather: Literal["values", "total"],
+        weight: Tensor | None,
+        **how: Any,
+    ) -> Tensor:
+        """A formula on the logits of both, whatever makes them."""
+        how |= {"gather": gather, "weight": weight}
+        sides = (*self.told, y, self.classes)
+        student, teacher = self.student, self.teacher
+        head, taught = student.as_head(), None if teacher is None else teacher.as_head()
+        if head is not None and (teacher is None or taught is not None):
+            return evaluate_linear(formula, head, *sides, teacher=taught, **how)
+        project = _projects("weight", student, self._check)
+        pair = None
+        if teacher is not None:
+            pair = teacher.hidden, _projects("teacher_weight", teacher, self._check)
+        return evaluate_projected(formula, student.hidden, project, *sides, teacher=pair, **how)
+
+    def _check(self, classes: int) -> None:
+        """Hold what is known of the classes to how many a callable head has."""
+        if self.y is not None:
+            check_classes(self.y, classes, None, name="hard_targets")
+        if self.classes is not None:
+            check_classes(self.classes, classes, None, name="teacher_indices")
+        elif self.told and self.told[0].shape[1] != classes:
+            raise ValueError(
+                f"teacher_logits: got {self.told[0].shape[1]} classes, wanted {classes} as the "
+                "student has"
+            )
+
+
+def _projects(name: str, of: Of, check: Callable[[int], None]) -> Projection:
+    """What makes logits, which are held to the hidden states and to the targets."""
+    if (plain := of.as_head()) is not None:
+        return projection(plain, widen(plain.hidden[:0]).dtype)
+    assert not isinstance(of.weight, Tensor)
+    head = of.weight
+
+    def project(hidden: Tensor) -> Tensor:
+        z = head(hidden)
+        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(hidden):
+            came = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(
+                f"{name}: the callable gave {came} for hidden states {tuple(hidden.shape)}, "
+                f"wanted logits ({len(hidden)}, V)"
+            )
+        check(z.shape[1])
+        return z
+
+    return project
+
 
 def tokens_of_both(
-    head: Head,
-    teacher: Head,
+    student: Of,
+    teacher: Teacher,
     hard_targets: Numbers | None,
     sample_weight: Numbers | None,
     ignore_index: int | None,
@@ -44,16 +118,14 @@ def tokens_of_both(
 ) -> Tokens:
     """The tokens that count, one after the other, of both heads."""
     check_chunk(chunk)
-    hidden = head.hidden
-    shape = check_heads(hidden, head.weight, head.bias, *teacher)
-    if detach_teacher:
-        teacher = Head._make(None if t is None else t.detach() for t in teacher)
+    hidden, weight = student.hidden, student.weight
+    shape, taught, told, classes = teaching(student, teacher, detach=detach_teacher)
     rows = y = None
     if hard_targets is not None:
         hard_targets = as_tensor("hard_targets", hard_targets, hidden)
         indexed_axis(hidden, hard_targets, -1, names=("hidden", "hard_targets"))
-        y = hard_targets.reshape(-1)
-        y, rows = taken_classes(y, len(head.weight), ignore_index, name="hard_targets")
+        y, known = hard_targets.reshape(-1), len(weight) if isinstance(weight, Tensor) else None
+        y, rows = taken_classes(y, known, ignore_index, name="hard_targets")
     elif ignore_index not in (-100, None):
         raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if sample_weight is not None:
@@ -61,18 +133,29 @@ def tokens_of_both(
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
         check_weights(sample_weight=rows)
-    states = hidden.reshape(math.prod(shape), hidden.shape[-1])
-    taught = teacher.hidden.reshape(len(states), teacher.hidden.shape[-1])
-    count: Count = len(states) if rows is None else rows.sum()
+    n = math.prod(shape)
+    count: Count = n if rows is None else rows.sum()
+    # hidden states of both, what the teacher has said, and of which classes
+    given = (hidden, taught and taught.hidden, told, classes)
+    flat = [None if t is None else t.reshape(n, t.shape[-1]) for t in given]
     chosen = None
-    drops = drop_ignored and not torch.compiler.is_compiling() and obstacle(states) is None
+    drops = drop_ignored and not torch.compiler.is_compiling() and obstacle(hidden) is None
     if rows is not None and drops:
         chosen = rows.nonzero().squeeze(1)
-        states, taught, rows = states[chosen], taught[chosen], rows[chosen]
-        y = None if y is None else y[chosen]
+        flat = [None if t is None else t[chosen] for t in flat]
+        y, rows = None if y is None else y[chosen], rows[chosen]
     elif rows is not None:
         keep = (rows != 0).unsqueeze(1)
-        states, taught = torch.where(keep, states, 0.0), torch.where(keep, taught, 0.0)
-    rows = None if rows is None else rows.to(widen(states[:0]).dtype)
-    teacher = teacher._replace(hidden=taught)
-    return Tokens(head._replace(hidden=states), teacher, y, rows, chosen, shape, count)
+        flat = [None if t is None else torch.where(keep, t, 0) for t in flat]
+    states, of_teacher, told, classes = flat
+    if told is not None and classes is not None:
+        if isinstance(weight, Tensor):
+            check_classes(classes, len(weight), None, name="teacher_indices")
+        check_told(told, classes, None if rows is None else rows != 0)
+    rows = None if rows is None else rows.to(widen(hidden[:0]).dtype)
+    assert states is not None
+    if taught is not None and of_teacher is not None:
+        taught = taught._replace(hidden=of_teacher)
+    there = () if told is None else (told,)
+    student = student._replace(hidden=states)
+    return Tokens(student, taught, there, classes, y, rows, chosen, shape, count)

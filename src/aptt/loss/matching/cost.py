@@ -150,7 +150,8 @@ def costs_of(
     leading, targets = logits.shape[:-2], goals.shape[-2]
     x, b = (t.detach().to(dtype).flatten(0, -3) for t in (logits, pred_boxes))
     g = goals.detach().to(dtype).expand(*leading, targets, 4).flatten(0, -3)
-    k = labels.expand(*leading, targets).flatten(0, -2)
+    of_each = labels.shape[2:] if labels.ndim == 3 else ()
+    k = labels.expand(*leading, targets, *of_each).flatten(0, len(leading) - 1)
 
     def of(x: Tensor, b: Tensor, g: Tensor, k: Tensor) -> Tensor:
         cost = _class_costs(x, k, class_cost, *focus) * gains[0]
@@ -169,17 +170,30 @@ def costs_of(
 
 
 def _class_costs(x: Tensor, labels: Tensor, kind: ClassCost, alpha: float, gamma: float) -> Tensor:
-    """K of each query ``(N, Q, C)`` for the class of each target ``(N, M)``."""
+    """K of each query ``(N, Q, C)`` for the class of each target ``(N, M)``.
+
+    Of labels ``(N, M, C)`` the mean over a target's classes, 0 where it has none.
+    """
     if callable(kind):
         cost = kind(x, labels)
         check_shapes(
             class_logits=(x, "N Q C"), target_labels=(labels, "N M"), class_cost=(cost, "N Q M")
         )
         return cost.to(x.dtype)
+    if labels.ndim == 3:
+        share = labels.to(x.dtype)
+        share = share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        each = -x.softmax(-1) if kind == "softmax" else _focal(x, alpha, gamma)
+        with torch.autocast(x.device.type, enabled=False):
+            return each[..., : share.shape[-1]] @ share.transpose(1, 2)
     index = labels.unsqueeze(1).expand(-1, x.shape[1], -1)
     if kind == "softmax":
         return x.softmax(-1).gather(2, index).neg_()
-    z = x.gather(2, index)
+    return _focal(x.gather(2, index), alpha, gamma)
+
+
+def _focal(z: Tensor, alpha: float, gamma: float) -> Tensor:
+    """What the focal loss of a logit changes by, if it turns from negative to positive."""
     yes, no = torch.sigmoid(z), torch.sigmoid(-z)
     positive = (power(no, gamma) if gamma else 1.0) * softplus(-z)
     negative = (power(yes, gamma) if gamma else 1.0) * softplus(z)

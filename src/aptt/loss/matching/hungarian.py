@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
 from aptt.core.checks import check_whole
+from aptt.core.module import Shown
 from aptt.core.targets import BACKGROUND, real
 from aptt.loss.matching.assignment import (
     Assignment,
@@ -28,8 +29,8 @@ from aptt.loss.matching.cost import (
 __all__ = ["HungarianMatcher"]
 
 
-@dataclass(frozen=True)
-class HungarianMatcher:
+@dataclass(frozen=True, repr=False)
+class HungarianMatcher(Shown):
     """Give each target the one prediction with which all of them cost least: DETR's assigner.
 
         C = class_gain K + l1_gain |b_q - b_m|_1 - giou_gain GIoU
@@ -89,6 +90,8 @@ class HungarianMatcher:
         target_labels: Tensor,
         target_mask: Tensor,
         anchor_mask: Tensor | None = None,
+        *,
+        strides: Tensor | None = None,
     ) -> Assignment:
         """Assign.
 
@@ -97,9 +100,11 @@ class HungarianMatcher:
             pred_boxes: ``(B, Q, 4)``, or ``(L, B, Q, 4)``.
             anchors: not looked at.
             target_boxes: ``(B, M, 4)``.
-            target_labels: ``(B, M)`` class indices; anything in padding.
+            target_labels: ``(B, M)`` class indices, or ``(B, M, C)``, how far each class is the
+                target's, which costs the mean over them; anything in padding.
             target_mask: ``(B, M)``: which of the targets there are.
             anchor_mask: ``(B, Q)`` or ``(L, B, Q)``: which of the predictions may be chosen.
+            strides: not looked at.
         """
         first_layer(class_logits, pred_boxes)
         if self.box_format == "cxcywh" and self.l1_gain >= 1:
@@ -109,7 +114,7 @@ class HungarianMatcher:
                 class_logits,
                 pred_boxes,
                 real(target_boxes),
-                target_labels.long().masked_fill(target_mask == 0, 0),
+                _known(target_labels, target_mask),
                 class_cost=self.class_cost,
                 gains=(self.class_gain, self.l1_gain, self.giou_gain),
                 focus=(self.alpha, self.gamma),
@@ -123,3 +128,10 @@ class HungarianMatcher:
             if anchor_mask is not None:
                 matches = matches.masked_fill(anchor_mask == 0, BACKGROUND)
         return Assignment(matches, (matches >= 0).to(cost.dtype))
+
+
+def _known(labels: Tensor, mask: Tensor) -> Tensor:
+    """Labels, and zeros in padding, which may hold anything."""
+    if labels.ndim == 3:
+        return real(labels).masked_fill((mask == 0).unsqueeze(-1), 0)
+    return labels.long().masked_fill(mask == 0, 0)

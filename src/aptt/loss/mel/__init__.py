@@ -13,13 +13,11 @@ Young et al. 2006 (HTK).
 """
 
 from aptt.loss.mel.compressed import ComplexSTFTLoss, complex_stft_loss, complex_stft_terms
-from aptt.loss.mel.mel import MelLoss, mel_filterbank, mel_loss
-from aptt.loss.mel.stft import (
-    MultiResolutionSTFTLoss,
-    STFTLoss,
-    multi_resolution_stft_loss,
-    stft_loss,
-)
+from aptt.loss.mel.filters import mel_filterbank
+from aptt.loss.mel.mel import MelLoss, mel_loss
+from aptt.loss.mel.resolutions import MultiResolutionSTFTLoss, multi_resolution_stft_loss
+from aptt.loss.mel.stft import STFTLoss, stft_loss
+from aptt.loss.mel.terms import mel_terms, multi_resolution_stft_terms, stft_terms
 
 __all__ = [
     "ComplexSTFTLoss",
@@ -30,6 +28,9 @@ __all__ = [
     "complex_stft_terms",
     "mel_filterbank",
     "mel_loss",
+    "mel_terms",
     "multi_resolution_stft_loss",
+    "multi_resolution_stft_terms",
     "stft_loss",
+    "stft_terms",
 ]

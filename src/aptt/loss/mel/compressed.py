@@ -15,10 +15,10 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_number, check_positive
 from aptt.core.compressed import COMPRESSED
+from aptt.core.frames import Framing, Resolution
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named, reduce
 from aptt.core.signals import check_signals, count_samples
-from aptt.core.transform import Framing, Resolution
 from aptt.loss.mel.settings import check_one
 
 __all__ = ["ComplexSTFTLoss", "complex_stft_loss", "complex_stft_terms"]

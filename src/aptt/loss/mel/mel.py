@@ -15,60 +15,24 @@ from typing import Literal
 from torch import Tensor
 
 from aptt.core.checks import Numbers
-from aptt.core.mel import Norm, Scale, filterbank
+from aptt.core.frames import Framing
+from aptt.core.mel import Norm, Scale
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction
-from aptt.core.transform import Framing
+from aptt.core.reduction import Combine, Reduction
+from aptt.loss.mel.evaluation import Ends, Stereo, check_ends, spectral
 from aptt.loss.mel.settings import (
     FloorBy,
+    FrequencyWeight,
     Log,
-    Over,
+    Off,
     Sizes,
-    bank,
-    check_ends,
-    check_sizes,
+    Weights,
+    Windowing,
     mel_settings,
-    spectral,
 )
+from aptt.loss.mel.terms import mel_terms
 
-__all__ = ["MelLoss", "mel_filterbank", "mel_loss"]
-
-
-def mel_filterbank(
-    *,
-    sample_rate: float,
-    n_fft: int,
-    n_mels: int = 80,
-    f_min: float = 0.0,
-    f_max: float | None = None,
-    mel_scale: Scale = "slaney",
-    norm: Norm = "slaney",
-    empty_filters: Literal["refuse", "keep"] = "refuse",
-) -> Tensor:
-    """The mel filters ``(n_mels, n_fft // 2 + 1)`` in float64: triangles, evenly spaced in mel.
-
-        max(0, min((f - l) / (c - l), (h - f) / (h - c)))      l, c, h: neighbours in mel
-
-    Args:
-        sample_rate: of the signal, in Hz.
-        n_fft: the length of the transform.
-        n_mels: how many filters.
-        f_min: where the first one starts, in Hz.
-        f_max: where the last one ends, in Hz; None: half the sample rate.
-        mel_scale: ``"slaney"``, linear below 1000 Hz, or ``"htk"``.
-        norm: ``"slaney"`` gives each filter the area 1, ``"none"`` the height 1.
-        empty_filters: a filter between two frequencies of the transform: ``"refuse"`` or
-            ``"keep"``.
-
-    Returns:
-        What ``librosa.filters.mel`` gives in float64, whose ``htk=True`` is ``mel_scale="htk"``.
-
-    Raises:
-        ValueError: an empty filter, frequencies out of range, an unknown option.
-    """
-    filters = bank(sample_rate, n_mels, f_min, f_max, mel_scale, norm, empty_filters)
-    check_sizes("n_fft", (n_fft,))
-    return filterbank(filters, n_fft)
+__all__ = ["MelLoss", "mel_loss"]
 
 
 def mel_loss(
@@ -81,6 +45,7 @@ def mel_loss(
     n_fft: Sizes | None = None,
     hop_length: Sizes | None = None,
     win_length: Sizes | None = None,
+    window: Windowing | None = None,
     framing: Framing | None = None,
     n_mels: Sizes | None = None,
     f_min: float | None = None,
@@ -89,14 +54,19 @@ def mel_loss(
     norm: Norm | None = None,
     empty_filters: Literal["refuse", "keep"] | None = None,
     power: Literal[1, 2] | None = None,
+    frequency_weight: FrequencyWeight = None,
     log: Log | None = None,
+    log_distance: Off | None = None,
     floor: float | None = None,
     floor_by: FloorBy | None = None,
-    log_weight: float | None = None,
-    linear_weight: float | None = None,
-    convergence_weight: float | None = None,
-    scales: Over | None = None,
-    stereo: Literal["channels", "sum_difference"] = "channels",
+    log_weight: Weights | None = None,
+    linear_distance: Off | None = None,
+    linear_weight: Weights | None = None,
+    convergence_weight: Weights | None = None,
+    combine: Combine | None = None,
+    pre_emphasis: float = 0.0,
+    stereo: Stereo = "channels",
+    stereo_weight: tuple[float, float] = (1.0, 1.0),
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Distance of log-mel spectra, at one resolution or several.
@@ -112,11 +82,13 @@ def mel_loss(
             padding, and 0 removes a whole signal.
         sample_rate: in Hz; this or ``preset``, exactly one.
         preset: the settings of ``"hifigan"`` (22050 Hz), ``"pwg"`` (24000), ``"audiocraft"``
-            (32000), ``"dac"`` (44100) or ``"auraloss"`` (44100); without the weight that its
-            training gives the term (45 in HiFi-GAN, 15 in DAC).
+            and ``"audiocraft_multiscale"`` (32000), ``"dac"`` (44100) or ``"auraloss"`` (44100);
+            without the weight that its training gives the term (45 in HiFi-GAN, 15 in DAC).
         n_fft: the length of the transform, 1024; several for several resolutions.
         hop_length: samples from frame to frame, a quarter of ``n_fft``.
-        win_length: samples in the periodic Hann window, ``n_fft``.
+        win_length: samples in the window, ``n_fft``.
+        window: ``"hann"``, ``"hamming"`` or ``"blackman"``, each periodic; or ``win_length``
+            numbers of its own.
         framing: ``"center"`` reflects ``n_fft // 2`` samples on either side; ``"tight"`` half of
             ``n_fft - hop_length``, as HiFi-GAN; ``"full"`` likewise, with zeros to a full frame.
         n_mels: mel filters, 80; one number, or one for each resolution.
@@ -126,20 +98,29 @@ def mel_loss(
         norm: ``"slaney"``, filters of equal area, or ``"none"``, of equal height.
         empty_filters: ``"refuse"`` a filter that no frequency falls into, or ``"keep"`` it.
         power: of the magnitude, before the filters, 1 or 2.
+        frequency_weight: None, all alike; ``"a"``, as loud as they are heard, by the A-curve; or
+            ``n_fft // 2 + 1`` numbers. A gain of the magnitudes (of a filter, its mean); in the
+            logarithmic distance, where a gain would cancel, a weighted mean.
         log: ``"log"`` or ``"log10"``.
+        log_distance: of two logarithms, ``"l1"``, or ``"l2"``, its square.
         floor: what silence counts as, after the filters, 1e-5.
         floor_by: ``"add"`` the floor, or ``"clamp"`` to it, with no gradient below.
-        log_weight: of the logarithmic distance, 1.
-        linear_weight: of the distance without a logarithm, 0.
-        convergence_weight: of spectral convergence, 0. It is 0 where the target is silent.
-        scales: ``"mean"`` over the resolutions, or ``"sum"``.
+        log_weight: of the logarithmic distance, 1; one number, or one for each resolution.
+        linear_distance: of two magnitudes, likewise.
+        linear_weight: of the distance without a logarithm, 0; likewise.
+        convergence_weight: of spectral convergence, 0; likewise. It is 0 where
+            the target is silent.
+        combine: ``"mean"`` over the resolutions, or ``"sum"``.
+        pre_emphasis: c of ``y[n] = x[n] - c x[n - 1]``, which both signals go through first, from
+            0, as they are, to 1.
         stereo: ``"sum_difference"`` compares the sum and the difference of ``(..., 2, T)``.
+        stereo_weight: the factors of sum and difference, which the mean does not count.
         reduction: over the signals: ``"mean"``, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
 
     Returns:
         The loss, at least 0: a scalar, or with ``"none"`` the shape of the signals without T.
-        float32 for half types, and computed in float32.
+        float32 for half types, and computed in float32. :func:`mel_terms` has its terms.
 
     Raises:
         ValueError: shapes that differ, neither or both of ``sample_rate`` and ``preset``, an empty
@@ -155,7 +136,8 @@ def mel_loss(
         Speech or music is generated: what is heard is compared, and the phase is free.
 
     Elsewhere:
-        auraloss ``MelSTFTLoss``, audiocraft ``MelSpectrogramL1Loss``, DAC ``MelSpectrogramLoss``,
+        auraloss ``MelSTFTLoss``, audiocraft ``MelSpectrogramL1Loss``,
+        ``MultiScaleMelSpectrogramLoss``, DAC ``MelSpectrogramLoss``,
         ParallelWaveGAN ``MelSpectrogramLoss``.
 
     Differs from:
@@ -174,6 +156,7 @@ def mel_loss(
         "n_fft": n_fft,
         "hop_length": hop_length,
         "win_length": win_length,
+        "window": window,
         "framing": framing,
         "n_mels": n_mels,
         "f_min": f_min,
@@ -182,20 +165,26 @@ def mel_loss(
         "norm": norm,
         "empty_filters": empty_filters,
         "power": power,
+        "frequency_weight": frequency_weight,
         "log": log,
+        "log_distance": log_distance,
         "floor": floor,
         "floor_by": floor_by,
         "log_weight": log_weight,
+        "linear_distance": linear_distance,
         "linear_weight": linear_weight,
         "convergence_weight": convergence_weight,
-        "scales": scales,
+        "combine": combine,
     }
-    resolutions, distance = mel_settings(sample_rate, preset, chosen)
-    return spectral(estimate, target, lengths, resolutions, distance, stereo, reduction, "mel")
+    settings = mel_settings(sample_rate, preset, chosen)
+    ends = Ends(pre_emphasis, stereo, stereo_weight, reduction)
+    return spectral(estimate, target, lengths, settings, ends, "mel")
 
 
 class MelLoss(LossModule):
     """Module form of :func:`mel_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(mel_terms)
 
     def __init__(
         self,
@@ -204,6 +193,7 @@ class MelLoss(LossModule):
         n_fft: Sizes | None = None,
         hop_length: Sizes | None = None,
         win_length: Sizes | None = None,
+        window: Windowing | None = None,
         framing: Framing | None = None,
         n_mels: Sizes | None = None,
         f_min: float | None = None,
@@ -212,14 +202,19 @@ class MelLoss(LossModule):
         norm: Norm | None = None,
         empty_filters: Literal["refuse", "keep"] | None = None,
         power: Literal[1, 2] | None = None,
+        frequency_weight: FrequencyWeight = None,
         log: Log | None = None,
+        log_distance: Off | None = None,
         floor: float | None = None,
         floor_by: FloorBy | None = None,
-        log_weight: float | None = None,
-        linear_weight: float | None = None,
-        convergence_weight: float | None = None,
-        scales: Over | None = None,
-        stereo: Literal["channels", "sum_difference"] = "channels",
+        log_weight: Weights | None = None,
+        linear_distance: Off | None = None,
+        linear_weight: Weights | None = None,
+        convergence_weight: Weights | None = None,
+        combine: Combine | None = None,
+        pre_emphasis: float = 0.0,
+        stereo: Stereo = "channels",
+        stereo_weight: tuple[float, float] = (1.0, 1.0),
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(
@@ -228,6 +223,7 @@ class MelLoss(LossModule):
             n_fft=n_fft,
             hop_length=hop_length,
             win_length=win_length,
+            window=window,
             framing=framing,
             n_mels=n_mels,
             f_min=f_min,
@@ -236,20 +232,23 @@ class MelLoss(LossModule):
             norm=norm,
             empty_filters=empty_filters,
             power=power,
+            frequency_weight=frequency_weight,
             log=log,
+            log_distance=log_distance,
             floor=floor,
             floor_by=floor_by,
             log_weight=log_weight,
+            linear_distance=linear_distance,
             linear_weight=linear_weight,
             convergence_weight=convergence_weight,
-            scales=scales,
+            combine=combine,
+            pre_emphasis=pre_emphasis,
             stereo=stereo,
+            stereo_weight=stereo_weight,
             reduction=reduction,
         )
-        check_ends(stereo, reduction)
-        ends = ("sample_rate", "preset", "stereo", "reduction")
-        chosen = {k: v for k, v in self.options().items() if k not in ends}
-        mel_settings(sample_rate, preset, chosen)
+        check_ends(Ends(pre_emphasis, stereo, stereo_weight, reduction))
+        mel_settings(sample_rate, preset, self.options())
 
     def forward(
         self, estimate: Tensor, target: Tensor, *, lengths: Numbers | None = None

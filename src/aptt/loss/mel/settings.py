@@ -1,119 +1,101 @@
-"""From the options of a spectral loss to its resolutions and distance, and its evaluation."""
+"""From the options of a spectral loss to its resolutions and distances."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-import torch
-from torch import Tensor
-
-from aptt.core.checks import Numbers, check_choice, check_number, check_positive
-from aptt.core.formula import widen
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_choice,
+    check_number,
+    check_numbers,
+    check_positive,
+    check_weight,
+)
+from aptt.core.differences import Distance
+from aptt.core.frames import Resolution, Window
 from aptt.core.mel import Bank, Norm, Scale
-from aptt.core.ordinary import is_readable
-from aptt.core.reduction import Reduction, check_reduction, reduce
-from aptt.core.signals import check_signals, count_samples
-from aptt.core.spectral import SPECTRAL, Distance
-from aptt.core.transform import Resolution, check_filters
+from aptt.core.transform import check_filters
 from aptt.loss.mel.presets import MEL, MEL_PRESETS, RESOLUTIONS, STFT_PRESETS
 
 __all__ = [
     "FloorBy",
+    "FrequencyWeight",
     "Log",
-    "Over",
+    "Off",
+    "Settings",
     "Sizes",
+    "Weights",
+    "Windowing",
     "bank",
-    "check_ends",
     "check_one",
     "check_sizes",
     "mel_settings",
-    "spectral",
     "stft_settings",
 ]
 
 Log = Literal["log", "log10"]
 FloorBy = Literal["add", "clamp"]
-Over = Literal["mean", "sum"]
+Off = Literal["l1", "l2"]
 Sizes = int | Sequence[int]
+Weights = float | Sequence[float]
+Windowing: TypeAlias = Window | Numbers
+FrequencyWeight: TypeAlias = Literal["a"] | Numbers | None
 
 
-def spectral(
-    estimate: Tensor,
-    target: Tensor,
-    lengths: Numbers | None,
-    resolutions: tuple[Resolution, ...],
-    distance: Distance,
-    stereo: str,
-    reduction: Reduction,
-    term: str,
-) -> Tensor:
-    """A spectral distance of each signal, reduced."""
-    check_ends(stereo, reduction)
-    lengths = check_signals(estimate, target, lengths)
-    if stereo == "sum_difference":
-        estimate, target = (_sum_and_difference(v) for v in (estimate, target))
-    shape = estimate.shape[:-1]
-    x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (estimate, target))
-    n = keep = None
-    if lengths is not None or x.shape[1] == 0:
-        n = count_samples(estimate, lengths)
-        keep = n > 0
-    shortest = x.shape[1]
-    if lengths is not None:  # a look spares what short signals need
-        there = lengths.masked_fill(lengths == 0, shortest)
-        shortest = int(there.amin()) if is_readable(lengths) else 1
-    value = reduce(
-        SPECTRAL,
-        x,
-        t,
-        n,
-        weight=keep,
-        count=lambda: len(x) if keep is None else keep.sum(),
-        reduction=reduction,
-        term=term,
-        resolutions=resolutions,
-        distance=distance,
-        shortest=shortest,
-    )
-    return value.reshape(shape) if reduction == "none" else value
+@dataclass(frozen=True)
+class Settings:
+    """What a spectral loss compares, and how."""
 
+    resolutions: tuple[Resolution, ...]
+    distances: tuple[Distance, ...]
+    """One for each of the resolutions."""
+    divisor: int
+    """What the sum over the resolutions is divided by."""
+    window: Numbers | None
+    """In place of the one that the resolutions name."""
+    bins: Numbers | None
+    """What the frequencies weigh, where that is given as numbers."""
 
-def _sum_and_difference(v: Tensor) -> Tensor:
-    if v.ndim < 2 or v.shape[-2] != 2:
-        raise ValueError(
-            f"stereo: 'sum_difference' with estimate {tuple(v.shape)}, wanted (..., 2, T)"
-        )
-    left, right = widen(v).unbind(-2)
-    return torch.stack((left + right, left - right), -2)
+    def weighing(self) -> Settings:
+        """Without the resolutions that weigh nothing."""
+        some = [
+            (r, d)
+            for r, d in zip(self.resolutions, self.distances, strict=True)
+            if d.logarithm or d.linear or d.convergence
+        ]
+        resolutions, distances = zip(*some, strict=True)
+        return Settings(resolutions, distances, self.divisor, self.window, self.bins)
 
 
 def mel_settings(
     sample_rate: float | None, preset: str | None, chosen: Mapping[str, Any]
-) -> tuple[tuple[Resolution, ...], Distance]:
-    """Resolutions and distance of a mel loss; an option that is None is as in the preset."""
+) -> Settings:
+    """The settings of a mel loss; an option that is None is as in the preset."""
     if (sample_rate is None) == (preset is None):
         raise ValueError(
             f"sample_rate: got {sample_rate} with preset={preset!r}, wanted exactly one of the two"
         )
     o = _filled(MEL, MEL_PRESETS, preset, chosen)
-    rate = o["sample_rate"] if sample_rate is None else sample_rate
+    o["sample_rate"] = rate = o["sample_rate"] if sample_rate is None else sample_rate
     banks = [
         bank(rate, n, o["f_min"], o["f_max"], o["mel_scale"], o["norm"], o["empty_filters"])
         for n in _listed(o["n_mels"])
     ]
-    return _resolutions(o, banks), _distance(o)
+    return _settings(o, banks)
 
 
-def stft_settings(
-    preset: str | None, chosen: Mapping[str, Any]
-) -> tuple[tuple[Resolution, ...], Distance]:
-    """Resolutions and distance of an STFT loss; an option that is None is as in the preset."""
+def stft_settings(preset: str | None, chosen: Mapping[str, Any]) -> Settings:
+    """The settings of an STFT loss; an option that is None is as in the preset."""
     o = _filled(RESOLUTIONS, STFT_PRESETS, preset, chosen)
     if chosen["n_fft"] is not None:  # the others follow it, rather than what it replaces
         o |= {k: chosen[k] for k in ("hop_length", "win_length")}
-    return _resolutions(o, [None]), _distance(o)
+    if o["sample_rate"] is not None:
+        check_positive("sample_rate", o["sample_rate"])
+    return _settings(o, [None])
 
 
 def _filled(
@@ -155,6 +137,39 @@ def bank(
     )
 
 
+def _settings(o: Mapping[str, Any], banks: Sequence[Bank | None]) -> Settings:
+    if isinstance(o["window"], str):
+        check_choice("window", o["window"], ("hann", "hamming", "blackman"), also="numbers")
+    if isinstance(o["frequency_weight"], str):
+        check_choice("frequency_weight", o["frequency_weight"], ("a",), also="numbers, or None")
+        if o["sample_rate"] is None:
+            raise ValueError("sample_rate: got None, wanted it for frequency_weight='a'")
+    resolutions = _resolutions(o, banks)
+    window = _numbers("window", o["window"], "win_length", [r.win for r in resolutions])
+    ends = [r.n_fft // 2 + 1 for r in resolutions]
+    bins = _numbers("frequency_weight", o["frequency_weight"], "n_fft // 2 + 1", ends)
+    if bins is not None:
+        check_weight("frequency_weight", as_tensor("frequency_weight", bins))
+    check_choice("combine", o["combine"], ("mean", "sum"))
+    divisor = len(resolutions) if o["combine"] == "mean" else 1
+    return Settings(resolutions, _distances(o, len(resolutions)), divisor, window, bins)
+
+
+def _numbers(name: str, given: Any, size: str, sizes: Sequence[int]) -> Numbers | None:
+    """What is given as numbers, of one size with all resolutions; None where a name is given."""
+    if given is None or isinstance(given, str):
+        return None
+    made = as_tensor(name, given)
+    check_numbers(**{name: made})
+    for wanted in sizes:
+        if tuple(made.shape) != (wanted,):
+            raise ValueError(
+                f"{name}: got shape {tuple(made.shape)}, wanted ({size},) = ({wanted},)"
+                + (", the same for all resolutions" if len(sizes) > 1 else "")
+            )
+    return given
+
+
 def _resolutions(o: Mapping[str, Any], banks: Sequence[Bank | None]) -> tuple[Resolution, ...]:
     """One for each transform; what is given once holds for all of them."""
     ffts = _listed(o["n_fft"])
@@ -163,51 +178,63 @@ def _resolutions(o: Mapping[str, Any], banks: Sequence[Bank | None]) -> tuple[Re
     for name, sizes in (("n_fft", ffts), ("hop_length", hops), ("win_length", wins)):
         check_sizes(name, sizes)
     check_choice("framing", o["framing"], ("center", "tight", "full"))
-    for name, many in (
-        ("hop_length", len(hops)),
-        ("win_length", len(wins)),
-        ("n_mels", len(banks)),
-    ):
-        if many not in (1, len(ffts)):
-            raise ValueError(f"{name}: got {many} numbers for {len(ffts)} of n_fft")
-    hops, wins = (list(v) * (len(ffts) // len(v)) for v in (hops, wins))
-    banks = list(banks) * (len(ffts) // len(banks))
+    hops, wins, banks = (
+        _each(name, v, len(ffts))
+        for name, v in (("hop_length", hops), ("win_length", wins), ("n_mels", banks))
+    )
+    window: Any = o["window"] if isinstance(o["window"], str) else "hann"
+    rate = float(o["sample_rate"]) if isinstance(o["frequency_weight"], str) else None
     made = []
     for n_fft, hop, win, filters in zip(ffts, hops, wins, banks, strict=True):
         for name, size in (("hop_length", hop), ("win_length", win)):
             if size > n_fft:
                 raise ValueError(f"{name}: got {size}, wanted at most n_fft={n_fft}")
-        made.append(Resolution(n_fft, hop, win, o["framing"], filters))
+        made.append(Resolution(n_fft, hop, win, o["framing"], filters, window, rate))
         if filters is not None and not filters.keep_empty:
             check_filters(made[-1])
     return tuple(made)
 
 
-def _distance(o: Mapping[str, Any]) -> Distance:
+def _distances(o: Mapping[str, Any], count: int) -> tuple[Distance, ...]:
     if o["power"] not in (1, 2):
         raise ValueError(f"power: got {o['power']}, wanted 1 or 2")
     check_choice("log", o["log"], ("log", "log10"))
     check_choice("floor_by", o["floor_by"], ("add", "clamp"))
-    check_choice("scales", o["scales"], ("mean", "sum"))
+    for name in ("log_distance", "linear_distance"):
+        check_choice(name, o[name], ("l1", "l2"))
     check_positive("floor", o["floor"])
-    weights = {k: o[k] for k in ("log_weight", "linear_weight", "convergence_weight")}
-    for name, weight in weights.items():
-        check_number(name, weight)
-    if not any(weights.values()):
+    weights = []
+    for name in ("log_weight", "linear_weight", "convergence_weight"):
+        numbers = _each(name, _listed(o[name]), count)
+        for number in numbers:
+            check_number(name, number)
+        weights.append(numbers)
+    if not any(map(any, weights)):
         raise ValueError("log_weight: got 0, with no other weight above 0")
-    return Distance(
-        power=o["power"],
-        decades=o["log"] == "log10",
-        floor=o["floor"],
-        clamps=o["floor_by"] == "clamp",
-        logarithm=o["log_weight"],
-        linear=o["linear_weight"],
-        convergence=o["convergence_weight"],
-        sums=o["scales"] == "sum",
+    return tuple(
+        Distance(
+            power=o["power"],
+            decades=o["log"] == "log10",
+            floor=o["floor"],
+            clamps=o["floor_by"] == "clamp",
+            logarithm=logarithm,
+            linear=linear,
+            convergence=convergence,
+            log_squares=o["log_distance"] == "l2",
+            linear_squares=o["linear_distance"] == "l2",
+        )
+        for logarithm, linear, convergence in zip(*weights, strict=True)
     )
 
 
-def _listed(sizes: Any) -> list[int]:
+def _each(name: str, given: Sequence[Any], count: int) -> list[Any]:
+    """One for each transform."""
+    if len(given) not in (1, count):
+        raise ValueError(f"{name}: got {len(given)} numbers for {count} of n_fft")
+    return list(given) * (count // len(given))
+
+
+def _listed(sizes: Any) -> list[Any]:
     return list(sizes) if isinstance(sizes, Sequence) else [sizes]
 
 
@@ -222,9 +249,3 @@ def check_one(**sizes: int | None) -> None:
     for name, size in sizes.items():
         if size is not None:
             check_sizes(name, (size,))
-
-
-def check_ends(stereo: str, reduction: Reduction) -> None:
-    """Refuse options of the channels and the reduction that do not exist."""
-    check_reduction(reduction)
-    check_choice("stereo", stereo, ("channels", "sum_difference"))

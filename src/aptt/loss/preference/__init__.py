@@ -12,10 +12,10 @@ Axes: scores of any shape, one for each sequence.
 from __future__ import annotations
 
 from aptt.loss.preference.dpo import DPOLoss, dpo_loss, dpo_terms
-from aptt.loss.preference.kto import KTOLoss, kto_loss
+from aptt.loss.preference.kto import KTOLoss, kto_loss, kto_terms
 from aptt.loss.preference.orpo import ORPOLoss, orpo_loss, orpo_terms
 from aptt.loss.preference.scores import Scores, sequence_scores
-from aptt.loss.preference.simpo import SimPOLoss, simpo_loss
+from aptt.loss.preference.simpo import SimPOLoss, simpo_loss, simpo_terms
 
 __all__ = [
     "DPOLoss",
@@ -26,8 +26,10 @@ __all__ = [
     "dpo_loss",
     "dpo_terms",
     "kto_loss",
+    "kto_terms",
     "orpo_loss",
     "orpo_terms",
     "sequence_scores",
     "simpo_loss",
+    "simpo_terms",
 ]

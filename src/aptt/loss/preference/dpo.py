@@ -15,7 +15,6 @@ et al. 2023, arXiv:2305.10425; ipo, Azar et al. 2023, arXiv:2310.12036, eq. 17.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from aptt.core.checks import (
@@ -25,9 +24,9 @@ from aptt.core.checks import (
     check_positive,
 )
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, normalize
-from aptt.loss.preference.leads import Kind, lead
-from aptt.loss.preference.scores import First, Given, Pairs, pairs_of
+from aptt.core.reduction import Reduction, check_reduction
+from aptt.loss.preference.leads import Kind, lead, rewards
+from aptt.loss.preference.scores import First, Given, Pairs, Scores, pairs_of
 
 __all__ = ["DPOLoss", "dpo_loss", "dpo_terms"]
 
@@ -65,7 +64,7 @@ def dpo_loss(
         label_smoothing: the share of labels that are taken to be wrong; of sigmoid and robust.
         margin: how far every pair should lead.
         per_token: divide scores by their tokens; None: of ipo alone, as its authors do. Numbers
-            that are no :class:`Scores` are taken as they are.
+            that are no :class:`Scores` are taken as they are, if none of the four are Scores.
         reduction: over the pairs: ``"mean"``, ``"sum"``, ``"none"``, or a callable
             ``(total, count, *, term)``.
 
@@ -74,8 +73,9 @@ def dpo_loss(
         log 2 where policy and reference agree. Of robust it is unbounded below, by definition.
 
     Raises:
-        ValueError: shapes that differ, one reference without the other, an option out of range, a
-            smoothing that the kind does not know.
+        ValueError: shapes that differ, one reference without the other, numbers beside Scores that
+            are divided by their tokens, an option out of range, a smoothing that the kind does not
+            know.
         TypeError: scores that are not of a floating dtype.
 
     A pair with an empty answer is removed. The gradient goes to the scores, and to references,
@@ -141,20 +141,7 @@ def dpo_terms(
     pairs = _pairs(chosen, rejected, reference_chosen, reference_rejected, weight, kind, per_token)
     options = (kind, beta, label_smoothing, margin)
     terms = {"preference": lead(pairs, pair_margin, *options, reduction)}
-    x, y = pairs.chosen.detach(), pairs.rejected.detach()
-    seen = {"reward_chosen": beta * x, "reward_rejected": beta * y, "accuracy": (x > y).to(x)}
-    return terms | {name: _watched(v, pairs, reduction) for name, v in seen.items()}
-
-
-def _watched(values: Tensor, pairs: Pairs, reduction: Reduction) -> Tensor:
-    """Numbers that have no gradient, reduced as the loss is."""
-    weight = pairs.weight
-    if weight is not None:
-        weight = weight.detach()
-        values = torch.where(weight != 0, values, 0.0) * weight.to(values.dtype)
-    if reduction == "none":
-        return values.reshape(pairs.shape)
-    return normalize(values.sum(), count_of(values, weight), reduction, term="preference")
+    return terms | rewards(pairs, beta, reduction)
 
 
 def _pairs(
@@ -171,13 +158,18 @@ def _pairs(
             "per_token: got True for a tensor of scores, wanted Scores, which know their tokens: "
             "sequence_scores gives them; a tensor of averages is taken as it is without it"
         )
+    given: dict[str, Given | None] = {"chosen": chosen, "rejected": rejected}
+    if reference_chosen is not None or reference_rejected is not None:
+        given |= {"reference_chosen": reference_chosen, "reference_rejected": reference_rejected}
+    per_token = kind == "ipo" if per_token is None else per_token
+    plain = [key for key, value in given.items() if not isinstance(value, Scores)]
+    if per_token and 0 < len(plain) < len(given):
+        raise ValueError(
+            f"{plain[0]}: got numbers beside Scores that are divided by their tokens, wanted "
+            "Scores too: an average less a sum says nothing"
+        )
     return pairs_of(
-        chosen,
-        rejected,
-        reference_chosen,
-        reference_rejected,
-        weight,
-        per_token=kind == "ipo" if per_token is None else per_token,
+        chosen, rejected, reference_chosen, reference_rejected, weight, per_token=per_token
     )
 
 

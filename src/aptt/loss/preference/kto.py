@@ -12,30 +12,17 @@ From: Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from aptt.core.checks import (
-    Numbers,
-    as_weight,
-    check_choice,
-    check_floating,
-    check_number,
-    check_positive,
-    check_tensors,
-)
-from aptt.core.formula import Formula, Kept
-from aptt.core.logistic import softplus
+from aptt.core.checks import Numbers, check_choice, check_number, check_positive
+from aptt.core.marks import widest
 from aptt.core.module import LossModule
-from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.loss.preference.scores import First, Given, Scores, check_alike, scores_of
+from aptt.core.reduction import Reduction, check_reduction, count_of, normalize, reduce
+from aptt.loss.preference.prospect import PROSPECT, Gains, Pool, gains_of
+from aptt.loss.preference.scores import First, Given
 
-__all__ = ["KTOLoss", "Pool", "kto_loss"]
-
-Pool = Literal["batch"] | Callable[[Tensor], Tensor]
+__all__ = ["KTOLoss", "Pool", "kto_loss", "kto_terms"]
 
 
 def kto_loss(
@@ -107,103 +94,79 @@ def kto_loss(
         [0.4875, 0.4626]
     """
     _check_options(beta, desirable_weight, undesirable_weight, pool, reduction)
-    first = score.score if isinstance(score, Scores) else score
-    check_floating(score=first)
-    r, tokens = scores_of("score", score, first)
-    good = check_alike("desirable", desirable, score=first, answers=True)
-    keep = None if tokens is None else tokens > 0
-    if reference_score is not None:
-        held, tokens = scores_of("reference_score", reference_score, first)
-        r = r - check_alike("reference_score", held, score=first).to(r.dtype)
-        if tokens is not None:
-            keep = tokens > 0 if keep is None else keep & (tokens > 0)
-    w = keep
-    if weight is not None:
-        w = check_alike("weight", as_weight("weight", weight, first), score=first)
-        w = w if keep is None else torch.where(keep, w, torch.zeros_like(w))
-    x, w = r.reshape(-1), None if w is None else w.reshape(-1)
+    given = gains_of(score, desirable, reference_score, mismatched, weight, baseline, pool)
+    return _of(given, beta, desirable_weight, undesirable_weight, reduction)
+
+
+def _of(
+    given: Gains,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+    reduction: Reduction,
+) -> Tensor:
+    x, w = given.gains, given.weight
     value = reduce(
-        _KTO,
+        PROSPECT,
         x,
-        good.reshape(-1),
+        given.desirable,
         weight=w,
         count=lambda: count_of(x, w),
         reduction=reduction,
         term="preference",
         beta=beta,
-        baseline=_baseline(mismatched, baseline, r, pool),
+        baseline=given.baseline,
         good=float(desirable_weight),
         bad=float(undesirable_weight),
     )
-    return value.reshape(r.shape) if reduction == "none" else value
+    return value.reshape(given.shape) if reduction == "none" else value
 
 
-def _baseline(
-    mismatched: Given | None, baseline: float | None, r: Tensor, pool: Pool
-) -> float | Tensor:
-    """z0: the mean over all that is pooled, at least 0."""
-    if (mismatched is None) == (baseline is None):
-        came = "neither of them" if baseline is None else "both"
-        raise ValueError(
-            f"baseline: got {came}, wanted mismatched, of which it is the mean, or a number for it"
-        )
-    if mismatched is None:
-        assert baseline is not None
-        check_number("baseline", baseline)
-        return float(baseline)
-    gains, tokens = scores_of("mismatched", mismatched, r)
-    check_tensors(score=r, mismatched=gains)
-    gains = gains.detach().to(r.dtype)
-    wide = torch.float32 if r.device.type == "mps" else torch.float64
-    if tokens is None:
-        count = gains.new_full((), gains.numel(), dtype=wide)
-    else:
-        gains, count = torch.where(tokens > 0, gains, 0.0), (tokens > 0).sum().to(wide)
-    both = torch.stack((gains.sum(dtype=wide), count))
-    total, count = (pool(both) if callable(pool) else both).unbind()
-    return (total / count.clamp(min=1)).clamp(min=0).to(r.dtype)
-
-
-def _away(x: Tensor, good: Tensor, beta: float, baseline: float | Tensor) -> Tensor:
-    """How far an answer is on its wrong side of the baseline."""
-    gain = (x - baseline) * beta
-    return torch.where(good, -gain, gain)
-
-
-def _value(
-    x: Tensor,
-    kept: Kept,
-    desirable: Tensor,
+def kto_terms(
+    score: First,
+    desirable: Numbers,
     *,
-    beta: float,
-    baseline: float | Tensor,
-    good: float,
-    bad: float,
-) -> Tensor:
-    away = _away(x, desirable, beta, baseline)
-    share = torch.exp(-softplus(-away))  # its slope keeps its digits, where that of sigmoid is none
-    return torch.where(desirable, good * share, bad * share)
+    reference_score: Given | None = None,
+    mismatched: Given | None = None,
+    weight: Numbers | None = None,
+    baseline: float | None = None,
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    pool: Pool = "batch",
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The loss of :func:`kto_loss`, and what is watched beside it, without a gradient.
 
+    Takes what :func:`kto_loss` does.
 
-def _step(
-    x: Tensor,
-    up: Tensor | float,
-    kept: Kept,
-    desirable: Tensor,
-    *,
-    beta: float,
-    baseline: float | Tensor,
-    good: float,
-    bad: float,
-) -> tuple[Tensor, Tensor]:
-    away = _away(x, desirable, beta, baseline)
-    share = away.sigmoid()
-    v = torch.where(desirable, good * share, bad * share)
-    slope = v * (-away).sigmoid() * beta
-    return v, torch.where(desirable, -slope, slope).mul_(up)
+    Returns:
+        ``"preference"``, the loss; ``"reward_desirable"`` and ``"reward_undesirable"``, beta times
+        r, each a mean over the answers of its kind and reduced as the loss is; ``"baseline"``, z0
+        as it is, a number of the batch.
 
-
-_KTO = Formula(_value, _step, ahead=True)
+    Example:
+        >>> import torch
+        >>> score, good = torch.tensor([1.0, 2.0, -1.0]), torch.tensor([True, True, False])
+        >>> terms = kto_terms(score, good, baseline=0.5)
+        >>> [round(term.item(), 4) for term in terms.values()]
+        [0.4709, 0.15, -0.1, 0.5]
+    """
+    _check_options(beta, desirable_weight, undesirable_weight, pool, reduction)
+    given = gains_of(score, desirable, reference_score, mismatched, weight, baseline, pool)
+    terms = {"preference": _of(given, beta, desirable_weight, undesirable_weight, reduction)}
+    r = beta * given.gains.detach()
+    ones = r.new_ones(()) if given.weight is None else given.weight.detach().to(r.dtype)
+    for name, kind in (("desirable", given.desirable), ("undesirable", ~given.desirable)):
+        share = torch.where(kind, ones, 0.0)
+        seen = torch.where(share != 0, r, 0.0) * share
+        name = f"reward_{name}"
+        if reduction == "none":
+            terms[name] = seen.reshape(given.shape)
+            continue
+        total = seen.sum(dtype=widest(seen)).to(seen.dtype)  # rewards of either sign cancel
+        terms[name] = normalize(total, share.sum(), reduction, term=name)
+    return terms | {"baseline": r.new_zeros(()) + given.baseline}
 
 
 def _check_options(
@@ -223,6 +186,8 @@ def _check_options(
 
 class KTOLoss(LossModule):
     """Module form of :func:`kto_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(kto_terms)
 
     def __init__(
         self,

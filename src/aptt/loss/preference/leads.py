@@ -18,10 +18,11 @@ from torch import Tensor
 from aptt.core.checks import Numbers, as_floats
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import softplus
-from aptt.core.reduction import Reduction, count_of, reduce
+from aptt.core.marks import widest
+from aptt.core.reduction import Reduction, count_of, normalize, reduce
 from aptt.loss.preference.scores import Pairs, check_alike
 
-__all__ = ["HINGE", "IPO", "LOGISTIC", "Kind", "lead"]
+__all__ = ["HINGE", "IPO", "LOGISTIC", "Kind", "lead", "rewards"]
 
 Kind = Literal["sigmoid", "robust", "hinge", "ipo"]
 
@@ -57,6 +58,24 @@ def lead(
         **options,
     )
     return value.reshape(pairs.shape) if reduction == "none" else value
+
+
+def rewards(pairs: Pairs, beta: float, reduction: Reduction) -> dict[str, Tensor]:
+    """What is watched of pairs, without a gradient, reduced as their loss is."""
+    x, y = pairs.chosen.detach(), pairs.rejected.detach()
+    seen = {"reward_chosen": beta * x, "reward_rejected": beta * y, "accuracy": (x > y).to(x)}
+    return {name: _watched(v, pairs, reduction) for name, v in seen.items()}
+
+
+def _watched(values: Tensor, pairs: Pairs, reduction: Reduction) -> Tensor:
+    weight = pairs.weight
+    if weight is not None:
+        weight = weight.detach()
+        values = torch.where(weight != 0, values, 0.0) * weight.to(values.dtype)
+    if reduction == "none":
+        return values.reshape(pairs.shape)
+    total = values.sum(dtype=widest(values)).to(values.dtype)  # rewards of either sign cancel
+    return normalize(total, count_of(values, weight), reduction, term="preference")
 
 
 def _ahead(h: Tensor, each: Tensor | None, beta: float, margin: float) -> Tensor:

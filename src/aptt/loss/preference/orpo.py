@@ -62,7 +62,8 @@ def orpo_loss(
 
     A pair with an empty answer is removed. The gradient goes to the scores, and to weights that ask
     for it. The odds cost at most 21.8 more than where the rejected answer has odds of 1, and their
-    slope by its average is at most 2**30; a score above 0, which rounding may give, is one of 0.
+    slope by its average is at most 2**30, and by the chosen one's e times that; a score above 0,
+    which rounding may give, is one of 0.
 
     Use when:
         One stage is to do for fine-tuning and preferences.

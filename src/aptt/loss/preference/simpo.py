@@ -13,10 +13,10 @@ from torch import Tensor
 from aptt.core.checks import Numbers, check_number, check_positive
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction
-from aptt.loss.preference.leads import lead
+from aptt.loss.preference.leads import lead, rewards
 from aptt.loss.preference.scores import First, Given, pairs_of
 
-__all__ = ["SimPOLoss", "simpo_loss"]
+__all__ = ["SimPOLoss", "simpo_loss", "simpo_terms"]
 
 
 def simpo_loss(
@@ -76,6 +76,36 @@ def simpo_loss(
     return lead(pairs, None, "sigmoid", beta, label_smoothing, margin, reduction)
 
 
+def simpo_terms(
+    chosen: First,
+    rejected: Given,
+    *,
+    weight: Numbers | None = None,
+    beta: float = 2.0,
+    margin: float = 1.0,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> dict[str, Tensor]:
+    """The loss of :func:`simpo_loss`, and what is watched beside it, without a gradient.
+
+    Takes what :func:`simpo_loss` does, and reduces all alike.
+
+    Returns:
+        ``"preference"``, the loss; ``"reward_chosen"`` and ``"reward_rejected"``, beta times the
+        averages; ``"accuracy"``, the share of pairs whose chosen answer leads.
+
+    Example:
+        >>> import torch
+        >>> terms = simpo_terms(torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.5]))
+        >>> {name: round(term.item(), 4) for name, term in terms.items()}
+        {'preference': 1.41, 'reward_chosen': -3.0, 'reward_rejected': -3.0, 'accuracy': 0.5}
+    """
+    _check_options(beta, margin, label_smoothing, reduction)
+    pairs = pairs_of(chosen, rejected, None, None, weight, per_token=True)
+    loss = lead(pairs, None, "sigmoid", beta, label_smoothing, margin, reduction)
+    return {"preference": loss} | rewards(pairs, beta, reduction)
+
+
 def _check_options(
     beta: float, margin: float, label_smoothing: float, reduction: Reduction
 ) -> None:
@@ -87,6 +117,8 @@ def _check_options(
 
 class SimPOLoss(LossModule):
     """Module form of :func:`simpo_loss`; same options, same defaults."""
+
+    terms_function = staticmethod(simpo_terms)
 
     def __init__(
         self,

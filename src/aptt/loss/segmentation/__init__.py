@@ -26,6 +26,7 @@ from aptt.loss.segmentation.generalized import GeneralizedDiceLoss, generalized_
 from aptt.loss.segmentation.iou import IoULoss, mask_iou_loss
 from aptt.loss.segmentation.lovasz import LovaszLoss, lovasz_loss
 from aptt.loss.segmentation.mcc import MCCLoss, mcc_loss
+from aptt.loss.segmentation.partial import merge_unlabelled
 from aptt.loss.segmentation.tversky import TverskyLoss, tversky_loss
 from aptt.loss.segmentation.wasserstein import WassersteinDiceLoss, wasserstein_dice_loss
 
@@ -50,6 +51,7 @@ __all__ = [
     "lovasz_loss",
     "mask_iou_loss",
     "mcc_loss",
+    "merge_unlabelled",
     "tversky_loss",
     "wasserstein_dice_loss",
 ]

@@ -18,8 +18,9 @@ from aptt.core.checks import IgnoreIndex, Numbers, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
+from aptt.loss.segmentation.compound import compound, scaled
+from aptt.loss.segmentation.generalized import Weighting, check_weighting
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import compound, scaled
 
 __all__ = ["DiceCELoss", "dice_ce_loss", "dice_ce_terms"]
 
@@ -37,6 +38,7 @@ def dice_ce_loss(
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
+    weighting: Weighting | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -49,7 +51,8 @@ def dice_ce_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
-        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it. Multilabel: also
+            ``(N, C, ...)``, for each class; 1 for an axis along which it is the same.
         dice_weight: what the Dice term is multiplied by.
         ce_weight: what the cross-entropy is multiplied by: of a softmax, or of each sigmoid.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
@@ -62,6 +65,9 @@ def dice_ce_loss(
             counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
             probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator of Dice.
+        weighting: None: Dice of each class, averaged. ``"square"``, ``"linear"``, ``"uniform"``:
+            one ratio for all classes, each by that power of its rarity, as in
+            :func:`generalized_dice_loss`, with ``absent`` as there.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
             that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
         reduction: ``"mean"``: Dice over classes (and samples), cross-entropy over pixels, each by
@@ -79,7 +85,8 @@ def dice_ce_loss(
 
     Use when:
         In doubt, for segmentation: cross-entropy gives every pixel a gradient, and Dice keeps the
-        small classes in sight.
+        small classes in sight. With the hardest pixels alone, as nnU-Net's ``DC_and_topk_loss``:
+        :class:`aptt.compose.CombinedLoss` of :class:`DiceLoss` and :class:`TopKCrossEntropyLoss`.
 
     Elsewhere:
         MONAI ``DiceCELoss``, nnU-Net ``DC_and_CE_loss``; for masks also Dice + BCE.
@@ -107,6 +114,7 @@ def dice_ce_loss(
         background=background,
         absent=absent,
         smooth=smooth,
+        weighting=weighting,
         pool=pool,
         reduction=reduction,
     )
@@ -124,6 +132,7 @@ def dice_ce_terms(
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
+    weighting: Weighting | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -141,10 +150,11 @@ def dice_ce_terms(
         {'dice': 0.5143, 'cross_entropy': 0.6931}
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False)
+    check_weighting(weighting, absent=absent, smooth=smooth)
     options = RegionOptions(
         mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
-    return compound(logits, target, options, gamma=0.0, term="cross_entropy")
+    return compound(logits, target, options, weighting=weighting, gamma=0.0, term="cross_entropy")
 
 
 class DiceCELoss(RegionLoss):
@@ -163,12 +173,14 @@ class DiceCELoss(RegionLoss):
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,
+        weighting: Weighting | None = None,
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
         check_number("dice_weight", dice_weight)
         check_number("ce_weight", ce_weight)
         check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False)
+        check_weighting(weighting, absent=absent, smooth=smooth)
         super().__init__(
             dice_weight=dice_weight,
             ce_weight=ce_weight,
@@ -178,6 +190,7 @@ class DiceCELoss(RegionLoss):
             background=background,
             absent=absent,
             smooth=smooth,
+            weighting=weighting,
             pool=pool,
             reduction=reduction,
         )

@@ -19,8 +19,9 @@ from aptt.core.checks import IgnoreIndex, Numbers, check_number
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
+from aptt.loss.segmentation.compound import compound, scaled
+from aptt.loss.segmentation.generalized import Weighting, check_weighting
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import compound, scaled
 
 __all__ = ["DiceFocalLoss", "dice_focal_loss", "dice_focal_terms"]
 
@@ -39,6 +40,7 @@ def dice_focal_loss(
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
+    weighting: Weighting | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -51,7 +53,8 @@ def dice_focal_loss(
         target: multiclass: class indices ``(N, ...)``, or their one-hot mask like the logits, of
             an integer dtype or bool; multilabel: 0 and 1, like the logits; binary: 0 and 1, like
             the logits, with or without their single channel.
-        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it. Multilabel: also
+            ``(N, C, ...)``, for each class; 1 for an axis along which it is the same.
         gamma: how fast easy pixels fade, above 0; at 0 it would be :func:`dice_ce_loss`.
         dice_weight: what the Dice term is multiplied by.
         focal_weight: what the focal term is multiplied by: of a softmax, or of each sigmoid.
@@ -65,6 +68,9 @@ def dice_focal_loss(
             counted; ``"smooth"``, what ``smooth`` makes of it; ``"penalize"``, its mean
             probability, which has a gradient wherever it is predicted.
         smooth: pixels added to numerator and denominator of Dice.
+        weighting: None: Dice of each class, averaged. ``"square"``, ``"linear"``, ``"uniform"``:
+            one ratio for all classes, each by that power of its rarity, as in
+            :func:`generalized_dice_loss`, with ``absent`` as there.
         pool: the pixels summed before the ratio is taken: ``"batch"``, ``"sample"``, or a callable
             that sums the batch's sums over ranks, such as ``aptt.parallel.world_sum``.
         reduction: ``"mean"``: Dice over classes (and samples), focal over pixels, each by weight;
@@ -83,7 +89,7 @@ def dice_focal_loss(
         Most pixels are easy, and cross-entropy would be spent on them.
 
     Elsewhere:
-        MONAI ``DiceFocalLoss``.
+        MONAI ``DiceFocalLoss``; with ``weighting="square"`` its ``GeneralizedDiceFocalLoss``.
 
     Differs from:
         MONAI: the focal term is of a softmax in a multiclass problem, and its mean is over pixels,
@@ -108,6 +114,7 @@ def dice_focal_loss(
         background=background,
         absent=absent,
         smooth=smooth,
+        weighting=weighting,
         pool=pool,
         reduction=reduction,
     )
@@ -126,6 +133,7 @@ def dice_focal_terms(
     background: bool = True,
     absent: Absent = "skip",
     smooth: float = 0.0,
+    weighting: Weighting | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -143,10 +151,11 @@ def dice_focal_terms(
         {'dice': 0.5143, 'focal': 0.1733}
     """
     check_regions(mode, background, absent, pool, reduction, smooth=smooth, none=False, gamma=gamma)
+    check_weighting(weighting, absent=absent, smooth=smooth)
     options = RegionOptions(
         mode, class_weight, weight, ignore_index, background, absent, smooth, pool, reduction
     )
-    return compound(logits, target, options, gamma=gamma, term="focal")
+    return compound(logits, target, options, weighting=weighting, gamma=gamma, term="focal")
 
 
 class DiceFocalLoss(RegionLoss):
@@ -166,6 +175,7 @@ class DiceFocalLoss(RegionLoss):
         background: bool = True,
         absent: Absent = "skip",
         smooth: float = 0.0,
+        weighting: Weighting | None = None,
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
@@ -174,6 +184,7 @@ class DiceFocalLoss(RegionLoss):
         check_regions(
             mode, background, absent, pool, reduction, smooth=smooth, none=False, gamma=gamma
         )
+        check_weighting(weighting, absent=absent, smooth=smooth)
         super().__init__(
             gamma=gamma,
             dice_weight=dice_weight,
@@ -184,6 +195,7 @@ class DiceFocalLoss(RegionLoss):
             background=background,
             absent=absent,
             smooth=smooth,
+            weighting=weighting,
             pool=pool,
             reduction=reduction,
         )

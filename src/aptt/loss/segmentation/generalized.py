@@ -23,6 +23,7 @@ from aptt.core.regions import (
     Mode,
     Pool,
     RegionOptions,
+    Regions,
     check_regions,
     measured,
     reduced,
@@ -31,7 +32,13 @@ from aptt.core.regions import (
 from aptt.loss.segmentation.module import RegionLoss
 from aptt.loss.segmentation.ratio import errors, over, part
 
-__all__ = ["GeneralizedDiceLoss", "generalized_dice_loss"]
+__all__ = [
+    "GeneralizedDiceLoss",
+    "Weighting",
+    "check_weighting",
+    "generalized_dice_loss",
+    "of_all_classes",
+]
 
 
 _POWERS = {"square": 2, "linear": 1, "uniform": 0}
@@ -61,7 +68,8 @@ def generalized_dice_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
-        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it. Multilabel: also
+            ``(N, C, ...)``, for each class; 1 for an axis along which it is the same.
         weighting: by what power of its area a class counts less: ``"square"``, ``"linear"``, or
             ``"uniform"``, by none.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
@@ -106,36 +114,56 @@ def generalized_dice_loss(
         >>> round(generalized_dice_loss(logits, torch.tensor([[0, 0, 1]])).item(), 4)
         0.213
     """
-    _check_generalized(weighting, mode, background, absent, pool, reduction)
+    _check(weighting, mode, background, absent, pool, reduction)
     options = RegionOptions(
         mode, class_weight, weight, ignore_index, background, absent, 0.0, pool, reduction
     )
     regions, _, _ = measured(logits, target, options)
-    share = shares(torch.ones_like(regions.truth), regions.class_weight, background=background)
+    return of_all_classes(regions, options, weighting, term="generalized_dice")
+
+
+def of_all_classes(
+    regions: Regions, o: RegionOptions, weighting: Weighting, *, term: str
+) -> Tensor:
+    """The one ratio of all classes, reduced over samples."""
+    share = shares(torch.ones_like(regions.truth), regions.class_weight, background=o.background)
     present = (regions.truth > 0) & (share > 0)
     some, truth = present.any(-1), torch.where(present, regions.truth, 1)
     # relative to the rarest class, so that a power of a large area does not underflow
     rarest = torch.where(present, regions.truth, torch.inf).amin(-1, keepdim=True).detach()
     rarest = torch.where(some.unsqueeze(-1), rarest, 1)
-    value = torch.where(present, (rarest / truth) ** _POWERS[weighting], absent == "penalize")
+    value = torch.where(present, (rarest / truth) ** _POWERS[weighting], o.absent == "penalize")
     miss = errors(regions.false, regions.missed, 0.5, 0.5)
     by = value * share
     loss = part((by * miss).sum(-1), (by * regions.common).sum(-1))
     nothing: Tensor | float = 0.0
-    if absent == "penalize":
+    if o.absent == "penalize":
         nothing = over((regions.mean_probability() * share).sum(-1), share.sum(-1))
     loss = torch.where(some, loss, nothing)
-    counted = some if absent == "skip" else regions.sizes().amax(-1) > 0
+    counted = some if o.absent == "skip" else regions.sizes().amax(-1) > 0
     counted = counted.to(loss.dtype)
-    return reduced(loss, counted, regions.dtype, reduction, pool, term="generalized_dice")
+    return reduced(loss, counted, regions.dtype, o.reduction, o.pool, term=term)
 
 
-def _check_generalized(
+def check_weighting(weighting: str | None, *, absent: str, smooth: float = 0.0) -> None:
+    """Refuse a weighting that is unknown, or smoothing beside one."""
+    if weighting is None:
+        return
+    check_choice("weighting", weighting, tuple(_POWERS))
+    check_choice("absent", absent, ("skip", "zero", "penalize"))
+    if smooth:
+        raise ValueError(
+            f"smooth: got {smooth} with weighting={weighting!r}, wanted 0: one ratio of all "
+            "classes is never 0 / 0 while one of them is there"
+        )
+
+
+def _check(
     weighting: str, mode: Mode, background: bool, absent: str, pool: Pool, reduction: Reduction
 ) -> None:
     check_choice("weighting", weighting, tuple(_POWERS))
-    policies = ("skip", "zero", "penalize")
-    check_regions(mode, background, absent, pool, reduction, policies=policies)
+    check_weighting(weighting, absent=absent)
+    check_regions(mode, background, absent, pool, reduction)
 
 
 class GeneralizedDiceLoss(RegionLoss):
@@ -154,7 +182,7 @@ class GeneralizedDiceLoss(RegionLoss):
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
-        _check_generalized(weighting, mode, background, absent, pool, reduction)
+        _check(weighting, mode, background, absent, pool, reduction)
         super().__init__(
             weighting=weighting,
             mode=mode,

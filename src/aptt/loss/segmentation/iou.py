@@ -59,7 +59,8 @@ def mask_iou_loss(
         target: multiclass: class indices ``(N, ...)``, or ``(N, C, ...)`` in [0, 1], hard or soft,
             of any dtype; multilabel: like the logits, in [0, 1]; binary: like the logits, with or
             without their single channel.
-        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it.
+        weight: ``(N, ...)``, the part of each pixel in every sum; 0 removes it. Multilabel: also
+            ``(N, C, ...)``, for each class; 1 for an axis along which it is the same.
         mode: ``"multiclass"`` (softmax), ``"multilabel"`` or ``"binary"`` (sigmoid).
         class_weight: ``(C,)``, one weight per class; multiplies and is counted.
         ignore_index: the target value that removes its pixel; None: none does; ``"auto"``: -100

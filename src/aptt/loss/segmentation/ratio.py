@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers
 from aptt.core.engine import obstacle
 from aptt.core.marks import widest
-from aptt.core.regions import RegionOptions, Regions, average, mean, measured
+from aptt.core.regions import Regions
 from aptt.core.streaming import batched
 
-__all__ = ["compound", "errors", "over", "part", "ratio", "scaled"]
+__all__ = ["errors", "over", "part", "ratio"]
 
 _LEAST = 1e-30  # the ratio that a logarithm ends at: the most that float32 leaves a gradient to
 
@@ -110,21 +109,3 @@ def part(miss: Tensor, found: Tensor) -> Tensor:
     large, small = torch.where(most, miss, found), torch.where(most, found, miss)
     ratio = over(small, large)
     return torch.where(most, 1.0, ratio) / (1 + ratio)
-
-
-def scaled(term: Tensor, weight: float) -> Tensor:
-    """The term times its weight; most are 1."""
-    return term if weight == 1 and not isinstance(weight, Tensor) else weight * term
-
-
-def compound(
-    logits: Tensor, target: Numbers, o: RegionOptions, *, gamma: float, term: str
-) -> dict[str, Tensor]:
-    """Dice, and what the pixels cost, from the same sums."""
-    regions, cost, count = measured(logits, target, o, gamma=gamma)
-    if regions.class_weight is not None:
-        cost, count = cost * regions.class_weight, count * regions.class_weight
-    return {
-        "dice": average(ratio(regions, 0.5, 0.5, o.smooth), regions, o, term="dice"),
-        term: mean(cost.sum(), count.sum(), o.reduction, term=term),
-    }

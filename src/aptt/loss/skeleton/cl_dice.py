@@ -105,6 +105,8 @@ def cl_dice_loss(
             dtype; multilabel: 0 and 1, like the logits; binary: like the logits, with or without
             their single channel.
         weight: ``(N, *S)``, the part of each pixel in every sum; where it is 0 there is background.
+            Multilabel: also ``(N, C, *S)``, for each class; 1 for an axis along which it is the
+            same.
         skeleton: the target's, of the shape of the logits, made ahead. None: made here.
         iterations: how often masks are eroded: at least the largest half width, or wide tubes
             have no skeleton, and say nothing.
@@ -271,11 +273,15 @@ def _sums(
     if w is not None:
         x, t = torch.where(w == 0, 0.0, x), torch.where(w == 0, 0.0, t)
     p = (of_softmax if mode == "multiclass" else of_sigmoid)(x)
-    yes, no = p.yes, p.no
+    yes, no, odds = p.yes, p.no, x
+    if mode == "multiclass":
+        least = torch.finfo(dtype).tiny
+        odds = yes.clamp(min=least).log() - no.clamp(min=least).log()
+        odds = torch.where(no <= 0, torch.inf, torch.where(yes <= 0, -torch.inf, odds))
     if w is not None:
-        yes = torch.where(w == 0, 0.0, yes)
+        yes, odds = torch.where(w == 0, 0.0, yes), torch.where(w == 0, -torch.inf, odds)
     shape = (*x.shape[:2], *size)
-    mine = skeleton_of(yes.reshape(shape), iterations, border).flatten(2)
+    mine = skeleton_of(odds.reshape(shape), iterations, border, odds=True).flatten(2)
     if skeleton is None:
         with torch.no_grad():
             theirs = skeleton_of(t.reshape(shape), iterations, border).flatten(2)

@@ -18,7 +18,7 @@ from aptt.core.formula import Formula, Kept, by_row, widen
 from aptt.core.formula import wide as wide_dtype
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction
-from aptt.core.signals import check_signals, energy, present, stretched, wide
+from aptt.core.signals import brightened, check_signals, energy, present, stretched, wide
 from aptt.loss.snr.decibels import Silent, evaluated, samples
 
 __all__ = ["DCLoss", "ESRLoss", "dc_loss", "esr_loss"]
@@ -141,19 +141,12 @@ def _evaluated(
         lengths = check_signals(estimate, target, lengths)
         target = target.to(wide_dtype(estimate.dtype))
         # of the error and not of both signals, whose filtered difference would lose its digits
-        estimate = _brightened(widen(estimate) - target, pre_emphasis)
-        target, formula = _brightened(target, pre_emphasis), _ESR_OF_ERROR
+        estimate = brightened(widen(estimate) - target, pre_emphasis)
+        target, formula = brightened(target, pre_emphasis), _ESR_OF_ERROR
     return evaluated(
         formula, estimate, target, lengths=lengths, zero_mean=False, cap=100.0, silent=silent,
         reduction=reduction, term=term,
     )  # fmt: skip
-
-
-def _brightened(v: Tensor, c: float) -> Tensor:
-    """``y[n] = x[n] - c x[n - 1]``, with silence before the first sample."""
-    if v.ndim == 0 or v.shape[-1] == 0:
-        return v
-    return torch.cat((v[..., :1], v[..., 1:] - c * v[..., :-1]), -1)
 
 
 def _whole(t: Tensor, n: Tensor | None) -> tuple[Tensor, Tensor | float]:

@@ -1,0 +1,125 @@
+"""The divergence from a teacher that tells of some classes; the rest is one more, of either model.
+
+    z[k]    = student[chosen[k]] / T        z[rest] = log of the sum of exp(student / T) elsewhere
+    log p   = as the teacher has it         log p[rest] = log(1 - sum of p)
+
+and then the divergences of :mod:`aptt.core.divergence` at a temperature of 1. The gradient of the
+rest goes to its classes by their share of it, ``exp((student - its largest) / T) / their sum``.
+The class axis is axis 1, and is kept.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from aptt.core import vocabulary
+from aptt.core.divergence import BY_NAME, HERE, Divergence, Form
+from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.softmax import exp_of_gaps
+from aptt.core.vocabulary import Stats, finish, measure
+
+__all__ = ["CHOSEN"]
+
+_PLAIN = vocabulary.Form()
+
+
+def _stats(
+    of: Divergence, x: Tensor, t: Tensor, y: Tensor | None, chosen: Tensor, *, form: Form
+) -> Kept:
+    z, log_p = _few(x, t, chosen, form)
+    sums = of.sums(z, log_p, form._replace(temperature=1.0), HERE)
+    if y is None:
+        return sums
+    return (*sums, *measure(x, y, class_weight=None, form=_PLAIN)[:3])
+
+
+def _soft(kept: Kept, y: Tensor | None) -> Kept:
+    return kept if y is None else kept[:-3]
+
+
+def _result(
+    of: Divergence,
+    x: Tensor,
+    kept: Kept,
+    t: Tensor,
+    y: Tensor | None,
+    chosen: Tensor,
+    *,
+    form: Form,
+) -> Tensor:
+    value = of.value(_soft(kept, y), form._replace(temperature=1.0))
+    loss = (form.soft * (value + torch.relu(-value.detach()))).squeeze(1)
+    if y is None:
+        return loss
+    return loss + (form.hard or 0.0) * finish(Stats(*kept[-3:]), None, form=_PLAIN)
+
+
+def _step(
+    of: Divergence,
+    x: Tensor,
+    up: Tensor | float,
+    kept: Kept,
+    t: Tensor,
+    y: Tensor | None,
+    chosen: Tensor,
+    *,
+    form: Form,
+) -> tuple[None, Tensor]:
+    up, (z, log_p), at = by_row(up), _few(x, t, chosen, form), chosen.long()
+    by, few = up * (form.soft / form.temperature), form._replace(temperature=1.0)
+    dz = of.slope(z, log_p, _soft(kept, y), by, few)
+    k = t.shape[1]
+    if k < x.shape[1]:
+        _, e, total = _others(x, at, form)
+        dx = e.mul_(torch.where(total > 0, dz[:, k:] / total.clamp(min=1.0), 0.0))
+    else:
+        dx = torch.zeros_like(x)
+    dx = dx.scatter(1, at, dz[:, :k])
+    if y is not None:
+        hard = Stats(*kept[-3:])
+        up = up * (form.hard or 0.0)
+        dx += vocabulary.slope(x, y, hard, up, None, class_weight=None, form=_PLAIN)
+    return None, dx
+
+
+def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """Logits of the chosen classes and of the rest, and the teacher's logarithms of both."""
+    chosen = chosen.long()
+    z = x.gather(1, chosen) / form.temperature
+    if t.shape[1] == x.shape[1]:
+        return z, t
+    top, at = t.max(1, keepdim=True)
+    left = -top.expm1() - t.exp().scatter(1, at, 0.0).sum(1, keepdim=True)  # one: to its last digit
+    return torch.cat((z, _rest(x, chosen, form)), 1), torch.cat((t, _log(left)), 1)
+
+
+def _rest(x: Tensor, chosen: Tensor, form: Form) -> Tensor:
+    """The logit of all other classes together; -inf where all of them are masked."""
+    top, _, total = _others(x, chosen, form)
+    none = total <= 0  # a NaN stays one
+    rest = top / form.temperature + torch.where(none, 1.0, total).log()
+    return torch.where(none, -torch.inf, rest)
+
+
+def _others(x: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the other classes: the largest logit, ``exp((x - it) / T)``, and the sum of these."""
+    left = x.scatter(1, chosen, -torch.inf)
+    top = left.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+    e = exp_of_gaps((left - top) / form.temperature)
+    return top, e, e.sum(1, keepdim=True)
+
+
+def _log(left: Tensor) -> Tensor:
+    none = left <= 0
+    return torch.where(none, -torch.inf, torch.where(none, 1.0, left).log())
+
+
+CHOSEN = {
+    name: Formula(partial(_result, of), partial(_step, of), partial(_stats, of))
+    for name, of in BY_NAME.items()
+}
+"""The formulas of student logits, with sides: the teacher's log-probabilities of some classes, hard
+targets or None, and which classes these are."""
