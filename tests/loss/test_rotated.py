@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from aptt.audit.ways import in_blocks, in_one, plainly
-from aptt.core.turned import pairwise_rotated_iou, turned
+from aptt.core.turned import turned
 from aptt.loss import (
+    DetectionLoss,
+    TaskAlignedAssigner,
     box_iou_loss,
     giou_loss,
     kld_loss,
@@ -221,12 +223,14 @@ def test_degenerate_boxes_are_finite_and_grow(pred, target, loss_fn):
 
 
 def test_the_hull_pulls_boxes_together():
-    target = _boxes(16, seed=1)
-    pred = _boxes(16) + torch.tensor([6.0, 5, 0, 0, 0])
-    assert (rotated_iou_loss(pred, target, reduction="none") == 1).sum() > 12
-    for _ in range(300):
-        pred = pred - 0.1 * _gradient(lambda x: rotated_giou_loss(x, target, reduction="sum"), pred)
-    assert (rotated_iou_loss(pred, target, reduction="none") < 1).all()
+    target = _boxes(100, seed=1)
+    pred = _boxes(100) + torch.tensor([6.0, 5, 0, 0, 0])
+    apart = rotated_iou_loss(pred, target, reduction="none") == 1
+    assert apart.sum() > 80
+    assert (_gradient(lambda x: rotated_iou_loss(x, target), pred)[apart] == 0).all()
+    gradient = _gradient(lambda x: rotated_giou_loss(x, target), pred)
+    away = ((pred - target) * gradient)[:, :2].sum(1)
+    assert (away[apart] > 0).all()
 
 
 def test_cuboids_are_boxes_times_a_height():
@@ -246,13 +250,17 @@ def test_cuboids_are_boxes_times_a_height():
     torch.testing.assert_close(rotated_iou_loss(*cuboids, reduction="none"), wanted)
 
 
-def test_every_pair_at_once():
-    boxes, goals = _boxes(7), _boxes(5, seed=1)
-    found = pairwise_rotated_iou(boxes, goals)
-    pairs = boxes[:, None].expand(7, 5, 5), goals.expand(7, 5, 5)
-    torch.testing.assert_close(found, 1 - rotated_iou_loss(*pairs, reduction="none"))
-    assert pairwise_rotated_iou(boxes[:0], goals).shape == (0, 5)
-    assert pairwise_rotated_iou(boxes.expand(2, 7, 5), goals[:0].expand(2, 0, 5)).shape == (2, 7, 0)
+def test_an_assigner_takes_it_for_its_overlap():
+    boxes = torch.tensor([[[5.0, 5, 8, 2, 0.7], [5, 5, 8, 2, -0.8]]])
+    logits, anchors = torch.zeros(1, 2, 1), torch.full((2, 2), 5.0)
+    assigner = TaskAlignedAssigner(topk=1, overlap=rotated_iou_loss)
+    loss = DetectionLoss(assigner=assigner, box_loss=rotated_giou_loss)
+    target = [torch.tensor([[5.0, 5, 8, 2, 0.6]])]
+    found = _gradient(
+        lambda x: loss(logits, x, target, [torch.tensor([0])], anchors=anchors), boxes
+    )
+    assert found[0, 0].any()
+    assert not found[0, 1].any()
 
 
 @BOTH

@@ -15,9 +15,7 @@ from torch import Tensor
 from aptt.core.boxes import overlap
 from aptt.core.polygons import Meeting, meeting
 
-__all__ = ["pairwise_rotated_iou", "turned"]
-
-_AT_ONCE = 2**16  # pairs
+__all__ = ["turned"]
 
 
 def turned(x: Tensor, t: Tensor) -> tuple[Meeting, Tensor | None]:
@@ -48,23 +46,3 @@ def turned(x: Tensor, t: Tensor) -> tuple[Meeting, Tensor | None]:
         missing=torch.addcmul(base.missing * heights[1], base.inside, outs[1]),
         beyond=torch.addcmul(base.beyond, base.goal, above),
     ), -z.flip[0] / z.unit[0]
-
-
-@torch.no_grad()
-def pairwise_rotated_iou(boxes: Tensor, goals: Tensor) -> Tensor:
-    """IoU of every pair of rotated boxes or cuboids, without a gradient.
-
-    ``(..., Q, K)`` and ``(..., M, K)`` give ``(..., Q, M)``; some at once, for the sake of memory.
-    """
-    boxes, goals = boxes.unsqueeze(-2), goals.unsqueeze(-3)
-    shape = torch.broadcast_shapes(boxes.shape, goals.shape)
-    x, t = (b.expand(shape).flatten(0, -3) for b in (boxes, goals))
-    found = []
-    for a, b in zip(x.split(_rows(shape)), t.split(_rows(shape)), strict=True):
-        m, _ = turned(a.reshape(-1, shape[-1]), b.reshape(-1, shape[-1]))
-        found.append(1 - (m.outside + m.missing) / (m.goal + m.outside))
-    return torch.cat(found).reshape(shape[:-1]) if found else boxes.new_zeros(shape[:-1])
-
-
-def _rows(shape: torch.Size) -> int:
-    return max(_AT_ONCE // max(shape[-2], 1), 1)
