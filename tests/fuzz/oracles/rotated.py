@@ -107,7 +107,7 @@ def _one(x: Tensor, t: Tensor, hull: bool) -> Tensor:
         both, own, goal, whole = both * common, own * size, goal * depth, whole * span
         flip = (size - d) / span
     union = own + goal - both
-    loss = 1 - both / union + flip
+    loss = 1 - both / (union if float(union) else 1 + union) + flip  # of two sheets, apart
     return loss + (whole - union) / whole if hull else loss
 
 

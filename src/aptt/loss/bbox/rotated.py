@@ -213,7 +213,7 @@ def _giou(x: Tensor, kept: Kept, t: Tensor) -> Tensor:
 
 def _missed(m: Meeting) -> Tensor:
     """1 - I / U, by whichever of the two has the digits."""
-    missed, union = m.outside + m.missing, m.goal + m.outside
+    missed, union = m.outside + m.missing, torch.threshold(m.goal + m.outside, 0.0, 1.0)
     return torch.where(missed < m.inside, missed / union, 1 - m.inside / union)
 
 
