@@ -320,7 +320,7 @@ def _keypoint(x: Tensor) -> Inputs:
 def _bars(x: Tensor) -> Inputs:
     """A point in the middle of two axes of 15 bins; that of the logits is x bins off it in one."""
     bins = torch.arange(15, dtype=x.dtype) - 7
-    peaks = [-(bins - at).square() / 8 for at in (x, x.new_zeros(()))]
+    peaks = [-(bins - at).square() / 72 for at in (x, x.new_zeros(()))]
     return {
         "logits_list": [peak.view(1, 1, 15) for peak in peaks],
         "target": x.new_full((1, 1, 2), 3.5),
@@ -417,7 +417,11 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("aligned", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("heat", ("logits", "target"), Probe("offset of the map's peak, in cells", -5, 5, _bump)),
-    ("keypoint", ("logits_list", "target"), Probe("offset of a peak, in bins", -5, 5, _bars)),
+    (
+        "keypoint",
+        ("logits_list", "target"),
+        Probe("offset of a peak, in bins", -5, 5, _bars),
+    ),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
@@ -452,7 +456,11 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("preference", ("score", "desirable"), Probe("gain", -40, 40, _good_answer)),
     ("policy", ("log_prob", "old_log_prob"), Probe(_RATIO, -1, 1, _good_token)),
     ("policy", ("log_prob", "reference_log_prob"), Probe("log-ratio", -3, 3, _strayed_token)),
-    ("keypoint", ("prediction", "log_scale"), Probe("error, of a width of 1", -8, 8, _widened)),
+    (
+        "keypoint",
+        ("prediction", "target", "log_scale"),
+        Probe("error, of a width of 1", -8, 8, _widened),
+    ),
     (
         "keypoint",
         ("prediction", "target"),
