@@ -184,12 +184,16 @@ def _blob(x: Tensor) -> Inputs:
     return {"prediction": target + x, "target": target}
 
 
-def _pattern(x: Tensor) -> Inputs:
-    """Waves and finer ones, of so much contrast; large enough for five scales."""
-    axis = torch.arange(176, dtype=x.dtype)
-    waves = torch.sin(axis[:, None] / 5) * torch.sin(axis / 17) + torch.sin(axis * 1.3)
-    target = (0.2 * waves).view(1, 1, 176, 176)
-    return {"prediction": 0.5 + x * target, "target": 0.5 + target}
+def _pattern(size: int) -> Callable[[Tensor], Inputs]:
+    """Waves and finer ones, of so much contrast."""
+
+    def made(x: Tensor) -> Inputs:
+        axis = torch.arange(size, dtype=x.dtype)
+        waves = torch.sin(axis[:, None] / 5) * torch.sin(axis / 17) + torch.sin(axis * 1.3)
+        target = (0.2 * waves).view(1, 1, size, size)
+        return {"prediction": 0.5 + x * target, "target": 0.5 + target}
+
+    return made
 
 
 def _student(x: Tensor) -> Inputs:
@@ -425,7 +429,10 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
-    ("ssim", ("prediction", "target"), Probe("contrast, 1 is right", -1, 3, _pattern, points=41)),
+    *(  # the second of five scales
+        ("ssim", ("prediction", "target"), Probe("contrast; 1 is right", -1, 3, made, points=41))
+        for made in (_pattern(24), _pattern(176))
+    ),
     ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
     ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
     ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
