@@ -1,10 +1,13 @@
 """The module form: options by name, tensors as buffers, a repr that is the call."""
 
+import re
+
 import pytest
 import torch
 
 import aptt.loss
 from aptt.core.module import LossModule, per_class
+from aptt.loss import CrossEntropyLoss, DiceLoss, FocalLoss, SupConLoss
 
 
 class Plain(LossModule):
@@ -67,3 +70,19 @@ def test_the_repr_of_many_numbers_is_short():
 def test_an_unknown_option_is_told_those_that_there_are(make, said):
     with pytest.raises(TypeError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wanted"),
+    [
+        (SupConLoss, "temperature", "temperature: SupConLoss has no such option, wanted scale, "),
+        (DiceLoss, "include_background", "no such option, wanted background; it is"),
+        (DiceLoss, "sigmoid", "no such option, wanted mode, which is 'multilabel' or 'binary'"),
+        (CrossEntropyLoss, "smoothing", "no such option, wanted label_smoothing; it is"),
+        (FocalLoss, "gama", "no such option, wanted gamma; it is"),
+        (FocalLoss, "temperature", "no such option; it is"),
+    ],
+)
+def test_a_word_of_elsewhere_is_told_ours(module, name, wanted):
+    with pytest.raises(TypeError, match=re.escape(wanted)):
+        module(**{name: 1.0})

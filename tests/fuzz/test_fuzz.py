@@ -28,7 +28,7 @@ NO_LOSS = {
     "denoising_matches": "gives whole numbers, each of which tests/loss/test_matching.py names",
     "group_advantages": "makes advantages of rewards, without a gradient",
     "mel_filterbank": "takes no tensor",
-    "merge_unlabelled": "makes logits of logits: tests/loss/test_segmentation.py has its numbers",
+    "merge_unlabelled": "makes logits of logits: tests/loss/test_partial.py has its numbers",
     "simcc_decode": "reads points out of logits",
     "simcc_targets": "makes labels; tests/loss/test_poses.py has their formula beside them",
     "ordinal_labels": "gives ranks, without a gradient",

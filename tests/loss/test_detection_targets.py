@@ -7,9 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from aptt.loss import (
+    ATSSAssigner,
     DetectionLoss,
     FocalLoss,
     HungarianMatcher,
+    SimOTAAssigner,
     TaskAlignedAssigner,
     ciou_loss,
     cross_entropy,
@@ -395,3 +397,56 @@ def test_the_module_refuses_a_class_loss_beside_a_softmax():
         DetectionLoss(no_object=0.1, class_loss=FocalLoss())
     with pytest.raises(ValueError, match="box_format"):
         DetectionLoss(box_format="corners")
+
+
+@pytest.mark.parametrize(
+    "assigner",
+    [TaskAlignedAssigner(topk=3), SimOTAAssigner(), ATSSAssigner(prior_scale=2.0)],
+    ids=lambda a: type(a).__name__,
+)
+@pytest.mark.parametrize("no_object", [None, 0.1])
+def test_ragged_micro_batches_with_shared_counts_are_the_whole_batch(assigner, no_object):
+    """And what looks at priors alone counts the same, whatever is predicted: zeros serve."""
+    classes = 3 + (no_object is not None)
+    (x, b, goals, labels), points, _ = scene(3, classes=classes, images=5)
+    both = (several(labels % 3, 3) + several((labels + 1) % 3, 3)) * 0.9
+    mask = None if no_object else torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) < 0.7
+    strides = torch.full((25,), 8.0).double()
+    loss_fn = DetectionLoss(assigner=assigner, no_object=no_object)
+    leaves = [t.clone().requires_grad_() for t in (x, b)]
+
+    def given(part, *predicted):
+        told = {"anchors": points, "strides": strides}
+        told |= {} if mask is None else {"class_mask": mask[part]}
+        return (*(t[part] for t in (*predicted, goals, both)),), told
+
+    parts = [slice(0, 2), slice(2, 2), slice(2, 3), slice(3, 5)]
+
+    def counted(*predicted):
+        found = {}
+
+        def note(total, count, *, term):
+            found[term] = found.get(term, 0) + count.detach()
+            return total
+
+        for part in parts:
+            tensors, told = given(part, *predicted)
+            options = {"assigner": assigner, "no_object": no_object, "reduction": note}
+            detection_terms(*tensors, **told, **options)
+        return found
+
+    tensors, told = given(slice(None), *leaves)
+    want = loss_fn(*tensors, **told)
+    slopes = torch.autograd.grad(want, leaves)
+    counts = counted(x, b)
+    if isinstance(assigner, ATSSAssigner):
+        assert counted(x * 0, b * 0) == counts
+    shared = DetectionLoss(
+        assigner=assigner,
+        no_object=no_object,
+        reduction=lambda total, count, *, term: total / counts[term],
+    )
+    calls = [given(part, *leaves) for part in parts]
+    got = sum(shared(*tensors, **told) for tensors, told in calls)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(got, leaves), slopes, rtol=1e-11, atol=1e-15)

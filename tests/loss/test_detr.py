@@ -153,6 +153,9 @@ def test_layers_are_as_many_calls(no_object):
     weighed = detr_terms(logits, boxes, goals, labels, layer_weight=weight, **options)
     for name in weighed:
         torch.testing.assert_close(weighed[name], terms[name] * torch.tensor(weight).double())
+    with torch.no_grad():  # a layer that weighs nothing takes no part, whatever it holds
+        logits[1], boxes[1] = torch.nan, torch.nan
+    assert detr_loss(logits, boxes, goals, labels, layer_weight=weight, **options) == loss
     with pytest.raises(ValueError, match=r"layer_weight: got shape \(2,\), wanted \(3,\)"):
         detr_loss(logits, boxes, goals, labels, layer_weight=[1.0, 2.0])
     with pytest.raises(ValueError, match="None: there is one layer"):

@@ -250,3 +250,10 @@ def test_a_half_target_takes_its_two_gradients_rounded_once():
     wide = t.detach().double().requires_grad_()
     (2 * varifocal_loss(x.double(), wide, normalize="quality", detach_factor=False)).backward()
     assert torch.equal(t.grad, wide.grad.half())
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 1, 3)])
+def test_a_mask_of_positives_is_laid_out_as_the_logits(shape):
+    x, t = torch.zeros(shape), torch.full(shape, 0.5)
+    whole = torch.ones(shape, dtype=torch.bool)
+    assert varifocal_loss(x, t, positive=whole) == varifocal_loss(x, t)

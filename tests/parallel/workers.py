@@ -269,7 +269,9 @@ def gathering():
     assert half.grad is None or torch.equal(half.grad, torch.full_like(half, world))
     with torch.no_grad():
         assert not gather(own).requires_grad
-    for other in (rows[mine, : 2 + (rank == 0)], rows[mine].float() if rank else rows[mine]):
+    turned = rows.new_ones(1, 2, 3) if rank else rows.new_ones(1, 3, 2)
+    others = rows[mine, : 2 + (rank == 0)], rows[mine].float() if rank else rows[mine], turned
+    for other in others:
         with pytest.raises(ValueError, match="wanted rows of one shape and dtype on all ranks"):
             gather(other)
     group = dist.new_group(list(range(world)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar, overload
 
 import torch
@@ -14,6 +15,24 @@ from aptt.core.checks import Numbers, as_tensor, check_numbers, check_weights
 __all__ = ["LossModule", "Shown", "per_class", "reduced"]
 
 _Module = TypeVar("_Module", bound="LossModule")
+
+_ELSEWHERE = {  # words of other libraries, and of papers
+    "class_weights": ("class_weight", ""),
+    "dim": ("class_dim", ""),
+    "eps": ("smooth", ""),
+    "exponent": ("power", ""),
+    "ignore_label": ("ignore_index", ""),
+    "include_background": ("background", ""),
+    "logit_scale": ("scale", ""),
+    "per_image": ("pool", ", which is 'sample' then"),
+    "sigmoid": ("mode", ", which is 'multilabel' or 'binary' then"),
+    "size_average": ("reduction", ""),
+    "smoothing": ("label_smoothing", ""),
+    "squared_pred": ("squared", ""),
+    "tau": ("temperature", ""),
+    "temperature": ("scale", ", which is 1 / temperature"),
+    "weights": ("class_weight", ""),
+}
 
 
 class LossModule(nn.Module):
@@ -37,8 +56,9 @@ class LossModule(nn.Module):
             if name not in known:
                 called = list(inspect.signature(cls.forward).parameters)[1:]
                 raise TypeError(
-                    f"{name}: {cls.__name__} has no such option; it is constructed with "
-                    f"{', '.join(list(known)[1:])}, and called with {', '.join(called)}"
+                    f"{name}: {cls.__name__} has no such option{_meant(name, known)}; it is "
+                    f"constructed with {', '.join(list(known)[1:])}, and called with "
+                    f"{', '.join(called)}"
                 )
         return super().__new__(cls)
 
@@ -102,6 +122,14 @@ def reduced(name: str, loss: nn.Module, reduction: str) -> nn.Module:
     copied = object.__new__(type(loss))  # copy.copy would break a compiled graph
     copied.__dict__.update(loss.__dict__, reduction=reduction)
     return copied
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The option that somebody who says ``name`` may mean, as a part of a sentence."""
+    ours, which = _ELSEWHERE.get(name, ("", ""))
+    if ours not in known:
+        ours, which = next(iter(get_close_matches(name, known, 1)), ""), ""
+    return f", wanted {ours}{which}" if ours else ""
 
 
 @overload

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_range
+from aptt.core.engine import at_once
 from aptt.core.formula import Formula, wide, widen
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, count_found, count_of, reduce
@@ -24,14 +25,14 @@ NORMALIZE = ("elements", "positives", "quality")
 
 
 def positives(positive: Numbers | None, logits: Tensor) -> Tensor | None:
-    """A mask of the logits' shape, as ``(N,)``."""
+    """A mask of the logits' shape, laid out as :func:`align_elements` lays out these."""
     if positive is None:
         return None
     positive = as_tensor("positive", positive, logits)
     check_shapes(logits=(logits, "*N"), positive=(positive, "*N"))
     if positive.dtype != torch.bool:
         raise TypeError(f"positive: got {positive.dtype}, wanted torch.bool")
-    return positive.reshape(-1)
+    return positive if logits.ndim and at_once(logits) else positive.reshape(-1)
 
 
 def quality_loss(
@@ -48,8 +49,8 @@ def quality_loss(
 ) -> Tensor:
     """The loss of qualities ``target`` by a formula of elements, and what its mean counts.
 
-    ``positive`` has the shape ``(N,)``, or is None: where the quality is above 0. ``sides`` follow
-    the target in the formula.
+    ``positive`` is as :func:`positives` gives it, or None: where the quality is above 0. ``sides``
+    follow the target in the formula.
     """
     x, y, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
     y = widen(y) if y.requires_grad else y  # once, so that its two gradients are rounded once

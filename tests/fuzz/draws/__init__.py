@@ -8,6 +8,7 @@ from tests.fuzz.draws import (
     classes,
     detectors,
     embeddings,
+    images,
     language,
     matches,
     numbers,
@@ -17,6 +18,7 @@ from tests.fuzz.draws import (
     regions,
     signals,
     spectra,
+    teachers,
 )
 
 __all__ = ["LOSSES"]
@@ -32,11 +34,13 @@ _FAMILIES = (
     outlines,
     signals,
     spectra,
+    images,
     points,
     poses,
     numbers,
     adversaries,
     embeddings,
+    teachers,
 )
 LOSSES: dict[str, Loss] = {
     name: loss for family in _FAMILIES for name, loss in family.LOSSES.items()

@@ -8,6 +8,7 @@ from aptt.audit.specs.composites import COMPOSITES
 from aptt.audit.specs.dense import DENSE
 from aptt.audit.specs.embeddings import EMBEDDINGS
 from aptt.audit.specs.heads import HEADS
+from aptt.audit.specs.images import IMAGES
 from aptt.audit.specs.language import LANGUAGE
 from aptt.audit.specs.numbers import NUMBERS
 from aptt.audit.specs.outlines import OUTLINES
@@ -17,6 +18,7 @@ from aptt.audit.specs.poses import POSES
 from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.sets import SETS
+from aptt.audit.specs.teachers import TEACHERS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -26,6 +28,7 @@ _FAMILIES = (
     CLASSES,
     HEADS,
     LANGUAGE,
+    TEACHERS,
     PREFERENCES,
     POLICIES,
     BOXES,
@@ -40,6 +43,7 @@ _FAMILIES = (
     VALUES,
     EMBEDDINGS,
     NUMBERS,
+    IMAGES,
     ADVERSARIES,
 )
 

@@ -154,7 +154,8 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         return
     if not is_readable(target):
         return
-    for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
+    size = 2**17  # small enough to stay in the cache
+    for part in (target,) if target.numel() <= size else target.reshape(-1).split(size):
         low, high = (v.item() for v in part.aminmax())
         inside = low >= 0 and high <= 1
         if inside and not (part.is_floating_point() and part.frac().sum().item() > 0):

@@ -51,6 +51,13 @@ class ATSSAssigner(Shown):
             or, if there is none, of all that overlap it.
         overlap: as in :class:`TaskAlignedAssigner`.
 
+    Use when:
+        Priors are there, one for each cell, and assignments should stay as they are from the first
+        step; ATSS, GFL and VFNet were trained so.
+
+    Elsewhere:
+        mmdetection ``ATSSAssigner``.
+
     Differs from:
         The paper, mmdetection: ``claim``. The mean with the deviation may be above every overlap,
             0.66 for 0.6, 0.5, 0.1, so that a target has no positive there; a single candidate has

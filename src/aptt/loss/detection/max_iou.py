@@ -44,6 +44,13 @@ class MaxIoUAssigner(Shown):
             it. None: there are no claims.
         overlap: as in :class:`TaskAlignedAssigner`.
 
+    Use when:
+        Each cell has prior boxes of several sizes and shapes: RetinaNet, Faster R-CNN's proposals
+        (0.7 and 0.3), SSD.
+
+    Elsewhere:
+        mmdetection ``MaxIoUAssigner``; detectron2 and torchvision ``Matcher``.
+
     Differs from:
         detectron2, torchvision: ``claim`` is ``"best"`` there, which leaves the claiming target
             with none. They and mmdetection, with ``min_pos_iou=0``: a target that no prior overlaps

@@ -57,6 +57,12 @@ class SimOTAAssigner(Shown):
         iou_gain: factor of the IoU's cost.
         overlap: as in :class:`TaskAlignedAssigner`.
 
+    Use when:
+        A detector without priors, whose targets should get as many predictions as fit them.
+
+    Elsewhere:
+        mmdetection ``SimOTAAssigner``; YOLOX ``get_assignments``.
+
     Differs from:
         YOLOX: classes have no separate objectness; 1e5 is not added to the cost of what comes after
             the others, but it does; a prediction that several targets chose goes to one of them,

@@ -163,10 +163,13 @@ def _terms(
         score = torch.where(asked.positive, u.nan_to_num(nan=0.0).clamp(0, 1), 0.0).to(u.dtype)
 
     def total(layer: slice) -> dict[str, Tensor]:
-        every, share = asked.every[layer], asked.share[layer]
+        every, share, spoiled = asked.every[layer], asked.share[layer], asked.spoiled
+        spoiled = None if spoiled is None else spoiled[layer]
         if by_layer is not None:
             scale = by_layer[layer].view(-1, 1, 1)
             every, share = every * scale, share * scale
+            if spoiled is not None:
+                spoiled = spoiled & (scale != 0).reshape(-1, *[1] * (spoiled.ndim - 1))
         if no_object is None:
             given = asked.positive[layer], asked.labels[layer], score[layer], every
             of_class = _independent(class_loss, x[layer], *given, quality=quality is not None)
@@ -182,8 +185,8 @@ def _terms(
             )
         l1 = box_l1_loss(wide[layer], asked.goals[layer], weight=share, reduction="sum")
         box = total_of("box_loss", box_loss, corners[layer], ends[layer], share, wanted=WANTED)
-        if asked.spoiled is not None:
-            bad = torch.where(asked.spoiled[layer], wide[layer], 0.0).square().sum()
+        if spoiled is not None:
+            bad = torch.where(spoiled, wide[layer], 0.0).square().sum()
             l1, box = l1 + bad, box + bad
         return {"class": of_class, "l1": l1, "box": box}
 
