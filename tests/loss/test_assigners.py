@@ -671,3 +671,23 @@ def test_yolox_gives_a_prediction_to_a_target_that_had_enough():
     assert theirs.long().argmax(0).tolist() == [2, 2]
     _, ours = settled(chosen.unsqueeze(0), -cost.unsqueeze(0))
     assert ours.tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("name", ASSIGNERS)
+def test_rotated_targets_of_several_classes_run_where_nothing_can_be_read(name):
+    given = {k: t.to("meta") for k, t in scenes(19).items()}
+    for key in ("pred_boxes", "target_boxes"):
+        given[key] = torch.cat((given[key], given[key][..., :1]), -1)
+    given["target_labels"] = given["target_labels"].unsqueeze(-1).expand(-1, -1, 3)
+    assert ASSIGNERS[name](**given).matches.shape == (4, 84)
+
+
+def test_chances_of_several_classes_are_no_half_numbers_under_autocast():
+    p = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
+    box = torch.tensor([[[0.0, 0, 8, 8]]])
+    given = p, box.expand(1, 6, 4), torch.full((6, 2), 4.0), box, torch.ones(1, 1, 3)
+    assigner = TaskAlignedAssigner(alpha=1.0)
+    want = assigner(*given, torch.tensor([[True]]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = assigner(*given, torch.tensor([[True]]))
+    assert torch.equal(got.scores, want.scores)

@@ -345,3 +345,16 @@ def test_the_steps_are_autograd_of_the_definition(exponents, marked, same_as_aut
     y[::9] = 1.0
     positive = (torch.arange(60) % 7 == 0) if marked else None
     same_as_autograd(FORMULAS["focal"], x, y, positive, alpha=alpha, beta=beta)
+
+
+@pytest.mark.parametrize("kind", ["mse", "focal", "awing"])
+def test_a_weight_of_each_map_is_one_of_all_its_cells(kind):
+    g = torch.Generator().manual_seed(5)
+    x, y = torch.randn(2, 3, 4, 5, generator=g), torch.rand(2, 3, 4, 5, generator=g)
+    weight = torch.tensor([[1.0, 0.5, 0.0], [2.0, 0.0, 1.0]])
+    visibility = torch.tensor([[2, 2, 2], [0, 1, 1]])
+    got = heatmap_loss(x, y, kind=kind, weight=weight, visibility=visibility)
+    every = weight[..., None, None].expand_as(y)
+    assert torch.equal(got, heatmap_loss(x, y, kind=kind, weight=every, visibility=visibility))
+    with pytest.raises(ValueError, match=r"weight: \(2, 2\) should be \(N, K\)"):
+        heatmap_loss(x, y, kind=kind, weight=weight[:, :2])

@@ -337,3 +337,41 @@ def test_wing_losses_near_the_target():
     wing_loss(x, t, width=1e-3, epsilon=2.0).backward()
     want = -1e-3 / (2.0 + (t - x).item())
     assert x.grad.item() == pytest.approx(want, rel=1e-6)
+
+
+# ------------------------------------------------------------------------- weights of points
+
+
+@pytest.mark.parametrize("kind", ["oks", "log", "cauchy"])
+def test_a_point_that_weighs_twice_counts_as_two(kind):
+    """mmpose multiplies both points by the weight, of which the loss takes the square."""
+    g = torch.Generator().manual_seed(0)
+    x, t = torch.randn(2, 3, 2, generator=g).double(), torch.zeros(2, 3, 2).double()
+    seen, area = torch.tensor([[2, 1, 2], [2, 2, 0]]), torch.tensor([900.0, 400.0]).double()
+    weight = torch.tensor([[2.0, 1.0, 0.0], [2.0, 1.0, 5.0]])
+    got = keypoint_loss(
+        x, t, seen, area, point_weight=weight, sigmas=0.05, kind=kind, reduction="none"
+    )
+    twice = torch.tensor([0, 0, 1])
+    want = keypoint_loss(
+        x[:, twice], t[:, twice], seen[:, twice], area, sigmas=0.05, kind=kind, reduction="none"
+    )
+    torch.testing.assert_close(got, want)
+
+
+def test_a_nearest_point_that_weighs_little_keeps_its_digits():
+    x = torch.tensor([[[0.0, 0.0], [60.0, 0.0]]], requires_grad=True)
+    options = {"point_weight": torch.tensor([[1e-6, 1.0]]), "sigmas": 0.05, "kind": "log"}
+    loss = keypoint_loss(x, torch.zeros(1, 2, 2), [[1, 1]], [900.0], **options)
+    assert loss.item() == pytest.approx(math.log1p(1e6), rel=1e-6)
+    loss.backward()
+    assert x.grad.isfinite().all()
+
+
+def test_an_instance_whose_points_weigh_nothing_is_not_counted():
+    x = torch.full((2, 1, 2), 5.0)
+    loss = keypoint_loss(
+        x, torch.zeros(2, 1, 2), torch.ones(2, 1), torch.full((2,), 100.0), sigmas=0.1,
+        kind="cauchy", point_weight=torch.tensor([[0.3], [0.0]]),
+    )  # fmt: skip
+    assert loss.item() == pytest.approx(math.log1p(50 / 8))

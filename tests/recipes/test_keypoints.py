@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from aptt.loss import render_heatmaps
+from aptt.loss import render_heatmaps, simcc_targets
 from aptt.recipes import RECIPES, open_recipe
 from aptt.recipes.keypoints import Answer, _OnMaps, _to_cells, _to_pixels, extreme_points
 from aptt.recipes.training import fit
@@ -14,7 +14,7 @@ def recipe():
 
 
 class Knows:
-    """A model that is right about the test images, by either head, up to an offset."""
+    """A model that is right about the test images, by any head, up to an offset."""
 
     def __init__(self, recipe, answers, off=0.0):
         self.rest = iter((recipe.test.points + off).split(100))
@@ -23,7 +23,8 @@ class Knows:
     def __call__(self, images):
         points = next(self.rest)
         maps = render_heatmaps(_to_cells(points), self.size, sigma=1.0).clamp_min(1e-30).log()
-        return Answer(maps, points)
+        bins = simcc_targets(points, (80, 80), sigma=2.0)
+        return Answer(maps, points, points, *(bar.clamp_min(1e-30).log() for bar in bins))
 
 
 def test_the_extreme_points_of_a_drawing():
@@ -57,7 +58,7 @@ def test_train_and_test_do_not_share_a_digit(recipe):
     assert not kept
 
 
-@pytest.mark.parametrize("head", ["maps", "points"])
+@pytest.mark.parametrize("head", ["maps", "points", "bins"])
 def test_who_knows_scores_one(recipe, head):
     scores = recipe.evaluate(Knows(recipe, head))
     assert scores["PCK 5%"] == 1
@@ -80,10 +81,10 @@ def test_cells_and_pixels_have_the_same_centre():
 
 
 def test_it_learns(recipe):
-    for loss in ("focal", "oks"):
+    for loss, head in (("focal", "maps"), ("rle", "points"), ("simcc", "bins")):
         run = fit(recipe, loss, steps=40)
         assert run.after["minus error"] > run.before["minus error"] + 3
-        assert run.model.answers == ("maps" if loss == "focal" else "points")
+        assert run.model.answers == head
 
 
 def test_each_model_is_shown_and_each_loss_is_finite(recipe):

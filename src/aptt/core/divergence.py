@@ -39,7 +39,7 @@ from aptt.core import vocabulary
 from aptt.core.formula import Formula, Kept, Product, by_row
 from aptt.core.vocabulary import Stats, finish, hold, measure
 
-__all__ = ["BY_NAME", "HERE", "WHOLE", "Divergence", "Form", "Over"]
+__all__ = ["BY_NAME", "HERE", "WHOLE", "Divergence", "Excess", "Form", "Over", "excess_of"]
 
 
 class Form(NamedTuple):
@@ -144,19 +144,20 @@ def _tanh(log_ratio: Tensor) -> Tensor:
     return more / (more + 2)
 
 
-class _Excess(NamedTuple):
+class Excess(NamedTuple):
     """``of log(of / other) - of + other``, nowhere below 0, and ``of - other``."""
 
     excess: Tensor
     more: Tensor
 
 
-def _excess(of: Tensor, other: Tensor, log_ratio: Tensor) -> _Excess:
+def excess_of(of: Tensor, other: Tensor, log_ratio: Tensor) -> Excess:
+    """What ``of`` and ``other`` add to a divergence, from the logarithm of their ratio."""
     both, tanh = of + other, _tanh(log_ratio)
     even, third = log_ratio * tanh, log_ratio.clamp(-0.5, 0.5).mul_(1 / 6)  # far away, any number
     odd = torch.addcmul(log_ratio.sub(tanh, alpha=2), even, third, value=-1)
     odd = torch.nn.functional.hardshrink(odd, _ROUNDING[odd.dtype])
-    return _Excess(both * torch.addcmul(even, even, third).add_(odd).mul_(0.5), both * tanh)
+    return Excess(both * torch.addcmul(even, even, third).add_(odd).mul_(0.5), both * tanh)
 
 
 _ROUNDING = {torch.float32: 1e-8, torch.float64: 2e-19}
@@ -168,7 +169,7 @@ _ROUNDING = {torch.float32: 1e-8, torch.float64: 2e-19}
 
 def _forward_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
     pair = _compare(x, t, form, over)
-    excess, off = over.sums(*_excess(pair.p, pair.q, pair.ahead))
+    excess, off = over.sums(*excess_of(pair.p, pair.q, pair.ahead))
     return *pair.kept, *_settled(pair, excess, off)
 
 
@@ -196,7 +197,7 @@ def _forward_kl_slope(
 
 def _reverse_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
     pair = _compare(x, t, form, over)
-    parts = _excess(pair.q, pair.p, -pair.ahead)
+    parts = excess_of(pair.q, pair.p, -pair.ahead)
     excess, off, mean, rest = _mean(pair.ratio, pair.q, pair.kept[2], over, *parts)
     return *pair.kept, _settled(pair, excess, off)[1], mean, rest
 
@@ -228,7 +229,7 @@ def _jsd_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
     p, q, beta = pair.p, pair.q, form.beta
     m = beta * p + (1 - beta) * q
     ahead, to_m = _to_mixture(pair.ahead, form)
-    of_p, of_q = _excess(p, m, ahead - to_m), _excess(q, m, -to_m)
+    of_p, of_q = excess_of(p, m, ahead - to_m), excess_of(q, m, -to_m)
     by = beta * (1 - beta)  # how much a level that is off counts here
     parts = of_p.excess / (1 - beta) + of_q.excess / beta, of_p.more - of_q.more
     excess, off, mean, rest = _mean(to_m, q, pair.kept[2], over, *parts)

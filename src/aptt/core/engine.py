@@ -211,8 +211,7 @@ def _walked(
     few, block = call.formula.few, _here.block or call.formula.block
     if few is not None and at_once(x):
         value = Walk(call.of(few), call, over, removes, block, watch)(x, weight, sides)
-        found = value.detach()
-        if math.isfinite(found.sum() if found.ndim else found):
+        if math.isfinite((value.detach().sum() if value.ndim else value).item()):
             return value
     return Walk(call, call, over, removes, block, watch)(x, weight, sides)
 

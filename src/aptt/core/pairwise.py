@@ -11,7 +11,15 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
 
-__all__ = ["corners_of", "covered", "pairwise_giou", "pairwise_l1"]
+__all__ = ["corners_of", "covered", "pairwise_giou", "pairwise_l1", "products"]
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in their own dtype, whatever autocast says."""
+    if a.device.type == "meta":  # of which autocast knows nothing
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def pairwise_l1(boxes: Tensor, goals: Tensor) -> Tensor:

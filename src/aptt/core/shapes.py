@@ -55,9 +55,10 @@ def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | Non
     check_floating(logits=logits)
     target = as_tensor("target", target, logits)
     check_tensors(logits=logits, target=target)
-    axes = range(logits.ndim)
     if class_dim is not None:
-        axes = range(a := class_axis(logits, class_dim), a + 1)
+        axes: tuple[int, ...] = (class_axis(logits, class_dim),)
+    else:
+        axes = (1, logits.ndim - 1) if logits.ndim > 2 else tuple(range(logits.ndim))[-1:]
     soft = target.shape == logits.shape and target.is_floating_point()
     if soft:
         if class_dim is None and logits.ndim > 2:
@@ -65,19 +66,16 @@ def align_classes(logits: Tensor, target: Tensor | Numbers, class_dim: int | Non
                 f"class_dim: soft targets of shape {_shape(target)} do not show which axis holds "
                 "the classes; pass class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
             )
-        fits = [axes[-1]] if logits.ndim else []
+        fits = [*axes[-1:]]
     else:
-        usual = axes if class_dim is not None else {*axes[1:2], *axes[-1:]}
-        fits = [a for a in sorted(usual) if without_axis(logits, a) == tuple(target.shape)]
+        fits = [a for a in axes if without_axis(logits, a) == tuple(target.shape)]
         if fits and target.dtype not in INDEX_DTYPES:
             raise TypeError(
                 f"target: got {target.dtype} of shape {_shape(target)}, wanted class indices of an "
                 f"integer dtype, or soft targets of the logits' shape {_shape(logits)}"
             )
     if not fits:
-        indices = " or ".join(
-            sorted({str(without_axis(logits, a)) for a in {*axes[1:2], *axes[-1:]}})
-        )
+        indices = " or ".join(sorted({str(without_axis(logits, a)) for a in axes}))
         raise ValueError(
             f"target: got {target.dtype} of shape {_shape(target)} for logits {_shape(logits)}; "
             f"wanted class indices of shape {indices or '(one axis less)'}, or soft targets of a "
@@ -256,9 +254,17 @@ def one_or_each(
     return factor
 
 
-def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
-    """Hold boxes of so many numbers to one shape: row by row, never by broadcasting."""
-    shape = f"*N {numbers}"
+def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: tuple[int, ...]) -> int:
+    """Hold boxes to one shape: row by row, never by broadcasting. How many numbers each has."""
+    found = pred_boxes.shape[-1] if pred_boxes.ndim else 0
+    if len(numbers) > 1 and found not in numbers:
+        few = ", ".join(map(str, numbers[:-1]))
+        raise ValueError(
+            f"pred_boxes: got shape {_shape(pred_boxes)}, wanted {few} or {numbers[-1]} numbers in "
+            "the last axis"
+        )
+    each = found if found in numbers else numbers[0]
+    shape = f"*N {each}"
     try:
         check_shapes(pred_boxes=(pred_boxes, shape), target_boxes=(target_boxes, shape))
     except ValueError as error:
@@ -266,6 +272,7 @@ def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
             f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
             "target_boxes[matched_targets], or for all pairs expand both to one shape"
         ) from None
+    return each
 
 
 def check_sample_weight(weight: Numbers, shape: tuple[int, ...], **of: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["length", "picked", "unit"]
+__all__ = ["largest_1", "length", "picked", "unit"]
 
 
 def unit(x: Tensor) -> Tensor:
@@ -24,6 +24,11 @@ def length(x: Tensor) -> Tensor:
     scaled, nothing, largest = _scaled(x)
     size = (scaled.square().sum(-1, keepdim=True) + nothing.to(x.dtype)).sqrt()
     return torch.where(nothing, 0.0, size * largest).squeeze(-1)
+
+
+def largest_1(x: Tensor) -> Tensor:
+    """Each row of ``(..., D)`` over its largest number, taken for a constant; zeros stay zeros."""
+    return _scaled(x)[0]
 
 
 def picked(rows: Tensor, at: Tensor) -> Tensor:

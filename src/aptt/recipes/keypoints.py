@@ -1,4 +1,4 @@
-"""The extreme points of handwritten digits, by heat maps and by direct regression."""
+"""The extreme points of handwritten digits, by heat maps, by bins and by direct regression."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from torch.nn import functional as F
 from aptt.loss import (
     HeatmapLoss,
     KeypointLoss,
+    RLELoss,
+    SimCCLoss,
     WingLoss,
     decode_heatmaps,
     render_heatmaps,
+    simcc_decode,
 )
 from aptt.recipes.base import Choice, Gallery, Loss, Picture, Recipe, Source
 
@@ -28,6 +31,7 @@ __all__ = ["Keypoints", "Labelled"]
 
 _STRIDE = 2  # pixels to a cell of a heat map
 _SIGMA = 1.0  # of a peak, in cells
+_SPLIT = 2.0  # bins to a pixel
 _OKS_SIGMA = 0.05  # how far apart two annotators might be, as a share of the size
 _BATCH = 32
 _SHOWN = 12  # images in a picture
@@ -60,8 +64,9 @@ class Keypoints(Recipe):
     story = (
         "Find the highest, lowest, leftmost and rightmost point of a handwritten digit of 28 x 28 "
         "pixels, placed anywhere on a canvas of 40 x 40; where a stroke ends flat, its middle. The "
-        "network reads the points either from heat maps of 20 x 20 cells, between which the peak "
-        "is fitted, or as numbers from two linear layers. 4500 digits to learn from, 500 to test."
+        "network reads the points from heat maps of 20 x 20 cells, between which the peak is "
+        "fitted, from 80 bins of each coordinate, or as numbers. 4500 digits to learn from, 500 to "
+        "test."
     )
     scores = {
         "PCK 5%": "share of points closer than 5 per cent of the digit's longer side, about a "
@@ -96,6 +101,16 @@ class Keypoints(Recipe):
             functions=("wing_loss",),
             make=lambda _: _OnPoints(WingLoss(width=5.0, epsilon=0.5)),
         ),
+        "rle": Choice(
+            about="Coordinates by their likelihood, with a width for each that is learnt along.",
+            functions=("rle_loss",),
+            make=lambda _: _OnPoints(RLELoss(least_scale=0.01)),
+        ),
+        "simcc": Choice(
+            about="Each coordinate as a softmax over bins of half a pixel.",
+            functions=("simcc_loss",),
+            make=lambda _: _OnBins(SimCCLoss(_SPLIT, sigma=2.0)),
+        ),
     }
     sources = (
         Source(
@@ -122,8 +137,8 @@ class Keypoints(Recipe):
         self.test = self.placed(every.some(slice(_HELD_OUT)), torch.Generator().manual_seed(1))
 
     def model(self) -> nn.Module:
-        """A small U-Net for heat maps, and two linear layers at its bottom for coordinates."""
-        return _TwoHeads(self.test.points.shape[1], self.size)
+        """A small U-Net for heat maps, and linear layers at its bottom for coordinates."""
+        return _Heads(self.test.points.shape[1], self.size)
 
     def batch(self, generator: Generator) -> tuple[Tensor, ...]:
         """Images placed anew each time."""
@@ -132,7 +147,7 @@ class Keypoints(Recipe):
 
     def step(self, model: nn.Module, loss: Loss, batch: tuple[Tensor, ...]) -> Tensor:
         """The loss of the head that it is for, which is then the one to answer."""
-        if not isinstance(model, _TwoHeads) or not isinstance(loss, _OnMaps | _OnPoints):
+        if not isinstance(model, _Heads) or not isinstance(loss, _OnMaps | _OnPoints | _OnBins):
             raise TypeError(f"got {model} and {loss}, wanted those that this recipe makes")
         model.answers = loss.head
         images, *truth = batch
@@ -185,8 +200,11 @@ class Keypoints(Recipe):
         """The points that a model finds, in pixels, by the head that was trained last."""
         found = [model(some) for some in images.split(100)]
         answers = Answer(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-        if getattr(model, "answers", "maps") == "points":
+        head = getattr(model, "answers", "maps")
+        if head == "points":
             return answers.points
+        if head == "bins":
+            return simcc_decode((answers.across, answers.down), split=_SPLIT).points
         return _to_pixels(decode_heatmaps(answers.maps).points)
 
 
@@ -211,10 +229,13 @@ def extreme_points(ink: Tensor) -> Tensor:
 
 
 class Answer(NamedTuple):
-    """What the network says: heat maps, and points in pixels."""
+    """What the network says: heat maps; points and scales of errors in pixels; logits of bins."""
 
     maps: Tensor
     points: Tensor
+    log_scale: Tensor
+    across: Tensor
+    down: Tensor
 
 
 def _to_cells(points: Tensor) -> Tensor:
@@ -248,24 +269,37 @@ class _OnMaps:
 class _OnPoints:
     """A loss of coordinates."""
 
-    loss: KeypointLoss | WingLoss
+    loss: KeypointLoss | WingLoss | RLELoss
     head: ClassVar[Literal["points"]] = "points"
 
     def __call__(self, answer: Answer, truth: Labelled) -> Tensor:
         if isinstance(self.loss, KeypointLoss):
             area = truth.length.square()
             return self.loss(answer.points, truth.points, truth.visibility, area)
+        if isinstance(self.loss, RLELoss):
+            return self.loss(answer.points, truth.points, answer.log_scale, truth.visibility)
         seen = (truth.visibility > 0).unsqueeze(2).expand_as(truth.points)
         return self.loss(answer.points, truth.points, weight=seen)
 
 
-class _TwoHeads(nn.Module):
+@dataclass(frozen=True)
+class _OnBins:
+    """A loss of bins."""
+
+    loss: SimCCLoss
+    head: ClassVar[Literal["bins"]] = "bins"
+
+    def __call__(self, answer: Answer, truth: Labelled) -> Tensor:
+        return self.loss((answer.across, answer.down), truth.points, truth.visibility)
+
+
+class _Heads(nn.Module):
     """Down to a quarter of the cells, where coordinates are read, and up again to heat maps."""
 
     def __init__(self, points: int, size: int, width: int = 16) -> None:
         super().__init__()
         self.points, self.size = points, size
-        self.answers: Literal["maps", "points"] = "maps"
+        self.answers: Literal["maps", "points", "bins"] = "maps"
         self.first = _convolution(1, width, stride=_STRIDE)
         self.down = _convolution(width, 2 * width, stride=2)
         self.bottom = nn.Sequential(
@@ -274,19 +308,23 @@ class _TwoHeads(nn.Module):
         self.up = _convolution(6 * width, 2 * width)
         self.last = _convolution(3 * width, 2 * width)
         self.to_maps = nn.Conv2d(2 * width, points, 1)
-        self.to_points = nn.Sequential(
-            nn.Linear(4 * width * (size // 8) ** 2, 128), nn.ReLU(), nn.Linear(128, 2 * points)
-        )
+        self.whole = nn.Sequential(nn.Linear(4 * width * (size // 8) ** 2, 128), nn.ReLU())
+        self.to_points = nn.Linear(128, 2 * points)
+        self.to_scales = nn.Linear(128, 2 * points)
+        self.to_bins = nn.Linear(128, 2 * points * round(_SPLIT * size))
 
     def forward(self, image: Tensor) -> Answer:
-        """Both answers; the loss decides which of them learns."""
+        """All answers; the loss decides which of them learns."""
         fine = self.first(image)
         middle = self.down(fine)
         coarse = self.bottom(middle)
-        at = self.to_points(coarse.flatten(1)).view(-1, self.points, 2)
+        whole = self.whole(coarse.flatten(1))
+        at = self.to_points(whole).view(-1, self.points, 2)
+        log_scale = self.to_scales(whole).view_as(at) + 1
+        across, down = self.to_bins(whole).view(len(image), self.points, 2, -1).unbind(2)
         middle = self.up(torch.cat([F.interpolate(coarse, scale_factor=2.0), middle], 1))
         fine = self.last(torch.cat([F.interpolate(middle, scale_factor=2.0), fine], 1))
-        return Answer(self.to_maps(fine), self.size * (0.5 + at))
+        return Answer(self.to_maps(fine), self.size * (0.5 + at), log_scale, across, down)
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:

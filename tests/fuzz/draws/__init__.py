@@ -18,6 +18,7 @@ from tests.fuzz.draws import (
     regions,
     signals,
     spectra,
+    teachers,
 )
 
 __all__ = ["LOSSES"]
@@ -39,6 +40,7 @@ _FAMILIES = (
     numbers,
     adversaries,
     embeddings,
+    teachers,
 )
 LOSSES: dict[str, Loss] = {
     name: loss for family in _FAMILIES for name, loss in family.LOSSES.items()

@@ -24,7 +24,7 @@ from tests.fuzz.draws.classes import (
 )
 from tests.fuzz.oracles import language as oracle
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "TEMPERATURE", "limit_of_teachers"]
 
 
 def _distilled(d: Draw, positions: tuple[int, ...], classes: int) -> tuple[dict[str, Any], Tensor]:
@@ -411,7 +411,7 @@ MIXED = TEMPERATURE | {"alpha": SHARE, "beta": (0.0, 1.0, NAN)}
 FORM = {"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, NAN)}
 
 
-def _limit(call: Call) -> tuple[float, float]:
+def limit_of_teachers(call: Call) -> tuple[float, float]:
     """What the docstrings say of the roundings beside 1 of a divergence, and of their products.
 
     The level that two sums set is known to a rounding of its own rounding, and the oracle's.
@@ -445,7 +445,7 @@ LOSSES = {
     "distillation_loss": Loss(
         _distillation("distillation_loss"),
         oracle.distillation_loss,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=1,
         conceded=_unlisted,
         rigid=("teacher_logits",),
@@ -454,7 +454,7 @@ LOSSES = {
     "distillation_terms": Loss(
         _distillation("distillation_terms"),
         oracle.distillation_terms,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=1,
         conceded=_unlisted,
         rigid=("teacher_logits",),
@@ -498,7 +498,7 @@ LOSSES = {
     "linear_distillation_loss": Loss(
         _linear_distillation("linear_distillation_loss"),
         oracle.linear_distillation_loss,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=0,
         conceded=_products,
         products=True,
@@ -507,7 +507,7 @@ LOSSES = {
     "linear_distillation_terms": Loss(
         _linear_distillation("linear_distillation_terms"),
         oracle.linear_distillation_terms,
-        limit=_limit,
+        limit=limit_of_teachers,
         rows=0,
         conceded=_products,
         products=True,

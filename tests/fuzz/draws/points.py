@@ -18,9 +18,11 @@ def _weighted(
     d: Draw, name: str, x: Tensor, t: Tensor, options: dict[str, Any], keep: Tensor | None = None
 ) -> Call:
     shape = x.shape
-    weight = d.maybe("weight", lambda: d.weights("weight", shape))
+    by_map = name == "heatmap_loss" and d.chance("weight of maps", 3)
+    weight = d.maybe("weight", lambda: d.weights("weight", shape[:2] if by_map else shape))
     keep = torch.ones(shape, dtype=torch.bool) if keep is None else keep
-    keep = keep if weight is None else keep & (weight != 0)
+    if weight is not None:
+        keep = keep & (weight.reshape(*weight.shape, *[1] * (x.ndim - weight.ndim)) != 0)
     x, t = poisoned(d, x, keep, "prediction"), poisoned(d, t, keep, "target")
     return d.call(
         name,
@@ -82,9 +84,11 @@ def _keypoints(d: Draw) -> Call:
     visible = torch.randint(-1, 3, (*shape, points), generator=d.stream("visibility"))
     visible = visible * d.mask("instance seen", (*shape, 1), 0.8)
     weight = d.maybe("weight", lambda: d.weights("weight", shape))
-    keep = (visible > 0).any(-1)
+    shares = d.maybe("point_weight", lambda: d.weights("point_weight", (*shape, points)))
+    there = visible > 0 if shares is None else (visible > 0) & (shares != 0)
+    keep = there.any(-1)
     keep = keep if weight is None else keep & (weight != 0)
-    seen = (visible > 0).unsqueeze(-1).expand(t.shape) & keep[..., None, None]
+    seen = there.unsqueeze(-1).expand(t.shape) & keep[..., None, None]
     x, t = poisoned(d, x, seen, "prediction"), poisoned(d, t, seen, "target")
     area = d.normal("area", shape, 500.0).abs() + 30
     dtype = d.dtype("prediction", (torch.float32, torch.float64, torch.bfloat16))
@@ -98,11 +102,12 @@ def _keypoints(d: Draw) -> Call:
             sigmas=sigmas,
             kind=d.pick("kind", ("oks", "log", "cauchy")),
             area_scale=d.pick("area_scale", (1.0, 0.53)),
+            point_weight=None if shares is None else d.tensor("point_weight", shares),
             weight=None if weight is None else d.tensor("weight", weight),
             reduction=d.reduction(),
         ),
         "prediction",
-        sides=("target", "weight", "area"),
+        sides=("target", "weight", "point_weight", "area"),
     )
 
 

@@ -19,6 +19,7 @@ from tests.fuzz.oracles.common import costs, reduced, scattered
 __all__ = [
     "distillation_loss",
     "distillation_terms",
+    "kl",
     "linear_cross_entropy",
     "linear_cross_entropy_terms",
     "linear_distillation_loss",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """sum p (log p - log q) of rows, and as the sum of p - q is 0, sum p (d + exp(-d) - 1)."""
     some = log_p > -torch.inf
     p = torch.where(some, log_p, 0.0).exp() * some
@@ -46,14 +47,14 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _divergence(a: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
     """Of teacher p and student q; the mixture of Agarwal et al. 2024 (arXiv:2306.13649), eq. 1."""
     if a.divergence == "forward_kl":
-        return _kl(log_p, log_q)
+        return kl(log_p, log_q)
     if a.divergence == "reverse_kl":
-        return _kl(log_q, log_p)
+        return kl(log_q, log_p)
     weights = torch.tensor([a.beta, 1 - a.beta], dtype=torch.float64).log()
     masked = (log_p == -torch.inf) & (log_q == -torch.inf)
     both = torch.stack((log_p + weights[0], log_q + weights[1])).masked_fill(masked, 0.0)
     mixed = both.logsumexp(0).masked_fill(masked, -torch.inf)
-    return a.beta * _kl(log_p, mixed) + (1 - a.beta) * _kl(log_q, mixed)
+    return a.beta * kl(log_p, mixed) + (1 - a.beta) * kl(log_q, mixed)
 
 
 def _rows(a: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, ...]]:

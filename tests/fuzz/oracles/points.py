@@ -97,19 +97,25 @@ def keypoint_loss(a: Any) -> Tensor:
     sigmas = SIGMAS[a.sigmas] if isinstance(a.sigmas, str) else a.sigmas
     sigmas = torch.as_tensor(sigmas, dtype=torch.float64).expand(points)
     seen = a.visibility > 0
+    share = seen.double()
+    if a.point_weight is not None:
+        share = torch.where(seen, a.point_weight.double(), 0.0)
+        seen = share != 0
+        share = torch.where(seen, share, 0.0)
     w = torch.ones(shape).double() if a.weight is None else a.weight.double()
     keep = (w != 0) & seen.any(-1)
-    w, seen = w[keep], seen[keep]
+    w, seen, share = w[keep], seen[keep], share[keep]
     off = torch.where(seen[..., None], a.prediction[keep] - a.target[keep].double(), 0.0)
     unit = 8 * sigmas**2 * (a.area_scale * a.area[keep].double())[:, None]
-    e, n = off.square().sum(-1) / unit, seen.sum(-1)
+    e, n = off.square().sum(-1) / unit, share.sum(-1)
     if a.kind == "cauchy":
-        values = torch.log1p(e).sum(-1) / n
+        values = (share * torch.log1p(e)).sum(-1) / n
     else:
-        missed = torch.where(seen, rise(e), 0.0).sum(-1) / n  # 1 - OKS
+        missed = (share * torch.where(seen, rise(e), 0.0)).sum(-1) / n  # 1 - OKS
         values = missed
         if a.kind == "log":
-            far = n.double().log() - torch.where(seen, -e, -torch.inf).logsumexp(-1)
+            log_share = torch.where(seen, share, 1.0).log()
+            far = n.log() - torch.where(seen, log_share - e, -torch.inf).logsumexp(-1)
             close = missed < 0.5
             values = torch.where(close, -torch.log1p(-torch.where(close, missed, 0.0)), far)
     return reduced(scattered(w * values, keep), w.sum(), a.reduction, "keypoint")
@@ -118,6 +124,7 @@ def keypoint_loss(a: Any) -> Tensor:
 def heatmap_loss(a: Any) -> Tensor:
     """Squared error; CenterNet's focal (Zhou et al. 2019, arXiv:1904.07850), eq. 1; awing."""
     w = torch.ones(a.target.shape).double() if a.weight is None else a.weight.double()
+    w = w.reshape(*w.shape, *[1] * (a.target.ndim - w.ndim)).expand(a.target.shape)
     keep = w != 0
     if a.visibility is not None:
         axes = [1] * (a.target.ndim - 2)

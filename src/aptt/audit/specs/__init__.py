@@ -18,6 +18,7 @@ from aptt.audit.specs.poses import POSES
 from aptt.audit.specs.preferences import PREFERENCES
 from aptt.audit.specs.regions import REGIONS
 from aptt.audit.specs.sets import SETS
+from aptt.audit.specs.teachers import TEACHERS
 from aptt.audit.specs.values import VALUES
 from aptt.audit.specs.waves import WAVES
 
@@ -27,6 +28,7 @@ _FAMILIES = (
     CLASSES,
     HEADS,
     LANGUAGE,
+    TEACHERS,
     PREFERENCES,
     POLICIES,
     BOXES,

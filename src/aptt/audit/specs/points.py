@@ -389,7 +389,7 @@ POINTS = (
             ),
             "log": case(kind="log", area_scale=0.53),
             "cauchy, weighted": case(
-                with_(_three, "weight", "area"),
+                with_(with_(_three, "weight", "area"), "point_weight", "visibility"),
                 sigmas=torch.tensor([0.05, 0.1, 0.07]),
                 kind="cauchy",
                 reduction="sum",

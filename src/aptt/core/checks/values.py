@@ -79,7 +79,9 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
 
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
-    size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
+    axes = t.shape[1] // 2  # an angle follows
+    size = t[:, axes : 2 * axes]
+    size = size - t[:, :axes] if ordered else size
     sizes = "sizes of at least 0"
     if ordered:
         sizes += ": two corners; box_format='xywh' or 'cxcywh' if it is one point and a size"
@@ -152,7 +154,8 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         return
     if not is_readable(target):
         return
-    for part in target.reshape(-1).split(2**17):  # small enough to stay in the cache
+    size = 2**17  # small enough to stay in the cache
+    for part in (target,) if target.numel() <= size else target.reshape(-1).split(size):
         low, high = (v.item() for v in part.aminmax())
         inside = low >= 0 and high <= 1
         if inside and not (part.is_floating_point() and part.frac().sum().item() > 0):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aptt.core.module import reduced
 from aptt.core.ordinary import is_readable
+from aptt.core.pairwise import products
 from aptt.core.targets import BACKGROUND, TermLoss, check_parts
 from aptt.loss.bbox import probiou_loss
 
@@ -82,9 +83,8 @@ def at_labels(x: Tensor, labels: Tensor, of: Callable[[Tensor], Tensor]) -> Tens
         return of(x.gather(1, labels.unsqueeze(-1).expand(-1, -1, x.shape[2])))
     x = of(x)
     none = ~x.isfinite()
-    with torch.autocast(x.device.type, enabled=False):
-        total = labels.to(x.dtype) @ x.masked_fill(none, 0.0)
-        spoiled = (labels > 0).to(x.dtype) @ none.to(x.dtype)
+    total = products(labels.to(x.dtype), x.masked_fill(none, 0.0))
+    spoiled = products((labels > 0).to(x.dtype), none.to(x.dtype))
     return total.masked_fill(spoiled > 0, -torch.inf)
 
 

@@ -19,6 +19,7 @@ from aptt.core.checks import check_indices, check_number, check_tensors, check_w
 from aptt.core.formula import widen
 from aptt.core.logistic import nll, softplus
 from aptt.core.ordinary import is_readable
+from aptt.core.pairwise import products
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes
@@ -89,12 +90,11 @@ def mask_match_cost(
     x = at_points(mask_logits.detach(), points.unsqueeze(1))
     t = at_points(masks.detach().to(x.dtype), points.unsqueeze(1))
     many = max(points.shape[1], 1)
-    with torch.autocast(x.device.type, enabled=False):
-        common = x.div(many) @ t.transpose(1, 2)
-        mask = softplus(x).mean(-1, keepdim=True) - common if points.shape[1] else common
-        p = x.sigmoid()
-        both = p.sum(-1, keepdim=True) + t.sum(-1).unsqueeze(1)
-        dice = 1 - (2 * (p @ t.transpose(1, 2)) + 1) / (both + 1)
+    common = products(x.div(many), t.transpose(1, 2))
+    mask = softplus(x).mean(-1, keepdim=True) - common if points.shape[1] else common
+    p = x.sigmoid()
+    both = p.sum(-1, keepdim=True) + t.sum(-1).unsqueeze(1)
+    dice = 1 - (2 * products(p, t.transpose(1, 2)) + 1) / (both + 1)
     return mask_gain * mask + dice_gain * dice
 
 

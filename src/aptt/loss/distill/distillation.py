@@ -134,9 +134,12 @@ def distillation_loss(
     check_flags(detach_teacher=detach_teacher)
     check_index(ignore_index=ignore_index, class_dim=class_dim)
     check_floating(student_logits=student_logits)
-    x, y, keep, axis, shape = student_rows(
-        student_logits, hard_targets, form, ignore_index, class_dim
-    )
+    if hard_targets is None and form.hard is not None:
+        raise ValueError(
+            f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
+            "alpha=1.0 (or hard_weight=0) for the soft term alone"
+        )
+    x, y, keep, axis, shape = student_rows(student_logits, hard_targets, ignore_index, class_dim)
     weight = keep
     if sample_weight is not None:
         sample_weight = check_sample_weight(sample_weight, shape, student_logits=student_logits)

@@ -16,7 +16,6 @@ from aptt.core.checks import (
     check_tensors,
     taken_classes,
 )
-from aptt.core.divergence import Form
 from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
 from aptt.core.shapes import check_several, class_axis, indexed_axis, split_axis, without_axis
@@ -37,33 +36,27 @@ class Student(NamedTuple):
 def student_rows(
     logits: Tensor,
     target: Numbers | None,
-    form: Form,
     ignore_index: int | None,
     class_dim: int | None,
+    *,
+    name: str = "hard_targets",
 ) -> Student:
     """The logits as rows or positions, with targets that are class indices or nothing."""
-    if target is not None:
-        target = as_tensor("hard_targets", target, logits)
-    else:
-        if form.hard is not None:
-            raise ValueError(
-                f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
-                "alpha=1.0 (or hard_weight=0) for the soft term alone"
-            )
-        if ignore_index not in (-100, None):
-            raise ValueError(f"ignore_index: got {ignore_index} without hard_targets to look in")
     if target is None:
+        if ignore_index not in (-100, None):
+            raise ValueError(f"ignore_index: got {ignore_index} without {name} to look in")
         axis = class_axis(logits, class_dim)
     else:
-        axis = indexed_axis(logits, target, class_dim, names=("student_logits", "hard_targets"))
+        target = as_tensor(name, target, logits)
+        axis = indexed_axis(logits, target, class_dim, names=("student_logits", name))
     check_several("student_logits", logits, axis, cure=_SECOND_LOGIT)
     rows = logits.stride(axis) == 1 or axis == logits.ndim - 1
     x, shape = split_axis(logits, axis, rows=rows), without_axis(logits, axis)
     if target is None:
         return Student(x, None, None, axis, shape)
     y = target.reshape(len(x), *x.shape[2:])
-    y, keep = taken_classes(y, x.shape[1], ignore_index, name="hard_targets")
-    return Student(x, None if form.hard is None else y, keep, axis, shape)
+    y, keep = taken_classes(y, x.shape[1], ignore_index, name=name)
+    return Student(x, y, keep, axis, shape)
 
 
 def teacher_rows(

@@ -76,7 +76,7 @@ def _step(
     if isinstance(alpha, Tensor) or (alpha is not None and torch.compiler.is_compiling()):
         share = (1 - alpha) * (1 - y) - alpha * y
     elif alpha is not None:
-        share = torch.sub((1 - y).mul_(1 - alpha), y, alpha=alpha)
+        share = turn.clamp(-alpha, 1 - alpha)
     fade = share * power(miss, gamma)
     slope = add_product_(miss, 1 - miss, finite(nll), gamma).mul_(fade)
     none = isinstance(alpha, Tensor) or alpha in (0, 1)  # of the classes, one may weigh nothing

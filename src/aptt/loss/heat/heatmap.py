@@ -62,7 +62,8 @@ def heatmap_loss(
         target: the same shape, of any real dtype, from 0 to 1 for focal and awing.
         visibility: ``(N, K)``, as COCO has it: a map with 0 (not labelled) is removed, any other
             number counts once. A point known to be absent has -1 here and a map of zeros.
-        weight: shaped like the target; multiplies and is counted, and 0 removes.
+        weight: shaped like the target, or ``(N, K)``, one for each map; multiplies and is counted,
+            and 0 removes.
         positive: focal: bool, shaped like the target, where the peaks are. None: where the target
             is exactly 1, which no resized, blurred or sub-pixel map is.
         kind: ``"mse"``, ``"focal"`` or ``"awing"``.
@@ -150,6 +151,9 @@ def _weights(
 ) -> Tensor | None:
     if weight is not None:
         weight = as_weight("weight", weight, prediction)
+        if weight.ndim == 2 < target.ndim:  # of each map
+            check_shapes(target=(target, "N K *S"), weight=(weight, "N K"))
+            weight = weight.reshape(*weight.shape, *[1] * (target.ndim - 2)).expand(target.shape)
         check_shapes(target=(target, "N K *S"), weight=(weight, "N K *S"))
     if visibility is None:
         return weight

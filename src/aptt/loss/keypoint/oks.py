@@ -28,14 +28,14 @@ from aptt.core.checks import (
     check_choice,
     check_floating,
     check_number,
+    check_weight,
 )
-from aptt.core.formula import Formula, Kept
-from aptt.core.gaussian import rise
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
 from aptt.loss.keypoint.sigmas import SIGMAS, check_sigmas, sigmas_of
+from aptt.loss.keypoint.similarity import OKS
 
 __all__ = ["KeypointLoss", "keypoint_loss"]
 
@@ -49,6 +49,7 @@ def keypoint_loss(
     area: Numbers,
     *,
     weight: Numbers | None = None,
+    point_weight: Numbers | None = None,
     sigmas: str | float | Numbers = "coco",
     kind: Kind = "oks",
     area_scale: float = 1.0,
@@ -68,6 +69,8 @@ def keypoint_loss(
         area: ``(*N)``, of each instance, above 0, in the square of the points' unit. COCO means
             the area of the segment; from a box, take ``area_scale=0.53``.
         weight: ``(*N)``, one per instance; multiplies and is counted, and 0 removes it.
+        point_weight: ``(*N, K)``, such as the confidence of each annotation: the means over points
+            are weighted by it, and 0 hides a point.
         sigmas: ``"coco"`` (17 points), ``"crowdpose"`` (14), one number for all, or ``(K,)``.
         kind: ``"oks"``, ``"log"`` or ``"cauchy"``.
         area_scale: multiplies the area; 0.53 is COCO's rule for a box without a segment.
@@ -117,6 +120,13 @@ def keypoint_loss(
     points, places = prediction.shape[-2:]
     instances = area.numel()
     seen = (visibility > 0).reshape(instances, points)
+    share = None
+    if point_weight is not None:
+        share = as_weight("point_weight", point_weight, prediction)
+        check_shapes(visibility=(visibility, "*N K"), point_weight=(share, "*N K"))
+        share = torch.where(seen, share.reshape(instances, points), 0)
+        check_weight("point_weight", share)
+        seen = share != 0
     w = counts = seen.any(1)
     if weight is not None:
         weight = as_weight("weight", weight, prediction)
@@ -124,11 +134,12 @@ def keypoint_loss(
         w = torch.where(counts, weight.reshape(-1), 0)
     _check_areas(area.reshape(-1), w)
     loss = reduce(
-        _OKS,
+        OKS,
         prediction.reshape(instances, points * places),
         target.reshape(instances, points * places),
         seen,
         area.reshape(-1),
+        share,
         weight=w,
         count=lambda: count_of(w, w),
         reduction=reduction,
@@ -147,40 +158,6 @@ def _check_areas(area: Tensor, weight: Tensor) -> None:
     if bool(wrong.any()):
         at = int(wrong.nonzero()[0])
         raise ValueError(f"area: instance {at} has {area[at].item():g}, wanted above 0")
-
-
-def _oks(
-    x: Tensor,
-    kept: Kept,
-    t: Tensor,
-    seen: Tensor,
-    area: Tensor,
-    *,
-    sigmas: Tensor,
-    form: str,
-    area_scale: float,
-) -> Tensor:
-    places = x.shape[1] // max(len(sigmas), 1)
-    off = (x - t).unflatten(1, (len(sigmas), places))
-    off = torch.where(seen.unsqueeze(2), off, 0.0)
-    area = torch.where(area > 0, area, 1.0)  # of instances that are removed, it may be anything
-    unit = (8 * area_scale * area).sqrt().unsqueeze(1) * sigmas
-    e = (off / unit.unsqueeze(2)).square().sum(2)
-    n = seen.sum(1).clamp_min(1)
-    if form == "cauchy":
-        return torch.log1p(e).sum(1) / n
-    if form == "oks":
-        return rise(e).sum(1) / n
-    # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
-    least = torch.where(seen, e, torch.inf).detach().amin(1)
-    least = torch.where(seen.any(1), least, 0.0)
-    gap = torch.where(seen, e - least.unsqueeze(1), 0.0)
-    # at the nearest point it is 0, where an ELU has no curvature
-    further = torch.where(gap < 1, -torch.expm1(-gap), rise(gap))
-    return least - torch.log1p(-further.sum(1) / n)
-
-
-_OKS = Formula(_oks, ahead=True, block=2**17)
 
 
 def _check_options(
@@ -226,6 +203,15 @@ class KeypointLoss(LossModule):
         area: Numbers,
         *,
         weight: Numbers | None = None,
+        point_weight: Numbers | None = None,
     ) -> Tensor:
         """The loss of points ``prediction`` against ``target``."""
-        return keypoint_loss(prediction, target, visibility, area, weight=weight, **self.options())
+        return keypoint_loss(
+            prediction,
+            target,
+            visibility,
+            area,
+            weight=weight,
+            point_weight=point_weight,
+            **self.options(),
+        )

@@ -26,6 +26,7 @@ from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification.rows import INDICES, SHARES
 from aptt.loss.linear.prepared import prepared
+from aptt.loss.linear.several import several
 from aptt.loss.linear.terms import linear_cross_entropy_terms
 
 __all__ = ["LinearCrossEntropyLoss", "linear_cross_entropy"]
@@ -56,7 +57,9 @@ def linear_cross_entropy(
     Args:
         hidden: ``(..., D)``, any floating dtype.
         weight: ``(V, D)``, the head's weight, tied to an embedding or not; or a callable that makes
-            the logits ``(n, V)`` of hidden states ``(n, D)``, such as a head wrapped by LoRA.
+            the logits ``(n, V)`` of hidden states ``(n, D)``, such as a head wrapped by LoRA. Heads
+            that share the hidden states may come as one weight ``(V, d_1, ..., d_K, D)``: targets,
+            sample weights and values are then ``(..., d_1, ..., d_K)``, the bias like the weight.
         target: ``(...)`` class indices of any integer dtype, or ``(..., V)`` soft targets.
         bias: ``(V,)``; -inf masks a class.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
@@ -98,7 +101,8 @@ def linear_cross_entropy(
     Differs from:
         torch: float32 loss and float32 sums over chunks, so the result does not depend on their
             number; smoothing, soft targets and any leading shape stay in chunks, where torch falls
-            back to all the logits; nothing to average gives 0, not NaN.
+            back to all the logits; several heads too, one at a time, whose soft targets have their
+            classes last here, and second there; nothing to average gives 0, not NaN.
         Liger: any upstream gradient is right, given twice too; a frozen hidden state leaves the
             weight its gradient; every device.
         torchtune: the memory is saved in the forward pass too; nothing ignored is multiplied.
@@ -110,6 +114,25 @@ def linear_cross_entropy(
         0.2395
     """
     form = checked_form(label_smoothing, z_loss, softcap, reduction)
+    if isinstance(weight, Tensor) and weight.ndim > 2:
+        return several(
+            linear_cross_entropy,
+            hidden,
+            weight,
+            target,
+            bias=bias,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            logit_adjustment=logit_adjustment,
+            scale=scale,
+            chunk=chunk,
+            drop_ignored=drop_ignored,
+            reduction=reduction,
+        )
     given = prepared(
         hidden,
         weight,

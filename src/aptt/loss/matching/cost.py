@@ -25,7 +25,7 @@ from aptt.core.checks import check_choice, check_floating, check_number
 from aptt.core.formula import widen
 from aptt.core.logistic import power, softplus
 from aptt.core.ordinary import is_readable
-from aptt.core.pairwise import pairwise_giou, pairwise_l1
+from aptt.core.pairwise import pairwise_giou, pairwise_l1, products
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import Targets, padded
 
@@ -184,8 +184,7 @@ def _class_costs(x: Tensor, labels: Tensor, kind: ClassCost, alpha: float, gamma
         share = labels.to(x.dtype)
         share = share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
         each = -x.softmax(-1) if kind == "softmax" else _focal(x, alpha, gamma)
-        with torch.autocast(x.device.type, enabled=False):
-            return each[..., : share.shape[-1]] @ share.transpose(1, 2)
+        return products(each[..., : share.shape[-1]], share.transpose(1, 2))
     index = labels.unsqueeze(1).expand(-1, x.shape[1], -1)
     if kind == "softmax":
         return x.softmax(-1).gather(2, index).neg_()

@@ -62,7 +62,9 @@ def evaluated(
     check_options(zero_mean, cap, silent, reduction)
     lengths = check_signals(estimate, target, lengths)
     shape = estimate.shape[:-1]
-    x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (estimate, target))
+    x, t = estimate, target
+    if x.ndim != 2:
+        x, t = (v.reshape(math.prod(shape), v.shape[-1]) for v in (x, t))
     n = keep = None
     if lengths is not None or x.shape[1] == 0:
         n = count_samples(estimate, lengths)

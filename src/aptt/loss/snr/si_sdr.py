@@ -189,8 +189,9 @@ def _ratio(
         of_x, of_t, whole = p.x.sum(1), p.t.sum(1), (energy, power)
         energy, power = less_mean(energy, of_x, x, n), less_mean(power, of_t, t, n)
         rounding = rounding / 2 * (whole[0] / (energy + tiny) + whole[1] / (power + tiny))
-        cross = torch.where((energy == 0) | (power == 0), 0.0, cross - of_x * of_t / size)
-    heard, k = power != 0, least / (1 - least)
+        cross = (cross - of_x * of_t / size).masked_fill((energy == 0) | (power == 0), 0.0)
+    mute, k = power == 0, least / (1 - least)
+    some = (energy != 0) & ~mute
     power = power + tiny
     back = cross / (energy + tiny)
     q = cross / power * back
@@ -198,19 +199,18 @@ def _ratio(
         rest = p.x - p.t * by_row(cross / power)
         if means:
             rest = present(rest - by_row(rest.sum(1) / size), n)
-        miss = torch.where(energy == 0, 1.0, rest.square().sum(1) / (energy + tiny))
+        miss = (rest.square().sum(1) / (energy + tiny)).masked_fill(energy == 0, 1.0)
         rounding = 4 * rounding * torch.finfo(energy.dtype).eps
-        same = miss <= rounding
+        same = some & (miss <= rounding)
     else:
         miss = (1 - q).relu() if means else 1 - q  # q is above 1 by rounding alone
-        same = (energy != 0) & (size <= 1 + means)  # so few have no other direction
-    same = heard & (energy != 0) & same
-    miss, q = torch.where(same, 0.0, miss), torch.where(same, 1.0, q)
-    error = torch.where(heard, miss + k, energy / size + least)
-    signal = torch.where(heard, q + k, 1.0)
+        same = some & (size <= 1 + means)  # so few have no other direction
+    miss, q = miss.masked_fill(same, 0.0), q.masked_fill(same, 1.0)
+    error = torch.where(mute, energy / size + least, miss + k)
+    signal = (q + k).masked_fill(mute, 1.0)
     value = DECIBEL * (error / signal).log()
-    on_t = (-2 * DECIBEL * (1 + 2 * k)) / (error * signal) * torch.where(same, 0.0, back) / power
-    on_x = torch.where(heard, -on_t * back, 2 * DECIBEL / (error * size))
+    on_t = (-2 * DECIBEL * (1 + 2 * k)) / (error * signal) * back.masked_fill(same, 0.0) / power
+    on_x = torch.where(mute, 2 * DECIBEL / (error * size), -on_t * back)
     if not means:
         return value, on_x, on_t
     return value, on_x, on_t, -(on_x * of_x + on_t * of_t) / size

@@ -1,0 +1,210 @@
+"""Losses with a teacher, beside those of language models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tests.fuzz.draw import Call, Draw, Loss
+from tests.fuzz.draws.classes import NAN, class_dim, class_shape, indices, poisoned, without
+from tests.fuzz.draws.language import TEMPERATURE, limit_of_teachers
+from tests.fuzz.oracles import teachers as oracle
+
+__all__ = ["LOSSES"]
+
+
+def _decoupled(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        shape, axis = class_shape(d)
+        positions = without(shape, axis)
+        ignored = d.pick("ignore_index", (-100, 0, 255))
+        target = indices(d, positions, shape[axis], ignored)
+        weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
+        keep = target != ignored
+        if weight is not None:
+            heard, keep = keep, keep & (weight != 0)
+            weight = d.tensor("sample_weight", poisoned(d, weight, heard, "sample_weight"))
+        x = d.numbers("logits", shape, 88.0)
+        t = d.normal("teacher", shape, 2.0)
+        kind = d.pick("teacher values", ("unlike", "close", "equal"))
+        if kind != "unlike":
+            t = x + d.normal("teacher", shape, 0.0 if kind == "equal" else 1e-3)
+        wide = keep.unsqueeze(axis).expand(x.shape)
+        dtype = d.dtype("student")
+        x, t = poisoned(d, x, wide, "student"), poisoned(d, t, wide, "teacher")
+        args: dict[str, Any] = dict(
+            student_logits=d.tensor("student_logits", x, dtype),
+            teacher_logits=d.tensor("teacher_logits", t.to(dtype), dtype),
+            target=target,
+            sample_weight=weight,
+            temperature=d.pick("temperature", (4.0, 1.0, 0.5)),
+            ignore_index=ignored,
+            class_dim=class_dim(d, shape, axis, soft=False),
+            reduction=d.reduction(),
+        )
+        if name == "decoupled_distillation_loss":
+            args["target_weight"] = d.pick("target_weight", (1.0, 0.0, 2.0))
+            args["others_weight"] = d.pick("others_weight", (8.0, 0.0, 1.0))
+        return d.call(name, args, "student_logits", sides=("sample_weight",))
+
+    return draw
+
+
+def _limit(call: Call) -> tuple[float, float]:
+    """What a divergence is allowed by autograd, of both parts by their weights."""
+    most = call.args.get("target_weight", 1.0) + call.args.get("others_weight", 8.0)
+    args = {**call.args, "divergence": "forward_kl"}
+    value, slope = limit_of_teachers(replace(call, args=args, engine="plain"))
+    return most * value, most * slope
+
+
+def _uld(d: Draw) -> Call:
+    shape, axis = class_shape(d)
+    positions = without(shape, axis)
+    others = list(shape)
+    others[axis] = d.size("teacher classes", low=1)
+    weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
+    x, t = d.numbers("logits", shape, 88.0), d.normal("teacher", others, 2.0)
+    if weight is not None:
+        keep = (weight != 0).unsqueeze(axis)
+        x = poisoned(d, x, keep.expand(x.shape), "student")
+        t = poisoned(d, t, keep.expand(t.shape), "teacher")
+    args = dict(
+        student_logits=d.tensor("student_logits", x),
+        teacher_logits=d.tensor("teacher_logits", t),
+        sample_weight=None if weight is None else d.tensor("sample_weight", weight),
+        temperature=d.pick("temperature", (1.0, 4.0, 0.5)),
+        class_dim=class_dim(d, shape, axis, soft=True),
+        reduction=d.reduction(),
+    )
+    return d.call("uld_loss", args, "student_logits", sides=("sample_weight",))
+
+
+def _near_a_kink(call: Call) -> bool:
+    """Whether two probabilities of a row, or of a rank, are as good as equal: any sign will do."""
+    named = (call.args[side] for side in ("student_logits", "teacher_logits"))
+    axis = 1 if call.args.get("class_dim") is None else call.args["class_dim"]
+    q, p = (
+        (z.double().nan_to_num(0.0, 0.0, 0.0) / call.args["temperature"])
+        .softmax(axis)
+        .sort(axis, descending=True)
+        .values.movedim(axis, -1)
+        for z in named
+    )
+    n = min(q.shape[-1], p.shape[-1])
+    close = 1e-6
+    ranks = ((q[..., :n] - p[..., :n]).abs() < close).any()
+    return bool(ranks) or bool((q[..., :-1] - q[..., 1:] < close).any())
+
+
+def _features(d: Draw) -> Call:
+    kind = d.pick("kind", ("cosine", "unit", "attention"))
+    places = tuple(d.size(f"size {i}", low=1, high=3) for i in range(d.pick("axes", (1, 0, 2))))
+    if kind == "attention" and not places:
+        places = (3,)
+    n, width = d.size("samples", high=17), d.size("width", low=1, high=17)
+    theirs = d.size("teacher width", low=1, high=17) if kind == "attention" else width
+    x = d.normal("student", (n, width, *places), d.pick("size", (1.0, 1e-15, 1e3)))
+    t = d.normal("teacher", (n, theirs, *places))
+    if d.chance("nothing", 4):
+        x = torch.where(d.mask("nothing at", (n,) + (1,) * (x.ndim - 1), 0.3), 0.0, x)
+    shape = (n, *places) if kind == "cosine" else (n,)
+    weight = d.maybe("weight", lambda: d.weights("weight", shape))
+    if weight is not None:
+        keep = (weight != 0).reshape(n, 1, *(places if kind == "cosine" else (1,) * len(places)))
+        x = poisoned(d, x, keep.expand(x.shape), "student")
+        t = poisoned(d, t, keep.expand(t.shape), "teacher")
+    dtype = d.dtype("student_features", (torch.float32, torch.float64, torch.bfloat16))
+    args = dict(
+        student_features=d.tensor("student_features", x, dtype),
+        teacher_features=d.tensor("teacher_features", t),
+        weight=None if weight is None else d.tensor("weight", weight),
+        kind=kind,
+        reduction=d.reduction(),
+    )
+    return d.call("feature_distillation_loss", args, "student_features", sides=("weight",))
+
+
+def _relations(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        n = d.pick("samples", (3, 2, 1, 5, 0, 8))
+        x = d.normal("student", (n, d.size("width", low=1, high=17)))
+        t = d.normal("teacher", (n, d.size("teacher width", low=1, high=17)))
+        weight = d.maybe("weight", lambda: d.weights("weight", (n,)))
+        if weight is not None:
+            keep = (weight != 0)[:, None]
+            x = poisoned(d, x, keep.expand(x.shape), "student")
+            t = poisoned(d, t, keep.expand(t.shape), "teacher")
+        args: dict[str, Any] = dict(
+            student_embeddings=d.tensor("student_embeddings", x),
+            teacher_embeddings=d.tensor("teacher_embeddings", t),
+            weight=None if weight is None else d.tensor("weight", weight),
+            chunk=d.pick("chunk", (None, 1, 2)),
+            reduction=d.reduction(none=False),
+        )
+        if name == "relational_distillation_loss":
+            args["distance_weight"] = d.pick("distance_weight", (25.0, 0.0, 1.0))
+            args["angle_weight"] = d.pick("angle_weight", (50.0, 0.0, 1.0))
+        return d.call(name, args, "student_embeddings", sides=("weight",))
+
+    return draw
+
+
+_WEIGHT = (-1.0, NAN)
+LOSSES = {
+    "decoupled_distillation_loss": Loss(
+        _decoupled("decoupled_distillation_loss"),
+        oracle.decoupled_distillation_loss,
+        limit=_limit,
+        rows=1,
+        conceded=lambda call: {"teacher_logits", "student_logits"},
+        wrong=TEMPERATURE | {"target_weight": _WEIGHT, "others_weight": _WEIGHT},
+    ),
+    "decoupled_distillation_terms": Loss(
+        _decoupled("decoupled_distillation_terms"),
+        oracle.decoupled_distillation_terms,
+        limit=_limit,
+        rows=1,
+        conceded=lambda call: {"teacher_logits", "student_logits"},
+        wrong=TEMPERATURE,
+    ),
+    "uld_loss": Loss(
+        _uld,
+        oracle.uld_loss,
+        rows=1,
+        several=_near_a_kink,
+        slope_unit=1.0,
+        unit=1.0,
+        conceded=lambda call: {"teacher_logits", "student_logits"},
+        wrong=TEMPERATURE,
+    ),
+    "feature_distillation_loss": Loss(
+        _features,
+        oracle.feature_distillation_loss,
+        rows=1,
+        unit=1.0,
+        conceded=lambda call: {"teacher_features", "student_features"},
+        wrong={"kind": ("mse",)},
+    ),
+    "relational_distillation_loss": Loss(
+        _relations("relational_distillation_loss"),
+        oracle.relational_distillation_loss,
+        rows=0,
+        conceded=lambda call: {"teacher_embeddings", "student_embeddings"},
+        wrong={
+            "distance_weight": _WEIGHT,
+            "angle_weight": _WEIGHT,
+            "chunk": (0, -1),
+            "reduction": ("none",),
+        },
+    ),
+    "relational_distillation_terms": Loss(
+        _relations("relational_distillation_terms"),
+        oracle.relational_distillation_terms,
+        rows=0,
+        conceded=lambda call: {"teacher_embeddings", "student_embeddings"},
+        wrong={"chunk": (0, -1), "reduction": ("none",)},
+    ),
+}
