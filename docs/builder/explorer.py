@@ -81,6 +81,9 @@ _NUMBERS: Mapping[str, Sequence[Value]] = {
     "mel.power": (),  # slow losses, of which not every option is shown
     "mel.convergence_weight": (),
     "mel.pre_emphasis": (),
+    "ssim.k1": (),
+    "ssim.k2": (),
+    "ssim.sigma": (0.5, 1.5, 3.0),
 }
 """What a slider goes through, by the name of the option, or of its file and the option."""
 _MOST = 64  # curves of one loss

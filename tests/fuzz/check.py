@@ -37,7 +37,7 @@ __all__ = [
 RELATIVE = {torch.float32: 2e-5, torch.float64: 1e-9}
 ROUNDINGS = 32
 """Of the largest number of a row, in each number that is a sum over the row."""
-UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-295}
+UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-285}
 NOISE = 256 * torch.finfo(torch.float64).eps
 
 
@@ -75,7 +75,8 @@ def mapped(tree: Any, make: Callable[[str, Tensor], Any], path: str = "") -> Any
         at = "[{!r}]" if path else "{}"
         return {key: mapped(value, make, path + at.format(key)) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(mapped(value, make, f"{path}[{i}]") for i, value in enumerate(tree))
+        made = [mapped(value, make, f"{path}[{i}]") for i, value in enumerate(tree)]
+        return tree._make(made) if hasattr(tree, "_make") else type(tree)(made)
     return tree
 
 
@@ -440,7 +441,10 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
         if size.numel() and path.split("[")[0] == call.grads[0]:
             slack[f"gradient of {path}"] += NOISE * most / max(1.0, size.max().item())
         elif size.numel() and size.max() > 0:
-            slack[f"gradient of {path}"] += ROUNDINGS * eps * most / size.max()
+            # a weight that changes by a rounding of its own moves the loss by one of the loss
+            own = size if path.endswith("weight") and not loss.products else size.max()
+            own = torch.where(own > 0, own, size.max())
+            slack[f"gradient of {path}"] += ROUNDINGS * eps * most / own
             slack[f"gradient of {path}"] += NOISE * most / torch.where(size > 0, size, size.max())
         if loss.lengths is not None and path == call.grads[0]:
             length = loss.lengths(call)  # the upstream gradient is about the same for all rows

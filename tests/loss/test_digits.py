@@ -274,6 +274,21 @@ def test_classes_that_are_equally_wrong_have_next_to_no_slope(way):
 
 
 @WAYS
+def test_squares_of_what_has_nearly_nothing_in_common(way):
+    """The slope of an error that is nearly the whole is that of what is in common."""
+    target = torch.zeros(2, 2, 2, dtype=torch.float64)
+    target[1, 1, 1] = 3.39e-7
+    given = {"mode": "multilabel", "squared": True}
+    _held(lambda x: L.dice_loss(x, target.to(x.dtype), **given), torch.zeros(2, 2, 2), way)
+
+
+def test_a_logarithm_of_sure_pixels_that_weigh_little():
+    x, t = torch.tensor([[[8.0], [0.0]], [[0.0], [9.0]]]), torch.tensor([[0], [1]])
+    weight = torch.tensor([[1e-3], [1e3]], requires_grad=True)
+    _held(lambda x: L.dice_loss(x, t, weight=weight.to(x.dtype), log=True), x, plainly, within=1e-6)
+
+
+@WAYS
 def test_the_skeleton_of_what_is_nearly_sure(way):
     """A ridge is a difference of probabilities near 1: of what they lack of it."""
     sure = torch.tensor([[7.56, 8.29, 9.0], [8.66, 8.23, 8.0], [-3.0, -3.1, -2.9]])

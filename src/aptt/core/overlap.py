@@ -156,6 +156,8 @@ def _at_once_stats(x: Tensor, y: Tensor, w: Tensor | None, *, ask: _Ask) -> Kept
     right = p.gather(1, at) if ask.common else None
     others = pixels.put(p, at, 0.0)
     miss, false = others.sum(1, keepdim=True), pixels.times(others, by).sum(2)
+    if right is not None and torch.is_grad_enabled():  # autograd of a sure one cancels
+        right = torch.where(right > 0.5, 1 - miss, right)
     each, kept = [miss], [] if gone is None else [gone]
     if right is not None:
         each.append(right)

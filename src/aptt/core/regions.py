@@ -87,7 +87,7 @@ class Regions(NamedTuple):
     dtype: torch.dtype
     """That of the result."""
     squares: tuple[Tensor, Tensor] | None = None
-    """Of the errors, and of prediction and truth; the rest is then of no use but for sizes."""
+    """Of the errors, and prediction times truth; the rest is then of no use but for sizes."""
 
     @property
     def common(self) -> Tensor:

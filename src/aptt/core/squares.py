@@ -1,10 +1,11 @@
 """Squared errors of soft predictions: sums for each sample and class, in one walk.
 
     truth = sum of w t                 size  = sum of w p
-    error = sum of w (p - t)**2        whole = sum of w (p**2 + t**2)
+    error = sum of w (p - t)**2        common = sum of w p t
 
-Where p and t differ little, the error is not a difference of sums. With t a mask of 0 and 1, p - t
-is p outside and p - 1 inside, neither of which cancels.
+The sum of ``p**2 + t**2`` is the error and twice what is in common. Neither is a difference of
+sums: where p and t differ little, nor where they have nearly nothing in common. With t a mask of 0
+and 1, p - t is p outside and p - 1 inside, neither of which cancels.
 
 Axes: logits ``(N, C, S)``; target ``(N, S)`` class indices or ``(N, C, S)``; weights ``(N, 1, S)``
 or ``(N, C, S)``, where 0 removes the pixel. Sums ``(N, C, 4)``.
@@ -25,7 +26,7 @@ __all__ = ["square_sums", "through"]
 
 
 def square_sums(x: Tensor, t: Tensor, w: Tensor | None, *, softmax: bool) -> Tensor:
-    """Truth, size, error and whole; differentiable in ``x``, and in targets and weights."""
+    """Truth, size, error and common; differentiable in ``x``, and in targets and weights."""
     if w is not None and w.ndim < x.ndim:
         w = w.unsqueeze(1)
     bare = removes(x, t, w)
@@ -52,17 +53,17 @@ def _result(
 ) -> Tensor:
     p, t, error = _read(x, t, w, softmax=softmax, bare=bare)
     w = None if w is None else w.to(x.dtype)
-    sums = (t, p.yes, error.square(), p.yes.square() + t.square())
+    sums = (t, p.yes, error.square(), p.yes * t)
     return torch.stack([weighed(v, w).sum(2) for v in sums], -1)
 
 
 def _step(
     x: Tensor, up: Tensor, kept: Kept, t: Tensor, w: Tensor | None, *, softmax: bool, bare: bool
 ) -> tuple[None, Tensor]:
-    # The price of p is that of size, and twice the error and p by those of their squares.
+    # The price of p is that of size, of the square by twice the error, and of common by t.
     p, t, error = _read(x, t, w, softmax=softmax, bare=bare)
-    _, by_size, by_error, by_whole = up.to(x.dtype).unsqueeze(2).unbind(-1)
-    price = (2 * by_error * error).addcmul_(p.yes, 2 * by_whole).add_(by_size)
+    _, by_size, by_error, by_common = up.to(x.dtype).unsqueeze(2).unbind(-1)
+    price = (2 * by_error * error).addcmul_(t, by_common).add_(by_size)
     dx = through(p, price)
     return None, dx if w is None else dx * w.to(dx.dtype)
 

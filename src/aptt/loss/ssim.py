@@ -53,7 +53,7 @@ def ssim_loss(
     k2: float = 0.03,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Structural similarity, less than 1: luminance, contrast and structure of windows.
+    """What structural similarity lacks of 1: luminance, contrast and structure of windows.
 
         1 - mean of (2 mu_x mu_t + c1)(2 cov + c2) / ((mu_x**2 + mu_t**2 + c1)(var x + var t + c2))
 
@@ -117,7 +117,7 @@ def ms_ssim_loss(
     scale_weight: Sequence[float] = _OF_THE_PAPER,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Structural similarity at several scales: a blur that one misses, another sees.
+    """What structural similarity lacks of 1 at several scales: one misses what another sees.
 
         1 - product over scales of (mean of (2 cov + c2) / (var x + var t + c2))**w
 

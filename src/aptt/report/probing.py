@@ -184,12 +184,16 @@ def _blob(x: Tensor) -> Inputs:
     return {"prediction": target + x, "target": target}
 
 
-def _pattern(x: Tensor) -> Inputs:
-    """Waves and finer ones, of so much contrast; large enough for five scales."""
-    axis = torch.arange(176, dtype=x.dtype)
-    waves = torch.sin(axis[:, None] / 5) * torch.sin(axis / 17) + torch.sin(axis * 1.3)
-    target = (0.2 * waves).view(1, 1, 176, 176)
-    return {"prediction": 0.5 + x * target, "target": 0.5 + target}
+def _pattern(size: int) -> Callable[[Tensor], Inputs]:
+    """Waves and finer ones, of so much contrast."""
+
+    def made(x: Tensor) -> Inputs:
+        axis = torch.arange(size, dtype=x.dtype)
+        waves = torch.sin(axis[:, None] / 5) * torch.sin(axis / 17) + torch.sin(axis * 1.3)
+        target = (0.2 * waves).view(1, 1, size, size)
+        return {"prediction": 0.5 + x * target, "target": 0.5 + target}
+
+    return made
 
 
 def _student(x: Tensor) -> Inputs:
@@ -320,7 +324,7 @@ def _keypoint(x: Tensor) -> Inputs:
 def _bars(x: Tensor) -> Inputs:
     """A point in the middle of two axes of 15 bins; that of the logits is x bins off it in one."""
     bins = torch.arange(15, dtype=x.dtype) - 7
-    peaks = [-(bins - at).square() / 8 for at in (x, x.new_zeros(()))]
+    peaks = [-(bins - at).square() / 72 for at in (x, x.new_zeros(()))]
     return {
         "logits_list": [peak.view(1, 1, 15) for peak in peaks],
         "target": x.new_full((1, 1, 2), 3.5),
@@ -417,11 +421,18 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("varifocal", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("aligned", ("logits", "target"), Probe(_QUALITY, -8, 8, _two_questions)),
     ("heat", ("logits", "target"), Probe("offset of the map's peak, in cells", -5, 5, _bump)),
-    ("keypoint", ("logits_list", "target"), Probe("offset of a peak, in bins", -5, 5, _bars)),
+    (
+        "keypoint",
+        ("logits_list", "target"),
+        Probe("offset of a peak, in bins", -5, 5, _bars),
+    ),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _right_class)),
     ("*", ("logits", "target"), Probe(_MARGIN, -8, 8, _positive)),
     ("linear", ("hidden", "weight", "target"), Probe(_MARGIN, -8, 8, _head)),
-    ("ssim", ("prediction", "target"), Probe("contrast, 1 is right", -1, 3, _pattern, points=41)),
+    *(  # the second of five scales
+        ("ssim", ("prediction", "target"), Probe("contrast; 1 is right", -1, 3, made, points=41))
+        for made in (_pattern(24), _pattern(176))
+    ),
     ("heat", ("prediction", "target"), Probe("error of each pixel", -1, 1, _blob)),
     ("*", ("prediction", "target"), Probe("error, at a target of 10", -8, 8, _error)),
     ("*", ("prediction", "target"), Probe("error, at a target of 0.5", -1, 1, _fraction)),
@@ -452,7 +463,11 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ("preference", ("score", "desirable"), Probe("gain", -40, 40, _good_answer)),
     ("policy", ("log_prob", "old_log_prob"), Probe(_RATIO, -1, 1, _good_token)),
     ("policy", ("log_prob", "reference_log_prob"), Probe("log-ratio", -3, 3, _strayed_token)),
-    ("keypoint", ("prediction", "log_scale"), Probe("error, of a width of 1", -8, 8, _widened)),
+    (
+        "keypoint",
+        ("prediction", "target", "log_scale"),
+        Probe("error, of a width of 1", -8, 8, _widened),
+    ),
     (
         "keypoint",
         ("prediction", "target"),

@@ -94,7 +94,8 @@ def detection_loss(
         class_mask: ``(B, C)``, which classes an image was annotated for; the others do not count.
         assigner: a :class:`TaskAlignedAssigner`, or a callable of the same arguments that gives
             an :class:`Assignment`, held to what ``matches`` may be. It is given boxes as corners,
-            and with ``no_object`` the log-odds of the classes. One with the attribute
+            and with ``no_object`` the log-odds of the classes (a :class:`HungarianMatcher` of
+            softmax costs: the logits). One with the attribute
             ``needs_anchors = False``, such as :class:`HungarianMatcher`, is called without anchors
             where there are none.
         class_loss: a loss, or its module form, ``(logits, scores, *, weight, reduction)``; of a

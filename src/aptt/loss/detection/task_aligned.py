@@ -57,10 +57,17 @@ class TaskAlignedAssigner(Shown):
         overlap: what stands for IoU: a loss of boxes, such as ``ciou_loss``, of which 1 minus its
             value is taken, where that is above 0. None: IoU; of rotated boxes ProbIoU.
 
+    Use when:
+        A dense detector, with points and no priors; with ``topk=1`` beside it, one without NMS.
+
+    Elsewhere:
+        ultralytics and mmdetection ``TaskAlignedAssigner``.
+
     Differs from:
         ultralytics: a target smaller than the grid is given the closest point, where boxes are
-            enlarged to a stride there; the overlap is IoU, not CIoU; ``topk`` may exceed the number
-            of predictions; coordinates may be negative.
+            enlarged to a stride there; the overlap is IoU, and CIoU, as there, with
+            ``overlap=ciou_loss``; ``topk`` may exceed the number of predictions; coordinates may be
+            negative.
         mmdetection: its defaults are ``topk=13, alpha=1``; batches are not taken apart here.
     """
 

@@ -30,7 +30,7 @@ from aptt.core.regions import (
     measured,
 )
 from aptt.loss.segmentation.module import RegionLoss
-from aptt.loss.segmentation.ratio import over, ratio
+from aptt.loss.segmentation.ratio import of_squares, ratio
 
 __all__ = ["DiceLoss", "dice_loss"]
 
@@ -128,8 +128,8 @@ def dice_loss(
     if regions.squares is None:
         loss = ratio(regions, 0.5, 0.5, smooth, log=log)
     else:
-        error, whole = regions.squares
-        loss = over(error, whole + 2 * smooth)
+        error, common = regions.squares
+        loss = of_squares(error, common, smooth)
     return average(loss, regions, options, term="dice")
 
 

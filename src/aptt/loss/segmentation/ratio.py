@@ -17,7 +17,7 @@ from aptt.core.marks import widest
 from aptt.core.regions import Regions
 from aptt.core.streaming import batched
 
-__all__ = ["errors", "over", "part", "ratio"]
+__all__ = ["errors", "of_squares", "over", "part", "ratio"]
 
 _LEAST = 1e-30  # the ratio that a logarithm ends at: the most that float32 leaves a gradient to
 
@@ -27,10 +27,7 @@ def ratio(
 ) -> Tensor:
     """The Tversky loss of each class."""
     if not log:
-        sums = regions.truth, regions.false, regions.missed
-        plainly = torch.compiler.is_compiling() or obstacle(sums[0]) is not None
-        loss: Tensor = (_tversky if plainly else _Tversky.apply)(*sums, alpha, beta, smooth)
-        return loss
+        return _wrong(regions.truth, regions.false, regions.missed, alpha, beta, smooth)
     # in the widest float there is: the slope of the logarithm reaches the square of what it ends at
     false, missed, found = (
         sums.to(widest(sums)) for sums in (regions.false, regions.missed, regions.common)
@@ -38,6 +35,20 @@ def ratio(
     miss, found = errors(false, missed, alpha, beta), found + smooth
     # -log(found / whole); exact for a good overlap and for a tiny one
     return torch.log1p(over(miss, torch.maximum(found, (found + miss) * _LEAST)))
+
+
+def of_squares(error: Tensor, common: Tensor, smooth: float) -> Tensor:
+    """``error / (error + 2 common + 2 smooth)`` of each class."""
+    return _wrong(2 * common, error, torch.zeros_like(error), 1.0, 0.0, 2 * smooth)
+
+
+def _wrong(
+    truth: Tensor, false: Tensor, missed: Tensor, alpha: float, beta: float, smooth: float
+) -> Tensor:
+    plainly = torch.compiler.is_compiling() or obstacle(truth) is not None
+    run = _tversky if plainly else _Tversky.apply
+    loss: Tensor = run(truth, false, missed, alpha, beta, smooth)
+    return loss
 
 
 def errors(false: Tensor, missed: Tensor, alpha: float, beta: float) -> Tensor:
