@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aptt.core.boxes import Slopes, check_box_format, edges, overlap, pull_back
+from aptt.core.boxes import check_box_format, edges, overlap
+from aptt.core.slopes import Slopes, pull_back
 
 
 def _one(*numbers):

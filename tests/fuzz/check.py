@@ -37,7 +37,7 @@ __all__ = [
 RELATIVE = {torch.float32: 2e-5, torch.float64: 1e-9}
 ROUNDINGS = 32
 """Of the largest number of a row, in each number that is a sum over the row."""
-UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-295}
+UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-285}
 NOISE = 256 * torch.finfo(torch.float64).eps
 
 
@@ -75,7 +75,8 @@ def mapped(tree: Any, make: Callable[[str, Tensor], Any], path: str = "") -> Any
         at = "[{!r}]" if path else "{}"
         return {key: mapped(value, make, path + at.format(key)) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(mapped(value, make, f"{path}[{i}]") for i, value in enumerate(tree))
+        made = [mapped(value, make, f"{path}[{i}]") for i, value in enumerate(tree)]
+        return tree._make(made) if hasattr(tree, "_make") else type(tree)(made)
     return tree
 
 

@@ -135,7 +135,7 @@ def had(name: str, args: Mapping[str, Any]) -> set[str]:
             "tensor"
             if isinstance(value, Tensor)
             else "callable"
-            if callable(value)
+            if callable(value) or hasattr(value, "_fields")  # a class of its own
             else "sequence"
             if isinstance(value, list | tuple)
             else "mapping"

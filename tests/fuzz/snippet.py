@@ -76,11 +76,15 @@ def _value(value: Any, learns: bool) -> str:
         return "{" + ", ".join(f"{k!r}: {_value(v, learns)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         inner = ", ".join(_value(v, learns) for v in value)
+        if hasattr(value, "_fields"):
+            return f"__import__('aptt.loss').loss.{type(value).__name__}({inner})"
         return f"[{inner}]" if isinstance(value, list) else f"({inner},)"
     if callable(value):
         if value is over:
             return "over"
         name = getattr(value, "__name__", repr(value))
+        if name == "gather":
+            return "__import__('aptt.parallel').parallel.gather"
         return "pooled" if name == "_pooled" else f"__import__('aptt.loss').loss.{name}"
     return repr(value)
 

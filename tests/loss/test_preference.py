@@ -505,3 +505,11 @@ def test_dpo_from_hidden_states_makes_nothing_of_the_size_of_the_logits(largest)
 def test_what_is_wrong_is_said_by_name(call, naming):
     with pytest.raises(ValueError, match=naming):
         call()
+
+
+def test_half_scores_are_divided_by_their_tokens_in_float32():
+    one, none = (
+        Scores(torch.tensor([v], dtype=torch.bfloat16), torch.tensor([7])) for v in (1.0, 0.0)
+    )
+    found = dpo_loss(one, none, per_token=True, beta=1.0)
+    assert found.item() == pytest.approx(math.log1p(math.exp(-1 / 7)), rel=1e-6)

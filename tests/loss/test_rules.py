@@ -33,6 +33,7 @@ from aptt.loss import (
     giou_loss,
     heatmap_loss,
     keypoint_loss,
+    kld_loss,
     linear_cross_entropy,
     linear_distillation_loss,
     linear_multi_token_loss,
@@ -48,6 +49,8 @@ from aptt.loss import (
     render_heatmaps,
     rmse_loss,
     rmsle_loss,
+    rotated_giou_loss,
+    rotated_iou_loss,
     snr_loss,
     varifocal_loss,
 )
@@ -313,7 +316,7 @@ def test_a_nan_that_counts_is_never_a_number(trial):
                 assert value.isnan()
 
 
-FAMILY = [p for p in SPECS if p.endswith("iou_loss") and p not in ("mask_iou_loss", "probiou_loss")]
+FAMILY = ["box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss"]
 
 
 @pytest.mark.parametrize("power", [1.0, 3.0])
@@ -335,12 +338,21 @@ def test_an_infinite_coordinate_is_never_a_finite_loss(name, box_format, power):
                 assert loss[[0, 2]].isfinite().all()
 
 
-def test_a_rotated_box_with_a_nan_is_nan():
+@pytest.mark.parametrize("loss_fn", [probiou_loss, kld_loss, rotated_iou_loss, rotated_giou_loss])
+def test_a_rotated_box_with_a_nan_is_nan(loss_fn):
     target = torch.tensor([[1.0, 0, 4, 2, 0.5]])
     for column in range(5):
         x = torch.tensor([[0.0, 0, 4, 2, 0]])
         x[0, column] = NAN  # 0.23, whatever the rest
-        assert probiou_loss(x, target, angle=0.3).isnan()
+        assert loss_fn(x, target).isnan()
+
+
+def test_a_cuboid_with_a_nan_is_nan():
+    target = torch.tensor([[1.0, 0, 0, 4, 2, 1, 0.5]])
+    for column in range(7):
+        x = torch.tensor([[0.0, 0, 0.5, 4, 2, 1, 0]])
+        x[0, column] = NAN
+        assert rotated_giou_loss(x, target).isnan()
 
 
 # ------------------------------------------------------------------- what serves as numbers
@@ -349,7 +361,7 @@ TAKE = (
     "cross_entropy", "binary_cross_entropy", "focal_loss", "varifocal_loss", "quality_focal_loss",
     "distillation_loss", "keypoint_loss", "heatmap_loss", "wing_loss", "adaptive_wing_loss",
     "box_iou_loss", "giou_loss", "diou_loss", "ciou_loss", "eiou_loss", "siou_loss", "probiou_loss",
-    "box_l1_loss",
+    "box_l1_loss", "rotated_iou_loss", "rotated_giou_loss", "kld_loss", "nwd_loss",
     "distribution_focal_loss", "rmse_loss", "rmsle_loss", "l1_loss", "huber_loss", "quantile_loss",
     "ensemble_crps_loss",
 )  # fmt: skip

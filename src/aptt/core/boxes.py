@@ -18,18 +18,18 @@ enclosing length is held there: the only pull is to turn back.
     miss = (U - I) / U       U - I = out_x h + common_x out_y + off_x H + common_x off_y
 
 where ``miss`` is 1 - iou, and no difference: boxes nearly equal keep their digits. So do widths, as
-:func:`change`.
+:func:`change`. Of segments there is x alone, and of cuboids z besides: areas are products over the
+axes, and what lies outside, of one axis and those after it, is ``out_x h d + common_x (outside)``.
 
-What there is one of per axis is an :data:`Axes`: one tensor ``(2, N)``, which halves the number of
-operators, or inside ``torch.compile`` two of ``(N,)``, from which it makes one kernel.
-:func:`each` computes with them.
+What there is one of per axis is an :data:`Axes`: one tensor ``(D, N)``, for fewer operators, or
+inside ``torch.compile`` D of ``(N,)``, from which it makes one kernel. :func:`each` computes with
+them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -40,7 +40,6 @@ __all__ = [
     "Axes",
     "BoxFormat",
     "Overlap",
-    "Slopes",
     "against_each_other",
     "change",
     "check_box_format",
@@ -48,16 +47,19 @@ __all__ = [
     "edges",
     "once",
     "overlap",
-    "pull_back",
 ]
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
 
 class Axes(Protocol):
-    """A number per box for each of x and y."""
+    """A number per box for each axis."""
 
     def __getitem__(self, axis: int, /) -> Tensor: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+    def __len__(self) -> int: ...
 
 
 def check_box_format(box_format: str) -> None:
@@ -70,8 +72,9 @@ def each(of_axis: Callable[..., tuple[Tensor, ...]], *axes: Axes | None) -> tupl
     """What ``of_axis`` makes of its arguments on each axis."""
     if not torch.compiler.is_compiling():
         return of_axis(*axes)
-    x, y = (of_axis(*(a if a is None else a[axis] for a in axes)) for axis in (0, 1))
-    return tuple(zip(x, y, strict=True))
+    there = next(a for a in axes if a is not None)
+    found = [of_axis(*(a if a is None else a[axis] for a in axes)) for axis in range(len(there))]
+    return tuple(zip(*found, strict=True))
 
 
 def against_each_other(a: Tensor, k: Tensor, factor: float) -> Axes:
@@ -109,8 +112,9 @@ class Overlap(NamedTuple):
 
 
 def edges(boxes: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
-    """Lower and upper edges, each ``(2, N)``: x, then y."""
-    return _edges(boxes[:, :2].t(), boxes[:, 2:].t(), box_format)
+    """Lower and upper edges, each ``(D, N)``: x, then y."""
+    first, second = boxes.chunk(2, 1)
+    return _edges(first.t(), second.t(), box_format)
 
 
 def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
@@ -141,11 +145,14 @@ def overlap(x: Tensor, t: Tensor, box_format: BoxFormat) -> Overlap:
 
     axes = each(measured, *_columns(x), *_columns(t))
     *_, width, goal, common, _, _, _, out, off = axes
-    both = common[0] * common[1]
-    union = torch.addcmul(width[0] * width[1], goal[0], goal[1]) - both
+    w, g, both, missed = width[-1], goal[-1], common[-1], out[-1] + off[-1]
+    for axis in range(len(width) - 2, -1, -1):
+        missed = torch.addcmul(torch.addcmul(out[axis] * w, off[axis], g), common[axis], missed)
+        both = common[axis] * both
+        if axis > 0:
+            w, g = width[axis] * w, goal[axis] * g
+    union = (w + g if len(width) == 1 else torch.addcmul(width[0] * w, goal[0], g)) - both
     some = torch.threshold(union, 0.0, 1.0)
-    missed = torch.addcmul(out[0] * width[1], off[0], goal[1])
-    missed = torch.addcmul(missed, common[0], out[1] + off[1])
     iou = both / some
     # either is exact, with its slopes, where it is the lesser
     miss = torch.where(missed < both, missed / some, 1 - iou)
@@ -165,69 +172,6 @@ def change(o: Overlap) -> Axes:
 
     (found,) = each(of_axis, o.common, o.width, o.goal, o.out, o.off)
     return found
-
-
-class Slopes(NamedTuple):
-    """The slopes of a loss in an :class:`Overlap`, relative to the span where nothing is said."""
-
-    area: Tensor | float = 0.0  # d loss / d P
-    common: Tensor | float = 0.0  # d loss / d I
-    spread: Tensor | None = None  # in the logarithm of a span, of either axis
-    span: Axes | None = None  # the same, of each
-    width: Axes | None = None
-    turn: Callable[[Tensor], Axes] | None = None  # from d loss / d P: that of either axis
-    pull: Axes | None = None  # in the gap of the centres, in the units of the boxes
-
-
-def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFormat) -> Tensor:
-    """The gradient in the boxes of ``up`` times a loss of these slopes, with ``sum flip``."""
-    area, common, spread, span, width, turn, pull = slopes
-    assert isinstance(area, Tensor)  # the IoU's own slope is in it
-
-    def pulled(
-        per_unit: Tensor,
-        size: Tensor,
-        met: Tensor,
-        before: Tensor,
-        behind: Tensor,
-        by_area: Tensor,
-        by_common: Tensor,
-        turned: Tensor | None,
-        span: Tensor | None,
-        width: Tensor | None,
-        pull: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        scale = per_unit * up
-        upright, meet = _unless_below_0(scale, size), _unless_below_0(scale, met)
-        shrunk = area if turned is None else turned
-        outer = spread if span is None else span
-        sides = [slope for slope in (outer, width) if slope is not None]
-        if sides:
-            both = torch.addcmul(reduce(torch.add, sides), by_area, shrunk).mul_(upright)
-        else:
-            both = (by_area * shrunk).mul_(upright)
-        both.sub_(scale.sub_(upright))  # where it is turned inside out
-        # an edge belongs to the intersection or to the enclosing box, half to each at a tie
-        edge = (by_common * common).mul_(meet)
-        if outer is not None:
-            edge.sub_(upright.mul_(outer))
-        half = edge.new_full((), 0.5)
-        high = torch.addcmul(both, torch.heaviside(-behind, half), edge)
-        low = both.addcmul_(torch.heaviside(before, half), edge).neg_()
-        if pull is not None:
-            pull = pull if isinstance(up, float) and up == 1 else pull * up
-            low.add_(pull, alpha=0.5)
-            high.add_(pull, alpha=0.5)
-        if box_format == "xyxy":
-            return low, high
-        if box_format == "xywh":
-            return low + high, high
-        return low + high, high.sub_(low).mul_(0.5)
-
-    lengths = o.per_unit, o.size, o.met, o.before, o.behind
-    areas = _swapped(o.width), _swapped(o.common)
-    turned = None if turn is None else turn(area)
-    return _boxes(*each(pulled, *lengths, *areas, turned, span, width, pull))
 
 
 def _edges(first: Tensor, second: Tensor, box_format: BoxFormat) -> tuple[Tensor, Tensor]:
@@ -253,22 +197,12 @@ def once(values: Tensor) -> Tensor:
 
 def _columns(boxes: Tensor) -> tuple[Axes, Axes]:
     """The two numbers of each axis, side by side in memory."""
+    numbers = boxes.shape[1]
     if torch.compiler.is_compiling():
-        a, b, c, d = (once(boxes.select(1, i)) for i in range(4))
-        return (a, b), (c, d)
+        columns = tuple(once(boxes.select(1, i)) for i in range(numbers))
+        return columns[: numbers // 2], columns[numbers // 2 :]
     rows = torch.stack(boxes.unbind(1))
-    return rows[:2], rows[2:]
-
-
-def _boxes(first: Axes, second: Axes) -> Tensor:
-    """Boxes, of the two numbers of each axis."""
-    columns = (first[0], first[1], second[0], second[1])
-    if torch.compiler.is_compiling():
-        return torch.stack(columns, 1)
-    boxes = columns[0].new_empty(len(columns[0]), 4)
-    for column, values in zip(boxes.unbind(1), columns, strict=True):
-        column.copy_(values)  # one by one: a stack takes twice the time
-    return boxes
+    return rows[: numbers // 2], rows[numbers // 2 :]
 
 
 def _above_0(length: Tensor) -> Tensor:
@@ -276,15 +210,3 @@ def _above_0(length: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return torch.maximum(length, length.new_zeros(()))
     return torch.relu(length)
-
-
-def _swapped(axes: Axes) -> Axes:
-    """Of each axis, what the other one has."""
-    if isinstance(axes, Tensor):
-        return axes.flip(0)
-    return axes[1], axes[0]
-
-
-def _unless_below_0(slope: Tensor, length: Tensor) -> Tensor:
-    """``slope``, or 0 where ``length`` is below 0; ``torch.where`` takes 5 times longer."""
-    return torch.ops.aten.threshold_backward(slope, length, -1e-38)

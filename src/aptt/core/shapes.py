@@ -254,9 +254,17 @@ def one_or_each(
     return factor
 
 
-def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
-    """Hold boxes of so many numbers to one shape: row by row, never by broadcasting."""
-    shape = f"*N {numbers}"
+def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: tuple[int, ...]) -> int:
+    """Hold boxes to one shape: row by row, never by broadcasting. How many numbers each has."""
+    found = pred_boxes.shape[-1] if pred_boxes.ndim else 0
+    if len(numbers) > 1 and found not in numbers:
+        few = ", ".join(map(str, numbers[:-1]))
+        raise ValueError(
+            f"pred_boxes: got shape {_shape(pred_boxes)}, wanted {few} or {numbers[-1]} numbers in "
+            "the last axis"
+        )
+    each = found if found in numbers else numbers[0]
+    shape = f"*N {each}"
     try:
         check_shapes(pred_boxes=(pred_boxes, shape), target_boxes=(target_boxes, shape))
     except ValueError as error:
@@ -264,6 +272,7 @@ def check_pairs(pred_boxes: Tensor, target_boxes: Tensor, numbers: int) -> None:
             f"{error}; boxes are compared row by row: pair them first with pred_boxes[matched] and "
             "target_boxes[matched_targets], or for all pairs expand both to one shape"
         ) from None
+    return each
 
 
 def check_sample_weight(weight: Numbers, shape: tuple[int, ...], **of: Tensor) -> Tensor:

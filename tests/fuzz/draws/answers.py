@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import aptt.loss
 from tests.fuzz.draw import Call, Draw, Loss
 from tests.fuzz.draws.classes import NAN, poisoned, shape_of
 from tests.fuzz.oracles import answers as oracle
@@ -63,9 +64,23 @@ def _dpo(name: str) -> Any:
             options["reference_rejected"] = y + d.normal("reference_rejected", shape)
         if d.chance("margins", 3):
             options["pair_margin"] = d.normal("pair_margin", shape)
-        return _scores(d, name, x, y, options)
+        call = _scores(d, name, x, y, options)
+        return _of_tokens(d, call) if d.chance("tokens known", 3) else call
 
     return draw
+
+
+def _of_tokens(d: Draw, call: Call) -> Call:
+    """The same of answers whose tokens are known, some of which have none."""
+    for key in ("chosen", "rejected", "reference_chosen", "reference_rejected"):
+        if key in call.args:
+            shape, side = call.args[key].shape, key.removeprefix("reference_")
+            tokens = torch.randint(0, 9, shape, generator=d.stream(f"{side} tokens"))
+            call.args[key] = aptt.loss.Scores(call.args[key], tokens)
+    call.args |= dict(per_token=d.pick("divided", (None, False, True)))
+    if call.args["per_token"] is None:
+        del call.args["per_token"]
+    return call
 
 
 def _simpo(name: str) -> Any:

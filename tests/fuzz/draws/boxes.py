@@ -11,20 +11,23 @@ from torch import Tensor
 from tests.fuzz.draw import Call, Draw, Loss
 from tests.fuzz.draws.classes import NAN, shape_of
 from tests.fuzz.oracles import boxes as oracle
+from tests.fuzz.oracles import rotated
 
 __all__ = ["LOSSES", "pairs"]
 
 
-def pairs(d: Draw, shape: tuple[int, ...], numbers: int = 4) -> tuple[Tensor, Tensor]:
+def pairs(
+    d: Draw, shape: tuple[int, ...], numbers: int = 4, axes: int = 2
+) -> tuple[Tensor, Tensor]:
     """Targets in order and predictions, as corners; by chance apart, close, equal or degenerate."""
     unit = d.pick("boxes unit", (1.0, 100.0, 1e-4, 1e4))
-    corner = d.normal("target corner", (*shape, 2), 2.0)
-    size = d.normal("target size", (*shape, 2)).abs() + 0.1
+    corner = d.normal("target corner", (*shape, axes), 2.0)
+    size = d.normal("target size", (*shape, axes)).abs() + 0.1
     if numbers == 4 and d.chance("target thin", 5):
-        size = size * d.among("target thinness", (*shape, 2), (1.0, 0.0, 1e-3))
+        size = size * d.among("target thinness", (*shape, axes), (1.0, 0.0, 1e-3))
     target = torch.cat((corner, corner + size), -1)
     kind = d.pick("pred values", ("apart", "over", "close", "equal", "inside", "whole", "turned"))
-    noise = d.normal("pred", (*shape, 4))
+    noise = d.normal("pred", (*shape, 2 * axes))
     if kind == "whole":  # many ties
         target, noise = target.round(), noise.round()
     if kind == "inside":
@@ -63,7 +66,8 @@ def _call(d: Draw, name: str, pred: Tensor, target: Tensor, options: dict[str, A
     pred, t = pred.clamp(-top, top), target.clamp(-top, top).to(dtype)
     if d.pick("target dtype", ("same", "wide")) == "wide":
         t = t.to(torch.promote_types(dtype, torch.float32))
-    flat = (t[..., 2:4] - (t[..., :2] if options.get("box_format") == "xyxy" else 0) > 0).all()
+    low, high = t[..., : t.shape[-1] // 2 * 2].chunk(2, -1)
+    flat = (high - (low if options.get("box_format") == "xyxy" else 0) > 0).all()
     if d.chance("poisoned", 3):
         pred, t = torch.where(wide, pred, poison), torch.where(wide, t, poison)
     return d.call(
@@ -83,32 +87,72 @@ def _call(d: Draw, name: str, pred: Tensor, target: Tensor, options: dict[str, A
     )
 
 
-def _aligned(name: str, gate: bool = False) -> Any:
+def _axes(d: Draw) -> int:
+    return d.pick("axes", (2, 2, 1, 3))
+
+
+def _aligned(name: str) -> Any:
     def draw(d: Draw) -> Call:
         box_format = d.pick("box_format", ("xyxy", "xywh", "cxcywh"))
-        pred, target = (formatted(b, box_format) for b in pairs(d, shape_of(d, high=2)))
+        axes = 2 if name in ("ciou_loss", "siou_loss") else _axes(d)
+        drawn = pairs(d, shape_of(d, high=2), axes=axes)
+        pred, target = (formatted(b, box_format) for b in drawn)
         options = dict(box_format=box_format, power=d.pick("power", (1.0, 1.0, 3.0, 1.5)))
-        if gate:
+        if name == "ciou_loss":
             options["gate"] = d.pick("gate", (False, True))
+        if name == "box_iou_loss":
+            options["kind"] = d.pick("kind", ("linear", "square", "log"))
+            if options["kind"] != "linear":
+                options["power"] = 1.0
         return _call(d, name, pred, target, options)
 
     return draw
 
 
-def _rotated(d: Draw) -> Call:
-    pred, target = (formatted(b, "cxcywh") for b in pairs(d, shape_of(d, high=2), 5))
+def _turned(d: Draw, *, cuboids: bool = False, rows: int = 2) -> tuple[Tensor, Tensor]:
+    drawn = pairs(d, shape_of(d, high=rows), 5, axes=3 if cuboids else 2)
+    pred, target = (formatted(b, "cxcywh") for b in drawn)
     turn = d.normal("target angle", (*pred.shape[:-1], 1))
     turned = turn + d.normal("pred angle", turn.shape, d.pick("turn", (1.0, 0.0, 1e-3)))
+    return torch.cat((pred, turned), -1), torch.cat((target, turn), -1)
+
+
+def _rotated(d: Draw) -> Call:
+    pred, target = _turned(d)
     options = dict(
         distance=d.pick("distance", ("hellinger", "bhattacharyya")),
         angle=d.pick("angle", (0.0, 0.5)),
     )
-    pred, target = torch.cat((pred, turned), -1), torch.cat((target, turn), -1)
     return _call(d, "probiou_loss", pred, target, options)
 
 
+def _exact(name: str) -> Any:
+    def draw(d: Draw) -> Call:
+        pred, target = _turned(d, cuboids=d.pick("cuboids", (False, True)), rows=1)
+        return _call(d, name, pred, target, {})
+
+    return draw
+
+
+def _kld(d: Draw) -> Call:
+    pred, target = _turned(d)
+    options = dict(
+        divergence=d.pick("divergence", ("forward", "reverse", "symmetric")),
+        squash=d.pick("squash", ("log1p", "sqrt", "none")),
+    )
+    return _call(d, "kld_loss", pred, target, options)
+
+
+def _nwd(d: Draw) -> Call:
+    box_format = d.pick("box_format", ("xyxy", "xywh", "cxcywh"))
+    drawn = pairs(d, shape_of(d, high=2), axes=_axes(d))
+    pred, target = (formatted(b, box_format) for b in drawn)
+    options = dict(box_format=box_format, unit=d.pick("unit", (None, 1.0, 30.0)))
+    return _call(d, "nwd_loss", pred, target, options)
+
+
 def _l1(d: Draw) -> Call:
-    pred, target = pairs(d, shape_of(d, high=2))
+    pred, target = pairs(d, shape_of(d, high=2), axes=_axes(d))
     call = _call(d, "box_l1_loss", pred, target, dict(beta=d.pick("beta", (0.0, 1.0, 0.1))))
     call.args.pop("validate")
     return call
@@ -147,7 +191,7 @@ def _spans(call: Call) -> Tensor:
 
 LOSSES = {
     name: Loss(
-        _aligned(name, gate=name == "ciou_loss"),
+        _aligned(name),
         getattr(oracle, name),
         rows=-1,
         lengths=_spans,
@@ -176,6 +220,36 @@ LOSSES = {
         conceded=lambda call: {"pred_boxes", "target_boxes"},
         wrong={"angle": (-1.0, NAN)},
     ),
+    "kld_loss": Loss(
+        _kld,
+        oracle.kld_loss,
+        slack=64.0,
+        rows=-1,
+        rigid=("target_boxes",),
+        kinked=True,
+        conceded=lambda call: {"pred_boxes", "target_boxes"},
+    ),
+    "nwd_loss": Loss(
+        _nwd,
+        oracle.nwd_loss,
+        rows=-1,
+        rigid=("target_boxes",),
+        kinked=True,
+        conceded=lambda call: {"pred_boxes", "target_boxes"},
+        wrong={"unit": (-1.0, NAN)},
+    ),
+    **{
+        name: Loss(
+            _exact(name),
+            getattr(rotated, name),
+            slack=64.0,
+            rows=-1,
+            rigid=("target_boxes",),
+            kinked=True,
+            conceded=lambda call: {"pred_boxes", "target_boxes"},
+        )
+        for name in ("rotated_iou_loss", "rotated_giou_loss")
+    },
     "box_l1_loss": Loss(
         _l1,
         oracle.box_l1_loss,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.parallel import gather
 from tests.fuzz.draw import INTEGERS, Call, Draw, Loss
 from tests.fuzz.draws.classes import NAN, poisoned
 from tests.fuzz.oracles import embeddings as oracle
@@ -38,6 +39,7 @@ def _shared(d: Draw, scale: Any) -> dict[str, Any]:
         scale=scale,
         cosine=not d.chance("products", 4),
         chunk=d.pick("chunk", (None, 1, 3)),
+        gather=d.pick("gather", (None, gather)),  # of a world of one
         reduction=d.reduction(),
     )
 
@@ -113,6 +115,7 @@ def _triplet(d: Draw) -> Call:
         squared=d.chance("squared", 2),
         cosine=d.chance("directions", 2),
         chunk=d.pick("chunk", (None, 1, 3)),
+        gather=d.pick("gather", (None, gather)),
         reduction=d.reduction(),
     )
     return d.call("triplet_loss", args, "embeddings", sides=("weight",))

@@ -46,9 +46,25 @@ def _cost(h: Tensor, m: Tensor, a: Any) -> Tensor:
     return (1 - e) * softplus(-u) + e * softplus(u)
 
 
+def _plain(a: Any) -> Tensor | bool:
+    """Scores as numbers, by their tokens if so asked; and which answers have any."""
+    some: Tensor | bool = True
+    divides = getattr(a, "per_token", None)
+    divides = getattr(a, "kind", None) == "ipo" if divides is None else divides
+    for key in ("chosen", "rejected", "reference_chosen", "reference_rejected"):
+        given = getattr(a, key, None)
+        if isinstance(given, tuple):
+            score, tokens = given
+            some = some & (tokens > 0)
+            by = torch.where(tokens > 0, tokens, 1) if divides else 1
+            setattr(a, key, score / by)
+    return some
+
+
 def _pairs(a: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    some = _plain(a)
     w = _weights(a, a.chosen.detach())
-    keep = w != 0
+    keep = (w != 0) & some
     x, y = a.chosen[keep], a.rejected[keep]
     if a.reference_chosen is not None:
         x, y = x - a.reference_chosen[keep], y - a.reference_rejected[keep]

@@ -18,7 +18,11 @@ from aptt.loss import (
     DIoULoss,
     EIoULoss,
     GIoULoss,
+    KLDLoss,
+    NWDLoss,
     ProbIoULoss,
+    RotatedGIoULoss,
+    RotatedIoULoss,
     SIoULoss,
     box_iou_loss,
     box_l1_loss,
@@ -26,20 +30,28 @@ from aptt.loss import (
     diou_loss,
     eiou_loss,
     giou_loss,
+    kld_loss,
+    nwd_loss,
     probiou_loss,
+    rotated_giou_loss,
+    rotated_iou_loss,
     siou_loss,
 )
 
 __all__ = ["BOXES"]
 
 
-def _corners(g: Generator, n: int) -> Inputs:
+def _corners(g: Generator, n: int, axes: int = 2) -> Inputs:
     """Boxes that overlap, or not."""
-    low = uniform(g, n, 2, low=-20, high=80)
-    target = torch.cat((low, low + uniform(g, n, 2, low=5, high=60)), 1)
-    pred = target + uniform(g, n, 4, low=-12, high=12)
-    low, high = torch.minimum(pred[:, :2], pred[:, 2:]), torch.maximum(pred[:, :2], pred[:, 2:])
+    low = uniform(g, n, axes, low=-20, high=80)
+    target = torch.cat((low, low + uniform(g, n, axes, low=5, high=60)), 1)
+    first, second = (target + uniform(g, n, 2 * axes, low=-12, high=12)).chunk(2, 1)
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
     return {"pred_boxes": torch.cat((low, high + 0.5), 1), "target_boxes": target}
+
+
+_SEGMENTS = {"segments": case(lambda g, n: _corners(g, n, 1))}
+_CUBOIDS = {"cuboids": case(lambda g, n: _corners(g, n, 3))}
 
 
 def _inside_out(g: Generator, n: int) -> Inputs:
@@ -102,7 +114,7 @@ def _within(constant: float) -> Callable[[Inputs], Tensor]:
 
     def bound(inputs: Inputs) -> Tensor:
         both = torch.stack(tuple(inputs.values()))
-        first, second = both[..., :2], both[..., 2:]
+        first, second = both.chunk(2, -1)
         low, high = torch.minimum(first, second).amin(0), torch.maximum(first, second).amax(0)
         return constant / (high - low).repeat(1, 2)
 
@@ -118,13 +130,14 @@ def _hide(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
 def _count(inputs: Inputs, options: Options) -> Tensor | float:
     if "weight" in inputs and options.get("normalize") != "positives":
         return inputs["weight"].sum()
-    return inputs["pred_boxes"].numel() / 4
+    return inputs["pred_boxes"].numel() / inputs["pred_boxes"].shape[-1]
 
 
 def _far(inputs: Inputs, options: Options) -> Inputs:
-    away = grid([500, 300, 500, 300]).to(inputs["pred_boxes"])
+    axes = inputs["pred_boxes"].shape[-1] // 2
+    away = grid([500, 300, 200][:axes] * 2).to(inputs["pred_boxes"])
     if options.get("box_format", "xyxy") != "xyxy":
-        away[:, 2:] = 0
+        away[:, axes:] = 0
     return {**inputs, "pred_boxes": inputs["target_boxes"] + away}
 
 
@@ -145,6 +158,7 @@ def _boxes(
     bound: float,
     *,
     cases: Mapping[str, Case] | None = None,
+    refused: tuple[Refused, ...] = (),
     exempt: Mapping[str, str] = NOTHING_FROZEN,
     **more: Any,
 ) -> Spec:
@@ -184,14 +198,15 @@ def _boxes(
                 "a row that is NaN", "row 4", {"validate": True}, _not_a_number, exercises=True
             ),
             Refused("a target inside out", "row 0", {"validate": True}, _turned_target),
+            *refused,
         ),
         exempt=exempt,
         **more,
     )
 
 
-def _cut(numbers: int, name: str) -> Callable[[Inputs], Inputs]:
-    return lambda i: {**i, name: i[name][:, :numbers]}
+def _cut(numbers: int, *names: str) -> Callable[[Inputs], Inputs]:
+    return lambda i: {**i, **{name: i[name][:, :numbers] for name in names}}
 
 
 def _all_pairs(inputs: Inputs) -> Inputs:
@@ -299,7 +314,7 @@ def _rotated_extremes() -> Inputs:
 
 def _lengths(boxes: Tensor, unit: Tensor | float) -> Tensor:
     """Rotated boxes in another unit; angles have none."""
-    return torch.cat((boxes[..., :4] * unit, boxes[..., 4:]), -1)
+    return torch.cat((boxes[..., :-1] * unit, boxes[..., -1:]), -1)
 
 
 def _within_longest(constant: float) -> Callable[[Inputs], Tensor]:
@@ -314,38 +329,31 @@ def _within_longest(constant: float) -> Callable[[Inputs], Tensor]:
     return bound
 
 
-def _probiou() -> Spec:
+_SATURATED = {"hopeless_keeps_a_gradient": "by definition it saturates for boxes far apart"}
+
+
+def _rotated_spec(
+    function: Callable[..., Tensor],
+    module: Callable[..., nn.Module],
+    bound: float,
+    cases: Mapping[str, Case],
+    refused: tuple[Refused, ...] = (),
+    exempt: Mapping[str, str] = NOTHING_FROZEN,
+) -> Spec:
     weighted = with_(_rotated, "weight", "pred_boxes", features=-1)
-    saturated = {"hopeless_keeps_a_gradient": "by definition it saturates for boxes far apart"}
     return Spec(
-        name="probiou_loss",
-        function=probiou_loss,
-        module=ProbIoULoss,
+        name=function.__name__,
+        function=function,
+        module=module,
         inputs=_rotated,
-        cases={
-            "Hellinger": case(exempt=saturated),
-            "Bhattacharyya": case(distance="bhattacharyya", bound=_within_longest(3e9)),
-            "with angles, weighted": case(weighted, angle=0.5, exempt=saturated),
-            "per box": case(
-                weighted, distance="bhattacharyya", normalize="positives", reduction="sum"
-            ),
-            "in rows": case(_rotated_rows, angle=0.25, reduction="none", exempt=saturated),
-            "per box, meaned": case(weighted, normalize="positives", exempt=saturated),
-        },
+        cases={**cases, "per box, meaned": case(weighted, normalize="positives")},
         features=-1,
         hide=_hide,
-        count=lambda i, o: (
-            i["pred_boxes"].numel() / 5
-            if o.get("normalize") == "positives" or "weight" not in i
-            else i["weight"].sum()
-        ),
+        count=_count,
         perfect=lambda i, o: ({**i, "pred_boxes": i["target_boxes"]}, 0.0),
-        hopeless=lambda i, o: {
-            **i,
-            "pred_boxes": i["target_boxes"] + grid([80, 60, 0, 0, 0]).to(i["pred_boxes"]),
-        },
+        hopeless=_far_rotated,
         extremes=_rotated_extremes,
-        bound=_within_longest(2000.0),
+        bound=_within_longest(bound),
         scaling=Scaling(
             lambda i, unit: {k: _lengths(t, unit) if "boxes" in k else t for k, t in i.items()}
         ),
@@ -353,14 +361,126 @@ def _probiou() -> Spec:
             Refused("boxes without an angle", "pred_boxes", change=_cut(4, "pred_boxes")),
             Refused("all pairs", "target_boxes", change=_all_pairs),
             Refused("weights of one", "weight", change=_one_weight),
+            Refused("an unknown count", "normalize", {"normalize": "boxes"}),
+            Refused(
+                "a row that is NaN", "row 4", {"validate": True}, _not_a_number, exercises=True
+            ),
+            *refused,
+        ),
+        exempt=exempt,
+    )
+
+
+def _far_rotated(inputs: Inputs, options: Options) -> Inputs:
+    numbers = inputs["pred_boxes"].shape[-1]
+    away = grid([80, 60] + [0] * (numbers - 2)).to(inputs["pred_boxes"])
+    return {**inputs, "pred_boxes": inputs["target_boxes"] + away}
+
+
+def _cuboids(g: Generator, n: int) -> Inputs:
+    """Rotated boxes that stand about each other's height."""
+    inputs = _rotated(g, n)
+    z, height = uniform(g, n, 1, low=-5, high=5), uniform(g, n, 1, low=8, high=20)
+    off = uniform(g, n, 1, low=-4, high=4)
+    return {
+        k: torch.cat((t[:, :2], z + off * turn, t[:, 2:4], height - off * turn, t[:, 4:]), 1)
+        for turn, (k, t) in enumerate(inputs.items())
+    }
+
+
+def _probiou() -> Spec:
+    weighted = with_(_rotated, "weight", "pred_boxes", features=-1)
+    return _rotated_spec(
+        probiou_loss,
+        ProbIoULoss,
+        2000.0,
+        {
+            "Hellinger": case(),
+            "Bhattacharyya": case(distance="bhattacharyya", bound=_within_longest(3e9)),
+            "with angles, weighted": case(weighted, angle=0.5),
+            "per box": case(
+                weighted, distance="bhattacharyya", normalize="positives", reduction="sum"
+            ),
+            "in rows": case(_rotated_rows, angle=0.25, reduction="none"),
+        },
+        (
             Refused("an unknown distance", "distance", {"distance": "kld"}),
             Refused("a negative weight of angles", "angle", {"angle": -1.0}),
+        ),
+        {**NOTHING_FROZEN, **_SATURATED},
+    )
+
+
+def _kld() -> Spec:
+    return _rotated_spec(
+        kld_loss,
+        KLDLoss,
+        4000.0,
+        {
+            "a logarithm": case(),
+            "a root, reversed": case(
+                _rotated_rows, divergence="reverse", squash="sqrt", reduction="none"
+            ),
+            "itself": case(
+                divergence="symmetric",
+                squash="none",
+                reduction="sum",
+                bound=_within_longest(1e10),
+            ),
+        },
+        (
+            Refused("an unknown divergence", "divergence", {"divergence": "jsd"}),
+            Refused("an unknown squash", "squash", {"squash": "tanh"}),
+        ),
+        {**NOTHING_FROZEN, **_SATURATED},
+    )
+
+
+def _nwd() -> Spec:
+    weighted = with_(_sized(True), "weight", "pred_boxes", features=-1)
+    unit = {"scale_invariance": "the unit is one of the boxes"}
+
+    def bound(inputs: Inputs) -> Tensor:
+        low, high = inputs["target_boxes"].chunk(2, -1)
+        size = (high - low).square().mean(-1, keepdim=True).sqrt()
+        return (1.5 / size).expand_as(inputs["pred_boxes"])
+
+    return Spec(
+        name="nwd_loss",
+        function=nwd_loss,
+        module=NWDLoss,
+        inputs=_corners,
+        cases={
+            "of the target's size": case(),
+            "in a unit, weighted": case(weighted, unit=30.0, box_format="cxcywh", exempt=unit),
+            "per box": case(
+                with_(_sized(False), "weight", "pred_boxes", features=-1),
+                box_format="xywh",
+                normalize="positives",
+            ),
+            "cuboids": case(lambda g, n: _corners(g, n, 3), reduction="sum"),
+            "in rows": case(_rows_of_boxes, unit=30.0, reduction="none", exempt=unit),
+        },
+        features=-1,
+        hide=_hide,
+        count=_count,
+        perfect=lambda i, o: ({**i, "pred_boxes": i["target_boxes"]}, 0.0),
+        hopeless=_far,
+        extremes=_extremes,
+        bound=bound,
+        scaling=Scaling(_in_unit),
+        refused=(
+            Refused("three numbers a box", "pred_boxes", change=_cut(3, "pred_boxes")),
+            Refused("all pairs", "target_boxes", change=_all_pairs),
+            Refused("weights of one", "weight", change=_one_weight),
+            Refused("no unit", "unit", {"unit": 0.0}),
+            Refused("an unknown format", "box_format", {"box_format": "yxyx"}),
             Refused("an unknown count", "normalize", {"normalize": "boxes"}),
             Refused(
                 "a row that is NaN", "row 4", {"validate": True}, _not_a_number, exercises=True
             ),
         ),
-        exempt=NOTHING_FROZEN,
+        exempt={**NOTHING_FROZEN, **_SATURATED},
     )
 
 
@@ -404,23 +524,64 @@ BOXES = (
         box_iou_loss,
         BoxIoULoss,
         1.01,
+        cases={
+            "square": case(kind="square", bound=_within(2.02)),
+            "logarithm": case(kind="log", bound=_within(1.01e6)),
+            **_SEGMENTS,
+        },
+        refused=(
+            Refused("an unknown kind", "kind", {"kind": "exp"}),
+            Refused("a power of another kind", "power", {"kind": "log", "power": 2.0}),
+        ),
         exempt={
             **NOTHING_FROZEN,
             "hopeless_keeps_a_gradient": "by definition IoU is 0 for all boxes that are apart",
         },
     ),
-    _boxes(giou_loss, GIoULoss, 2.0),
-    _boxes(diou_loss, DIoULoss, 2.0),
+    _boxes(giou_loss, GIoULoss, 2.0, cases=_CUBOIDS),
+    _boxes(diou_loss, DIoULoss, 2.0, cases=_SEGMENTS),
     _boxes(
         ciou_loss,
         CIoULoss,
         132.0,
         cases={"gated": case(gate=True)},
+        refused=(Refused("segments", "aspect", change=_cut(2, "pred_boxes", "target_boxes")),),
         exempt={},
         frozen={"alpha": _ciou_held},
     ),
-    _boxes(eiou_loss, EIoULoss, 5.0),
-    _boxes(siou_loss, SIoULoss, 30.0),
+    _boxes(eiou_loss, EIoULoss, 5.0, cases=_CUBOIDS),
+    _boxes(
+        siou_loss,
+        SIoULoss,
+        30.0,
+        refused=(Refused("segments", "angle", change=_cut(2, "pred_boxes", "target_boxes")),),
+    ),
     _probiou(),
+    _rotated_spec(
+        rotated_iou_loss,
+        RotatedIoULoss,
+        4000.0,
+        {
+            "boxes": case(),
+            "in rows": case(_rotated_rows, reduction="none"),
+            "cuboids": case(_cuboids, reduction="sum"),
+        },
+        exempt={
+            **NOTHING_FROZEN,
+            "hopeless_keeps_a_gradient": "by definition IoU is 0 for all boxes that are apart",
+        },
+    ),
+    _rotated_spec(
+        rotated_giou_loss,
+        RotatedGIoULoss,
+        4000.0,
+        {
+            "boxes": case(),
+            "in rows": case(_rotated_rows, reduction="none"),
+            "cuboids": case(_cuboids, reduction="sum"),
+        },
+    ),
+    _kld(),
+    _nwd(),
     _l1(),
 )

@@ -79,7 +79,9 @@ def check_boxes(x: Tensor, t: Tensor, weight: Tensor | None, *, ordered: bool) -
 
     Sizes are to be at least 0; where boxes are ``ordered`` by corners, the second not the less.
     """
-    size = t[:, 2:4] - t[:, :2] if ordered else t[:, 2:4]
+    axes = t.shape[1] // 2  # an angle follows
+    size = t[:, axes : 2 * axes]
+    size = size - t[:, :axes] if ordered else size
     sizes = "sizes of at least 0"
     if ordered:
         sizes += ": two corners; box_format='xywh' or 'cxcywh' if it is one point and a size"

@@ -21,21 +21,14 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import Axes, BoxFormat, Overlap, Slopes, against_each_other, change, each, once
+from aptt.core.boxes import Axes, BoxFormat, Overlap, against_each_other, change, each, once
 from aptt.core.checks import Numbers, check_flags
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import (
-    LEAST_SIZE,
-    BoxLoss,
-    Normalize,
-    box_loss,
-    check_options,
-    distance,
-    forms,
-    pull,
-    slowed,
-)
+from aptt.core.slopes import Slopes
+from aptt.loss.bbox.distances import distance, pull
+from aptt.loss.bbox.family import LEAST_SIZE, box_loss, forms, slowed
+from aptt.loss.bbox.paired import BoxLoss, Normalize, check_options
 
 __all__ = ["CIoULoss", "ciou_loss"]
 
@@ -115,6 +108,7 @@ def ciou_loss(
         validate=validate,
         normalize=normalize,
         reduction=reduction,
+        plane="an aspect ratio is that of two sides",
         gate=gate,
     )
 

@@ -6,20 +6,25 @@
 and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``. Along an axis that
 is turned, that alone has a slope: the enclosing length cw is held.
 
-Axes: predictions and targets ``(..., 4)``, aligned row by row.
+Axes: predictions and targets ``(..., 4)``, of segments 2, of cuboids 6; aligned row by row.
 From: EIoU, Zhang et al. 2021, arXiv:2101.08158, eq. 6; power, alpha-IoU of He et al. 2021,
 arXiv:2110.13675.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, Overlap, Slopes, change, each
+from aptt.core.boxes import BoxFormat, Overlap, change, each
 from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, distance, forms, pull
+from aptt.core.slopes import Slopes
+from aptt.loss.bbox.distances import distance, pull
+from aptt.loss.bbox.family import box_loss, forms
+from aptt.loss.bbox.paired import BoxLoss, Normalize
 
 __all__ = ["EIoULoss", "eiou_loss"]
 
@@ -40,7 +45,8 @@ def eiou_loss(
         loss = 1 - I / U + d**2 / c**2 + sum ((w - W) / cw)**2
 
     Args:
-        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit; segments have 2 numbers, cuboids
+            6, where an axis more has its place in either half.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
@@ -56,9 +62,9 @@ def eiou_loss(
         scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
-            negative or infinite (on CPU); a row that is at fault, with ``validate``, or where the
-            loss is above 2 (on CPU): the boxes may have another format.
+        ValueError: shapes that differ or do not end in 2, 4 or 6, an unknown option, weights that
+            are negative or infinite (on CPU); a row that is at fault, with ``validate``, or where
+            the loss is above 2 (on CPU): the boxes may have another format.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
     axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
@@ -97,7 +103,7 @@ def eiou_loss(
 
 def _penalties(o: Overlap) -> tuple[Tensor, ...]:
     (square,) = each(lambda change: (change.square(),), change(o))
-    return distance(o).square, square[0], square[1]
+    return distance(o).square, *square
 
 
 def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
@@ -109,7 +115,7 @@ def _slopes(o: Overlap) -> tuple[Tensor, Slopes]:
         return square, 2 * change, torch.add(span, square, alpha=-2)
 
     square, width, span = each(sloped, change(o), d.slopes.span)
-    return d.square + square[0] + square[1], d.slopes._replace(span=span, width=width)
+    return reduce(torch.add, square, d.square), d.slopes._replace(span=span, width=width)
 
 
 _FORMS = forms(_penalties, _slopes)

@@ -6,20 +6,24 @@
 and, for a prediction turned inside out, how far: ``sum max(lo - hi, 0) / cw``. Along an axis that
 is turned, that alone has a slope: the enclosing length cw is held.
 
-Axes: predictions and targets ``(..., 4)``, aligned row by row.
+Axes: predictions and targets ``(..., 4)``, of segments 2, of cuboids 6; aligned row by row.
 From: GIoU, Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1; power, alpha-IoU of He et al.
 2021, arXiv:2110.13675.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
-from aptt.core.boxes import BoxFormat, Overlap, Slopes
+from aptt.core.boxes import BoxFormat, Overlap
 from aptt.core.checks import Numbers
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms
+from aptt.core.slopes import Slopes
+from aptt.loss.bbox.family import box_loss, forms
+from aptt.loss.bbox.paired import BoxLoss, Normalize
 
 __all__ = ["GIoULoss", "giou_loss"]
 
@@ -40,7 +44,8 @@ def giou_loss(
         loss = 1 - I / U + (C - U) / C
 
     Args:
-        pred_boxes: ``(..., 4)``, any floating dtype, in any unit.
+        pred_boxes: ``(..., 4)``, any floating dtype, in any unit; segments have 2 numbers, cuboids
+            6, where an axis more has its place in either half.
         target_boxes: the same shape, row by row; for all pairs, expand both first.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         box_format: ``"xyxy"``, ``"xywh"`` (corner and size) or ``"cxcywh"`` (centre and size).
@@ -56,9 +61,9 @@ def giou_loss(
         scalar, or with ``"none"`` the shape ``(...)``. float32 for half types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
-            negative or infinite (on CPU); a row that is at fault, with ``validate``, or where the
-            loss is above 2 (on CPU): the boxes may have another format.
+        ValueError: shapes that differ or do not end in 2, 4 or 6, an unknown option, weights that
+            are negative or infinite (on CPU); a row that is at fault, with ``validate``, or where
+            the loss is above 2 (on CPU): the boxes may have another format.
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it. Along each
     axis, gradient times enclosing length is bounded; nothing depends on the boxes' scale.
@@ -95,9 +100,19 @@ def giou_loss(
 
 
 def _penalties(o: Overlap) -> tuple[Tensor, ...]:
-    # (C - U) / C: of boxes that meet, the two pairs of corners that lie in neither
-    corners = torch.addcmul(o.out[0] * o.off[1], o.off[0], o.out[1])
-    meet = torch.minimum(o.met[0], o.met[1]) >= 0
+    # (C - U) / C: of boxes that meet, the corners that lie in neither: beside one of the two on
+    # some axis, and beside the other one on another
+    last = len(o.out) - 1
+    corners, no_width, no_goal = None, o.off[last], o.out[last]  # 1 - P, 1 - G of the axes so far
+    for axis in range(last - 1, -1, -1):
+        beside = torch.addcmul(o.out[axis] * no_width, o.off[axis], no_goal)
+        corners = beside if corners is None else torch.addcmul(beside, o.common[axis], corners)
+        if axis > 0:
+            no_width = torch.addcmul(o.off[axis], o.width[axis], no_width)
+            no_goal = torch.addcmul(o.out[axis], o.goal[axis], no_goal)
+    if corners is None:  # segments that meet leave nothing
+        corners = torch.zeros_like(o.union)
+    meet = reduce(torch.minimum, o.met) >= 0
     return (torch.where(meet, corners, 1 - o.union),)
 
 

@@ -1,10 +1,10 @@
-"""L1 of boxes: how far their four numbers are apart, smooth near the target if so wanted.
+"""L1 of boxes: how far their numbers are apart, smooth near the target if so wanted.
 
-    loss   = sum |x - t|                       of the four numbers
+    loss   = sum |x - t|                       of all numbers of a box
     beta   sum of 0.5 (x - t)**2 / beta        where |x - t| < beta
                   |x - t| - 0.5 beta           elsewhere
 
-Axes: predictions and targets ``(..., 4)``, aligned row by row.
+Axes: predictions and targets ``(..., 4)``, of segments 2, of cuboids 6; aligned row by row.
 From: beta, smooth L1 of Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083, eq. 3, where it is 1.
 """
 
@@ -16,7 +16,7 @@ from aptt.core.checks import Numbers, check_number
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import Normalize, check_options, paired_loss
+from aptt.loss.bbox.paired import Normalize, check_options, paired_loss
 
 __all__ = ["BoxL1Loss", "box_l1_loss"]
 
@@ -35,8 +35,9 @@ def box_l1_loss(
         loss = sum |x - t|    with beta: 0.5 (x - t)**2 / beta below it, |x - t| - 0.5 beta above
 
     Args:
-        pred_boxes: ``(..., 4)``, any floating dtype: corners, a centre and a size, or deltas. The
-            distance is between the numbers as they are, so it differs by how boxes are written.
+        pred_boxes: ``(..., 4)``, any floating dtype: corners, a centre and a size, or deltas;
+            segments have 2 numbers, cuboids 6. The distance is between the numbers as they are, so
+            it differs by how boxes are written.
         target_boxes: the same shape, row by row.
         weight: ``(...)``, one per box; multiplies and is counted, and 0 removes the box.
         beta: where the loss turns from a square to a line, at least 0, in the boxes' unit; 0: a
@@ -50,8 +51,8 @@ def box_l1_loss(
         types.
 
     Raises:
-        ValueError: shapes that differ or do not end in 4, an unknown option, weights that are
-            negative or infinite (on CPU).
+        ValueError: shapes that differ or do not end in 2, 4 or 6, an unknown option, weights that
+            are negative or infinite (on CPU).
 
     The gradient goes to ``pred_boxes``, and to target boxes and weights that ask for it; no number
     has one larger than 1.
@@ -64,7 +65,7 @@ def box_l1_loss(
         ``F.l1_loss(...).sum(-1)``, fvcore ``smooth_l1_loss``, mmdetection ``L1Loss``.
 
     Differs from:
-        torch, mmdetection: the four numbers are summed, so a mean is over boxes.
+        torch, mmdetection: the numbers of a box are summed, so a mean is over boxes.
 
     Example:
         >>> import torch
@@ -79,7 +80,7 @@ def box_l1_loss(
         "box_l1",
         pred_boxes,
         target_boxes,
-        numbers=4,
+        numbers=(2, 4, 6),
         weight=weight,
         validate=False,
         ordered=False,

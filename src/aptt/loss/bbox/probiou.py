@@ -20,7 +20,7 @@ from aptt.core.gaussian import rise
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.core.rotated import bhattacharyya, slant
-from aptt.loss.bbox.family import BLOCK, Normalize, check_options, paired_loss
+from aptt.loss.bbox.paired import BLOCK, Normalize, check_options, paired_loss
 
 __all__ = ["ProbIoULoss", "probiou_loss"]
 
@@ -95,7 +95,7 @@ def probiou_loss(
         "probiou",
         pred_boxes,
         target_boxes,
-        numbers=5,
+        numbers=(5,),
         weight=weight,
         validate=validate,
         ordered=False,

@@ -23,7 +23,8 @@ from aptt.core.boxes import BoxFormat, Overlap, change, each
 from aptt.core.checks import Numbers
 from aptt.core.gaussian import rise
 from aptt.core.reduction import Reduction
-from aptt.loss.bbox.family import BoxLoss, Normalize, box_loss, forms, slowed
+from aptt.loss.bbox.family import box_loss, forms, slowed
+from aptt.loss.bbox.paired import BoxLoss, Normalize
 
 __all__ = ["SIoULoss", "siou_loss"]
 
@@ -98,6 +99,7 @@ def siou_loss(
         validate=validate,
         normalize=normalize,
         reduction=reduction,
+        plane="an angle is that of two distances",
     )
 
 

@@ -155,7 +155,8 @@ def scores_of(
             f"{name}.tokens: got shape {tuple(given.tokens.shape)}, wanted "
             f"{tuple(given.score.shape)}, that of the scores"
         )
-    return widen(given.average if per_token else given.score), given.tokens
+    given = given._replace(score=widen(given.score))  # before it is divided
+    return given.average if per_token else given.score, given.tokens
 
 
 def pairs_of(
