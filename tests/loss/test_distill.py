@@ -614,3 +614,82 @@ def test_a_learned_temperature_gets_its_gradient_at_any_size(n):
     step = 1e-5
     up, down = (distillation_loss(z, 2 * z, alpha=1.0, temperature=2.0 + s) for s in (step, -step))
     torch.testing.assert_close(learned.grad, (up - down) / (2 * step), rtol=1e-6, atol=0)
+
+
+# ------------------------------------------------- hard targets that are soft, smoothed, weighted
+
+FACTORS = torch.tensor([1.0, 2.0, 0.0, 3.0])
+
+
+def _pair_of_models():
+    generator = torch.Generator().manual_seed(5)
+    student, teacher = (3 * torch.randn(6, 4, generator=generator).double() for _ in range(2))
+    return student, teacher, torch.tensor([0, 1, 3, -100, 2, 1])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"class_weight": FACTORS}, {"weight": FACTORS.double()}),
+        ({"class_weight": [1, 2, 0, 3]}, {"weight": FACTORS.double()}),
+        ({"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
+    ],
+)
+def test_the_hard_term_is_the_cross_entropy_with_its_options(ours, theirs, reduction):
+    student, teacher, target = _pair_of_models()
+    given = {"hard_targets": target, "reduction": reduction}
+    terms = distillation_terms(student, teacher, **given, **ours)
+    wanted = F.cross_entropy(student, target, reduction=reduction, **theirs)
+    torch.testing.assert_close(terms["hard"], wanted)
+    torch.testing.assert_close(terms["soft"], distillation_terms(student, teacher, **given)["soft"])
+    loss = distillation_loss(student, teacher, alpha=0.3, **given, **ours)
+    torch.testing.assert_close(loss, 0.3 * terms["soft"] + 0.7 * terms["hard"])
+    module = DistillationLoss(alpha=0.3, reduction=reduction, **ours)
+    torch.testing.assert_close(module(student, teacher, hard_targets=target), loss)
+
+
+def test_targets_of_mixup_are_mixed_hard_targets():
+    student, teacher, target = _pair_of_models()
+    first, second = target.clamp(min=0), target.clamp(min=0).roll(1)
+    hot = [F.one_hot(t, 4).double() for t in (first, second)]
+    mixed = 0.3 * hot[0] + 0.7 * hot[1]
+    parts = [distillation_loss(student, teacher, hard_targets=t) for t in (first, second)]
+    loss = distillation_loss(student, teacher, hard_targets=mixed)
+    torch.testing.assert_close(loss, 0.3 * parts[0] + 0.7 * parts[1])
+    torch.testing.assert_close(distillation_loss(student, teacher, hard_targets=hot[0]), parts[0])
+
+
+def test_each_term_is_told_its_count():
+    student, teacher, target = _pair_of_models()
+    told = {}
+
+    def normalizer(total, count, *, term):
+        told[term] = count.item()
+        return total / count
+
+    given = {"hard_targets": target, "class_weight": FACTORS}
+    for loss in (distillation_loss, distillation_terms):
+        told.clear()
+        loss(student, teacher, reduction=normalizer, **given)
+        assert told == {"soft": 5, "hard": 1 + 2 + 3 + 0 + 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"hard_weight": 0.0, "label_smoothing": 0.1}, ValueError, "hard_targets: got None with"),
+        ({"hard_targets": torch.zeros(6)}, TypeError, "hard_targets: got torch.float32 of shape"),
+        ({"hard_targets": torch.zeros(6).long(), "label_smoothing": 2.0}, ValueError, "label_smoo"),
+        (
+            {"hard_targets": torch.zeros(6).long(), "class_weight": [1.0]},
+            ValueError,
+            "class_weight: ",
+        ),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_what_the_hard_term_refuses(given, error, said):
+    student, teacher, _ = _pair_of_models()
+    with pytest.raises(error, match=f"^{said}"):
+        distillation_loss(student, teacher, **given)

@@ -98,6 +98,12 @@ def _distillation(name: str) -> Any:
             teacher_indices=chosen,
             class_dim=class_dim(d, shape, axis, soft=args["hard_targets"] is None),
         )
+        if args["hard_targets"] is not None:
+            args["label_smoothing"] = d.pick("label_smoothing", (0.0, 0.0, 0.1))
+            args["class_weight"] = d.maybe(
+                "class_weight",
+                lambda: d.tensor("class_weight", d.weights("classes", (shape[axis],)), FLOATS[0]),
+            )
         if name == "distillation_loss":
             args |= _mixed(d, args)
         return d.call(name, args, "student_logits", sides=("sample_weight",))

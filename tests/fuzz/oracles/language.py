@@ -93,11 +93,15 @@ def distillation_terms(a: Any) -> dict[str, Tensor]:
     where = keep.reshape(shape)
     terms = {"soft": reduced(scattered(s[keep] * values, where), count, a.reduction, "soft")}
     if a.hard_targets is not None:
-        y = a.hard_targets.reshape(-1)[keep].long()
-        values = row_entropy(
-            x[keep], y, weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None
+        of_student = SimpleNamespace(
+            logits=a.student_logits,
+            target=a.hard_targets,
+            weight=a.class_weight,
+            softcap=None,
+            logit_adjustment=None,
+            z_loss=0.0,
         )
-        terms["hard"] = reduced(scattered(s[keep] * values, where), count, a.reduction, "hard")
+        terms["hard"] = cross_entropy(SimpleNamespace(**vars(a) | vars(of_student)))
     return terms
 
 

@@ -81,7 +81,7 @@ def _hide_taught(inputs: Inputs, options: Options, keep: Tensor) -> Inputs:
     return {**inputs, "hard_targets": inputs["hard_targets"].masked_fill(~keep, ignored)}
 
 
-def _count_taught(inputs: Inputs, options: Options) -> Tensor | float:
+def _count_taught(inputs: Inputs, options: Options) -> Tensor | float | dict[str, Tensor]:
     if "hard_targets" not in inputs:
         return inputs["sample_weight"].sum()
     kept = inputs["hard_targets"] != options.get("ignore_index", -100)
@@ -143,6 +143,11 @@ _FADES = {
 }
 
 
+_IN_TWO = {
+    "perfect_is_minimal": "smoothed targets and a teacher have no common optimum",
+    "counts_what_it_says": "it is two losses with a count each, which have rows of their own",
+    "streamed_equals_plain": "it is two losses, which have rows of their own",
+}
 _DETACHED = {"detach_teacher": "it decides about the teacher's gradient alone"}
 
 
@@ -157,6 +162,11 @@ def _distillation() -> Spec:
         cases={
             "teacher and targets": case(),
             "teacher alone": case(_only_taught, alpha=1.0, temperature=1.0),
+            "two counts": case(
+                class_weight=torch.tensor([1.0, 2.0, 0.5, 0.25, 3.0]),
+                label_smoothing=0.1,
+                exempt=_IN_TWO,
+            ),
             "reverse": case(
                 weighted, divergence="reverse_kl", temperature=2.0, alpha=0.25, ignore_index=3
             ),

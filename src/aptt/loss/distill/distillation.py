@@ -28,15 +28,26 @@ From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwa
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, check_flags, check_floating, check_index
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_flags,
+    check_floating,
+    check_index,
+    check_number,
+)
 from aptt.core.chosen import CHOSEN
 from aptt.core.distillation import Divergence, checked_form
 from aptt.core.divergence import WHOLE
+from aptt.core.formula import widen
 from aptt.core.reduction import Reduction, count_of, named, reduce
-from aptt.core.shapes import check_sample_weight
+from aptt.core.shapes import check_sample_weight, check_vector
+from aptt.loss.classification import cross_entropy
 from aptt.loss.distill.rows import student_rows, teacher_rows
 
 __all__ = ["distillation_loss", "distillation_terms"]
@@ -56,7 +67,9 @@ def distillation_loss(
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     detach_teacher: bool = True,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -69,8 +82,9 @@ def distillation_loss(
         student_logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
         teacher_logits: the same shape. With ``teacher_indices``, log-probabilities of k classes,
             in the same shape with k in place of C.
-        hard_targets: class indices, shaped like the logits without the class axis. May be left out
-            if ``hard_weight`` is 0; given all the same, they say what to ignore.
+        hard_targets: class indices, shaped like the logits without the class axis; or soft ones,
+            floating and shaped like the logits, as mixup makes them. May be left out if
+            ``hard_weight`` is 0; indices that are given all the same say what to ignore.
         teacher_indices: the k distinct classes whose log-probabilities, at the same temperature,
             ``teacher_logits`` holds, in its shape. The rest of either model's mass is one more
             class; k = C has no rest, and is the whole.
@@ -86,10 +100,14 @@ def distillation_loss(
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one, as
             between models that teach each other. It changes neither the value nor the student's
             gradient.
+        class_weight: ``(C,)``, one weight per class, of the hard term alone, whose mean then counts
+            it, as in :func:`cross_entropy`.
         ignore_index: the target that removes its position, from both terms; None: none does.
+        label_smoothing: the share of the hard targets' mass spread evenly over the classes.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"`` over the positions that count, ``"sum"``, ``"none"``, or a callable
-            ``(total, count, *, term)``.
+            ``(total, count, *, term)``, called once; with class weights, smoothing or soft hard
+            targets for ``"soft"`` and for ``"hard"``, each with its count.
 
     Returns:
         The loss, at least 0: a scalar, or with ``"none"`` one value per position. float32 for half
@@ -98,7 +116,7 @@ def distillation_loss(
     Raises:
         ValueError: shapes or vocabularies that differ, a single class, a temperature or beta out
             of range, hard targets missing, or out of range like weights (both on CPU).
-        TypeError: hard targets that are not class indices.
+        TypeError: hard targets that are neither class indices nor shaped like the logits.
 
     The gradient goes to ``student_logits``, and to a teacher that is not detached. Where one model
     masks a class by -inf that the other gives mass, the KL is infinite by definition; here the
@@ -131,6 +149,7 @@ def distillation_loss(
         0.5445
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
+    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     check_flags(detach_teacher=detach_teacher)
     check_index(ignore_index=ignore_index, class_dim=class_dim)
     check_floating(student_logits=student_logits)
@@ -138,6 +157,28 @@ def distillation_loss(
         raise ValueError(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
+        )
+    if class_weight is not None or label_smoothing or _is_soft(hard_targets):
+        return _in_two(
+            student_logits,
+            teacher_logits,
+            hard_targets,
+            reduction,
+            hard_weight=form.hard,
+            cross={"weight": class_weight, "label_smoothing": label_smoothing},
+            soft={
+                "teacher_indices": teacher_indices,
+                "temperature": temperature,
+                "soft_weight": alpha if soft_weight is None else soft_weight,
+                "divergence": divergence,
+                "beta": beta,
+                "detach_teacher": detach_teacher,
+            },
+            both={
+                "sample_weight": sample_weight,
+                "ignore_index": ignore_index,
+                "class_dim": class_dim,
+            },
         )
     x, y, keep, axis, shape = student_rows(student_logits, hard_targets, ignore_index, class_dim)
     weight = keep
@@ -167,6 +208,44 @@ def distillation_loss(
     return loss.reshape(shape) if reduction == "none" else loss
 
 
+def _is_soft(targets: Numbers | None) -> bool:
+    return isinstance(targets, Tensor) and targets.is_floating_point()
+
+
+def _in_two(
+    student: Tensor,
+    teacher: Numbers,
+    targets: Numbers | None,
+    reduction: Reduction,
+    *,
+    hard_weight: float | None,
+    cross: dict[str, Any],
+    soft: dict[str, Any],
+    both: dict[str, Any],
+) -> Tensor:
+    """Soft and hard term apart: what they count differs, and so does what they take."""
+    if targets is None:
+        raise ValueError("hard_targets: got None with class_weight or label_smoothing, wanted some")
+    if isinstance(targets, Tensor) and _is_soft(targets) and targets.shape != student.shape:
+        raise TypeError(
+            f"hard_targets: got {targets.dtype} of shape {tuple(targets.shape)}, wanted class "
+            f"indices, or soft targets of the shape of student_logits, {tuple(student.shape)}"
+        )
+    x = widen(student)  # the gradients of both terms meet there, to be rounded once
+    indices = None if _is_soft(targets) else targets
+    if cross["weight"] is not None:
+        rows = student_rows(x, indices, both["ignore_index"], both["class_dim"])
+        cross["weight"] = check_vector("class_weight", cross["weight"], rows.x)
+    told = named(reduction, "soft")
+    loss = distillation_loss(
+        x, teacher, hard_targets=indices, hard_weight=0.0, reduction=told, **soft, **both
+    )
+    if hard_weight is None:
+        return loss
+    told = named(reduction, "hard")
+    return loss + hard_weight * cross_entropy(x, targets, reduction=told, **cross, **both)
+
+
 def distillation_terms(
     student_logits: Tensor,
     teacher_logits: Numbers,
@@ -178,7 +257,9 @@ def distillation_terms(
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
     detach_teacher: bool = True,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
     class_dim: int | None = None,
     reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
@@ -201,23 +282,35 @@ def distillation_terms(
         >>> {name: round(term.item(), 4) for name, term in terms.items()}
         {'soft': 0.9191, 'hard': 0.1698}
     """
-
-    def term(name: str, alpha: float) -> Tensor:
-        return distillation_loss(
+    both: dict[str, Any] = {
+        "sample_weight": sample_weight,
+        "ignore_index": ignore_index,
+        "class_dim": class_dim,
+    }
+    terms = {
+        "soft": distillation_loss(
             student_logits,
             teacher_logits,
             hard_targets=hard_targets,
+            alpha=1.0,
             temperature=temperature,
-            alpha=alpha,
             divergence=divergence,
             beta=beta,
             teacher_indices=teacher_indices,
             detach_teacher=detach_teacher,
-            sample_weight=sample_weight,
-            ignore_index=ignore_index,
-            class_dim=class_dim,
-            reduction=named(reduction, name),
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            reduction=named(reduction, "soft"),
+            **both,
         )
-
-    terms = {"soft": term("soft", 1.0)}
-    return terms if hard_targets is None else {**terms, "hard": term("hard", 0.0)}
+    }
+    if hard_targets is not None:
+        terms["hard"] = cross_entropy(
+            student_logits,
+            hard_targets,
+            weight=class_weight,
+            label_smoothing=label_smoothing,
+            reduction=named(reduction, "hard"),
+            **both,
+        )
+    return terms

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_flags, check_index
+from aptt.core.checks import Numbers, check_flags, check_index, check_number
 from aptt.core.distillation import Divergence, checked_form
-from aptt.core.module import LossModule
+from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.loss.distill.distillation import distillation_loss, distillation_terms
 
@@ -27,13 +27,16 @@ class DistillationLoss(LossModule):
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
         detach_teacher: bool = True,
+        class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
         check_flags(detach_teacher=detach_teacher)
         check_index(ignore_index=ignore_index, class_dim=class_dim)
+        check_number("label_smoothing", label_smoothing, 0.0, 1.0)
         super().__init__(
             temperature=temperature,
             alpha=alpha,
@@ -42,7 +45,9 @@ class DistillationLoss(LossModule):
             divergence=divergence,
             beta=beta,
             detach_teacher=detach_teacher,
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
             class_dim=class_dim,
             reduction=reduction,
         )
