@@ -1087,6 +1087,40 @@ def clamps_k3(right, log_prob, reference_log_prob, **options):
     return value if options.get("reduction") == "none" else value.mean()
 
 
+# ---- masks, spectra and numbers
+
+
+@instead_of("top_k_cross_entropy_loss", "ignored positions in the number of the hardest",
+            "nnU-Net", "ignoring_is_removing")  # fmt: skip
+def counts_ignored_for_k(right, logits, target, *, fraction=0.1, ignore_index=-100, **options):
+    if not target.is_floating_point() and ignore_index is not None:
+        seen = (target != ignore_index).sum().clamp(min=1)
+        fraction = min(1.0, fraction * target.numel() / seen.item())
+    return right(logits, target, fraction=fraction, ignore_index=ignore_index, **options)
+
+
+@instead_of("l1_loss", "a weighted mean over the number of elements", "nobody in particular",
+            "counts_what_it_says")  # fmt: skip
+def weighs_without_counting(right, prediction, target, *, reduction="mean", **options):
+    if not callable(reduction):
+        return right(prediction, target, reduction=reduction, **options)
+    total = right(prediction, target, reduction="sum", **options)
+    return reduction(total, torch.tensor(prediction.numel()), term="l1")
+
+
+@instead_of("mse_loss", "NaN that is taken for 0", "darts", "finite_at_extremes")
+def hides_nan(right, prediction, target, *, weight=None, **options):
+    return right(prediction.nan_to_num(), target, weight=weight, **options)
+
+
+@instead_of("boundary_loss", "a gradient that ends where nothing is predicted",
+            "losses that skip empty masks", "hopeless_keeps_a_gradient")  # fmt: skip
+def skips_what_is_empty(right, logits, target, **options):
+    if bool((logits.argmax(1) == 0).all()) or bool((logits < 0).all()):
+        return 0 * right(logits, target, **options)
+    return right(logits, target, **options)
+
+
 # ------------------------------------------------------------------------------------ the tests
 
 

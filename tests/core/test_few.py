@@ -27,12 +27,13 @@ def _both(loss, x, *args):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1.0, 30.0, 6e4])
 def test_cross_entropy_of_few_rows(scale, dtype):
-    x = (torch.randn(7, 5) * scale).to(dtype)
+    x = (torch.randn(7, 5, generator=torch.Generator().manual_seed(0)) * scale).to(dtype)
     x[0, 1] = -INF
     (value, grad), (wanted, slope) = _both(cross_entropy, x, torch.tensor([0, 1, 2, 3, 4, 0, 1]))
-    near = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
-    torch.testing.assert_close(value.double(), wanted, rtol=max(near / 10, 1e-13), atol=0.0)
-    torch.testing.assert_close(grad.double(), slope, rtol=near, atol=near * 1e-10)
+    # a chance has the rounding of its gap, which is less than 40 where it is above the last digit
+    near = {torch.float64: 1e-13, torch.float32: 5e-6, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(value.double(), wanted, rtol=1e-13 if near < 1e-9 else 3e-7, atol=0)
+    torch.testing.assert_close(grad.double(), slope, rtol=near, atol=1e-16)
 
 
 @pytest.mark.parametrize("gap", [16.0, 80.0, 88.0, 95.0, 104.0, 200.0])

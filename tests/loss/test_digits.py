@@ -289,6 +289,13 @@ def test_a_logarithm_of_sure_pixels_that_weigh_little():
 
 
 @WAYS
+def test_a_share_that_a_rounding_leads_below_0_has_its_slope(way):
+    x = torch.tensor([[[53.0, 57.0], [0.0, 29.0]]])
+    t = torch.tensor([[[1.0, 0.95], [0.0, 0.0]]]).double()
+    _held(lambda x: L.mcc_loss(x, t.float().to(x.dtype)), x, way)
+
+
+@WAYS
 def test_the_skeleton_of_what_is_nearly_sure(way):
     """A ridge is a difference of probabilities near 1: of what they lack of it."""
     sure = torch.tensor([[7.56, 8.29, 9.0], [8.66, 8.23, 8.0], [-3.0, -3.1, -2.9]])

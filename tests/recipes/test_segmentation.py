@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from aptt.recipes import open_recipe
-from aptt.recipes.segmentation import _tiles, _untile
+from aptt.recipes.segmentation import _near, _shores, _tiles, _untile
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,24 @@ def test_a_map_is_cut_and_put_together_again():
 
 def test_a_perfect_model_scores_one(recipe):
     scores = recipe.evaluate(always(recipe.test_masks))
-    assert scores == {"sea and land IoU": 1.0, "lake IoU": 1.0}
+    assert scores == {"sea and land IoU": 1.0, "lake IoU": 1.0, "shores": 1.0}
 
 
 def test_a_model_that_sees_only_sea_scores_its_share(recipe):
     scores = recipe.evaluate(always(torch.zeros_like(recipe.test_masks)))
     sea = (recipe.test_masks == 0).double().mean().item()
-    assert scores == pytest.approx({"sea and land IoU": sea / 2, "lake IoU": 0.0})
+    assert scores == pytest.approx({"sea and land IoU": sea / 2, "lake IoU": 0.0, "shores": 0.0})
+
+
+def test_a_shore_that_is_a_pixel_off_is_met_and_one_three_off_is_not():
+    land = torch.zeros(1, 9, 9, dtype=torch.long)
+    land[:, 4:] = 1
+    shore, near = _shores(land), _near(_shores(land))
+    assert shore.nonzero()[:, 1].unique().tolist() == [4]
+    for off, met in ((1, True), (-1, True), (2, False), (3, False)):
+        moved = _shores(land.roll(off, 1).index_fill(1, torch.arange(max(off, 0)), 0))
+        moved[:, -2:] = False  # what came round
+        assert bool((moved & near).any()) == met
 
 
 def test_each_model_is_shown_beside_photo_and_truth(recipe):

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.divergence import Form
-from aptt.core.formula import Formula, Kept, Product
+from aptt.core.divergence import WHOLE, Form
+from aptt.core.formula import Formula, Kept, Product, by_row
+from aptt.core.softmax import exp_of_gaps
 
-__all__ = ["gaussian_logits", "taught"]
+__all__ = ["KL", "gaussian_logits", "taught"]
 
 
 def gaussian_logits(y: Tensor, bins: int, sigma: float) -> Tensor:
@@ -65,3 +66,49 @@ def taught(
         rereads=divergence.rereads,
         in_one=divergence.in_one and taught(divergence.in_one, labels, form),
     )
+
+
+# ----------------------------------------------------- KL(label || softmax), both tops being 0
+#
+# Of labels that are 1e5 below their top a few bins on, as sharp ones are, and of logits at any
+# level: sums are compared by that of a - b, and log-ratios count by the label's share alone.
+
+_MASKED = 1e4  # the log-ratio of a bin that one of the two masks by -inf
+
+
+def _shares(x: Tensor, t: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    by = 1 / form.temperature
+    return exp_of_gaps(x * by), exp_of_gaps(t * by)
+
+
+def _sum(t: Tensor) -> Tensor:
+    return t.sum(1, keepdim=True)
+
+
+def _kl_stats(x: Tensor, t: Tensor, _: None = None, *, form: Form) -> Kept:
+    a, b = _shares(x, t, form)
+    ratio = ((x - t) * (1 / form.temperature)).nan_to_num(0.0, _MASKED, -_MASKED)
+    return _sum(a), _sum(b), _sum(a - b), _sum(ratio * b)
+
+
+def _kl_result(x: Tensor, kept: Kept, t: Tensor, _: None = None, *, form: Form) -> Tensor:
+    e, f, more, dot = kept
+    # log(e / f); at 0, one of the two halves passes the gradient on
+    level = (more.clamp(min=0) / f).log1p() - (torch.relu(-more) / e).log1p()
+    value = level - dot / f
+    value = value + torch.relu(-value.detach())  # rounding led below 0: the gradient stays
+    return (form.soft * value).squeeze(1)
+
+
+def _kl_step(
+    x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, _: None = None, *, form: Form
+) -> tuple[None, Tensor]:
+    # p - label = a / e - b / f = (a - b) / e - b (e - f) / (e f)
+    e, f, more, _dot = kept
+    a, b = _shares(x, t, form)
+    b = torch.ops.aten.threshold_backward(b, x, torch.finfo(x.dtype).min)  # masked: no gradient
+    by = by_row(up) * (form.soft / form.temperature) / e
+    return None, a.sub_(b).mul_(by).addcmul_(b, by * more / f, value=-1)
+
+
+KL = Formula(_kl_result, _kl_step, _kl_stats, in_one=WHOLE["forward_kl"].in_one)

@@ -20,8 +20,11 @@ from aptt.loss import (
     FocalTverskyLoss,
     LovaszLoss,
     TverskyLoss,
+    boundary_loss,
+    cl_dice_loss,
+    dice_ce_loss,
 )
-from aptt.recipes.base import Choice, Gallery, Picture, Recipe, Source
+from aptt.recipes.base import Choice, Gallery, Loss, Picture, Recipe, Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +56,8 @@ class Segmentation(Recipe):
     scores = {
         "sea and land IoU": "intersection over union in the held-out columns, mean of the two",
         "lake IoU": "the same for lakes",
+        "shores": "share of all shores, true ones and found ones, that are within a pixel of one "
+        "of the other kind",
     }
     losses = {
         "cross-entropy": Choice(
@@ -84,6 +89,16 @@ class Segmentation(Recipe):
             about="The score itself, IoU, made smooth.",
             functions=("lovasz_loss",),
             make=lambda _: LovaszLoss(),
+        ),
+        "dice-ce, boundary": Choice(
+            about="Dice with cross-entropy, and mistakes by how far they are from the shore.",
+            functions=("dice_ce_loss", "boundary_loss"),
+            make=lambda _: _with(boundary_loss, 0.1),
+        ),
+        "dice-ce, clDice": Choice(
+            about="Dice with cross-entropy, and whether the middle of what is thin is covered.",
+            functions=("dice_ce_loss", "cl_dice_loss"),
+            make=lambda _: _with(cl_dice_loss, 0.5),
         ),
     }
     sources = (
@@ -132,11 +147,14 @@ class Segmentation(Recipe):
         return tiles, masks
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Intersection over union of each class, over all held-out pixels together."""
+        """Overlap of each class, over all held-out pixels together, and where the shores are."""
         found = _classify(model, self.test_tiles)
         of_class = [(found == k, self.test_masks == k) for k in range(_CLASSES)]
         sea, land, lake = [(f & t).sum().item() / (f | t).sum().item() for f, t in of_class]
-        return {"sea and land IoU": (sea + land) / 2, "lake IoU": lake}
+        ours, theirs = _shores(found), _shores(self.test_masks)
+        met = (ours & _near(theirs)).sum() + (theirs & _near(ours)).sum()
+        shores = met.item() / (ours.sum() + theirs.sum()).clamp(min=1).item()
+        return {"sea and land IoU": (sea + land) / 2, "lake IoU": lake, "shores": shores}
 
     def galleries(self, models: Mapping[str, nn.Module]) -> list[Gallery]:
         """The Earth as each model sees it, and a part of one held-out column beside the photo."""
@@ -200,6 +218,22 @@ class _UNet(nn.Module):
         fine = self.last(torch.cat([F.interpolate(middle, scale_factor=2.0), fine], 1))
         logits: Tensor = self.head(fine)
         return logits
+
+
+def _with(loss: Loss, weight: float) -> Loss:
+    """Dice with cross-entropy, and another loss."""
+    return lambda logits, target: dice_ce_loss(logits, target) + weight * loss(logits, target)
+
+
+def _shores(masks: Tensor) -> Tensor:
+    """Land beside water."""
+    land = masks == 1
+    return land & _near(~land)
+
+
+def _near(pixels: Tensor) -> Tensor:
+    """These pixels, and those around each."""
+    return F.max_pool2d(pixels.float().unsqueeze(1), 3, 1, 1).squeeze(1) > 0
 
 
 def _convolutions(inputs: int, outputs: int) -> nn.Module:

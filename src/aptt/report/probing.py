@@ -205,6 +205,35 @@ def _student(x: Tensor) -> Inputs:
     }
 
 
+def _student_alone(x: Tensor) -> Inputs:
+    """The same, where the right class is not told."""
+    given = _student(x)
+    return {name: given[name] for name in ("student_logits", "teacher_logits")}
+
+
+def _student_of_a_class(x: Tensor) -> Inputs:
+    return {**_student_alone(x), "target": torch.zeros(1, dtype=torch.long)}
+
+
+def _turned_feature(x: Tensor) -> Inputs:
+    """A feature of two numbers, turned away from the teacher's."""
+    angle = torch.deg2rad(x)
+    return {
+        "student_features": torch.stack((angle.cos(), angle.sin())).reshape(1, 2),
+        "teacher_features": x.new_tensor([[1.0, 0.0]]),
+    }
+
+
+def _moved_corner(x: Tensor) -> Inputs:
+    """A right triangle, of which a student has one corner elsewhere on its side."""
+    fixed = x.new_tensor([[0.0, 0.0], [0.0, 1.0]])
+    moved = (x * x.new_tensor([1.0, 0.0])).reshape(1, 2)
+    return {
+        "student_embeddings": torch.cat((moved, fixed)),
+        "teacher_embeddings": torch.cat((x.new_tensor([[1.0, 0.0]]), fixed)),
+    }
+
+
 def _student_states(x: Tensor) -> Inputs:
     """The same from hidden states, through heads that pass them on."""
     head, logits = torch.eye(3).to(x), _student(x)
@@ -443,6 +472,22 @@ _TABLE: tuple[tuple[str, tuple[str, ...], Probe], ...] = (
     ),
     ("regression", ("prediction", "target"), Probe("error of the middle one", -8, 8, _forecast)),
     ("*", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student)),
+    (
+        "distill",
+        ("student_logits", "teacher_logits", "target"),
+        Probe(_TEACHER, -8, 8, _student_of_a_class),
+    ),
+    ("distill", ("student_logits", "teacher_logits"), Probe(_TEACHER, -8, 8, _student_alone)),
+    (
+        "distill",
+        ("student_features", "teacher_features"),
+        Probe("degrees from the teacher's", -180, 180, _turned_feature),
+    ),
+    (
+        "distill",
+        ("student_embeddings", "teacher_embeddings"),
+        Probe("place of a corner, the teacher's is 1", -3, 3, _moved_corner),
+    ),
     ("*", ("hidden", "weight", "teacher_hidden"), Probe(_TEACHER, -8, 8, _student_states)),
     ("lwf", ("new_logits", "target"), Probe("logit; the old model's is 3", -8, 8, _successor)),
     ("mtp_loss", ("logits_list", "target"), Probe(_MARGIN, -8, 8, _tokens)),

@@ -22,7 +22,7 @@ def _weighted(
     weight = d.maybe("weight", lambda: d.weights("weight", shape[:2] if by_map else shape))
     keep = torch.ones(shape, dtype=torch.bool) if keep is None else keep
     if weight is not None:
-        keep = keep & (weight.reshape(*weight.shape, *[1] * (x.ndim - weight.ndim)) != 0)
+        keep = keep & (weight.reshape((*weight.shape, *[1] * (x.ndim - weight.ndim))) != 0)
     x, t = poisoned(d, x, keep, "prediction"), poisoned(d, t, keep, "target")
     return d.call(
         name,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -95,12 +98,25 @@ def near_perfect_keeps_digits(trial: Trial) -> None:
 def finite_at_extremes(trial: Trial) -> None:
     """Finite in, finite out: the exact value and gradient wherever the dtype holds them.
 
+    A prediction of NaN is NaN in the value, or an error: it is never hidden.
+
     Limits: the hardest inputs that the row names, one by one, are tried, and not every input; and
     batches without positives, or of them alone, where its targets are 0 or 1.
     """
     if trial.case.inputs is None or trial.case.extremes is not None:
         _hardest(trial)
     _of_one_class(trial)
+    _of_nan(trial)
+
+
+def _of_nan(trial: Trial) -> None:
+    """A prediction that is NaN all over."""
+    made = trial.inputs(dtype=torch.float32)
+    name = trial.prediction(made)
+    loss = trial.of(made, reduction=trial.least_reduced)
+    with about("a prediction of NaN"), suppress(ValueError):
+        value = loss(torch.full_like(made[name], math.nan))
+        require(not value.numel() or bool(value.isnan().any()), f"value: got {value}, wanted NaN")
 
 
 def _of_one_class(trial: Trial) -> None:

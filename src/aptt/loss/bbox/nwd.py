@@ -75,7 +75,7 @@ def nwd_loss(
         larger objects are held to it as well; from a few units on it is flat.
 
     Elsewhere:
-        mmdet-aitod ``NWDLoss``, whose ``constant`` is ``unit``.
+        The authors' mmdet-aitod, whose ``constant`` is ``unit``.
 
     Differs from:
         The repositories: no epsilon under the root, so equal boxes cost 0, and have a gradient of 0

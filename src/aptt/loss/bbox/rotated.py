@@ -140,11 +140,11 @@ def rotated_giou_loss(
         Rotated boxes may be apart: the hull pulls them together.
 
     Elsewhere:
-        Rotated_IoU ``cal_giou``, OpenPCDet and mmdetection3d in their own forms.
+        Rotated_IoU ``cal_giou``.
 
     Differs from:
-        Rotated_IoU, mmdetection3d: C is the convex hull, as the paper has it, and not a box about
-            both; and see :func:`rotated_iou_loss`.
+        Rotated_IoU: C is the convex hull, as the paper has it, and not a box about both; and see
+            :func:`rotated_iou_loss`.
         giou_loss: of boxes along the axes, too, the hull is less than the box that encloses them,
             where they are apart in both.
         The definition: sides under 1/1000 of the pair's longest, or a millionth of the gap, count

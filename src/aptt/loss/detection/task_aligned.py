@@ -55,7 +55,8 @@ class TaskAlignedAssigner(Shown):
         alpha: power of the probability.
         beta: power of the IoU.
         overlap: what stands for IoU: a loss of boxes, such as ``ciou_loss``, of which 1 minus its
-            value is taken, where that is above 0. None: IoU; of rotated boxes ProbIoU.
+            value is taken, where that is above 0. None: IoU; of rotated boxes ProbIoU
+            (``rotated_iou_loss`` is exact, and slower).
 
     Use when:
         A dense detector, with points and no priors; with ``topk=1`` beside it, one without NMS.

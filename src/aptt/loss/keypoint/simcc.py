@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_floats
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import Form
 from aptt.core.formula import wide
-from aptt.core.labels import gaussian_logits, taught
+from aptt.core.labels import KL, gaussian_logits, taught
 from aptt.core.module import LossModule
 from aptt.core.points import point_weights
 from aptt.core.reduction import Reduction, check_reduction, count_of, normalize, reduce
@@ -122,7 +122,7 @@ def _form(*, sigma: float, temperature: float) -> Form:
     return Form(temperature, beta=0.0, soft=1.0)
 
 
-_SIMCC = taught(WHOLE["forward_kl"], _labels, _form)
+_SIMCC = taught(KL, _labels, _form)
 
 
 class SimCCLoss(LossModule):

@@ -137,8 +137,8 @@ def mcc_loss(
 
 def _of_shares(truth: Tensor, false: Tensor, missed: Tensor, size: Tensor) -> Tensor:
     """The loss, of shares of the pixels; a truth of neither 0 nor 1."""
-    hit = (truth - missed).clamp(min=0)
-    right = (1 - truth - false).clamp(min=0)
+    hit, right = truth - missed, 1 - truth - false
+    hit, right = (v - v.detach().clamp(max=0) for v in (hit, right))  # of rounding; with its slope
     wrong, both = false + missed, false * missed
     predicted, other = hit + false, right + missed
     spread = predicted * other
