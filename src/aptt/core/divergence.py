@@ -332,7 +332,9 @@ def _held_stats(x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form:
     p = _tempered(t, form.temperature).log_softmax(1)
     ratio = (p - log_q).nan_to_num_(nan=0.0, posinf=_FAR, neginf=-_FAR)
     p.exp_()
-    value = _sum(ratio.mul_(p))
+    value = _sum(ratio.mul_(p)).masked_fill_(
+        log_q[:, :1].isnan(), torch.nan
+    )  # all of a row, or none
     del ratio
     # p - q sum p, which is minus the gradient
     held = torch.ops.aten._log_softmax_backward_data(p, log_q, 1, x.dtype)

@@ -293,7 +293,8 @@ def symmetric_cross_entropy_loss(a: Any) -> Tensor:
 def focal_loss(a: Any) -> Tensor:
     """Lin et al. 2017 (arXiv:1708.02002), eq. 5: -alpha (1 - p)**gamma log p."""
     alike = a.target.shape == a.logits.shape
-    sigmoid = a.kind == "sigmoid" or (a.kind == "auto" and alike)
+    kind = getattr(a, "kind", "auto")  # what calls it for boxes has none
+    sigmoid = kind == "sigmoid" or (kind == "auto" and alike)
     if a.alpha == "auto":
         a = SimpleNamespace(**{**vars(a), "alpha": 0.25 if sigmoid else None})
     if a.ignore_index == "auto":

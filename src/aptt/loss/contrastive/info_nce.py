@@ -107,7 +107,7 @@ def contrastive_loss(
 
     Elsewhere:
         open_clip ``ClipLoss``, sentence-transformers ``MultipleNegativesRankingLoss``,
-        pytorch-metric-learning ``NTXentLoss``.
+        pytorch-metric-learning ``NTXentLoss``, info-nce-pytorch ``InfoNCE``.
 
     Differs from:
         open_clip: over ranks both gradients are exact, and shards may differ in size; the matrix

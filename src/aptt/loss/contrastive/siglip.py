@@ -58,7 +58,8 @@ def siglip_loss(
         candidate_ids: ``(M,)``; None: as the anchors', where there are as many.
         weight: ``(N,)``, one a pair; multiplies and is counted. 0 removes the pair, its candidate
             too.
-        scale: multiplies the similarities; a tensor of one number may learn.
+        scale: multiplies the similarities; a tensor of one number may learn. A module holds it,
+            a parameter too; where ``log_scale.exp()`` changes with each step, call the function.
         bias: added to them: the log-odds of a pair at similarity 0. Of N candidates 1 is right:
             ``-log(N - 1)``, and -10 for 22,000 of them. A tensor of one number may learn.
         duplicates: what candidates with the id of the anchor are, besides its own: ``"mask"``, not

@@ -69,9 +69,9 @@ def linear_distillation_loss(
         hard_targets: ``(...)`` class indices; may be left out if ``hard_weight`` is 0.
         bias: ``(V,)``, of the student's head; -inf masks a class.
         teacher_bias: ``(V,)``, of the teacher's head.
-        teacher_logits: what the teacher said when it was asked, in place of ``teacher_hidden`` and
-            ``teacher_weight``, which are None then: ``(..., V)``, or with ``teacher_indices``
-            log-probabilities of k classes, ``(..., k)``.
+        teacher_logits: what the teacher said when it was asked; None is then passed for
+            ``teacher_hidden`` and ``teacher_weight``. ``(..., V)``, or with ``teacher_indices``
+            log-probabilities of k classes at this temperature, ``(..., k)``.
         teacher_indices: ``(..., k)``, which classes these are, as in :func:`distillation_loss`.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
         temperature: T, above 0. With the next five, as in :func:`distillation_loss`.

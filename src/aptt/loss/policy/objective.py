@@ -90,7 +90,8 @@ def policy_loss(
         Answers were sampled, and rewarded; :func:`group_advantages` makes advantages of rewards.
 
     Elsewhere:
-        TRL ``GRPOTrainer``, verl ``compute_policy_loss``, OpenRLHF ``PolicyLoss``.
+        TRL ``GRPOTrainer``, torchrl ``ClipPPOLoss``, verl ``compute_policy_loss``, OpenRLHF
+        ``PolicyLoss``.
 
     Differs from:
         TRL: a log-ratio of 100 gives a gradient of NaN there.
