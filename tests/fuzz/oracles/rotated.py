@@ -102,10 +102,11 @@ def _one(x: Tensor, t: Tensor, hull: bool) -> Tensor:
         span = torch.maximum(right, depth / 2) - torch.minimum(left, -depth / 2)
         common = torch.minimum(hi, depth / 2) - torch.maximum(lo, -depth / 2)
         common = torch.where(common > 0, common, 0 * common)
+        short = size - d
         if float(span) == 0:  # one point for both
             span = size = common = depth = 1 + 0 * span
         both, own, goal, whole = both * common, own * size, goal * depth, whole * span
-        flip = (size - d) / span
+        flip = short / span
     union = own + goal - both
     loss = 1 - both / (union if float(union) else 1 + union) + flip  # of two sheets, apart
     return loss + (whole - union) / whole if hull else loss
