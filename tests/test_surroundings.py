@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from aptt.audit import SPECS
 from aptt.compose import CombinedLoss, GradShare, Ramp, Uncertainty
-from aptt.core import checks, transform
+from aptt.core import transform
+from aptt.core.checks import tensors
 from aptt.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
@@ -203,7 +204,7 @@ def test_an_empty_filter_is_refused_wherever_it_is_made(around):
 
 
 def test_numbers_per_class_go_where_a_model_is_made(monkeypatch):
-    monkeypatch.setattr(checks, "real_device", lambda: "meta")  # stands for an accelerator
+    monkeypatch.setattr(tensors, "real_device", lambda: "meta")  # stands for an accelerator
     assert DetectionLoss(class_weight=[1.0, 2.0]).class_weight.device == torch.device("meta")
 
 

@@ -43,8 +43,8 @@ def supcon(bug=""):
             x = unit(x)
         s = (100 * x @ x.T).masked_fill(~there, -torch.inf)
         s = s.masked_fill(torch.eye(len(x), dtype=torch.bool), -torch.inf)
-        alike = (target[:, None] == target) & (s > -torch.inf)
-        found = alike.any(1)
+        alike = (target[:, None] == target) & there & ~torch.eye(len(x), dtype=torch.bool)
+        found = alike.any(1) & there
         log_p = s.masked_fill(~found[:, None], 0.0).log_softmax(1)
         if bug == "a logarithm and a tiny number":
             log_p = (log_p.exp() + torch.finfo(x.dtype).tiny).log()

@@ -79,7 +79,7 @@ def stft_terms(
         >>> noise = torch.randn(8000, generator=torch.Generator().manual_seed(0))
         >>> terms = stft_terms(0.5 * noise, noise)
         >>> {name: round(term.item(), 3) for name, term in terms.items()}
-        {'log': 0.693, 'linear': 0.0, 'convergence': 0.5}
+        {'log': 0.693, 'linear': 8.67, 'convergence': 0.5}
     """
     chosen = {
         "n_fft": n_fft,

@@ -92,9 +92,12 @@ class _Tversky(torch.autograd.Function):
             again = torch.is_grad_enabled()
             with torch.enable_grad():
                 value = _tversky(*sums, *ctx.options)
-            asked = sums if ctx.needs_input_grad[0] else sums[1:]
-            slopes = torch.autograd.grad(value, asked, up, create_graph=again)
-            return *[None] * (3 - len(slopes)), *slopes, None, None, None
+            needed = ctx.needs_input_grad[:3]
+            asked = [t for t, wanted in zip(sums, needed, strict=True) if wanted]
+            slopes = iter(  # the sums may come from one node, which is to be there afterwards
+                torch.autograd.grad(value, asked, up, retain_graph=True, create_graph=again)
+            )
+            return *(next(slopes) if wanted else None for wanted in needed), None, None, None
         # of miss / (found + miss): found / whole**2 by miss, and -miss / whole**2 by found
         alpha, beta, _ = ctx.options
         up = up / whole
