@@ -145,6 +145,15 @@ def _edges(call: Call) -> bool:
     return lines or bool((pred == target).all(-1).any())
 
 
+def _around(call: Call) -> Tensor:
+    """What both boxes span, for centre and sizes; a radian for the angle."""
+    pred, target = (call.args[key].detach().double() for key in ("pred_boxes", "target_boxes"))
+    half = pred.shape[-1] // 2
+    sizes = torch.cat((pred[..., half:-1].abs(), target[..., half:-1].abs()), -1)
+    span = sizes.amax(-1, keepdim=True) + (pred - target)[..., :half].abs().amax(-1, keepdim=True)
+    return torch.cat((span.expand(*span.shape[:-1], 2 * half), torch.ones_like(span)), -1)
+
+
 def _kld(d: Draw) -> Call:
     pred, target = _turned(d)
     options = dict(
@@ -255,6 +264,7 @@ LOSSES = {
             getattr(rotated, name),
             slack=64.0,
             rows=-1,
+            lengths=_around,
             several=_edges,
             rigid=("target_boxes",),
             kinked=True,
