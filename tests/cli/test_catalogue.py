@@ -47,6 +47,9 @@ def test_a_loss_is_found_by_any_of_its_names(name):
         ("nll", {"cross_entropy"}),
         ("mse", {"mse_loss", "heatmap_loss"}),
         ("mae", {"l1_loss"}),
+        ("gspo", {"policy_loss"}),
+        ("DFL", {"distribution_focal_loss"}),
+        ("mixit", {"mixture_invariant_loss"}),
         ("sdr", {"si_sdr_loss", "sd_sdr_loss", "snr_loss"}),
         ("iou", {"mask_iou_loss", "box_iou_loss"}),
     ],
@@ -87,7 +90,13 @@ def test_list_as_json(capsys):
 def test_show_says_formula_paper_and_call(capsys):
     assert main(["show", "cross-entropy"]) == 0
     out = capsys.readouterr().out
-    for part in ("cross_entropy · CrossEntropyLoss", "logsumexp", "arXiv:", "cross_entropy(logits"):
+    for part in (
+        "cross_entropy · CrossEntropyLoss",
+        "logsumexp",
+        "arXiv:",
+        "cross_entropy(logits",
+        "loss_fn(",
+    ):
         assert part in out
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
+
+from torch import nn
 
 import aptt.loss
 from aptt.cli.docstring import Docstring, definitions, read, symbols
@@ -111,7 +113,10 @@ class Entry:
         return read(sys.modules[self.place].__doc__).title
 
     def answers(self, word: str) -> int:
-        """How well it answers to a word: 3 is its name, 2 a part of it, 1 a name elsewhere."""
+        """How well it answers to a word: 3 is its name, 2 a part of it, 1 a name elsewhere.
+
+        So are the capitals of its module, ``dfl``, and those of its title, ``GSPO``.
+        """
         names = [name for name in (self.function, self.module_form) if name]
         if word in map(_short, names):
             return 3
@@ -119,7 +124,10 @@ class Entry:
             return 2
         elsewhere = " ".join(self.doc.sections.get("Elsewhere", "").split())
         known = [each for each in re.findall(r"\w+", elsewhere) if re.search(r".[A-Z_]", each)]
-        return int(any(word in _parts(name) for name in known))
+        capitals = "".join(re.findall(r"[A-Z]", self.module_form or ""))
+        short = {each.lower() for each in (capitals, *re.findall(r"[A-Z]{3,}", self.doc.title))}
+        long = len(word) > 3 and any(name.lower().startswith(word) for name in known)
+        return int(long or word in short or any(word in _parts(name) for name in known))
 
     def to_json(self) -> dict[str, Any]:
         """Everything there is to know, for ``--json``."""
@@ -183,7 +191,7 @@ def _entry(function: Any, form: Any) -> Entry:
         function=function and function.__name__,
         module_form=form and form.__name__,
         file=module.__name__,
-        signatures=tuple(_signature(value) for value in (function, form) if value),
+        signatures=tuple(_calls(function, form)),
         options=tuple(
             p.name
             for p in inspect.signature(first).parameters.values()
@@ -200,11 +208,23 @@ def _function_of(form: type) -> str:
     return named[1].rpartition(".")[2] if named else form.__name__
 
 
-def _signature(value: Any) -> str:
+def _calls(function: Callable[..., Any] | None, form: type | None) -> Iterator[str]:
+    """How the function is called, and a module made and then called."""
+    if function:
+        yield _signature(function, function.__name__)
+    if form:
+        yield _signature(form, form.__name__)
+    if form and issubclass(form, nn.Module):
+        forward = inspect.signature(form.forward)
+        _, *called = forward.parameters.values()
+        yield _signature(forward.replace(parameters=called), "loss_fn")
+
+
+def _signature(value: Any, name: str) -> str:
     """A signature with names and defaults; what each is, the arguments section says."""
-    signature = inspect.signature(value)
+    signature = value if isinstance(value, inspect.Signature) else inspect.signature(value)
     bare = [_bare(parameter) for parameter in signature.parameters.values()]
-    return f"{value.__name__}{inspect.Signature(bare)}"
+    return f"{name}{inspect.Signature(bare)}"
 
 
 def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
