@@ -28,14 +28,14 @@ test: $(VENV)/dev.done
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 --dist worksteal $(OPTIONS)
+	$(BIN)/pytest -n 2 $(OPTIONS)
 
 quick: $(VENV)/dev.done
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 --dist worksteal $(if $(LOSS),tests -k "$(LOSS) and not nothing_is_found",$(RULES)) $(OPTIONS)
+	$(BIN)/pytest -q -n 2 $(if $(LOSS),tests -k "$(LOSS) and not nothing_is_found",$(RULES)) $(OPTIONS)
 
 docs: $(VENV)/docs.done
 	@echo "Building the site, a page for each loss: some minutes ..."

@@ -72,5 +72,5 @@ def _is_here(reason):
 
 def _missing(reason):
     """The package without which a test was skipped: pytest, Python and our own tests say it."""
-    found = re.search(r"import '(\w+)|named '(\w+)|^([\w-]+) is not installed", reason)
+    found = re.search(r"import '(\w+)|named '(\w+)|^([\w-]+)[^;]* is not installed", reason)
     return next(filter(None, found.groups())).replace("-", "_") if found else None

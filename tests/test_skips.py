@@ -15,6 +15,9 @@ def test_of_a_browser():
 
 def test_of_a_peer():
     pytest.importorskip("a_peer_that_nobody_has")
+
+def test_of_data():
+    pytest.skip("nobody, with their data, is not installed")
 """
 
 
@@ -24,6 +27,7 @@ def test_of_a_peer():
         ([], "browser", 0, "skipped 1: no chromium on this machine"),
         (["--nothing-skipped"], "browser", 1, "FAILED: --nothing-skipped, and skipped 1: no chr"),
         (["--nothing-skipped"], "peer", 0, "skipped 1: a_peer_that_nobody_has is not installed"),
+        (["--nothing-skipped"], "data", 0, "skipped 1: nobody is not installed"),
     ],
 )
 def test_what_is_skipped_is_said(tmp_path, options, test, code, said):

@@ -96,7 +96,8 @@ def distillation_terms(a: Any) -> dict[str, Tensor]:
         of_student = SimpleNamespace(
             logits=a.student_logits,
             target=a.hard_targets,
-            weight=a.class_weight,
+            weight=getattr(a, "class_weight", None),  # which the linear form has not
+            label_smoothing=getattr(a, "label_smoothing", 0.0),
             softcap=None,
             logit_adjustment=None,
             z_loss=0.0,
