@@ -167,3 +167,13 @@ def test_another_loss_counts_as_it_runs_on_cuda():
         gradient(F.cross_entropy(x, y), x)
     # log-softmax, NLL; one, its slope (zeros and one number a row), and that of log-softmax
     assert bill.kernels == 6
+
+
+def test_other_libraries_see_no_accelerator_but_while_it_counts():
+    register()
+    before = torch.accelerator.is_available()
+    with counting():
+        assert torch.pretend.is_available()
+        assert torch.accelerator.is_available()
+    assert not torch.pretend.is_available()
+    assert torch.accelerator.is_available() == before == torch.cuda.is_available()

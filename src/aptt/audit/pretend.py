@@ -73,8 +73,12 @@ def missing() -> str | None:
     return None
 
 
-class _Module(getattr(backend_registration, "_DummyBackendModule", object)):  # type: ignore[misc]
+class _Module(getattr(backend_registration, "_DummyBackendModule", object)):  # type: ignore[misc] # absent before 2.13
     """What ``torch.pretend`` would be."""
+
+    def is_available(self) -> bool:
+        """Only while something is counted: other libraries would take it for a GPU."""
+        return _bill is not None
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16]
@@ -111,7 +115,7 @@ class Pretended(Tensor):
     """A tensor of the pretend accelerator; ``actual`` is what is behind it."""
 
     actual: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment] # how PyTorch says none
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override] # a class method, as PyTorch calls it
@@ -124,7 +128,7 @@ class Pretended(Tensor):
         _wait("tolist")
         return self.actual.tolist()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override] # as Tensor has it, untyped
         return f"pretended({self.actual!r})"
 
 

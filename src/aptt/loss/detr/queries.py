@@ -109,8 +109,11 @@ def hungarian(
 ) -> HungarianMatcher:
     """The published costs, or the caller's matcher with what the loss says."""
     if matcher is None:
-        softmax = {} if no_object is None else {"class_cost": "softmax", "class_gain": 1.0}
-        return HungarianMatcher(groups=groups, box_format=box_format, **softmax)  # type: ignore[arg-type]
+        if no_object is None:
+            return HungarianMatcher(groups=groups, box_format=box_format)
+        return HungarianMatcher(
+            class_cost="softmax", class_gain=1.0, groups=groups, box_format=box_format
+        )
     if matcher.groups not in (1, groups):
         raise ValueError(
             f"matcher: got {matcher.groups} groups, wanted those of the loss, groups={groups}"
