@@ -176,4 +176,4 @@ def test_other_libraries_see_no_accelerator_but_while_it_counts():
         assert torch.pretend.is_available()
         assert torch.accelerator.is_available()
     assert not torch.pretend.is_available()
-    assert torch.accelerator.is_available() == before == torch.cuda.is_available()
+    assert torch.accelerator.is_available() == before
