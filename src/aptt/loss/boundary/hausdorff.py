@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, check_flags, check_positive
+from aptt.core.masks import Mode, check_class_weight
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Mode, check_class_weight
 from aptt.loss.boundary.misses import Masks, Spacing, boundary_of, check_maps, masks, missed
 
 __all__ = ["HausdorffLoss", "hausdorff_loss"]

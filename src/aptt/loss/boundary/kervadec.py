@@ -20,9 +20,9 @@ from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, check_choice
 from aptt.core.distance import Rim
+from aptt.core.masks import Mode, check_class_weight
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Mode, check_class_weight
 from aptt.loss.boundary.misses import Spacing, boundary_of, check_maps, masks, missed
 
 __all__ = ["BoundaryLoss", "boundary_loss"]

@@ -28,9 +28,10 @@ from aptt.core.checks import (
 )
 from aptt.core.distance import Rim, signed_field
 from aptt.core.formula import Formula, Kept, wide
+from aptt.core.masks import Mode, aligned, of_classes
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Count, Reduction, reduce
-from aptt.core.regions import Absent, Mode, aligned, check_regions, of_classes
+from aptt.core.regions import Absent, check_regions
 from aptt.core.squares import through
 
 __all__ = ["Masks", "Spacing", "as_spacing", "boundary_of", "check_maps", "masks", "missed"]

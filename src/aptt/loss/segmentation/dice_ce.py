@@ -15,9 +15,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers, check_number
+from aptt.core.masks import Mode
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Absent, Mode, Pool, RegionOptions, check_regions
+from aptt.core.regions import Absent, Pool, RegionOptions, check_regions
 from aptt.loss.segmentation.compound import compound, scaled
 from aptt.loss.segmentation.generalized import Weighting, check_weighting
 from aptt.loss.segmentation.module import RegionLoss

@@ -18,17 +18,10 @@ from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.logistic import power
+from aptt.core.masks import Mode
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import (
-    Absent,
-    Mode,
-    Pool,
-    RegionOptions,
-    average,
-    check_regions,
-    measured,
-)
+from aptt.core.regions import Absent, Pool, RegionOptions, average, check_regions, measured
 from aptt.loss.segmentation.module import RegionLoss
 from aptt.loss.segmentation.ratio import ratio
 

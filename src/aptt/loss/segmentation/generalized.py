@@ -17,18 +17,10 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers, check_choice
+from aptt.core.masks import Mode
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import (
-    Mode,
-    Pool,
-    RegionOptions,
-    Regions,
-    check_regions,
-    measured,
-    reduced,
-    shares,
-)
+from aptt.core.regions import Pool, RegionOptions, Regions, check_regions, measured, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
 from aptt.loss.segmentation.ratio import errors, over, part
 

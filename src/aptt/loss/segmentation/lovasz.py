@@ -18,10 +18,11 @@ from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers, check_choice
 from aptt.core.lovasz import lovasz_sums
+from aptt.core.masks import Mode, aligned, of_classes, pixels
 from aptt.core.module import per_class
 from aptt.core.pixels import counts
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Mode, aligned, check_regions, of_classes, pixels, reduced, shares
+from aptt.core.regions import check_regions, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
 
 __all__ = ["LovaszLoss", "lovasz_loss"]

@@ -26,17 +26,10 @@ from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers
 from aptt.core.marks import widest
+from aptt.core.masks import Mode
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import (
-    Mode,
-    Pool,
-    RegionOptions,
-    check_regions,
-    measured,
-    reduced,
-    shares,
-)
+from aptt.core.regions import Pool, RegionOptions, check_regions, measured, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
 
 __all__ = ["MCCLoss", "mcc_loss"]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from aptt.core.checks import Numbers, ignored
+from aptt.core.masks import check_class_weight
 from aptt.core.module import LossModule
-from aptt.core.regions import check_class_weight
 
 
 class RegionLoss(LossModule):

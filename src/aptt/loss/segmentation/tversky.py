@@ -17,17 +17,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers
+from aptt.core.masks import Mode
 from aptt.core.module import per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import (
-    Absent,
-    Mode,
-    Pool,
-    RegionOptions,
-    average,
-    check_regions,
-    measured,
-)
+from aptt.core.regions import Absent, Pool, RegionOptions, average, check_regions, measured
 from aptt.loss.segmentation.module import RegionLoss
 from aptt.loss.segmentation.ratio import ratio
 

@@ -23,10 +23,11 @@ from aptt.core.checks import IgnoreIndex, Numbers, as_tensor, check_numbers, ign
 from aptt.core.engine import evaluate
 from aptt.core.formula import Formula, Kept, wide
 from aptt.core.marks import cleared, removes, weighed
+from aptt.core.masks import aligned, pixels
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
 from aptt.core.reduction import Reduction
-from aptt.core.regions import Pool, aligned, check_regions, pixels, reduced
+from aptt.core.regions import Pool, check_regions, reduced
 from aptt.core.softmax import of_class
 from aptt.core.squares import through
 from aptt.loss.segmentation.ratio import over

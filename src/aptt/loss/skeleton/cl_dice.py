@@ -29,18 +29,10 @@ from aptt.core.checks import (
     ignored,
 )
 from aptt.core.formula import wide, widen
+from aptt.core.masks import Mode, aligned, check_class_weight, of_classes
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
-from aptt.core.regions import (
-    Mode,
-    Pool,
-    aligned,
-    check_class_weight,
-    check_regions,
-    of_classes,
-    reduced,
-    shares,
-)
+from aptt.core.regions import Pool, check_regions, reduced, shares
 from aptt.core.skeleton import Border, skeleton_of
 
 __all__ = ["ClDiceLoss", "cl_dice_loss", "cl_dice_terms", "soft_skeleton"]
