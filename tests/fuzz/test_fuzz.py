@@ -31,7 +31,7 @@ NO_LOSS = {
     "merge_unlabelled": "makes logits of logits: tests/loss/test_partial.py has its numbers",
     "simcc_decode": "reads points out of logits",
     "simcc_targets": "makes labels; tests/loss/test_poses.py has their formula beside them",
-    "ordinal_labels": "gives ranks, without a gradient",
+    "ordinal_decode": "gives ranks, without a gradient",
     "ordinal_probabilities": "is torch's sigmoid, and its product over levels",
     "soft_skeleton": "is within cl_dice_loss",
     "signed_distance": "makes maps of targets, without a gradient",

@@ -657,7 +657,10 @@ def test_targets_of_mixup_are_mixed_hard_targets():
     parts = [distillation_loss(student, teacher, hard_targets=t) for t in (first, second)]
     loss = distillation_loss(student, teacher, hard_targets=mixed)
     torch.testing.assert_close(loss, 0.3 * parts[0] + 0.7 * parts[1])
-    torch.testing.assert_close(distillation_loss(student, teacher, hard_targets=hot[0]), parts[0])
+    for given in (hot[0], hot[0].tolist()):
+        torch.testing.assert_close(
+            distillation_loss(student, teacher, hard_targets=given), parts[0]
+        )
 
 
 def test_each_term_is_told_its_count():

@@ -46,7 +46,7 @@ UNDRAWN = {
     "merge_unlabelled": {
         "logits": torch.zeros(1, 2), "annotated": torch.ones(1, 2, dtype=torch.bool),
     },
-    "ordinal_labels": {"logits": torch.zeros(1, 2)},
+    "ordinal_decode": {"logits": torch.zeros(1, 2)},
     "ordinal_probabilities": {"logits": torch.zeros(1, 2)},
     "sequence_scores": {
         "log_prob": torch.zeros(2), "mask": torch.ones(2, dtype=torch.bool),

@@ -301,3 +301,14 @@ def test_positives_of_a_half_target_are_counted_in_float32():
     x, ones = torch.zeros(259), torch.ones(259, dtype=torch.bfloat16)
     found = focal_loss(x, ones, normalize="positives", alpha=None)
     assert found.item() == pytest.approx(math.log(2) / 4, rel=1e-6)
+
+
+def test_the_target_of_a_weight_of_0_may_be_anything():
+    logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    target = torch.tensor([[0.0, 1.0, 0.0], [torch.nan] * 3])
+    loss = focal_loss(logits, target, weight=[[1.0] * 3, [0.0] * 3])
+    loss.backward()
+    assert loss == focal_loss(logits[:1], target[:1])
+    assert not logits.grad[1].any()
+    with pytest.raises(ValueError, match="target: got nan"):
+        focal_loss(logits, target)

@@ -358,3 +358,9 @@ def test_a_weight_of_each_map_is_one_of_all_its_cells(kind):
     assert torch.equal(got, heatmap_loss(x, y, kind=kind, weight=every, visibility=visibility))
     with pytest.raises(ValueError, match=r"weight: \(2, 2\) should be \(N, K\)"):
         heatmap_loss(x, y, kind=kind, weight=weight[:, :2])
+
+
+def test_points_that_are_all_seen_are_as_without_visibility_to_the_last_digit():
+    points = 5 * torch.rand(1, 2, 2, dtype=torch.float64)
+    seen = render_heatmaps(points, (6, 6), sigma=0.7, visibility=torch.ones(1, 2))
+    assert torch.equal(seen, render_heatmaps(points, (6, 6), sigma=0.7))

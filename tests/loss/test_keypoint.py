@@ -375,3 +375,32 @@ def test_an_instance_whose_points_weigh_nothing_is_not_counted():
         kind="cauchy", point_weight=torch.tensor([[0.3], [0.0]]),
     )  # fmt: skip
     assert loss.item() == pytest.approx(math.log1p(50 / 8))
+
+
+@pytest.mark.parametrize(("kind", "value", "slope"), [("cauchy", 2 * math.log(1e30), 2e-30)])
+def test_a_point_at_the_end_of_the_world_still_pulls(kind, value, slope):
+    prediction = torch.tensor([[[1e30, 0.0]]], requires_grad=True)
+    options = {"sigmas": 0.5, "area_scale": 0.5, "kind": kind}  # a unit of 1
+    loss = keypoint_loss(prediction, torch.zeros(1, 1, 2), [[2]], [1.0], **options)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-6)
+    assert prediction.grad[0, 0].tolist() == pytest.approx([slope, 0.0], rel=1e-6)
+
+
+def test_a_likelihood_that_float32_does_not_hold_is_infinite_and_no_nan():
+    prediction = torch.tensor([[[1e30, 0.0], [1e30, 0.0]]])
+    options = {"sigmas": 0.5, "kind": "log"}
+    loss = keypoint_loss(prediction, torch.zeros(1, 2, 2), [[2, 2]], [1.0], **options)
+    assert loss == math.inf
+
+
+def test_the_points_of_an_instance_that_weighs_nothing_may_weigh_anything():
+    args = torch.zeros(2, 3, 2), torch.ones(2, 3, 2), torch.full((2, 3), 2), [1.0, 1.0]
+    share = torch.tensor([[1.0] * 3, [math.nan] * 3])
+    found = keypoint_loss(*args, sigmas=0.5, weight=[1.0, 0.0], point_weight=share)
+    assert found == keypoint_loss(*(t[:1] for t in args), sigmas=0.5)
+
+
+def test_a_wing_too_steep_for_a_power_is_refused():
+    with pytest.raises(ValueError, match=r"epsilon: got 1e-19 with theta=0\.5"):
+        adaptive_wing_loss(torch.ones(3), torch.zeros(3), epsilon=1e-19)

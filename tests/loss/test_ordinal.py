@@ -10,7 +10,7 @@ from aptt.loss import (
     binary_cross_entropy,
     coral_loss,
     corn_loss,
-    ordinal_labels,
+    ordinal_decode,
     ordinal_probabilities,
 )
 from aptt.loss.classification.levels import LADDER
@@ -77,12 +77,12 @@ def test_levels_that_no_rank_reaches_have_no_gradient():
 
 
 def test_sure_and_wrong_keeps_its_digits():
-    x = torch.tensor([[200.0, -200.0]], requires_grad=True)
-    for loss, count in ((coral_loss, 1), (corn_loss, 1)):
-        value = loss(x, torch.tensor([0]))
+    x = torch.tensor([[-200.0, 200.0]], requires_grad=True)  # both wrong for rank 1
+    for loss, count in ((coral_loss, 1), (corn_loss, 2)):  # ranks, questions
+        value = loss(x, torch.tensor([1]))
         (grad,) = torch.autograd.grad(value, x)
-        assert value.item() == 200 / count
-        assert grad[0, 0] == 1
+        assert value.item() == 400 / count
+        assert grad.tolist() == [[-1 / count, 1 / count]]
 
 
 def test_a_level_that_is_surely_not_reached_keeps_the_digits_of_its_slope():
@@ -95,22 +95,22 @@ def test_a_level_that_is_surely_not_reached_keeps_the_digits_of_its_slope():
 
 def test_ranks_are_read_back():
     x = torch.tensor([[14.152, -6.1942, 0.47710, 0.96850], [65.667, 0.303, 11.500, -4.524]])
-    assert ordinal_labels(x, kind="corn").tolist() == [1, 3]
+    assert ordinal_decode(x, kind="corn").tolist() == [1, 3]
     above = ordinal_probabilities(x, kind="corn")
     assert (above.diff(dim=1) <= 0).all()
     torch.testing.assert_close(above[1, 2], x[1, :3].sigmoid().prod())
     # CORAL's count levels, wherever they are
-    assert ordinal_labels(x).tolist() == [3, 3]
+    assert ordinal_decode(x).tolist() == [3, 3]
     image = x.T.reshape(1, 4, 2)
-    assert ordinal_labels(image, kind="corn", class_dim=1).tolist() == [[1, 3]]
+    assert ordinal_decode(image, kind="corn", class_dim=1).tolist() == [[1, 3]]
     assert ordinal_probabilities(x.half()).dtype == torch.float32
 
 
 def test_the_best_logits_give_the_rank_back():
     y = torch.arange(5)
     x = 20.0 * (2 * (y[:, None] > torch.arange(4)).float() - 1)
-    assert ordinal_labels(x).tolist() == y.tolist()
-    assert ordinal_labels(x, kind="corn").tolist() == y.tolist()
+    assert ordinal_decode(x).tolist() == y.tolist()
+    assert ordinal_decode(x, kind="corn").tolist() == y.tolist()
     assert corn_loss(x, y) < 1e-8
 
 
@@ -129,4 +129,4 @@ def test_what_is_no_rank_is_refused():
     with pytest.raises(TypeError, match=r"target: got torch\.float64, wanted class indices"):
         corn_loss(x, torch.ones(2, 4).double())
     with pytest.raises(ValueError, match="kind: got 'coralline', wanted 'coral', 'corn'"):
-        ordinal_labels(x, kind="coralline")
+        ordinal_decode(x, kind="coralline")

@@ -102,3 +102,24 @@ def test_the_dice_of_a_compound_may_be_the_generalised_one(terms, weighting):
     assert_close(got, plain)
     with pytest.raises(ValueError, match=re.escape("smooth: got 1.0 with")):
         terms(logits, target, weighting=weighting, smooth=1.0)
+
+
+def test_what_is_ignored_or_masked_has_no_part_in_what_is_merged():
+    logits = torch.randn(1, 3, 4, generator=_seeded(6)).double()
+    logits[0, :, 3] = torch.nan
+    logits.requires_grad_()
+    target = torch.tensor([[0, 1, 0, -100]])
+    cross_entropy(merge_unlabelled(logits, [True, True, False]), target).backward()
+    seen = logits.detach()[..., :3].requires_grad_()
+    cross_entropy(
+        merge_unlabelled(seen, [True, True, False]), target[:, :3], class_dim=1
+    ).backward()
+    assert_close(logits.grad[..., :3], seen.grad)
+    assert not logits.grad[..., 3].any()
+
+
+def test_a_background_that_is_masked_stays_so():
+    logits = torch.tensor([[-torch.inf, 1.0, 2.0]]).double().requires_grad_()
+    cross_entropy(merge_unlabelled(logits, [True, True, True]), torch.tensor([1])).backward()
+    p = torch.sigmoid(torch.tensor(1.0).double())  # of class 2
+    assert_close(logits.grad, torch.stack((0 * p, -p, p)).unsqueeze(0))

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from aptt.loss import relational_distillation_loss, relational_distillation_terms
 
@@ -72,8 +73,7 @@ def test_samples_in_one_place_have_a_finite_gradient():
         assert (torch.autograd.grad(loss, x)[0] == 0).all()
 
 
-def test_a_weight_of_2_is_a_sample_that_is_told_twice_but_not_of_itself():
-    """Removed: as if it were not there. Weighed: each pair by its product."""
+def test_a_sample_of_weight_0_is_not_there_and_others_weigh_by_products_of_pairs_and_triples():
     x, t = _rows(6, 3), _rows(6, 5, seed=1)
     weight = torch.tensor([1.0, 1, 0, 1, 0, 1])
     keep = weight != 0
@@ -82,9 +82,16 @@ def test_a_weight_of_2_is_a_sample_that_is_told_twice_but_not_of_itself():
     torch.testing.assert_close(relational_distillation_terms(x, t, weight=weight), expected)
     x, w = _rows(4, 3), torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64)
     t = t[:4].nan_to_num()
-    found = relational_distillation_terms(x, t, weight=w)["distance"]
+    terms = relational_distillation_terms(x, t, weight=w)
+    found = terms["distance"]
     pair = (w[:, None] * w).fill_diagonal_(0)
     d = [torch.cdist(z, z) for z in (x, t)]
     d = [v / ((v * pair).sum() / pair.sum()) for v in d]
-    cost = torch.nn.functional.smooth_l1_loss(*d, reduction="none")
+    cost = F.smooth_l1_loss(*d, reduction="none")
     torch.testing.assert_close(found, (cost * pair).sum() / pair.sum())
+    total = mass = 0.0
+    for i, j, k in itertools.permutations(range(4), 3):
+        cosines = [F.cosine_similarity(z[i] - z[j], z[k] - z[j], dim=0) for z in (x, t)]
+        total += w[i] * w[j] * w[k] * F.smooth_l1_loss(*cosines)
+        mass += w[i] * w[j] * w[k]
+    torch.testing.assert_close(terms["angle"], total / mass)

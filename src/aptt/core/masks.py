@@ -107,7 +107,7 @@ def aligned(
         w = by if keep is None else torch.where(keep, by, 0)
         check_weights(weight=w)
     if hard and not indexed:
-        check_binary(t if w is None else t.masked_fill(w == 0, 0), None)
+        check_binary(t, None, keep=None if w is None else w != 0)
     elif not indexed:
         check_range(t, 0, 1, keep=None if w is None else w != 0)
     return x, t, w

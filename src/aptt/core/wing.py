@@ -26,8 +26,7 @@ def _adaptive_wing(
     """``omega * ln(1 + |(x - t) / epsilon|**(alpha - t))``, from ``theta`` on linear."""
     off, power = (x - t).abs(), alpha - t
     near = off.clamp(max=theta)
-    edge = (power * math.log(theta / epsilon)).exp()
-    slope = omega * power * edge / (1 + edge) / theta
+    slope = omega * power * torch.sigmoid(power * math.log(theta / epsilon)) / theta
     return omega * torch.log1p((near / epsilon) ** power) + slope * torch.relu(off - theta)
 
 
@@ -39,3 +38,12 @@ def check_wing(**options: float) -> None:
     """Hold the options of a wing to finite numbers above 0, in float32 too."""
     for name, value in options.items():
         check_number(name, value, torch.finfo(torch.float32).tiny)
+    edge = options.get("theta", 0.0) / options.get("epsilon", 1.0)
+    if edge > _STEEPEST:
+        raise ValueError(
+            f"epsilon: got {options['epsilon']} with theta={options['theta']}, wanted at least "
+            f"theta / {_STEEPEST:g}, whose powers are finite"
+        )
+
+
+_STEEPEST = 1e12

@@ -148,8 +148,11 @@ def taken_classes(
     return (target * keep).long(), keep
 
 
-def check_binary(target: Tensor, ignore_index: int | None) -> None:
-    """Refuse targets other than 0 and 1, where looking costs no host sync: eager mode on CPU."""
+def check_binary(target: Tensor, ignore_index: int | None, *, keep: Tensor | None = None) -> None:
+    """Refuse targets other than 0 and 1, where looking costs no host sync: eager mode on CPU.
+
+    Those that ``keep`` leaves out are anything.
+    """
     if target.dtype == torch.bool:
         return
     if not is_readable(target):
@@ -163,6 +166,9 @@ def check_binary(target: Tensor, ignore_index: int | None) -> None:
         wrong = (part != 0) & (part != 1)
         if ignore_index is not None:
             wrong &= kept(part, ignore_index)
+        if keep is not None and wrong.any():
+            check_binary(torch.where(keep, target, 0), ignore_index)
+            return
         if wrong.any():
             raise ValueError(
                 f"target: got {part[wrong][0].item()}, wanted 0 or 1"

@@ -22,7 +22,7 @@ from aptt.loss.classification.generalized import (
     GeneralizedCrossEntropyLoss,
     generalized_cross_entropy_loss,
 )
-from aptt.loss.classification.levels import ordinal_labels, ordinal_probabilities
+from aptt.loss.classification.levels import ordinal_decode, ordinal_probabilities
 from aptt.loss.classification.poly1 import Poly1Loss, poly1_loss
 from aptt.loss.classification.symmetric import (
     SymmetricCrossEntropyLoss,
@@ -51,7 +51,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_terms",
     "generalized_cross_entropy_loss",
-    "ordinal_labels",
+    "ordinal_decode",
     "ordinal_probabilities",
     "poly1_loss",
     "symmetric_cross_entropy_loss",

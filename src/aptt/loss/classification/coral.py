@@ -58,7 +58,7 @@ def coral_loss(
 
     Use when:
         Classes have an order, and the price of a mistake grows with the distance: ages, grades,
-        stages. :func:`ordinal_labels` reads the rank back. Where levels share no weight,
+        stages. :func:`ordinal_decode` reads the rank back. Where levels share no weight,
         :func:`corn_loss` stays consistent.
 
     Elsewhere:

@@ -60,7 +60,7 @@ def corn_loss(
     batch reaches gets none.
 
     Use when:
-        Classes have an order, and the head is an ordinary one. :func:`ordinal_labels` with
+        Classes have an order, and the head is an ordinary one. :func:`ordinal_decode` with
         ``kind="corn"`` reads the rank back.
 
     Elsewhere:

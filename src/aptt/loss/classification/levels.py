@@ -37,7 +37,7 @@ from aptt.core.shapes import (
 )
 from aptt.core.softmax import on_class_axis
 
-__all__ = ["LADDER", "ordinal_labels", "ordinal_probabilities", "reduced_levels"]
+__all__ = ["LADDER", "ordinal_decode", "ordinal_probabilities", "reduced_levels"]
 
 Kind = Literal["coral", "corn"]
 
@@ -77,7 +77,7 @@ def ordinal_probabilities(
     return p if kind == "coral" else p.cumprod(axis)
 
 
-def ordinal_labels(logits: Tensor, *, kind: Kind = "coral", class_dim: int | None = None) -> Tensor:
+def ordinal_decode(logits: Tensor, *, kind: Kind = "coral", class_dim: int | None = None) -> Tensor:
     """The rank that the logits of CORAL or CORN predict: how many levels it is likely above.
 
         rank = number of k with P(y > k) > 1/2
@@ -96,7 +96,7 @@ def ordinal_labels(logits: Tensor, *, kind: Kind = "coral", class_dim: int | Non
     Example:
         >>> import torch
         >>> logits = torch.tensor([[2.0, 0.5, -2.0], [0.1, 0.1, 3.0]])
-        >>> ordinal_labels(logits).tolist(), ordinal_labels(logits, kind="corn").tolist()
+        >>> ordinal_decode(logits).tolist(), ordinal_decode(logits, kind="corn").tolist()
         ([2, 3], [2, 1])
     """
     above = ordinal_probabilities(logits, kind=kind, class_dim=class_dim) > 0.5

@@ -106,8 +106,9 @@ def distillation_loss(
         label_smoothing: the share of the hard targets' mass spread evenly over the classes.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"`` over the positions that count, ``"sum"``, ``"none"``, or a callable
-            ``(total, count, *, term)``, called once; with class weights, smoothing or soft hard
-            targets for ``"soft"`` and for ``"hard"``, each with its count.
+            ``(total, count, *, term)``, called once, for ``"distillation"``; with class weights,
+            smoothing or soft hard targets for ``"soft"``, and for ``"hard"`` unless it weighs 0,
+            each with its count.
 
     Returns:
         The loss, at least 0: a scalar, or with ``"none"`` one value per position. float32 for half
@@ -158,6 +159,8 @@ def distillation_loss(
             f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
             "alpha=1.0 (or hard_weight=0) for the soft term alone"
         )
+    if hard_targets is not None:
+        hard_targets = as_tensor("hard_targets", hard_targets, student_logits)
     if class_weight is not None or label_smoothing or _is_soft(hard_targets):
         return _in_two(
             student_logits,
@@ -208,14 +211,14 @@ def distillation_loss(
     return loss.reshape(shape) if reduction == "none" else loss
 
 
-def _is_soft(targets: Numbers | None) -> bool:
-    return isinstance(targets, Tensor) and targets.is_floating_point()
+def _is_soft(targets: Tensor | None) -> bool:
+    return targets is not None and targets.is_floating_point()
 
 
 def _in_two(
     student: Tensor,
     teacher: Numbers,
-    targets: Numbers | None,
+    targets: Tensor | None,
     reduction: Reduction,
     *,
     hard_weight: float | None,
@@ -226,7 +229,7 @@ def _in_two(
     """Soft and hard term apart: what they count differs, and so does what they take."""
     if targets is None:
         raise ValueError("hard_targets: got None with class_weight or label_smoothing, wanted some")
-    if isinstance(targets, Tensor) and _is_soft(targets) and targets.shape != student.shape:
+    if _is_soft(targets) and targets.shape != student.shape:
         raise TypeError(
             f"hard_targets: got {targets.dtype} of shape {tuple(targets.shape)}, wanted class "
             f"indices, or soft targets of the shape of student_logits, {tuple(student.shape)}"

@@ -40,7 +40,7 @@ def elements(
     if isinstance(alpha, Tensor) and by_class:
         alpha = on_class_axis(check_vector("alpha", alpha, x, signed=True), x)
     removed = ignored(ignore_index, indexed=False)
-    check_binary(y, removed)
+    check_binary(y, removed, keep=None if w is None else w != 0)
     if removed is not None:
         keep = kept(y, removed)
         y = torch.where(keep, y, 0)

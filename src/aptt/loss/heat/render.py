@@ -83,7 +83,8 @@ def render_heatmaps(
         check_shapes(points=(points, "N K 2"), visibility=(visibility, "N K"))
         seen = visibility > 0
         points = torch.where(seen.unsqueeze(-1), points, 0.0)
-        sigma = torch.where(seen, sigma, 1.0)
+        if isinstance(sigma, Tensor):
+            sigma = torch.where(seen, sigma, 1.0)
     if isinstance(sigma, Tensor) and is_readable(points):
         check_range(sigma, torch.finfo(torch.float32).tiny, torch.inf, keep=None, name="sigma")
     if visibility is None:

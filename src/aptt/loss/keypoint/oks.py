@@ -121,6 +121,10 @@ def keypoint_loss(
     instances = area.numel()
     seen = (visibility > 0).reshape(instances, points)
     share = None
+    if weight is not None:
+        weight = as_weight("weight", weight, prediction)
+        check_shapes(area=(area, "*N"), weight=(weight, "*N"))
+        seen = seen & (weight != 0).reshape(instances, 1)
     if point_weight is not None:
         share = as_weight("point_weight", point_weight, prediction)
         check_shapes(visibility=(visibility, "*N K"), point_weight=(share, "*N K"))
@@ -129,8 +133,6 @@ def keypoint_loss(
         seen = share != 0
     w = counts = seen.any(1)
     if weight is not None:
-        weight = as_weight("weight", weight, prediction)
-        check_shapes(area=(area, "*N"), weight=(weight, "*N"))
         w = torch.where(counts, weight.reshape(-1), 0)
     _check_areas(area.reshape(-1), w)
     loss = reduce(

@@ -5,6 +5,8 @@ Axes: rows ``(N, K D)``, the coordinates of one instance; visibility and shares 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,13 +36,14 @@ def _oks(
     e = (off / unit.unsqueeze(2)).square().sum(2)
     n = _denominator(seen if share is None else share)
     if form == "cauchy":
-        return _over(torch.log1p(e), share, n)
+        return _over(_log1p_of_squares(off / unit.unsqueeze(2), e), share, n)
     if form == "oks":
         return _over(rise(e), share, n)
     # from the nearest point on, where nothing underflows: -log OKS = least - log(mean exp(least-e))
     least = torch.where(seen, e, torch.inf).detach().amin(1)
     least = torch.where(seen.any(1), least, 0.0)
-    gap = torch.where(seen, e - least.unsqueeze(1), 0.0)
+    near = seen & least.isfinite().unsqueeze(1)  # of two infinities the gap is 0
+    gap = torch.where(near, e - least.unsqueeze(1), 0.0)
     # at the nearest point it is 0, where an ELU has no curvature
     further = torch.where(gap < 1, -torch.expm1(-gap), rise(gap))
     missed = _over(further, share, n)
@@ -51,6 +54,13 @@ def _oks(
     left = _over(torch.exp(-gap), share, n)
     log = torch.where(close, 1.0, left).log() + torch.log1p(-torch.where(close, missed, 0.0))
     return least - log
+
+
+def _log1p_of_squares(off: Tensor, e: Tensor) -> Tensor:
+    """``log(1 + e)``, ``e`` the sum of the squares of ``off``, however far that is."""
+    far = off.detach().abs().amax(2) > 1e9  # where the 1 is nothing, and e nears the largest float
+    scaled = torch.where(far.unsqueeze(2), off * 1e-20, 1.0).square().sum(2)
+    return torch.where(far, scaled.log() + 40 * math.log(10), torch.log1p(torch.where(far, 0.0, e)))
 
 
 def _denominator(share: Tensor) -> Tensor:

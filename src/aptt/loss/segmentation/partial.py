@@ -72,6 +72,13 @@ def merge_unlabelled(logits: Tensor, annotated: Numbers, *, class_dim: int = 1) 
     check_shapes(logits=(x, "N C *S"), annotated=(annotated, axes))
     known = annotated.reshape(-1, x.shape[1], *[1] * (x.ndim - 2))
     of_no_label = known.logical_not().index_fill(1, known.new_zeros(1, dtype=torch.int64), True)
-    background = torch.where(of_no_label, x, -torch.inf).logsumexp(1, keepdim=True)
+    background = _log_sum(torch.where(of_no_label, x, -torch.inf))
     foreground = torch.where(of_no_label, -torch.inf, x)[:, 1:]
     return torch.cat((background, foreground), 1).movedim(1, class_dim)
+
+
+def _log_sum(x: Tensor) -> Tensor:
+    """``logsumexp`` over classes; what is not finite has no slope, as where a pixel is ignored."""
+    found = x.detach().logsumexp(1, keepdim=True)
+    finite = found.isfinite()
+    return torch.where(finite, torch.where(finite, x, 0.0).logsumexp(1, keepdim=True), found)
