@@ -51,8 +51,8 @@ $(VENV)/recipes.done: EXTRAS := recipes,audit
 $(VENV)/dev.done: EXTRAS := dev,recipes,docs,integrations
 $(VENV)/docs.done: EXTRAS := docs,recipes
 $(VENV)/recipes.done $(VENV)/dev.done $(VENV)/docs.done: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.4 to 2.2 GB, or 4 GB more where pip picks torch with CUDA ..."
+	@echo "Setting up $(VENV) with torch and aptt[$(EXTRAS)]; 1.4 to 2.2 GB, or 4 GB more where pip picks torch with CUDA; some minutes ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --constraint constraints.txt --editable ".[$(EXTRAS)]"
-	@du -sh $(VENV) | awk '{print "Ready: " $$1 " in $(VENV)"}'
+	@du -sh $(VENV) | awk '{print "Ready: " $$1 " in $(VENV); for `aptt` in this shell: . $(VENV)/bin/activate"}'
 	@touch $@

@@ -81,6 +81,7 @@ def test_an_unknown_option_is_told_those_that_there_are(make, said):
         (CrossEntropyLoss, "smoothing", "no such option, wanted label_smoothing; it is"),
         (FocalLoss, "gama", "no such option, wanted gamma; it is"),
         (FocalLoss, "temperature", "no such option; it is"),
+        (FocalLoss, "weight", "no such option, give it to the call; it is"),
     ],
 )
 def test_a_word_of_elsewhere_is_told_ours(module, name, wanted):

@@ -703,3 +703,30 @@ def test_rotated_boxes_may_be_assigned_by_their_exact_overlap():
     assigner = TaskAlignedAssigner(alpha=0.0, beta=1.0, overlap=rotated_iou_loss)
     got = assigner(*given, torch.tensor([[0]]), torch.tensor([[True]]))
     torch.testing.assert_close(got.scores, torch.tensor([[1.0, 1.0, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("assigner", "change", "said"),
+    [
+        (TaskAlignedAssigner(), {"anchors": math.nan}, "anchors: got [nan, nan]"),
+        (MaxIoUAssigner(), {"anchors": None}, "anchors: got [1.0, 1.0, 0.0, 0.0]"),
+        (ATSSAssigner(), {"strides": -1.0}, "strides: got -1.0"),
+        (SimOTAAssigner(), {"strides": 0.0}, "strides: got 0.0"),
+        (SimOTAAssigner(), {"strides": math.nan}, "strides: got nan"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_places_that_are_nowhere_are_refused(assigner, change, said):
+    points = torch.tensor([[0.5, 0.5], [1.5, 0.5]])
+    boxes = torch.cat((points - 0.5, points + 0.5), -1)
+    given = {"anchors": points, "strides": torch.ones(2)}
+    for name, value in change.items():  # None: boxes inside out
+        given[name] = boxes[:, [2, 3, 0, 1]] if value is None else 0 * given[name] + value
+    targets = torch.tensor([[[0.0, 0, 1, 1]]]), torch.tensor([[1]])
+    with pytest.raises(ValueError, match=re.escape(said)):
+        detection_loss(torch.zeros(1, 2, 3), boxes[None], *targets, assigner=assigner, **given)
+
+
+def test_a_prior_box_has_a_size():
+    with pytest.raises(ValueError, match="prior_scale: got 0"):
+        ATSSAssigner(prior_scale=0)

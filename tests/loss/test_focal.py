@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
-from aptt.loss import FocalLoss, cross_entropy, focal_loss
+from aptt.loss import DistillationLoss, FocalLoss, cross_entropy, focal_loss
 from aptt.loss.classification import FocalLoss as FocalLossOfTheBrief
 from aptt.loss.focal.sigmoid import SIGMOID
 from aptt.loss.focal.softmax import INDICES, SHARES
@@ -312,3 +312,16 @@ def test_the_target_of_a_weight_of_0_may_be_anything():
     assert not logits.grad[1].any()
     with pytest.raises(ValueError, match="target: got nan"):
         focal_loss(logits, target)
+
+
+def test_what_a_form_has_not_is_refused_where_the_module_is_made():
+    with pytest.raises(ValueError, match="label_smoothing: got 0"):
+        FocalLoss(kind="sigmoid", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="normalize: got 'positives' with a softmax"):
+        FocalLoss(kind="softmax", normalize="positives")
+
+
+def test_several_numbers_for_one_are_refused_by_name():
+    for make in (lambda g: FocalLoss(gamma=g), lambda g: DistillationLoss(temperature=g)):
+        with pytest.raises(TypeError, match=r"(gamma|temperature): got tensor"):
+            make(torch.ones(2))

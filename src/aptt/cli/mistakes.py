@@ -45,7 +45,13 @@ def pick(
     close = difflib.get_close_matches(key(name), by_key, n=1)
     if close:
         raise Mistake(f"unknown {kind} {name!r}; did you mean {by_key[close[0]]!r}?")
-    raise Mistake(f"unknown {kind} {name!r}; {every or 'there are: ' + ', '.join(by_key.values())}")
+    every = every or "there are: " + ", ".join(map(_quoted, by_key.values()))
+    raise Mistake(f"unknown {kind} {name!r}; {every}")
+
+
+def _quoted(name: str) -> str:
+    """A name as one writes it in a shell."""
+    return f"'{name}'" if " " in name or "," in name else name
 
 
 def writable(option: str, path: Path) -> Path:

@@ -55,8 +55,9 @@ class LossModule(nn.Module):
         for name in options:
             if name not in known:
                 called = list(inspect.signature(cls.forward).parameters)[1:]
+                meant = ", give it to the call" if name in called else _meant(name, known)
                 raise TypeError(
-                    f"{name}: {cls.__name__} has no such option{_meant(name, known)}; it is "
+                    f"{name}: {cls.__name__} has no such option{meant}; it is "
                     f"constructed with {', '.join(list(known)[1:])}, and called with "
                     f"{', '.join(called)}"
                 )

@@ -223,14 +223,19 @@ def _agrees(shape: torch.Size, wanted: str, bound: dict[str, object]) -> bool:
     )
 
 
-def check_vector(name: str, values: Numbers, x: Tensor, *, signed: bool = False) -> Tensor:
-    """One number per class of ``x`` ``(N, C, ...)``, in its dtype; weights, unless ``signed``."""
+def check_vector(
+    name: str, values: Numbers, x: Tensor, *, signed: bool = False, each: str = "class"
+) -> Tensor:
+    """One number per class of ``x`` ``(N, C, ...)``, in its dtype; weights, unless ``signed``.
+
+    ``each`` is what its axis 1 holds, in an error.
+    """
     vector = as_tensor(name, values, x)
     check_tensors(logits=x, **{name: vector})
     check_numbers(**{name: vector})
     if vector.shape != x.shape[1:2]:
         raise ValueError(
-            f"{name}: got shape {_shape(vector)}, wanted ({x.shape[1]},), one per class"
+            f"{name}: got shape {_shape(vector)}, wanted ({x.shape[1]},), one per {each}"
         )
     if not signed:
         check_weight(name, vector)

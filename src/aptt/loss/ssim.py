@@ -206,10 +206,12 @@ def _evaluated(
     least = min(prediction.shape[2:])
     if least >> (scales - 1) < size:
         fit = max((least // size).bit_length(), 0)
+        hint = f" at {scales} scales" if scales > 1 else ""
+        if scales > 1 and fit:
+            hint += f"; scale_weight of {fit} numbers fits"
         raise ValueError(
             f"prediction: got shape {tuple(prediction.shape)}, wanted sides of at least "
-            f"{size << (scales - 1)}, for window_size={size}"
-            + (f" at {scales} scales; scale_weight of {fit} numbers fits" if scales > 1 else "")
+            f"{size << (scales - 1)}, for window_size={size}{hint}"
         )
     more: dict[str, Any] = {}
     if scale_weight is not None:

@@ -29,7 +29,7 @@ def check_number(
         if low <= value <= high and value != math.inf:
             return
         error: type[Exception] = ValueError
-    except TypeError:
+    except (TypeError, RuntimeError):  # what is no number, and what is several
         error = TypeError
     limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
     raise error(f"{name}: got {value!r}, wanted {wanted or 'a number ' + limits}")
@@ -41,7 +41,7 @@ def check_positive(name: str, value: float) -> None:
         if 0 < value < math.inf:
             return
         error: type[Exception] = ValueError
-    except TypeError:
+    except (TypeError, RuntimeError):
         error = TypeError
     raise error(f"{name}: got {value!r}, wanted a positive number")
 
@@ -78,7 +78,7 @@ def ignored(ignore_index: IgnoreIndex, *, indexed: bool) -> int | None:
 def check_chunk(chunk: int | None) -> None:
     """Hold the size of a chunk to a whole number of tokens, or to None."""
     if chunk is not None and (type(chunk) is not int or chunk < 1):  # True is no number
-        raise ValueError(f"chunk: got {chunk!r}, wanted a number of tokens, at least 1, or None")
+        raise ValueError(f"chunk: got {chunk!r}, wanted a number of rows, at least 1, or None")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...], *, also: str = "") -> None:

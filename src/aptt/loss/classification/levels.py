@@ -136,7 +136,7 @@ def reduced_levels(
         some = weight.reshape(y.shape)
         w = some if w is None else torch.where(w, some, 0)
     if level_weight is not None:
-        level_weight = on_class_axis(check_vector("level_weight", level_weight, x), x)
+        level_weight = on_class_axis(check_vector("level_weight", level_weight, x, each="level"), x)
 
     def questions() -> Tensor:
         asked = y.clamp(max=x.shape[1] - 1) + 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_flags, check_number, check_whole
+from aptt.core.checks import check_flags, check_positive, check_whole
 from aptt.core.module import Shown
 from aptt.core.targets import TermLoss
 from aptt.loss.detection.candidates import (
@@ -82,7 +82,7 @@ class ATSSAssigner(Shown):
 
     def __post_init__(self) -> None:
         check_whole("topk", self.topk)
-        check_number("prior_scale", self.prior_scale)
+        check_positive("prior_scale", self.prior_scale)
         check_flags(claim=self.claim)
         check_overlap(self.overlap)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aptt.core.checks import as_floats, check_tensors
 from aptt.core.formula import widen
+from aptt.core.ordinary import is_readable
 from aptt.core.shapes import check_shapes
 from aptt.loss.classification import cross_entropy
 
@@ -107,6 +108,12 @@ def check_class_mask(class_mask: Tensor, logits: Tensor, no_object: float | None
         )
     check_tensors(class_logits=logits, class_mask=class_mask)
     check_shapes(class_logits=(logits, "B A C"), class_mask=(class_mask, "B C"))
+    if not is_readable(class_mask):
+        return
+    wrong = (class_mask != 0) & (class_mask != 1)
+    if wrong.any():
+        got = class_mask[wrong][0].item()
+        raise ValueError(f"class_mask: got {got}, wanted True or False for each class")
 
 
 def weight_of_class(class_weight: Tensor | Sequence[float], logits: Tensor, classes: int) -> Tensor:

@@ -14,7 +14,7 @@ WANTED = {
     "focal_loss too",
     "box_loss": "a loss of boxes as corners, such as ciou_loss or GIoULoss(), or of rotated boxes, "
     "such as probiou_loss",
-    "assigner": "a TaskAlignedAssigner, or a function of the same arguments",
+    "assigner": "an instance, such as TaskAlignedAssigner(), or a function of the same arguments",
 }
 
 

@@ -14,6 +14,7 @@ from aptt.loss.detection.candidates import centre, inside
 from aptt.loss.dfl import expected_value
 
 __all__ = [
+    "check_anchors",
     "check_rows",
     "check_strides",
     "decoded",
@@ -86,7 +87,24 @@ def check_rows(logits: Tensor, **rows: Tensor | None) -> None:
 
 def check_strides(strides: Tensor, rows: Tensor) -> None:
     """Refuse a unit of which no distance can be told."""
+    if not is_readable(strides):
+        return
     wrong = ~((strides > 0) & (strides < torch.inf)) & rows
-    if is_readable(wrong) and wrong.any():
+    if wrong.any():
         got = strides.expand_as(wrong)[wrong][0].item()
         raise ValueError(f"strides: got {got}, wanted finite numbers above 0")
+
+
+def check_anchors(anchors: Tensor, rows: Tensor) -> None:
+    """Refuse points and boxes that are nowhere, and corners inside out."""
+    if not is_readable(anchors):
+        return
+    nowhere = ~anchors.isfinite().all(-1)
+    if anchors.shape[-1] == 4:
+        nowhere |= (anchors[..., 2:] < anchors[..., :2]).any(-1)
+    wrong = nowhere & rows
+    if wrong.any():
+        got = anchors.expand(*wrong.shape, anchors.shape[-1])[wrong][0].tolist()
+        raise ValueError(
+            f"anchors: got {got}, wanted finite numbers, of boxes as x1 <= x2 and y1 <= y2"
+        )

@@ -13,7 +13,7 @@ from aptt.core.formula import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import held
 from aptt.loss.detection.candidates import centre
-from aptt.loss.detection.rows import check_rows, needed
+from aptt.loss.detection.rows import check_anchors, check_rows, check_strides, needed
 from aptt.loss.matching import Assignment
 
 __all__ = ["Scene", "by_image", "priors_of"]
@@ -71,6 +71,9 @@ def by_image(
     may = torch.ones_like(boxes[..., 0], dtype=torch.bool)
     if anchor_mask is not None:
         may = anchor_mask != 0
+    check_anchors(priors, may)
+    if strides is not None:
+        check_strides(unit, may)
     points = priors if priors.shape[-1] == 2 else centre(priors)
     whole = Scene(logits, boxes, points, priors, unit, goals, labels, mask, may)
     step = images_at_once(goals, boxes)

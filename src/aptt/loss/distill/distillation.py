@@ -228,7 +228,8 @@ def _in_two(
 ) -> Tensor:
     """Soft and hard term apart: what they count differs, and so does what they take."""
     if targets is None:
-        raise ValueError("hard_targets: got None with class_weight or label_smoothing, wanted some")
+        given = "label_smoothing" if cross["weight"] is None else "class_weight"
+        raise ValueError(f"hard_targets: got None with {given}, which is theirs; wanted some")
     if _is_soft(targets) and targets.shape != student.shape:
         raise TypeError(
             f"hard_targets: got {targets.dtype} of shape {tuple(targets.shape)}, wanted class "

@@ -123,11 +123,7 @@ def focal_loss(
     target = as_tensor("target", target, logits)
     how: dict[str, Any] = {"gamma": gamma, "reduction": reduction, "term": "focal"}
     if kind == "sigmoid" or (kind == "auto" and target.shape == logits.shape):
-        if label_smoothing:
-            raise ValueError(
-                f"label_smoothing: got {label_smoothing} with the sigmoid form, wanted 0: its "
-                "targets are 0 and 1; for soft labels see quality_focal_loss"
-            )
+        _check_sigmoid(label_smoothing)
         x, y, w, alpha = elements(logits, target, alpha, weight, ignore_index, class_dim)
 
         def count() -> Count:
@@ -139,8 +135,7 @@ def focal_loss(
         loss = reduce(SIGMOID, x, y, weight=w, count=count, kind=counts, alpha=alpha, **how)
         return loss.reshape(target.shape) if reduction == "none" else loss
     x, y, w, alpha, shape = rows(logits, target, alpha, weight, ignore_index, class_dim)
-    if normalize == "positives":
-        raise ValueError("normalize: got 'positives' with a softmax, wanted 0/1 targets")
+    _check_softmax(normalize)
     soft = y.is_floating_point()
     formula = INDICES
     if soft or label_smoothing:
@@ -172,6 +167,23 @@ def _check_options(
     check_choice("kind", kind, ("auto", "sigmoid", "softmax"))
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     check_choice("normalize", normalize, ("elements", "positives"))
+    if kind == "sigmoid":
+        _check_sigmoid(label_smoothing)
+    if kind == "softmax":
+        _check_softmax(normalize)
+
+
+def _check_sigmoid(label_smoothing: float) -> None:
+    if label_smoothing:
+        raise ValueError(
+            f"label_smoothing: got {label_smoothing} with the sigmoid form, wanted 0: its "
+            "targets are 0 and 1; for soft labels see quality_focal_loss"
+        )
+
+
+def _check_softmax(normalize: str) -> None:
+    if normalize == "positives":
+        raise ValueError("normalize: got 'positives' with a softmax, wanted 0/1 targets")
 
 
 class FocalLoss(LossModule):
