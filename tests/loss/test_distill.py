@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import Form
+from aptt.core.hard import WHOLE
 from aptt.loss import DistillationLoss, distillation_loss, distillation_terms
 
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]

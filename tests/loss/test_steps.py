@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aptt.core.chosen import CHOSEN
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import Form
+from aptt.core.hard import CHOSEN, WHOLE
 from aptt.loss.classification.binary import BINARY
 from aptt.loss.heat.formulas import FORMULAS
 

@@ -13,7 +13,7 @@ from aptt.core.checks import (
     check_positive,
     check_tensors,
 )
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import BY_NAME, Form
 from aptt.core.linear import Projection
 from aptt.core.linear.tokens import check_unsharded
 from aptt.core.reduction import Reduction, check_reduction
@@ -34,7 +34,7 @@ def checked_form(
 ) -> Form:
     """The options of a distillation, held to their ranges."""
     check_reduction(reduction)
-    check_choice("divergence", divergence, tuple(WHOLE))
+    check_choice("divergence", divergence, tuple(BY_NAME))
     check_positive("temperature", temperature)
     check_number("beta", beta, 0.0, 1.0)
     if beta in (0, 1):

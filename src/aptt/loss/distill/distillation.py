@@ -41,10 +41,9 @@ from aptt.core.checks import (
     check_index,
     check_number,
 )
-from aptt.core.chosen import CHOSEN
 from aptt.core.distillation import Divergence, checked_form
-from aptt.core.divergence import WHOLE
 from aptt.core.formula import widen
+from aptt.core.hard import CHOSEN, WHOLE
 from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.loss.classification import cross_entropy

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from aptt.core import vocabulary
 from aptt.core.checks import check_positive
-from aptt.core.chosen import CHOSEN
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import Form
 from aptt.core.formula import Formula, Kept, Product
+from aptt.core.hard import CHOSEN, WHOLE
 from aptt.core.linear import HeadFormula
 from aptt.core.vocabulary import cap, uncap
 
