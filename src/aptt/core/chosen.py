@@ -36,9 +36,10 @@ def _of_some(soft: Formula) -> Formula:
     ) -> tuple[None, Tensor]:
         assert soft.step is not None
         (z, log_p), at = _few(x, t, chosen, form), chosen.long()
-        _, dz = soft.step(z, up, kept, log_p, form=form._replace(temperature=1.0))
+        few = form._replace(temperature=1.0, soft=form.soft / form.temperature)
+        _, dz = soft.step(z, up, kept, log_p, form=few)
         assert isinstance(dz, Tensor)
-        dz, k = dz.div_(form.temperature), t.shape[1]
+        k = t.shape[1]
         if k < x.shape[1]:
             _, e, total = _others(x, at, form)
             dx = e.mul_(torch.where(total > 0, dz[:, k:] / total.clamp(min=1.0), 0.0))
