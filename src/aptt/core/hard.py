@@ -11,9 +11,10 @@ from aptt.core import vocabulary
 from aptt.core.chosen import SOFT_CHOSEN
 from aptt.core.divergence import SOFT, Form
 from aptt.core.formula import Formula, Kept, Product, by_row
+from aptt.core.standard import SOFT_STANDARD
 from aptt.core.vocabulary import Stats, finish, hold, measure, slope
 
-__all__ = ["CHOSEN", "WHOLE", "with_hard"]
+__all__ = ["CHOSEN", "STANDARD", "WHOLE", "with_hard"]
 
 _PLAIN = vocabulary.Form()
 
@@ -123,3 +124,6 @@ WHOLE = {name: with_hard(soft) for name, soft in SOFT.items()}
 
 CHOSEN = {name: with_hard(soft) for name, soft in SOFT_CHOSEN.items()}
 """By divergence, from the log-probabilities of some."""
+
+STANDARD = {name: with_hard(soft) for name, soft in SOFT_STANDARD.items()}
+"""By divergence, of the standardised logits of both; the hard targets are of those that came."""
