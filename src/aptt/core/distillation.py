@@ -18,7 +18,7 @@ from aptt.core.linear import Projection
 from aptt.core.linear.tokens import check_unsharded
 from aptt.core.reduction import Reduction, check_reduction
 
-__all__ = ["Divergence", "check_head", "check_heads", "checked_form"]
+__all__ = ["Divergence", "check_head", "check_heads", "check_spread", "checked_form"]
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
@@ -50,6 +50,20 @@ def checked_form(
     check_number("soft_weight", soft)
     check_number("hard_weight", hard)
     return Form(temperature, beta, soft * temperature**2, hard or None)
+
+
+def check_spread(name: str, classes: int | None, indices: object) -> None:
+    """Whether the logits of both have a spread that says something."""
+    if indices is not None:
+        raise ValueError(
+            "standardize: got True with teacher_indices, wanted all of the teacher's logits: some "
+            "of its log-probabilities tell neither the mean of the others nor their spread"
+        )
+    if classes == 2:
+        raise ValueError(
+            f"{name}: got 2 classes with standardize=True, wanted 3 or more: the standardised "
+            "logits of two are 1 and -1, whatever they were"
+        )
 
 
 def check_heads(

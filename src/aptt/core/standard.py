@@ -73,7 +73,7 @@ def _standardized(soft: Formula) -> Formula:
         # dz, less what moves the mean or the spread: (dz - mean dz - z mean (z dz)) / spread
         assert soft.step is not None
         z, open, spread, flat = _standard(x)
-        _, dz = soft.step(z, up, kept, standard(t), form=form)
+        dz = soft.step(z, up, kept, standard(t), form=form)[1]
         assert isinstance(dz, Tensor)
         dz, z = dz.masked_fill_(~open, 0.0), z.masked_fill(~open, 0.0)
         n = open.sum(1, keepdim=True).clamp(min=1)
