@@ -22,49 +22,56 @@ __all__ = ["SOFT_STANDARD", "standard"]
 _ROUNDED = 4.0  # units in the last place of the largest logit
 
 
-class _Standard(NamedTuple):
-    """Logits of one mean and spread, and what they were."""
+class _Fit(NamedTuple):
+    """What each row is brought to one mean and spread by."""
 
-    z: Tensor
-    open: Tensor
-    """Which are not masked."""
+    top: Tensor
+    """The largest logit."""
+    mean: Tensor
+    """That of what the others are below it."""
     spread: Tensor
-    """The standard deviation of each row; 1 where ``flat``."""
-    flat: Tensor
-    """Where all are the same."""
+    """The standard deviation; infinite where all are the same."""
+
+    def of(self, x: Tensor) -> Tensor:
+        """The standardised logits; what is masked by -inf stays so."""
+        open = x > -torch.inf
+        below = torch.where(open, x - self.top, 0.0)  # whose gradient is a number
+        return torch.where(open, (below - self.mean) / self.spread, -torch.inf)
 
 
 def standard(x: Tensor) -> Tensor:
-    """``z``, which a class masked by -inf stays in as -inf. Differentiable."""
-    return _standard(x).z
+    """The standardised logits. Differentiable."""
+    return _fit(x).of(x)
 
 
-def _standard(x: Tensor) -> _Standard:
-    # of what is left of the largest logit, for its digits; by the widest, for any unit
+def _fit(x: Tensor) -> _Fit:
+    # of what logits are below the largest, for their digits; by the widest, for any unit
     open = x > -torch.inf
-    n = open.sum(1, keepdim=True).clamp(min=1)
+    n = _open(open)
     top = x.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
-    d = (x - top).masked_fill(~open, 0.0)
-    for _ in range(2):  # the mean as rounded, and that of what is left
-        d = (d - d.sum(1, keepdim=True) / n).masked_fill(~open, 0.0)
-    level = x.detach().masked_fill(~open, 0.0).abs().amax(1, keepdim=True)
-    widest = d.detach().abs().amax(1, keepdim=True)
-    flat = widest <= _ROUNDED * torch.finfo(x.dtype).eps * level
-    widest = widest.masked_fill(flat, 1.0)
-    u = d / widest
-    over = (u.square().sum(1, keepdim=True) / n).masked_fill(flat, 1.0).sqrt()
-    z = (u / over).masked_fill(flat, 0.0).masked_fill(~open, -torch.inf)
-    return _Standard(z, open, widest * over, flat)
+    below = torch.where(open, x - top, 0.0)
+    mean = below.sum(1, keepdim=True) / n
+    off = torch.where(open, below - mean, 0.0)
+    widest = off.detach().abs().amax(1, keepdim=True)
+    flat = widest <= top.abs() * (_ROUNDED * torch.finfo(x.dtype).eps)
+    widest = widest.masked_fill(flat, torch.inf)
+    square = (off / widest).square().sum(1, keepdim=True) / n
+    return _Fit(top, mean, square.masked_fill(flat, 1.0).sqrt() * widest)
+
+
+def _open(open: Tensor) -> Tensor:
+    return open.sum(1, keepdim=True).clamp(min=1)
 
 
 def _standardized(soft: Formula) -> Formula:
     """A divergence of the standardised logits of both."""
 
     def stats(x: Tensor, t: Tensor, _: None = None, *, form: Form) -> Kept:
-        return soft.measure(standard(x), (standard(t),), {"form": form})
+        of_x, of_t = _fit(x), _fit(t)
+        return (*soft.measure(of_x.of(x), (of_t.of(t),), {"form": form}), *of_x, *of_t)
 
     def result(x: Tensor, kept: Kept, t: Tensor, _: None = None, *, form: Form) -> Tensor:
-        value: Tensor = soft.result(x, kept, t, form=form)  # from the statistics alone
+        value: Tensor = soft.result(x, kept[:-6], t, form=form)  # from the statistics alone
         return value
 
     def step(
@@ -72,14 +79,14 @@ def _standardized(soft: Formula) -> Formula:
     ) -> tuple[None, Tensor]:
         # dz, less what moves the mean or the spread: (dz - mean dz - z mean (z dz)) / spread
         assert soft.step is not None
-        z, open, spread, flat = _standard(x)
-        dz = soft.step(z, up, kept, standard(t), form=form)[1]
+        of_x, of_t = _Fit(*kept[-6:-3]), _Fit(*kept[-3:])
+        z, open = of_x.of(x), x > -torch.inf
+        dz = soft.step(z, up, kept[:-6], of_t.of(t), form=form)[1]
         assert isinstance(dz, Tensor)
-        dz, z = dz.masked_fill_(~open, 0.0), z.masked_fill(~open, 0.0)
-        n = open.sum(1, keepdim=True).clamp(min=1)
+        n, dz, z = _open(open), torch.where(open, dz, 0.0), torch.where(open, z, 0.0)
         along = (z * dz).sum(1, keepdim=True) / n
-        dz = dz.sub_(dz.sum(1, keepdim=True) / n).sub_(z.mul_(along)).div_(spread)
-        return None, dz.masked_fill_(flat | ~open, 0.0)
+        dz = dz.sub_(dz.sum(1, keepdim=True) / n).sub_(z.mul_(along)).div_(of_x.spread)
+        return None, torch.where(open, dz, 0.0)
 
     return Formula(result, step, stats)
 
