@@ -3,6 +3,8 @@
     RMSE   = sqrt(sum w (x - t)**2 / sum w)
 
 Axes: prediction x and target t of any equal shape, the first axis the samples.
+From: Gauss, "Theoria combinationis observationum erroribus minimis obnoxiae" (1823), where it is
+called the mean error.
 """
 
 from __future__ import annotations
