@@ -190,10 +190,10 @@ def _average(
 ) -> Tensor:
     alone = torch.zeros_like(loss)
     if absent == "penalize":  # a target too wide for a skeleton says nothing
-        mean = s.predicted / torch.where(s.size > 0, s.size, 1)
+        mean = s.predicted / torch.where(s.pixels > 0, s.pixels, 1)
         alone = torch.where(s.truth == 0, mean, alone)
     loss = torch.where(present, loss, alone)
-    counted = present if absent == "skip" else s.size > 0
+    counted = present if absent == "skip" else s.pixels > 0
     share = shares(counted, of_classes(class_weight, s.logits), background=background)
     return reduced(loss, share, loss.dtype, reduction, pool, term="cl_dice")
 

@@ -36,7 +36,7 @@ class Sums(NamedTuple):
     """Of the target's skeleton, not predicted."""
     predicted: Tensor
     truth: Tensor
-    size: Tensor
+    pixels: Tensor
     logits: Tensor
     """As ``(N, C, S)``."""
 
@@ -77,7 +77,8 @@ def skeleton_sums(
     each = torch.stack([(v * by).sum(2) for v in values], -1)
     each = each if pool == "sample" else each.sum(0)
     each = pool(each) if callable(pool) else each
-    return Sums(*each.unbind(-1), x)
+    hit, stray, kept, lost, predicted, truth, pixels = each.unbind(-1)
+    return Sums(hit, stray, kept, lost, predicted, truth, pixels, x)
 
 
 def parts(some: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
