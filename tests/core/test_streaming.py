@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from aptt.audit.ways import in_blocks, in_one, plainly, whole
 from aptt.core.engine import evaluate
-from aptt.core.formula import Formula, Product, by_row, widen
+from aptt.core.formula import Formula, Product, by_row
+from aptt.core.precision import widen
 from aptt.core.streaming import _cut
 from aptt.loss import (
     binary_cross_entropy,

@@ -24,19 +24,10 @@ from torch import Tensor
 
 from aptt.core import pixels
 from aptt.core.engine import against_step, at_once, evaluate, obstacle
-from aptt.core.formula import Formula, Kept, widen
+from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import sign
-from aptt.core.marks import (
-    Pixels,
-    by_class,
-    cleared,
-    mark,
-    measure,
-    of_class,
-    pull,
-    removes,
-    widest,
-)
+from aptt.core.marks import Pixels, by_class, cleared, mark, measure, of_class, pull, removes
+from aptt.core.precision import widen, widest
 from aptt.core.softmax import exp_of_gaps, on_class_axis
 
 __all__ = ["lovasz_sums"]

@@ -42,9 +42,9 @@ from aptt.core.marks import (
     pull,
     removes,
     weighed,
-    widest,
 )
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widest
 from aptt.core.softmax import Against, fading, on_class_axis, others
 
 __all__ = ["overlap_sums"]

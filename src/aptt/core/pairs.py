@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from aptt.core.engine import against_step, asks, note, obstacle
 from aptt.core.logistic import softplus
 from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.precision import by_itself
 from aptt.core.softmax import exp_of_gaps
 from aptt.core.streaming import batched
 
@@ -163,7 +164,7 @@ class _Product(torch.autograd.Function):
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """In the precision of the rows; its backward is called where autocast may be on."""
-    with _by_itself(a):
+    with by_itself(a):
         if inside_functorch() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return a @ b
         found: Tensor = _Product.apply(a, b)
@@ -211,7 +212,7 @@ class _Run:
     def values(self, pairs: _Pairs, sides: Sides) -> Tensor:
         """The statistics, without a gradient."""
         out = pairs.x.new_empty(self.formula.count, len(pairs.x))
-        with _by_itself(pairs.x):
+        with by_itself(pairs.x):
             for rows in self.cuts(pairs):
                 marked = self.marks(pairs, sides, rows)
                 out[:, rows] = self.formula.rows(pairs.scores(rows), *marked)
@@ -224,7 +225,7 @@ class _Run:
         x, y, scale, _ = pairs
         dx, dy = torch.empty_like(x), torch.zeros_like(y)
         of_scale, of_bias = scale.new_zeros(()), scale.new_zeros(())
-        with _by_itself(x):
+        with by_itself(x):
             for rows in self.cuts(pairs):
                 marked = self.marks(pairs, sides, rows)
                 ds = self.formula.slope(pairs.scores(rows), *marked, stats[:, rows], up[:, rows])
@@ -239,7 +240,7 @@ class _Run:
         """The definition, under autograd."""
 
         def values(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, some: Sides) -> Tensor:
-            with _by_itself(x):
+            with by_itself(x):
                 these = _Pairs(x, y, scale, bias)
                 marked = marks(some, len(y), self.many, x)
                 return self.formula.rows(these.scores(slice(None)), *marked)
@@ -252,12 +253,6 @@ class _Run:
             for rows in self.cuts(pairs)
         ]
         return torch.cat(found, 1)
-
-
-def _by_itself(x: Tensor) -> torch.autocast:
-    """In the precision of the rows, not in autocast's."""
-    kind = "cpu" if x.device.type == "meta" else x.device.type
-    return torch.autocast(kind, enabled=False)
 
 
 def evaluate_pairs(

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,7 @@ from torch import Tensor
 from aptt.core.formula import Call, Kept, Sides, across, weighted
 from aptt.core.memory import fresh_like, keep_pages
 from aptt.core.ordinary import inside_functorch
+from aptt.core.precision import by_itself, widest
 
 __all__ = ["Walk", "batched"]
 
@@ -56,7 +56,7 @@ class Walk:
         if torch.is_grad_enabled() and x.requires_grad:
             walked: Tensor = _Walked.apply(self, x, weight, *sides)
             return walked
-        with torch.no_grad(), _by_itself(x):  # formulas have forms for autograd, which are slower
+        with torch.no_grad(), by_itself(x):  # formulas have forms for autograd, which are slower
             return self._there(x, weight, sides)[0]
 
     # ------------------------------------------------------------------------- there and back
@@ -95,7 +95,7 @@ class Walk:
             v, dx = self._both(block.of(x), block.maybe(weight), block.all(sides), up)
             sums.append(v.sum())
             block.of(grad).copy_(dx)
-        return self._share(torch.stack(sums).sum(dtype=_widest(v))).to(v.dtype), grad
+        return self._share(torch.stack(sums).sum(dtype=widest(v))).to(v.dtype), grad
 
     def _both(
         self, x: Tensor, weight: Tensor | None, sides: Sides, up: float
@@ -201,7 +201,7 @@ class _Walked(torch.autograd.Function):
         ctx: Any, walk: Walk, x: Tensor, weight: Tensor | None, *sides: Tensor | None
     ) -> Tensor:
         ctx.walk, ctx.sides = walk, len(sides)
-        with _by_itself(x):
+        with by_itself(x):
             ctx.ahead = walk.takes_ahead(x)
             if ctx.ahead:
                 out, grad = walk._ahead(x, weight, sides)
@@ -224,7 +224,7 @@ class _Walked(torch.autograd.Function):
         elif ctx.ahead:
             grad = walk.scaled(kept[0], up, weight)
         else:
-            with _by_itself(x):
+            with by_itself(x):
                 grad = walk._back(x, weight, sides, kept, up)
         return (None, grad, None, *(None for _ in sides))
 
@@ -237,15 +237,6 @@ def _rounded(dx: Tensor, x: Tensor) -> Tensor:
 def batched(up: Tensor) -> bool:
     """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
     return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
-
-
-def _by_itself(x: Tensor) -> AbstractContextManager[object]:
-    """In the precision that the formula chooses, not in autocast's."""
-    kind = "cpu" if x.is_cpu else x.device.type  # the name of a device takes its time
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else _AS_IT_IS
-
-
-_AS_IT_IS = nullcontext()
 
 
 # --------------------------------------------------------------------------------- the blocks
@@ -285,8 +276,4 @@ def _room(gather: str, v: Tensor, block: _Block, x: Tensor) -> Tensor:
     shape = (x.shape[0], *v.shape[1:])
     if gather == "values":
         return v.new_empty(shape if block.s is None else (*shape[:-1], x.shape[-1]))
-    return v.new_zeros(() if gather == "total" else shape, dtype=_widest(v))
-
-
-def _widest(v: Tensor) -> torch.dtype:
-    return v.dtype if v.device.type == "mps" else torch.float64
+    return v.new_zeros(() if gather == "total" else shape, dtype=widest(v))

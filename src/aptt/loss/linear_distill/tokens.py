@@ -18,7 +18,6 @@ from aptt.core.checks import (
     taken_classes,
 )
 from aptt.core.engine import obstacle
-from aptt.core.formula import widen
 from aptt.core.linear import (
     HeadFormula,
     Projection,
@@ -26,6 +25,7 @@ from aptt.core.linear import (
     evaluate_projected,
     projection,
 )
+from aptt.core.precision import widen
 from aptt.core.reduction import Count
 from aptt.core.shapes import check_sample_weight, indexed_axis
 from aptt.loss.distill.rows import check_told

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.engine import obstacle
-from aptt.core.marks import widest
+from aptt.core.precision import widest
 from aptt.core.regions import Regions
 from aptt.core.streaming import batched
 
