@@ -24,10 +24,9 @@ from torch.utils.checkpoint import checkpoint
 
 from aptt.core.engine import against_step, asks, note, obstacle
 from aptt.core.logistic import softplus
-from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.ordinary import batched, inside_functorch, ordinary
 from aptt.core.precision import by_itself
 from aptt.core.softmax import exp_of_gaps
-from aptt.core.streaming import batched
 
 __all__ = ["NEGATIVES", "POSITIVES", "QUESTIONS", "PairFormula", "Sides", "evaluate_pairs", "marks"]
 

@@ -20,19 +20,20 @@ to look at the upstream gradient would be a host sync.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aptt.core.blocks import Block, cut, room_for
 from aptt.core.formula import Call, Kept, Sides, across, weighted
 from aptt.core.memory import fresh_like, keep_pages
-from aptt.core.ordinary import inside_functorch
+from aptt.core.ordinary import batched
 from aptt.core.precision import by_itself, widest
 
-__all__ = ["Walk", "batched"]
+__all__ = ["Walk"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Walk:
             )
             kept += keep
             if out is None:
-                out, dtype = _room(self.call.gather, v, block, x), v.dtype
+                out, dtype = room_for(self.call.gather, v, block, x), v.dtype
             if self.call.gather == "values":
                 block.of(out).copy_(v)
             elif self.call.gather == "samples":
@@ -184,9 +185,9 @@ class Walk:
             self.watch([x.numel()])
         return whole
 
-    def _blocks(self, x: Tensor) -> list[_Block]:
+    def _blocks(self, x: Tensor) -> list[Block]:
         assert self.block is not None
-        found = list(_cut(x, self.block))
+        found = list(cut(x, self.block))
         keep_pages()
         if self.watch is not None:
             self.watch([block.of(x).numel() for block in found])
@@ -232,48 +233,3 @@ class _Walked(torch.autograd.Function):
 def _rounded(dx: Tensor, x: Tensor) -> Tensor:
     """A gradient in the dtype of the prediction."""
     return dx if dx.dtype == x.dtype else dx.to(x.dtype)
-
-
-def batched(up: Tensor) -> bool:
-    """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
-    return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
-
-
-# --------------------------------------------------------------------------------- the blocks
-
-
-@dataclass(frozen=True)
-class _Block:
-    n: slice
-    s: slice | None  # None: the whole of S, or no such axis
-
-    def of(self, t: Tensor) -> Tensor:
-        return t[self.n] if self.s is None else t[self.n][..., self.s]
-
-    def maybe(self, t: Tensor | None) -> Tensor | None:
-        return None if t is None else self.of(t)
-
-    def all(self, sides: Sides) -> Sides:
-        return [self.maybe(side) for side in sides]
-
-
-def _cut(x: Tensor, size: int) -> Iterator[_Block]:
-    samples, row = x.shape[0], x[0].numel()
-    if row > size and x.ndim == 3:
-        classes, length = x.shape[1:]
-        step = max(size // classes, 1)
-        for n in range(samples):
-            for s in range(0, length, step):
-                yield _Block(slice(n, n + 1), slice(s, s + step))
-    else:
-        step = max(size // row, 1)
-        for n in range(0, samples, step):
-            yield _Block(slice(n, n + step), None)
-
-
-def _room(gather: str, v: Tensor, block: _Block, x: Tensor) -> Tensor:
-    """Where the results of blocks go: the values, or sums in the widest float there is."""
-    shape = (x.shape[0], *v.shape[1:])
-    if gather == "values":
-        return v.new_empty(shape if block.s is None else (*shape[:-1], x.shape[-1]))
-    return v.new_zeros(() if gather == "total" else shape, dtype=widest(v))

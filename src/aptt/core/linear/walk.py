@@ -12,8 +12,8 @@ from aptt.core.formula import Sides
 from aptt.core.linear.checkpointed import plain
 from aptt.core.linear.head import Gradients, Head, Wants
 from aptt.core.linear.run import Run
+from aptt.core.ordinary import batched
 from aptt.core.precision import by_itself
-from aptt.core.streaming import batched
 
 __all__ = ["walked"]
 
