@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.divergence import SOFT, Form
-from aptt.core.formula import Formula, Kept, by_row, wide
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.labels import gaussian_logits, taught
+from aptt.core.precision import wide
 from aptt.core.softmax import exp_of_gaps
 
 __all__ = ["DISTANCES", "REGULARIZERS", "TOGETHER", "Grid"]

@@ -20,7 +20,6 @@ from aptt.core.checks import (
 )
 from aptt.core.distillation import check_spread
 from aptt.core.engine import obstacle
-from aptt.core.formula import widen
 from aptt.core.linear import (
     HeadFormula,
     Projection,
@@ -29,6 +28,7 @@ from aptt.core.linear import (
     projection,
 )
 from aptt.core.linear.tokens import check_per_class
+from aptt.core.precision import widen
 from aptt.core.reduction import Count
 from aptt.core.shapes import check_sample_weight, indexed_axis
 from aptt.loss.classification.prepared import counted
