@@ -1,0 +1,140 @@
+"""Which tests to try on a mutant, in which order: the likeliest to see it, then the quickest."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from tests.mutants.mutate import Mutant
+
+PLACES = ("own", "conformance", "other")
+ROWS = 4  # of the conformance suite, of the many that execute a line of core
+OTHERS = 400
+SLOW = (  # promises in which most of the suite's time goes, the slowest last
+    *(
+        "perfect_is_minimal",
+        "transforms",
+        "respects_upstream_gradient",
+        "asks_little_of_the_device",
+    ),
+    *("streamed_equals_plain", "half_matches_truth", "gradient_is_right", "meta_device"),
+    "double_backward",
+)
+NEVER = ("traces_without_breaks",)  # a compilation each, of what the others call
+_PROMISE = re.compile(r"tests/test_conformance\.py::test_promise\[(\w+)-(\w+)-(.*)\]")
+
+
+class Recorded:
+    """What was recorded, and the tests that exist."""
+
+    def __init__(self, root: Path, recordings: list[Path], names: list[str]) -> None:
+        self.root = root
+        self.names = set(names)
+        self.seconds: dict[str, float] = {}
+        self.lines: dict[str, dict[int, set[str]]] = {}
+        for path in recordings:
+            self._add(json.loads(path.read_text()))
+        self.rows: dict[str, list[str]] = {}
+        for name in names:
+            if (found := _PROMISE.fullmatch(name)) and found[2] not in NEVER:
+                self.rows.setdefault(found[3], []).append(name)
+        self.files = {name.partition("::")[0] for name in names}
+
+    def _add(self, recorded: dict) -> None:
+        names = list(recorded["tests"])
+        self.seconds |= recorded["tests"]
+        for file, lines in recorded["lines"].items():
+            mine = self.lines.setdefault(file, {})
+            for line, found in lines.items():
+                mine.setdefault(int(line), set()).update(names[i] for i in found)
+
+    def of(self, mutant: Mutant) -> dict[str, list[str]]:
+        """Tests by the place they stand in, as they are to be run."""
+        touching = self._touching(mutant)
+        own = self._own(mutant.file)
+        first = [n for n in touching if n.partition("::")[0] in own]
+        if not first:  # not recorded, as what compiles
+            first = sorted(n for n in self.names if n.partition("::")[0] in own)
+        rows = Counter(m[3] for n in touching if (m := _PROMISE.fullmatch(n)))
+        cheap = sorted(rows, key=lambda row: (self._row_seconds(row), row))[:ROWS]
+        promises = [n for row in cheap for n in self.rows.get(row, [])]
+        rest = [n for n in touching if n not in set(first) and not _PROMISE.fullmatch(n)]
+        if not _in_body(mutant.line, self._tree(mutant)):
+            rest += [n for n in self.names if n.startswith("tests/test_public_api.py")]
+        return {
+            "own": sorted(first, key=self._second),
+            "conformance": sorted(promises, key=lambda n: (_slow(n), cheap.index(_row(n)))),
+            "other": sorted(rest, key=self._second)[:OTHERS],
+        }
+
+    def _tree(self, mutant: Mutant) -> ast.Module:
+        return ast.parse((self.root / mutant.file).read_text(encoding="utf-8"))
+
+    def _second(self, name: str) -> float:
+        return self.seconds.get(name, 0.0 if "public_api" in name else 1.0)
+
+    def _row_seconds(self, row: str) -> float:
+        return sum(self.seconds.get(name, 0.0) for name in self.rows.get(row, []))
+
+    def _touching(self, mutant: Mutant) -> set[str]:
+        lines = self.lines.get(mutant.file, {})
+        for first, last in _ranges(self._tree(mutant), mutant.line):
+            found = set().union(*(lines.get(i, ()) for i in range(first, last + 1)))
+            if found := found & self.names:
+                return found
+        return set()
+
+    def _own(self, file: str) -> set[str]:
+        """Files of tests with a file's name, or its folder's; else the one that uses it most."""
+        path = Path(file)
+        room = path.relative_to("src/aptt").parts[0]
+        named = {f"tests/{room}/test_{part}.py" for part in (path.stem, path.parent.name)}
+        if not (found := named & self.files):
+            tests = set().union(*self.lines.get(file, {}).values())
+            using = Counter(n.partition("::")[0] for n in tests if n.startswith(f"tests/{room}/"))
+            found = {name for name, _ in using.most_common(1)}
+        return found | {file}  # its examples
+
+
+def _row(name: str) -> str:
+    return _PROMISE.fullmatch(name)[3]
+
+
+def _slow(name: str) -> int:
+    promise = _PROMISE.fullmatch(name)[2]
+    return SLOW.index(promise) + 1 if promise in SLOW else 0
+
+
+def _ranges(tree: ast.Module, line: int) -> list[tuple[int, int]]:
+    """Lines of the statement at a line, of the function around it, and of the whole file."""
+    within = [
+        n for n in ast.walk(tree) if isinstance(n, ast.stmt) and _first(n) <= line <= _last(n)
+    ]
+    within.sort(key=lambda n: _last(n) - _first(n))
+    defined = ast.FunctionDef | ast.ClassDef
+    header = [n for n in within if not isinstance(n, defined)][:1]
+    ranges = [(_first(n), _end_of_header(n)) for n in header]
+    ranges += [(_first(n), _last(n)) for n in within if isinstance(n, defined)]
+    return [*ranges, (1, 10**6)]
+
+
+def _in_body(line: int, tree: ast.Module) -> bool:
+    """Whether a function computes it; else it is made at import, a default among it."""
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
+    return any(n.body[0].lineno <= line <= _last(n) for n in functions)
+
+
+def _first(node: ast.stmt) -> int:
+    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+
+
+def _last(node: ast.stmt) -> int:
+    return node.end_lineno or node.lineno
+
+
+def _end_of_header(node: ast.stmt) -> int:
+    body = getattr(node, "body", None)
+    return max(node.lineno, body[0].lineno - 1) if body else _last(node)
