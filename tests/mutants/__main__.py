@@ -103,7 +103,7 @@ def control(results: dict[str, score.Row]) -> int:
     here, wrong = set(way.recv()), []
     todo = sorted(names & here)
     while todo:
-        way.send((None, None, {"own": todo}, 3600.0))
+        way.send((None, None, [("own", todo)], 3600.0))
         verdict = way.recv()
         if verdict.end == "survived":
             break

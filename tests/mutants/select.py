@@ -13,6 +13,7 @@ from tests.mutants.mutate import Mutant
 PLACES = ("own", "conformance", "other")
 ROWS = 4  # of the conformance suite, of the many that execute a line of core
 OTHERS = 400
+EACH, LATE = 4, 1.0  # of a test with many parameters those first; one of so many seconds later
 SLOW = (  # promises in which most of the suite's time goes, the slowest last
     *(
         "perfect_is_minimal",
@@ -51,7 +52,7 @@ class Recorded:
             for line, found in lines.items():
                 mine.setdefault(int(line), set()).update(names[i] for i in found)
 
-    def of(self, mutant: Mutant) -> dict[str, list[str]]:
+    def of(self, mutant: Mutant) -> list[tuple[str, list[str]]]:
         """Tests by the place they stand in, as they are to be run."""
         touching = self._touching(mutant)
         own = self._own(mutant.file)
@@ -64,11 +65,24 @@ class Recorded:
         rest = [n for n in touching if n not in set(first) and not _PROMISE.fullmatch(n)]
         if not _in_body(mutant.line, self._tree(mutant)):
             rest += [n for n in self.names if n.startswith("tests/test_public_api.py")]
-        return {
-            "own": sorted(first, key=self._second),
-            "conformance": sorted(promises, key=lambda n: (_slow(n), cheap.index(_row(n)))),
-            "other": sorted(rest, key=self._second)[:OTHERS],
-        }
+        some, more = self._some(sorted(first, key=self._second))
+        return [
+            ("own", some),
+            ("conformance", sorted(promises, key=lambda n: (_slow(n), cheap.index(_row(n))))),
+            ("own", more),
+            ("other", sorted(rest, key=self._second)[:OTHERS]),
+        ]
+
+    def _some(self, names: list[str]) -> tuple[list[str], list[str]]:
+        """Of each function the quickest, and the rest."""
+        seen: Counter[str] = Counter()
+        parts: tuple[list[str], list[str]] = [], []
+        for name in names:
+            function = name.partition("[")[0]
+            seen[function] += 1
+            late = seen[function] > EACH or self._second(name) > LATE
+            parts[late].append(name)
+        return parts
 
     def _tree(self, mutant: Mutant) -> ast.Module:
         return ast.parse((self.root / mutant.file).read_text(encoding="utf-8"))

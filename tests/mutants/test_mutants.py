@@ -57,7 +57,7 @@ from tests.mutants.trial import cold, serving
 root, found = Path.cwd(), []
 path, package, options = root / "tiny/module.py", root / "tiny", ["-c", "/dev/null", "--rootdir=."]
 _, way = serving([*options, "test_tiny.py"], package)
-plan = {"own": way.recv()}
+plan = [("own", way.recv())]
 for mutant in mutants("tiny/module.py", path.read_text()):
     way.send((mutant, path, plan, 5.0))
     verdict = way.recv()
@@ -161,4 +161,6 @@ def test_who_executes_a_line_is_tried_on_it_quickest_first(tmp_path):
     tests = Recorded(tmp_path, [tmp_path / "lines.json"], names + rows)
     source = (tmp_path / "src/aptt/core/x.py").read_text()
     (mutant,) = (m for m in mutants("src/aptt/core/x.py", source) if m.kind == "Add")
-    assert tests.of(mutant) == {"own": names[1::-1], "conformance": rows, "other": []}
+    assert tests.of(mutant) == [
+        *(("own", names[1:2]), ("conformance", rows), ("own", names[:1]), ("other", []))
+    ]

@@ -24,7 +24,7 @@ ARGUMENTS = ["-q", "-n0", "-s", "-p", "no:cacheprovider", "-p", "no:terminalrepo
 MEMORY = 12 << 30  # a mutant may ask for more than there is
 STUCK = 60  # seconds of CPU beyond what the tests of a mutant may take
 
-Plan = dict[str, list[str]]
+Plan = list[tuple[str, list[str]]]
 """Names of tests by the place they stand in."""
 
 
@@ -107,7 +107,7 @@ class Once:
 def _run(items: dict, plan: Plan, budget: float, failures: Failures) -> Verdict:
     """Runs tests until one fails, or their time is up."""
     began, ran = time.process_time(), 0
-    for place, names in plan.items():
+    for place, names in plan:
         chosen = [items[name] for name in names if name in items]
         for item, after in zip_longest(chosen, chosen[1:]):
             passed = time.process_time() - began
@@ -129,11 +129,11 @@ def cold(
     def trial() -> Verdict:
         Finder(path, package, apply(mutant, path.read_text(encoding="utf-8"))).install()
         ran, seconds = 0, 0.0
-        for place, names in plan.items():
+        for place, names in plan:
             files = sorted({name.partition("::")[0] for name in names})
             if not files:
                 continue
-            once = Once({place: names}, budget - seconds)
+            once = Once([(place, names)], budget - seconds)
             code = pytest.main([*ARGUMENTS, *options, *files], plugins=[once, once.failures])
             ran, seconds = ran + once.verdict.ran, seconds + once.verdict.seconds
             if once.failures.first:
