@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.mutants import record, score
 from tests.mutants.mutate import Mutant, drawn
 from tests.mutants.select import Recorded
-from tests.mutants.trial import Verdict, cold, serving
+from tests.mutants.trial import NO_TIME, Verdict, cold, serving
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "aptt"
@@ -69,7 +69,10 @@ def main() -> int:
 def run(chosen: list[Mutant], budget: float, out: Path) -> None:
     """Tries those that were not tried yet, and writes what becomes of each at once."""
     done = score.read(out, ROOT)
-    todo = [mutant for mutant in chosen if mutant.name not in done]
+    short = {
+        n for n, row in done.items() if row["why"] == NO_TIME and row.get("budget", 0) < budget
+    }
+    todo = [mutant for mutant in chosen if mutant.name not in done or mutant.name in short]
     if not todo:
         return
     recordings = sorted(KEPT.glob("lines-*.json"))
@@ -88,7 +91,7 @@ def run(chosen: list[Mutant], budget: float, out: Path) -> None:
         task = progress.add_task("mutants", total=len(todo), lived=0)
         for mutant in todo:
             verdict = tried(mutant, tests, way, budget)
-            kept.write(json.dumps(_row(mutant, verdict)) + "\n")
+            kept.write(json.dumps(_row(mutant, verdict, budget)) + "\n")
             kept.flush()
             lived = verdict.end == "survived"
             progress.update(task, advance=1, lived=progress.tasks[0].fields["lived"] + lived)
@@ -129,9 +132,10 @@ def tried(mutant: Mutant, tests: Recorded, way, budget: float) -> Verdict:
     return verdict
 
 
-def _row(mutant: Mutant, verdict: Verdict) -> dict[str, object]:
+def _row(mutant: Mutant, verdict: Verdict, budget: float) -> dict[str, object]:
     source = zlib.crc32((ROOT / mutant.file).read_bytes())
-    return {"name": mutant.name, "source": source, **asdict(mutant), **asdict(verdict)}
+    known = {"name": mutant.name, "source": source, "budget": budget}
+    return {**known, **asdict(mutant), **asdict(verdict)}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ def read(path: Path, root: Path) -> dict[str, Row]:
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     now = {r["file"]: _crc(root / r["file"]) for r in rows}
-    return {r["name"]: r for r in rows if r["source"] == now[r["file"]]}
+    return {
+        r["name"]: r
+        for r in rows
+        if r["source"] == now[r["file"]]  # the last of each
+    }
 
 
 def _crc(path: Path) -> int:

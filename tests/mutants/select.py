@@ -12,8 +12,9 @@ from tests.mutants.mutate import Mutant
 
 PLACES = ("own", "conformance", "other")
 ROWS = 4  # of the conformance suite, of the many that execute a line of core
-OTHERS = 400
-EACH, LATE = 4, 1.0  # of a test with many parameters those first; one of so many seconds later
+FEW, OTHERS = 40, 400
+USERS = 2  # files of tests that are a file's own besides those of its name
+EACH, LATE = 2, 1.0  # of a test with many parameters those first; one of so many seconds later
 SLOW = (  # promises in which most of the suite's time goes, the slowest last
     *(
         "perfect_is_minimal",
@@ -24,7 +25,7 @@ SLOW = (  # promises in which most of the suite's time goes, the slowest last
     *("streamed_equals_plain", "half_matches_truth", "gradient_is_right", "meta_device"),
     "double_backward",
 )
-NEVER = ("traces_without_breaks",)  # a compilation each, of what the others call
+COMPILES = "traces_without_breaks"  # slow; tried, of two rows, where nothing else runs a line
 _PROMISE = re.compile(r"tests/test_conformance\.py::test_promise\[(\w+)-(\w+)-(.*)\]")
 
 
@@ -40,7 +41,7 @@ class Recorded:
             self._add(json.loads(path.read_text()))
         self.rows: dict[str, list[str]] = {}
         for name in names:
-            if (found := _PROMISE.fullmatch(name)) and found[2] not in NEVER:
+            if found := _PROMISE.fullmatch(name):
                 self.rows.setdefault(found[3], []).append(name)
         self.files = {name.partition("::")[0] for name in names}
 
@@ -54,23 +55,29 @@ class Recorded:
 
     def of(self, mutant: Mutant) -> list[tuple[str, list[str]]]:
         """Tests by the place they stand in, as they are to be run."""
-        touching = self._touching(mutant)
+        touching, exactly = self._touching(mutant)
         own = self._own(mutant.file)
         first = [n for n in touching if n.partition("::")[0] in own]
-        if not first:  # not recorded, as what compiles
+        if not touching:  # not recorded, as what compiles
             first = sorted(n for n in self.names if n.partition("::")[0] in own)
         rows = Counter(m[3] for n in touching if (m := _PROMISE.fullmatch(n)))
         cheap = sorted(rows, key=lambda row: (self._row_seconds(row), row))[:ROWS]
-        promises = [n for row in cheap for n in self.rows.get(row, [])]
+        every = [n for row in cheap for n in self.rows.get(row, [])]
+        promises = [n for n in every if COMPILES not in n]
+        traced = [] if exactly else [n for n in every if COMPILES in n][:2]
         rest = [n for n in touching if n not in set(first) and not _PROMISE.fullmatch(n)]
         if not _in_body(mutant.line, self._tree(mutant)):
             rest += [n for n in self.names if n.startswith("tests/test_public_api.py")]
         some, more = self._some(sorted(first, key=self._second))
+        others = sorted(rest, key=self._second)
         return [
+            ("conformance", traced),
             ("own", some),
-            ("conformance", sorted(promises, key=lambda n: (_slow(n), cheap.index(_row(n))))),
+            ("conformance", [n for n in promises if not _slow(n)]),
+            ("other", others[:FEW]),
+            ("conformance", sorted((n for n in promises if _slow(n)), key=_slow)),
             ("own", more),
-            ("other", sorted(rest, key=self._second)[:OTHERS]),
+            ("other", others[FEW:OTHERS]),
         ]
 
     def _some(self, names: list[str]) -> tuple[list[str], list[str]]:
@@ -93,24 +100,36 @@ class Recorded:
     def _row_seconds(self, row: str) -> float:
         return sum(self.seconds.get(name, 0.0) for name in self.rows.get(row, []))
 
-    def _touching(self, mutant: Mutant) -> set[str]:
+    def _touching(self, mutant: Mutant) -> tuple[set[str], bool]:
+        """Tests that execute the statement; or else, and False, its function or its file."""
         lines = self.lines.get(mutant.file, {})
-        for first, last in _ranges(self._tree(mutant), mutant.line):
+        tree = self._tree(mutant)
+        exactly = _in_body(mutant.line, tree)
+        for first, last in _ranges(tree, mutant.line):
             found = set().union(*(lines.get(i, ()) for i in range(first, last + 1)))
             if found := found & self.names:
-                return found
-        return set()
+                return found, exactly
+            exactly = False
+        return self._using(mutant.file), False
+
+    def _using(self, file: str) -> set[str]:
+        """Tests that execute anything of a file; if it has no function, of those that import it."""
+        lines = self.lines.get(file)
+        if lines:
+            return set().union(*lines.values()) & self.names
+        module = ".".join(Path(file).relative_to("src").with_suffix("").parts)
+        sources = ((f, (self.root / f).read_text(encoding="utf-8")) for f in self.lines)
+        by = [f for f, source in sources if f"from {module} import" in source]
+        return set().union(*(self._using(f) for f in by))
 
     def _own(self, file: str) -> set[str]:
-        """Files of tests with a file's name, or its folder's; else the one that uses it most."""
+        """Files of tests with a file's name, or its folder's, and those that use it most."""
         path = Path(file)
         room = path.relative_to("src/aptt").parts[0]
         named = {f"tests/{room}/test_{part}.py" for part in (path.stem, path.parent.name)}
-        if not (found := named & self.files):
-            tests = set().union(*self.lines.get(file, {}).values())
-            using = Counter(n.partition("::")[0] for n in tests if n.startswith(f"tests/{room}/"))
-            found = {name for name, _ in using.most_common(1)}
-        return found | {file}  # its examples
+        tests = (n for n in self._using(file) if n.startswith(f"tests/{room}/"))
+        using = Counter(n.partition("::")[0] for n in tests)
+        return {file, *named & self.files, *(name for name, _ in using.most_common(USERS))}
 
 
 def _row(name: str) -> str:

@@ -161,6 +161,5 @@ def test_who_executes_a_line_is_tried_on_it_quickest_first(tmp_path):
     tests = Recorded(tmp_path, [tmp_path / "lines.json"], names + rows)
     source = (tmp_path / "src/aptt/core/x.py").read_text()
     (mutant,) = (m for m in mutants("src/aptt/core/x.py", source) if m.kind == "Add")
-    assert tests.of(mutant) == [
-        *(("own", names[1:2]), ("conformance", rows), ("own", names[:1]), ("other", []))
-    ]
+    plan = [(place, names) for place, names in tests.of(mutant) if names]
+    assert plan == [("own", names[1:2]), ("conformance", rows), ("own", names[:1])]

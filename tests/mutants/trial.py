@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
 import resource
 import signal
@@ -23,6 +25,8 @@ from tests.mutants.patch import Cold, Finder, Live
 ARGUMENTS = ["-q", "-n0", "-s", "-p", "no:cacheprovider", "-p", "no:terminalreporter"]
 MEMORY = 12 << 30  # a mutant may ask for more than there is
 STUCK = 60  # seconds of CPU beyond what the tests of a mutant may take
+
+NO_TIME = "no time for more tests"
 
 Plan = list[tuple[str, list[str]]]
 """Names of tests by the place they stand in."""
@@ -75,6 +79,7 @@ class Server:
     def pytest_runtestloop(self, session):
         items = {item.nodeid: item for item in session.items}
         live = Live(self.package)
+        gc.freeze()  # a fork that collected garbage would copy what it shares
         session.config.pluginmanager.register(self.failures)
         self.connection.send(list(items))
         while (request := self.connection.recv()) is not None:
@@ -112,7 +117,7 @@ def _run(items: dict, plan: Plan, budget: float, failures: Failures) -> Verdict:
         for item, after in zip_longest(chosen, chosen[1:]):
             passed = time.process_time() - began
             if passed > budget:
-                return Verdict("survived", place, "", "no time for more tests", ran, passed)
+                return Verdict("survived", place, "", NO_TIME, ran, passed)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             ran += 1
             if failures.first:
@@ -127,7 +132,12 @@ def cold(
     """A trial in a process that has not imported the package yet; forks."""
 
     def trial() -> Verdict:
-        Finder(path, package, apply(mutant, path.read_text(encoding="utf-8"))).install()
+        finder = Finder(path, package, apply(mutant, path.read_text(encoding="utf-8")))
+        finder.install()
+        try:
+            importlib.import_module(finder.name)  # before pytest, which would look by the path
+        except Exception as error:
+            return Verdict("killed", "own", f"import {finder.name}", f"{error!r}"[:200])
         ran, seconds = 0, 0.0
         for place, names in plan:
             files = sorted({name.partition("::")[0] for name in names})
