@@ -210,7 +210,11 @@ class CombinedLoss(Total):
             if self.on_nonfinite == "dump":
                 term = self.terms[name]
                 file = self.dump_to / f"nonfinite-{name}-step{error.step}{_rank()}.pt"
-                path = dump.write(file.absolute(), name, error.step, value, term, call)
+                try:
+                    path = dump.write(file.absolute(), name, error.step, value, term, call)
+                except (OSError, RuntimeError) as fault:  # torch.save raises either on a full disk
+                    lines.append(f"{name}: its inputs cannot be written to {file}: {fault}")
+                    continue
                 lines.append(f"{name}: its inputs are in {path}; to have it again:")
                 lines.append(dump.reproduce(path, term))
         return NonFiniteError("\n".join(lines), error.terms, error.step)

@@ -22,7 +22,7 @@ from aptt.core.reduction import Kind, Reduction, hear, normalize
 from aptt.parallel.classes import TOKENS, by_classes, class_cut, name_of
 from aptt.parallel.gathering import Gather
 from aptt.parallel.placing import check_rows, check_sequences
-from aptt.parallel.ranks import widest
+from aptt.parallel.ranks import to_send
 from aptt.parallel.vocabulary import replicated
 
 __all__ = ["sharded"]
@@ -295,7 +295,7 @@ class _Whole:
     def __call__(self, total: Tensor, count: Tensor, *, term: str) -> Tensor:
         """The total of all over the count of all."""
         groups = () if term in self.pooled else self.groups
-        counted = widest(count)
+        counted = to_send(count)
         for group in groups:
             dist.all_reduce(counted, group=group)
         whole = _Pool(groups)(total)

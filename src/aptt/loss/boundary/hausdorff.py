@@ -103,6 +103,7 @@ def hausdorff_loss(
     Differs from:
         MONAI, PatRyg99: ``one_sided=False`` is theirs; where the target is empty their loss is 0,
             whatever is predicted (``absent`` says here), and ignored pixels are background.
+        MONAI 1.6: of an integer target its distances are cut to whole pixels.
         kornia ``HausdorffERLoss``: erosions of the mistakes, not distances.
 
     Example:

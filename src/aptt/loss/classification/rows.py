@@ -14,7 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from aptt.core.formula import Formula, Kept, Product, by_row, scaled_, widen
+from aptt.core.formula import Formula, Kept, Product, by_row, scaled_
+from aptt.core.precision import widen
 from aptt.core.softmax import (
     exp_of_gaps,
     gaps,

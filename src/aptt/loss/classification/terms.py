@@ -12,8 +12,7 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers
 from aptt.core.engine import evaluate
-from aptt.core.formula import wide
-from aptt.core.marks import widest
+from aptt.core.precision import wide, widest
 from aptt.core.reduction import Count, Reduction, normalize
 from aptt.core.shapes import split_axis
 from aptt.core.vocabulary import checked_form

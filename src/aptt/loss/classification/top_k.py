@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_index, check_number, kept
-from aptt.core.marks import widest
 from aptt.core.module import LossModule, per_class
+from aptt.core.precision import widest
 from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
 from aptt.core.shapes import align_classes, check_vector
 from aptt.loss.classification.categorical import cross_entropy
