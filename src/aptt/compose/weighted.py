@@ -17,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aptt.compose.balance import Accumulated, At, Balance, Parts, over_ranks
+from aptt.compose.balance import Accumulated, Balance, over_ranks
 from aptt.compose.gradients import GradReport, grad_report
 from aptt.compose.names import check_known, check_mapping
 from aptt.compose.recorder import Pool, Recorder
 from aptt.compose.schedule import Weight, weight_at
+from aptt.compose.slopes import At, Parts
 from aptt.core.checks import check_choice, check_whole
 from aptt.core.ordinary import apart, real_device
 
