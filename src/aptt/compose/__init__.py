@@ -16,9 +16,10 @@ from aptt.compose.grad_share import GradShare
 from aptt.compose.gradients import GradReport
 from aptt.compose.gradnorm import GradNorm
 from aptt.compose.history import History, curves_of
+from aptt.compose.nonfinite import NonFiniteError
 from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
 from aptt.compose.uncertainty import Uncertainty
-from aptt.compose.weighted import NonFiniteError, WeightedSum
+from aptt.compose.weighted import WeightedSum
 
 __all__ = [
     "DWA",
