@@ -13,7 +13,8 @@ from aptt.loss import (
     linear_cross_entropy_terms,
     token_stats,
 )
-from aptt.loss.classification.rows import INDICES_AND_LSE, SHARES_AND_LSE
+from aptt.loss.classification.indices import INDICES_AND_LSE
+from aptt.loss.classification.shares import SHARES_AND_LSE
 
 
 def _random(*shape, seed=0):

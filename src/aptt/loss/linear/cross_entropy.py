@@ -24,7 +24,8 @@ from aptt.core.linear.tokens import check_cut, evaluate, put_back
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.loss.classification.indices import INDICES
+from aptt.loss.classification.shares import SHARES
 from aptt.loss.linear.prepared import prepared
 from aptt.loss.linear.several import several
 from aptt.loss.linear.terms import linear_cross_entropy_terms
