@@ -189,6 +189,7 @@ class TopKCrossEntropyLoss(LossModule):
     ) -> None:
         _check(fraction, threshold, ignore_index, pool, reduction)
         check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        check_index(class_dim=class_dim)
         super().__init__(
             fraction=fraction,
             threshold=threshold,

@@ -23,7 +23,8 @@ from aptt.core.hard import CHOSEN, STANDARD, WHOLE
 from aptt.core.linear import HeadFormula
 from aptt.core.standard import SOFT_STANDARD
 from aptt.core.vocabulary import cap, uncap
-from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.loss.classification.indices import INDICES
+from aptt.loss.classification.shares import SHARES
 
 __all__ = ["FORMULAS", "TERMS", "Bend", "Kind", "checked_bend"]
 

@@ -27,6 +27,7 @@ from aptt.core.checks import (
     Numbers,
     check_flags,
     check_floating,
+    check_index,
     check_number,
     check_positive,
     kept,
@@ -241,6 +242,7 @@ class LwFLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         _check_options(temperature, lambda_old, detach_teacher, reduction)
+        check_index(ignore_index=ignore_index, class_dim=class_dim)
         super().__init__(
             temperature=temperature,
             lambda_old=lambda_old,
