@@ -14,6 +14,7 @@ __all__ = [
     "CLASSES",
     "apart",
     "bare",
+    "batched",
     "inside_functorch",
     "is_readable",
     "is_spread",
@@ -99,3 +100,8 @@ def is_readable(t: Tensor) -> bool:
         and t.numel() > 0
         and not inside_functorch()
     )
+
+
+def batched(up: Tensor) -> bool:
+    """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
+    return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
