@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -219,19 +219,15 @@ def streamed_equals_plain(trial: Trial) -> None:
     require(trial.spec.walks, "the row says that the loss does not walk; exempt it, saying why")
     tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}  # a millionth each, of the truth
     ragged = False
-    for n, size, dtype in (
-        (23, 16, torch.float64),
-        (23, 22, torch.float64),
-        (203, 16, torch.float32),
-        (1003, 640, torch.float32),
-    ):
+    for n, size, dtype in _lengths(trial):
+        inputs = trial.inputs(n, dtype=dtype)
         for reduction in trial.spec.reductions:
             with about(f"{reduction!r}, {dtype}, {n} samples in blocks of {size}"):
-                inputs = trial.inputs(n, dtype=dtype)
-                with plainly(), torch.no_grad():
-                    up = _random(trial.loss(inputs, reduction=reduction).shape, trial.device)
+                x = inputs[trial.prediction(inputs)].detach().requires_grad_()
                 with plainly():
-                    want, want_grad = trial.gradient(inputs, up, reduction=reduction)
+                    want = trial.loss({**inputs, trial.prediction(inputs): x}, reduction=reduction)
+                    up = _random(want.shape, trial.device)
+                    (want_grad,) = torch.autograd.grad((want * up).sum(), x)
                 with in_blocks(size) as walked:
                     value, grad = trial.gradient(inputs, up, reduction=reduction)
                 terms = trial.spec.terms
@@ -247,6 +243,23 @@ def streamed_equals_plain(trial: Trial) -> None:
                 require(not alone.requires_grad, "a graph in inference mode")
                 same(alone, want, "value in inference mode", rtol=tolerance[dtype])
     require(ragged, "no block was shorter than the others")
+
+
+def _lengths(trial: Trial) -> Iterator[tuple[int, int, torch.dtype]]:
+    """Samples, the size of a block, and a dtype; in float32 as many elements whatever a sample has.
+
+    So that there are some forty small blocks, or five large ones, and not as many as samples.
+    """
+    with in_blocks() as walked:
+        trial.loss(trial.inputs(_FEW))
+    each = max(min(map(sum, walked.walks), default=0) // _FEW, 1)
+    yield _FEW, 16, torch.float64
+    yield _FEW, 22, torch.float64
+    yield max(_FEW, -(-609 // each) | 1), 16, torch.float32
+    yield max(_FEW, -(-3009 // each) | 1), 640, torch.float32
+
+
+_FEW = 23
 
 
 @promise("hopeless")
