@@ -39,7 +39,8 @@ aptt audit mine.losses:MyLoss --kind logits+classes
 """  # noqa: E501
 
 _MATRIX = """\
-How many of its losses keep a promise, of those that were asked; **bold** where one breaks it, and not by choice.
+How many of its losses keep a promise, of those that were asked: **bold** where one breaks it, *slanted* where those that
+do not keep it do so by choice.
 """  # noqa: E501
 
 
@@ -124,7 +125,8 @@ def _share(records: Sequence[tuple[Record, bool]]) -> str:
         return ""
     kept = sum(r.state == "kept" for r, _ in asked)
     said = f"{kept}/{len(asked)}"
-    return f"**{said}**" if any(r.state == "broken" and not c for r, c in asked) else said
+    broken = [chosen for r, chosen in asked if r.state == "broken"]
+    return f"**{said}**" if not all(broken) else f"*{said}*" if broken else said
 
 
 def _losses(theirs: Theirs) -> list[str]:

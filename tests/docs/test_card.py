@@ -1,16 +1,21 @@
 """The report card: its page is right about what it is given, and a stopped run goes on."""
 
+import importlib
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
-pytest.importorskip("docs.builder.card_page")
-
 from aptt.audit import PROMISES, Record
-from docs.builder import card
-from docs.builder.card_page import cell, page
-from docs.builder.peers import PEERS, Peer
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the builder is no part of the package
+
+card = importlib.import_module("docs.builder.card")
+page = importlib.import_module("docs.builder.card_page").page
+cell = importlib.import_module("docs.builder.card_page").cell
+Peer = importlib.import_module("docs.builder.peers").Peer
+PEERS = card.PEERS
 FIRST, SECOND = list(PROMISES)[:2]
 
 
@@ -58,8 +63,8 @@ def test_a_library_is_counted_over_all_its_losses(made):
 
 def test_a_promise_says_how_many_of_a_library_keep_it(made):
     matrix = made.partition("Promise by promise")[2].partition("Loss by loss")[0]
-    assert row(matrix, f"`{FIRST}`") == ["2/2", "**1/2**", "0/1"]
-    assert row(matrix, f"`{SECOND}`") == ["1/1", "1/2", ""]
+    assert row(matrix, f"`{FIRST}`") == ["2/2", "**1/2**", "*0/1*"]
+    assert row(matrix, f"`{SECOND}`") == ["1/1", "*1/2*", ""]
 
 
 def test_what_is_broken_comes_with_its_input_and_a_choice_with_its_reason(made):
@@ -72,8 +77,8 @@ def test_what_is_broken_comes_with_its_input_and_a_choice_with_its_reason(made):
 
 
 def test_our_own_are_listed_by_family_and_what_they_break_is_told(made):
-    assert "| segmentation | 1 | `dice_loss` 2 |" in made
-    assert "| bbox | 1 | `giou_loss` 1 |" in made
+    assert "| Region losses for segmentation | 1 | `dice_loss` 2 |" in made
+    assert "| Box regression losses | 1 | `giou_loss` 1 |" in made
     assert "Every promise that applies is kept" in made
     text = page([record("dice_loss", FIRST, "broken", "got 3")], [], [], {})
     assert f"- `dice_loss`, {FIRST}: got 3" in text

@@ -1,12 +1,14 @@
 """Losses of language models: the formulas of Liger's chunked losses, and TRL's divergence.
 
 Liger and TRL have their losses of preferences in the middle of a linear layer, or of a trainer.
-What stands by itself is asked: functions of log-probabilities and of logits.
+What stands by itself is asked: functions of log-probabilities and of logits. TRL's DPO and KTO do
+not; they are lines of ``compute_loss``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -110,6 +112,37 @@ def _trl_jsd() -> Any:
     return loss
 
 
+def _trainer(name: str, method: str, **settings: Any) -> Peer:
+    """A trainer's method that asks no more of its trainer than some settings."""
+    file = name.removesuffix("Trainer").lower()
+
+    def load() -> Any:
+        formula = getattr(of(f"trl.experimental.{file}.{file}_trainer", name)(), method)
+
+        def loss(policy_chosen_logps: Tensor, policy_rejected_logps: Tensor) -> Tensor:
+            place = SimpleNamespace(device=policy_chosen_logps.device)
+            trainer = SimpleNamespace(**settings, accelerator=place)
+            # what ORPO returns, its caller subtracts
+            return sign * formula(trainer, policy_chosen_logps, policy_rejected_logps)[0].mean()
+
+        return loss
+
+    sign = -1 if method == "odds_ratio_loss" else 1
+    said = ", ".join(f"{k}={v!r}" for k, v in settings.items() if k != "label_smoothing")
+    return Peer(
+        library="trl",
+        name=f"{name}({said}).{method}",
+        load=load,
+        inputs=_logps("policy_chosen_logps", "policy_rejected_logps"),
+        choices=HALVES,
+        unasked={
+            **_ENDLESS,
+            **_INNER,
+            "nothing_left_is_zero": "it returns a loss for each pair; their mean is the card's",
+        },
+    )
+
+
 def _logits(g: Generator, n: int) -> Inputs:
     student, teacher = normal(g, n, 6, scale=2), normal(g, n, 6, scale=2)
     return {"student_logits": student, "teacher_logits": teacher}
@@ -172,5 +205,15 @@ LANGUAGE: tuple[Peer, ...] = (
             **_SPLIT,
             "samples_stand_alone": "it divides by the tokens that count, of the whole batch",
         },
+    ),
+    _trainer("ORPOTrainer", "odds_ratio_loss", beta=0.1),
+    _trainer(
+        "CPOTrainer",
+        "cpo_loss",
+        loss_type="simpo",
+        beta=2.0,
+        simpo_gamma=1.0,
+        alpha=0.0,
+        label_smoothing=0.0,
     ),
 )
