@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from aptt.core.formula import Call, Formula, Gather, Sides, wide
+from aptt.core.formula import Call, Formula, Gather, Sides
 from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.precision import wide
 from aptt.core.streaming import Walk
 from aptt.core.traced import traced
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 __all__ = [
     "CLASSES",
     "apart",
+    "batched",
     "inside_functorch",
     "is_readable",
     "is_spread",
@@ -78,3 +79,8 @@ def is_readable(t: Tensor) -> bool:
         and t.numel() > 0
         and not inside_functorch()
     )
+
+
+def batched(up: Tensor) -> bool:
+    """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
+    return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)

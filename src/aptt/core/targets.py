@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from aptt.core.checks import check_classes, check_each, check_indices, check_range, kept
-from aptt.core.formula import widen
 from aptt.core.module import reduced
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 
 __all__ = [

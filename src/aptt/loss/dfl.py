@@ -27,9 +27,10 @@ from aptt.core.checks import (
     check_range,
     check_tensors,
 )
-from aptt.core.formula import Formula, Kept, by_row, scaled_, wide, widen
+from aptt.core.formula import Formula, Kept, by_row, scaled_
 from aptt.core.module import LossModule, per_class
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import check_shapes
 from aptt.core.softmax import leading

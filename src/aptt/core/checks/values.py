@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from aptt.core.checks.options import check_index
 from aptt.core.ordinary import apart, is_readable
 
 __all__ = [
@@ -141,6 +142,7 @@ def taken_classes(
 
     Without a number of ``classes`` their range is left to the caller.
     """
+    check_index(ignore_index=ignore_index)
     seen = classes is not None and check_classes(target, classes, ignore_index, name=name)
     if seen or ignore_index is None:
         return target.long(), None

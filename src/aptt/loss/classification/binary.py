@@ -20,7 +20,7 @@ from aptt.core.checks import (
     check_range,
     kept,
 )
-from aptt.core.formula import Formula, Kept, scaled_, wide
+from aptt.core.formula import Formula, Kept, scaled_
 from aptt.core.logistic import (
     answer,
     finite,
@@ -32,6 +32,7 @@ from aptt.core.logistic import (
     times,
 )
 from aptt.core.module import LossModule
+from aptt.core.precision import wide
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import align_elements, check_vector, one_or_each
 from aptt.core.softmax import on_class_axis

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_index, taken_classes
-from aptt.core.formula import wide
+from aptt.core.precision import wide
 from aptt.core.reduction import Count, count_of
 from aptt.core.shapes import align_classes, check_sample_weight, check_vector
 from aptt.core.softmax import on_class_axis

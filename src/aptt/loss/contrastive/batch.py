@@ -19,7 +19,7 @@ from aptt.core.checks import (
     check_tensors,
     check_weights,
 )
-from aptt.core.formula import wide, widen
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Count, Reduction, normalize
 from aptt.core.softmax import Against
 from aptt.core.vectors import unit

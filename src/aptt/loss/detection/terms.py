@@ -9,8 +9,8 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
 from aptt.core.checks import as_weight, check_flags, check_floating
-from aptt.core.formula import widen
 from aptt.core.pairwise import corners_of
+from aptt.core.precision import widen
 from aptt.core.reduction import Kind, Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import (

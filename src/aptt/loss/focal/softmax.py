@@ -23,8 +23,9 @@ from aptt.core.checks import (
     ignored,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row, wide
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.logistic import power, times
+from aptt.core.precision import wide
 from aptt.core.reduction import Count, count_of
 from aptt.core.shapes import align_classes, check_shapes, check_vector, one_or_each
 from aptt.core.softmax import (

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, taken_classes
-from aptt.core.formula import widen
 from aptt.core.linear.tokens import Tokens, check_per_class, select, tokens_of
+from aptt.core.precision import widen
 from aptt.core.reduction import Count
 from aptt.core.shapes import check_sample_weight
 from aptt.loss.classification.prepared import counted

@@ -23,8 +23,8 @@ from aptt.core.checks import (
     check_tensors,
     check_whole,
 )
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import BACKGROUND
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, check_box_format
 from aptt.core.checks import check_choice, check_floating, check_number
-from aptt.core.formula import widen
 from aptt.core.logistic import power, softplus
 from aptt.core.ordinary import is_readable
 from aptt.core.pairwise import pairwise_giou, pairwise_l1, products
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import Targets, padded
 

@@ -19,8 +19,9 @@ from aptt.core.checks import (
 )
 from aptt.core.differences import PARTS
 from aptt.core.engine import evaluate
-from aptt.core.formula import weighted, widen
+from aptt.core.formula import weighted
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, named, normalize, reduce
 from aptt.core.signals import brightened, check_signals, count_samples
 from aptt.core.spectral import SPECTRAL, SPECTRAL_PARTS

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.checks import check_choice, check_floating, check_whole
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.skeleton import Border, skeleton_of
 
 __all__ = ["check_skeleton", "soft_skeleton"]
