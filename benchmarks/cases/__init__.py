@@ -17,6 +17,7 @@ from benchmarks.cases import (
     points,
     regions,
     rmse,
+    volumes,
 )
 
 __all__ = ["CASES"]
@@ -30,6 +31,7 @@ _FAMILIES = (
     boxes,
     overlap,
     regions,
+    volumes,
     rmse,
     audio,
     compose,

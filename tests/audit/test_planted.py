@@ -1099,6 +1099,17 @@ def counts_ignored_for_k(right, logits, target, *, fraction=0.1, ignore_index=-1
     return right(logits, target, fraction=fraction, ignore_index=ignore_index, **options)
 
 
+@instead_of("top_k_cross_entropy_loss", "easy positions struck out of a copy: all are kept",
+            "mmsegmentation OHEM", "every_option_is_exercised")  # fmt: skip
+def strikes_out_of_a_copy(right, logits, target, *, fraction=0.1, threshold=None, **options):
+    everything = {**options, "fraction": 1.0, "threshold": None}
+    each = right(logits, target, **{**everything, "reduction": "none"}).detach()
+    weight = torch.ones_like(each)
+    weight[each > 0][each[each > 0] < each.quantile(1 - fraction)] = 0  # indexing copies
+    value = right(logits, target, **everything)
+    return value * weight if options.get("reduction") == "none" else value
+
+
 @instead_of("l1_loss", "a weighted mean over the number of elements", "nobody in particular",
             "counts_what_it_says")  # fmt: skip
 def weighs_without_counting(right, prediction, target, *, reduction="mean", **options):

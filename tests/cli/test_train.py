@@ -1,8 +1,10 @@
+import errno
 import json
 
 import pytest
 
 from aptt.cli import main
+from aptt.cli.mistakes import Mistake, writing
 from aptt.recipes.classification import Classification
 
 
@@ -93,3 +95,23 @@ def test_a_mistake_is_answered_in_one_line_before_any_training(capsys, argv, ans
     assert out == ""
     assert answer in err
     assert err.count("\n") == 1
+
+
+def test_what_was_done_is_kept_where_the_report_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    argv = ["train", "classification", "--steps", "2", "--loss", "focal", "--out", str(tmp_path)]
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert "balanced accuracy" in out
+    assert "Report:" not in out
+    said = f"aptt: {tmp_path / 'report.html'} cannot be written: Is a directory"
+    assert err.splitlines()[-1] == said
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["studies"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path):
+    path = tmp_path / "some"
+    path.write_text("a part", encoding="utf-8")
+    with pytest.raises(Mistake, match=r"some cannot be written: No space left"), writing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not path.exists()

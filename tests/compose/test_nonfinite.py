@@ -263,3 +263,17 @@ def test_a_step_that_is_not_finite_can_be_left_out():
     again.load_state_dict(mix.state_dict())
     assert again.skips == 1
     assert math.isnan(mix.eval()({"a": torch.tensor(math.nan), "b": None}).item())
+
+
+def test_a_file_that_cannot_be_written_hides_no_term(monkeypatch, tmp_path):
+    def full(content, path):
+        path.write_bytes(b"half of it")
+        raise RuntimeError("unexpected pos")  # what torch.save says of a full disk
+
+    criterion = CombinedLoss({"y": functional_loss}, on_nonfinite="dump", dump_to=tmp_path)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NonFiniteError, match="'y' is nan") as raised:
+        criterion(torch.tensor([math.nan], requires_grad=True))
+    assert "y: argument 0 has 1 of 1 that are not" in str(raised.value)
+    assert f"cannot be written to {tmp_path / 'nonfinite-y-step0.pt'}: unexp" in str(raised.value)
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from aptt.loss import detr_loss, ia_bce_loss, mal_loss, varifocal_loss
-from aptt.loss.aligned import _IA_BCE, _MAL
+from aptt.loss.aligned.ia_bce import IA_BCE
+from aptt.loss.aligned.mal import MAL
 
 
 def _scores(n=60):
@@ -57,13 +58,13 @@ def test_slopes_of_mal_are_those_of_autograd(alpha, gamma, detach_factor, marked
     x, q = _scores()
     positive = (q > 0) | (torch.arange(60) % 7 == 0) if marked else None
     options = {"alpha": alpha, "gamma": gamma, "detach_factor": detach_factor}
-    same_as_autograd(_MAL, x, q, positive, **options)
+    same_as_autograd(MAL, x, q, positive, **options)
 
 
 @pytest.mark.parametrize(("mixed", "gamma"), [(0.25, 2.0), (0.5, 0.5), (0.0, 1.0)])
 def test_slopes_of_iou_aware_cross_entropy_are_those_of_autograd(mixed, gamma, same_as_autograd):
     x, q = _scores()
-    same_as_autograd(_IA_BCE, x, q, None, mixed=mixed, gamma=gamma, floor=0.05)
+    same_as_autograd(IA_BCE, x, q, None, mixed=mixed, gamma=gamma, floor=0.05)
 
 
 @pytest.mark.parametrize("loss_fn", [mal_loss, ia_bce_loss])

@@ -297,6 +297,7 @@ def test_monai_s_hausdorff_where_it_is_right():
     logits = _random(1, 1, 6, 7)
     theirs = loss(logits.sigmoid(), target.double()).item()
     assert hausdorff(logits, target, one_sided=False) == pytest.approx(theirs, rel=1e-5)
+    assert loss(logits.sigmoid(), target).item() < 0.99 * theirs  # whole numbers of whole targets
 
 
 # ------------------------------------------------------------------- the step, the options

@@ -8,7 +8,7 @@ import torch
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import RMSELoss, RMSLELoss, rmse_loss, rmsle_loss
-from aptt.loss.rmse import _ROOT, _SQUARES
+from aptt.loss.rmse.formulas import ROOT, SQUARES
 
 
 def _random(*shape, seed=0):
@@ -106,10 +106,10 @@ def test_the_step_is_the_gradient_of_the_definition(weighted, log):
     if w is not None:
         w[0, 0, 2], e[0, 0, 2] = 0, torch.nan
     x = e.clone().requires_grad_()
-    value = _SQUARES.result(x, _SQUARES.stats(x, t, w, log=log), t, w, log=log)
+    value = SQUARES.result(x, SQUARES.stats(x, t, w, log=log), t, w, log=log)
     (want,) = torch.autograd.grad(value, x, up)
-    kept = tuple(k.detach() for k in _SQUARES.stats(e, t, w, log=log))
-    _, got = _SQUARES.step(e, up, kept, t, w, log=log)
+    kept = tuple(k.detach() for k in SQUARES.stats(e, t, w, log=log))
+    _, got = SQUARES.step(e, up, kept, t, w, log=log)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
@@ -122,11 +122,11 @@ def test_the_step_of_a_root_is_the_gradient_of_its_definition(weighted, log):
     if w is not None:
         w[0, 2], e[0, 2] = 0, torch.nan
     x = e.clone().requires_grad_()
-    value = _ROOT.result(x, _ROOT.stats(x, t, w, log=log), t, w, log=log)
+    value = ROOT.result(x, ROOT.stats(x, t, w, log=log), t, w, log=log)
     (want,) = torch.autograd.grad(value, x, up)
-    kept = tuple(k.detach() for k in _ROOT.stats(e, t, w, log=log))
+    kept = tuple(k.detach() for k in ROOT.stats(e, t, w, log=log))
     for known in (kept, ()):
-        v, got = _ROOT.step(e, up, known, t, w, log=log)
+        v, got = ROOT.step(e, up, known, t, w, log=log)
         assert known or (v - value).abs().max() < 1e-12
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 

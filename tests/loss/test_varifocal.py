@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
 from aptt.loss import QualityFocalLoss, VariFocalLoss, quality_focal_loss, varifocal_loss
-from aptt.loss.varifocal import _QUALITY, _VARIFOCAL
+from aptt.loss.varifocal.quality_focal import QUALITY_FOCAL
+from aptt.loss.varifocal.varifocal import VARIFOCAL
 
 
 def _scores(n=200, seed=0, dtype=torch.float64):
@@ -199,7 +200,7 @@ def test_the_varifocal_step_is_autograd_of_the_definition(
     q[:9] = torch.tensor([0.0, 0.5, 1.0, 0.0, 1.0, 1.0, 0.3, 0.7, 0.0])
     positive = (q > 0) | (torch.arange(200) % 7 == 0) if marked else None
     same_as_autograd(
-        _VARIFOCAL, x, q, positive, alpha=alpha, gamma=gamma, detach_factor=detach_factor
+        VARIFOCAL, x, q, positive, alpha=alpha, gamma=gamma, detach_factor=detach_factor
     )
 
 
@@ -208,7 +209,7 @@ def test_the_quality_step_is_autograd_of_the_definition(beta, same_as_autograd):
     x, q = _scores()
     x[:9] = torch.tensor([0.0, -0.0, 300.0, -300.0, 40.0, -40.0, 15.0, -15.0, 1e-3])
     q[:9] = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.3, 0.7, 0.25])
-    same_as_autograd(_QUALITY, x, q, beta=beta)
+    same_as_autograd(QUALITY_FOCAL, x, q, beta=beta)
 
 
 @pytest.mark.parametrize("n", [1, 17])

@@ -7,7 +7,7 @@ import torch
 from aptt.cli import main
 from aptt.loss import si_sdr_loss, snr_loss
 from aptt.recipes import open_recipe
-from aptt.recipes.audio import _chunk, _notes, _wav
+from aptt.recipes.sounds import _chunk, _notes, wav
 from aptt.recipes.training import fit
 
 
@@ -89,7 +89,7 @@ def test_a_chunk_of_a_file():
 def test_a_wav_file_holds_the_samples():
     sound = torch.tensor([0.0, 0.5, -0.25, 1.5, -1.5])
     wanted = torch.tensor([0.0, 0.5, -0.25, 1 - 2**-15, -1.0])
-    assert torch.equal(_samples(_wav(sound)), wanted)
+    assert torch.equal(_samples(wav(sound)), wanted)
 
 
 def test_it_learns(recipe):
@@ -111,16 +111,16 @@ def test_each_loss_is_finite_and_each_model_shown_and_heard(recipe):
         truth, *found = recipe.galleries(models)
         files = recipe.attachments(models)
         estimate = models["mel"](recipe.test_mixtures[:1])[0]
-    assert [p.title for p in truth.pictures] == ["mixture", "voices", "strings"]
+    assert [p.title for p in truth.pictures] == ["mixture", "saxophones", "strings"]
     assert [g.title for g in found] == [f"What was found with {name}" for name in models]
     assert all(p.title.endswith(" dB") for g in found for p in g.pictures)
-    pairs = [f"{part} with {name}" for name in models for part in ("voices", "strings")]
-    titles = ["mixture", "voices", "strings", *pairs]
+    pairs = [f"{part} with {name}" for name in models for part in ("saxophones", "strings")]
+    titles = ["mixture", "saxophones", "strings", *pairs]
     assert list(files) == [f"audio - {title}.wav" for title in titles]
     for title, sound in (
         ("mixture", recipe.test_mixtures[0]),
         ("strings", recipe.test_sources[0, 1]),
-        ("voices with mel", estimate[0]),
+        ("saxophones with mel", estimate[0]),
     ):
         assert sound.abs().max() < 1
         close = {"rtol": 0, "atol": 2**-15}
@@ -132,7 +132,7 @@ def test_what_can_be_heard_lies_beside_the_report(tmp_path, capsys):
     assert main(argv) == 0
     assert "SI-SDR improvement" in capsys.readouterr().out
     found = sorted(path.name for path in tmp_path.iterdir())
-    titles = ("mixture", "strings", "strings with si-sdr", "voices", "voices with si-sdr")
+    titles = ("mixture", "saxophones", "saxophones with si-sdr", "strings", "strings with si-sdr")
     wanted = [f"audio - {title}.wav" for title in titles]
     assert found == sorted([*wanted, "report.html", "result.json"])
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -62,3 +62,14 @@ def test_each_model_is_shown_beside_photo_and_truth(recipe):
         world, detail = recipe.galleries({"dice": recipe.model().eval()})
     assert [picture.title for picture in world.pictures] == ["photo", "dice"]
     assert [picture.title for picture in detail.pictures] == ["photo", "truth", "dice"]
+
+
+def test_deep_supervision_reaches_the_heads_of_every_floor(recipe):
+    model = recipe.model()
+    tiles, masks = recipe.tiles[:2], recipe.masks[:2]
+    assert [tuple(x.shape[2:]) for x in model.scales(tiles)] == [(60, 60), (30, 30), (15, 15)]
+    for name, reached in (("dice-ce", 1), ("dice-ce, deep", 3)):
+        model.zero_grad()
+        recipe.step(model, recipe.losses[name].make(recipe), (tiles, masks)).backward()
+        heads = (model.head, model.second, model.fourth)
+        assert [head.weight.grad is not None for head in heads] == [i < reached for i in range(3)]

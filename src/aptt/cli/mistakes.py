@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["MISTAKEN", "STOPPED", "Mistake", "needs_extra", "pick", "writable"]
+__all__ = ["MISTAKEN", "STOPPED", "Mistake", "needs_extra", "pick", "writable", "writing"]
 
 MISTAKEN = 2
 STOPPED = 130  # what a shell reports of a program that Ctrl-C ended
@@ -63,6 +63,18 @@ def writable(option: str, path: Path) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise Mistake(f"{option}: {str(path)!r} may not be written")
     return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a file that could not be written whole, and leave no part of it."""
+    try:
+        yield
+    except OSError as error:
+        if path.is_file() and not path.is_symlink():
+            with suppress(OSError):
+                path.unlink()
+        raise Mistake(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager

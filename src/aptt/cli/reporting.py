@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from aptt.cli.document import to_json
+from aptt.cli.mistakes import writing
 from aptt.cli.pages import page
 from aptt.cli.terminal import print_study
 from aptt.recipes.results import Study
@@ -19,10 +20,11 @@ __all__ = ["report"]
 def report(
     studies: Sequence[Study], command: str, out: Path, *, stopped: bool, as_json: bool
 ) -> None:
-    """Write ``report.html`` and ``result.json``; print the tables, or the JSON document alone."""
+    """Write ``result.json``, print the tables or that document alone, and write ``report.html``.
+
+    In this order: the numbers are kept where the disk is too full for pictures, or Ctrl-C comes.
+    """
     html = out / "report.html"
-    attached = [_attach(study, out) for study in studies]
-    write(page(studies, command, attached), html)
     document = to_json(
         {
             "command": command,
@@ -31,13 +33,19 @@ def report(
             "studies": [study.to_json() for study in studies],
         }
     )
-    (out / "result.json").write_text(document, encoding="utf-8")
-    if as_json:
-        print(document)
-        return
-    for study in studies:
-        print_study(study)
-    print(f"Report: {html}")
+    try:
+        _write(out / "result.json", document.encode())
+    finally:
+        if as_json:
+            print(document)
+        else:
+            for study in studies:
+                print_study(study)
+    attached = [_attach(study, out) for study in studies]
+    with writing(html):
+        write(page(studies, command, attached), html)
+    if not as_json:
+        print(f"Report: {html}")
 
 
 def _attach(study: Study, out: Path) -> Mapping[str, bytes]:
@@ -46,5 +54,10 @@ def _attach(study: Study, out: Path) -> Mapping[str, bytes]:
     with torch.inference_mode():
         files = study.recipe.attachments(models)
     for name, content in files.items():
-        (out / name).write_bytes(content)
+        _write(out / name, content)
     return files
+
+
+def _write(path: Path, content: bytes) -> None:
+    with writing(path):
+        path.write_bytes(content)

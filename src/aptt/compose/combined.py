@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from aptt.compose import dump
-from aptt.compose.balance import At, Balance, Parts
+from aptt.compose.balance import Balance
 from aptt.compose.gradients import GradReport
 from aptt.compose.names import check_known, check_mapping, unknown
+from aptt.compose.nonfinite import NonFiniteError
 from aptt.compose.options import Function, plain_options
 from aptt.compose.schedule import Weight
-from aptt.compose.weighted import NonFiniteError, Total, as_is
+from aptt.compose.slopes import At, Parts
+from aptt.compose.total import Total, as_is
 from aptt.core.checks import check_choice
 
 __all__ = ["CombinedLoss"]
@@ -210,7 +212,11 @@ class CombinedLoss(Total):
             if self.on_nonfinite == "dump":
                 term = self.terms[name]
                 file = self.dump_to / f"nonfinite-{name}-step{error.step}{_rank()}.pt"
-                path = dump.write(file.absolute(), name, error.step, value, term, call)
+                try:
+                    path = dump.write(file.absolute(), name, error.step, value, term, call)
+                except (OSError, RuntimeError) as fault:  # torch.save raises either on a full disk
+                    lines.append(f"{name}: its inputs cannot be written to {file}: {fault}")
+                    continue
                 lines.append(f"{name}: its inputs are in {path}; to have it again:")
                 lines.append(dump.reproduce(path, term))
         return NonFiniteError("\n".join(lines), error.terms, error.step)

@@ -69,7 +69,12 @@ def write(path: Path, name: str, step: int, value: float, loss: nn.Module, call:
         "torch": torch.__version__.split("+")[0],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dump, path)
+    part = path.with_name(path.name + ".part")
+    try:
+        torch.save(dump, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 

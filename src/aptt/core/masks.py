@@ -25,8 +25,8 @@ from aptt.core.checks import (
     ignored,
     kept,
 )
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes, check_vector, without_axis
 from aptt.core.softmax import on_class_axis
 

@@ -11,17 +11,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, check_range
+from aptt.core.checks import Numbers, as_tensor, check_choice, check_range
 from aptt.core.engine import at_once
-from aptt.core.formula import Formula, wide, widen
+from aptt.core.formula import Formula
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Count, Reduction, count_found, count_of, reduce
 from aptt.core.shapes import align_elements, check_shapes
 
-__all__ = ["NORMALIZE", "Normalize", "positives", "quality_loss"]
+__all__ = ["Normalize", "check_normalize", "positives", "quality_loss"]
 
 Normalize = Literal["elements", "positives", "quality"]
-NORMALIZE = ("elements", "positives", "quality")
+
+
+def check_normalize(normalize: str) -> None:
+    """Hold the option to what a mean can count."""
+    check_choice("normalize", normalize, ("elements", "positives", "quality"))
 
 
 def positives(positive: Numbers | None, logits: Tensor) -> Tensor | None:

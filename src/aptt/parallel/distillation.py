@@ -17,9 +17,10 @@ from torch.autograd.function import once_differentiable
 from aptt.core.checks import check_chunk, check_floating, check_indices, check_tensors
 from aptt.core.distillation import Divergence, check_heads, checked_form
 from aptt.core.divergence import BY_NAME, Form
-from aptt.core.formula import Formula, Kept, by_row, widen
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.linear import Head, HeadFormula
 from aptt.core.linear.tokens import put_back
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import Form as Hard
 from aptt.core.vocabulary import Stats, finish, slope

@@ -26,6 +26,8 @@ RECIPES = {
     "detection": "Detection",
     "keypoints": "Keypoints",
     "audio": "Audio",
+    "trio": "Trio",
+    "vocoder": "Vocoder",
 }
 """Each recipe's file and class, in the order in which they run."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from aptt.compose import DeepSupervisionLoss
 from aptt.loss import (
     CrossEntropyLoss,
     DiceCELoss,
@@ -100,6 +101,12 @@ class Segmentation(Recipe):
             functions=("dice_ce_loss", "cl_dice_loss"),
             make=lambda _: _with(cl_dice_loss, 0.5),
         ),
+        "dice-ce, deep": Choice(
+            about="Dice with cross-entropy of the whole image, of its half and of its quarter, "
+            "against the share of each class in a cell (deep_supervision_loss of aptt.compose).",
+            functions=("dice_ce_loss",),
+            make=lambda _: DeepSupervisionLoss(DiceCELoss(), drop_last=False, resize="area"),
+        ),
     }
     sources = (
         Source(
@@ -145,6 +152,15 @@ class Segmentation(Recipe):
         if torch.rand((), generator=generator) < 0.5:
             return tiles.flip(-1), masks.flip(-1)
         return tiles, masks
+
+    def step(self, model: nn.Module, loss: Loss, batch: tuple[Tensor, ...]) -> Tensor:
+        """The loss of one batch, at every scale if it is deep; the other heads are not used."""
+        if not isinstance(loss, DeepSupervisionLoss):
+            return super().step(model, loss, batch)
+        tiles, masks = batch
+        assert isinstance(model, _UNet)
+        value: Tensor = loss(model.scales(tiles), masks)
+        return value
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Overlap of each class, over all held-out pixels together, and where the shores are."""
@@ -208,16 +224,25 @@ class _UNet(nn.Module):
         self.up = _convolutions(6 * width, 2 * width)
         self.last = _convolutions(3 * width, width)
         self.head = nn.Conv2d(width, classes, 1)
+        self.second, self.fourth = (nn.Conv2d(n * width, classes, 1) for n in (2, 4))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of every class at every pixel."""
+        logits: Tensor = self.head(self._features(image)[0])
+        return logits
+
+    def scales(self, image: Tensor) -> list[Tensor]:
+        """The same, and of every second and every fourth pixel: the floors' own heads."""
+        heads = (self.head, self.second, self.fourth)
+        return [head(x) for head, x in zip(heads, self._features(image), strict=True)]
+
+    def _features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         fine = self.first(image)
         middle = self.down(F.max_pool2d(fine, 2))
         coarse = self.bottom(F.max_pool2d(middle, 2))
         middle = self.up(torch.cat([F.interpolate(coarse, scale_factor=2.0), middle], 1))
         fine = self.last(torch.cat([F.interpolate(middle, scale_factor=2.0), fine], 1))
-        logits: Tensor = self.head(fine)
-        return logits
+        return fine, middle, coarse
 
 
 def _with(loss: Loss, weight: float) -> Loss:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aptt.cli.mistakes import Mistake, pick, writable
+from aptt.cli.mistakes import Mistake, pick, writable, writing
 
 if TYPE_CHECKING:
     from aptt.audit import Promise, Record, Spec
@@ -113,10 +113,8 @@ def run(args: argparse.Namespace) -> int:
         _progress(len(specs), specs)
         print(to_json(records))
     if args.junit:
-        try:
+        with writing(args.junit):
             args.junit.write_text(to_junit(records), encoding="utf-8")
-        except OSError as error:
-            raise Mistake(f"--junit: {error}") from error
     return int(any(record.state == "broken" for record in records))
 
 

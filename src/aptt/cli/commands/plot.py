@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from aptt.cli.mistakes import Mistake, needs_extra, pick, writable
+from aptt.cli.mistakes import Mistake, needs_extra, pick, writable, writing
 
 __all__ = ["configure", "run"]
 
@@ -71,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
     with needs_extra("recipes"):
         from aptt.report.plotting import plot
     try:
-        plot(function, vary=vary, against=others, probe=probe).save(out)
-    except (ValueError, TypeError, OSError) as error:
+        with writing(out):
+            plot(function, vary=vary, against=others, probe=probe).save(out)
+    except (ValueError, TypeError) as error:
         raise Mistake(str(error).partition("\n")[0]) from error
     print(f"{entry.name} along {probe.across!r}: {out}")
     return 0

@@ -11,9 +11,9 @@ from torch import Tensor
 from aptt.core.formula import Sides
 from aptt.core.linear.checkpointed import plain
 from aptt.core.linear.head import Gradients, Head, Wants
-from aptt.core.linear.products import by_itself
 from aptt.core.linear.run import Run
-from aptt.core.streaming import batched
+from aptt.core.ordinary import batched
+from aptt.core.precision import by_itself
 
 __all__ = ["walked"]
 
@@ -35,7 +35,7 @@ class _Walk(torch.autograd.Function):
         wants = ctx.needs_input_grad[1:4]
         ctx.run, ctx.ahead = run, None
         kept: tuple[Tensor, ...] = ()
-        with by_itself(head):
+        with by_itself(head.hidden):
             if cut := run.by_vocabulary(head, sides):
                 stats = cut.count(head)
                 values, kept = cut.values(stats), tuple(t for t in stats if t is not None)

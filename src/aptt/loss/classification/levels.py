@@ -24,8 +24,9 @@ from aptt.core.checks import (
     check_index,
     taken_classes,
 )
-from aptt.core.formula import Formula, Kept, by_row, widen
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.logistic import sign, softplus, times
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import (
     check_shapes,

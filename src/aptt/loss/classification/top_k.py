@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_index, check_number, kept
-from aptt.core.marks import widest
 from aptt.core.module import LossModule, per_class
+from aptt.core.precision import widest
 from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
 from aptt.core.shapes import align_classes, check_vector
 from aptt.loss.classification.categorical import cross_entropy
@@ -189,6 +189,7 @@ class TopKCrossEntropyLoss(LossModule):
     ) -> None:
         _check(fraction, threshold, ignore_index, pool, reduction)
         check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        check_index(class_dim=class_dim)
         super().__init__(
             fraction=fraction,
             threshold=threshold,

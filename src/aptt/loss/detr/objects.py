@@ -52,7 +52,7 @@ def masks_of(logits: Tensor, masks: Masks) -> Tensor:
             got = tuple(each.shape)
             raise ValueError(f"target_masks: of image {i} got shape {got}, wanted (M, H, W)")
     sizes = [tuple(m.shape[1:]) for m in masks if len(m)]
-    size = max(sizes, default=(1, 1))
+    size = sizes[0] if sizes else (1, 1)
     if any(of_image != size for of_image in sizes):
         raise ValueError(
             f"target_masks: got images of {' and '.join(map(str, sorted(set(sizes))))}, wanted one "

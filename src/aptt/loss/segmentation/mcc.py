@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers
-from aptt.core.marks import widest
 from aptt.core.masks import Mode
 from aptt.core.module import per_class
+from aptt.core.precision import widest
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Pool, RegionOptions, check_regions, measured, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss

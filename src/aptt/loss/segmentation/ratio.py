@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.engine import obstacle
-from aptt.core.marks import widest
+from aptt.core.ordinary import batched
+from aptt.core.precision import widest
 from aptt.core.regions import Regions
-from aptt.core.streaming import batched
 
 __all__ = ["errors", "of_squares", "over", "part", "ratio"]
 

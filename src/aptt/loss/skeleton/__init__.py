@@ -6,11 +6,7 @@ Axes: logits ``(N, C, *S)``; target ``(N, *S)`` class indices, or like the logit
 From: Shit et al. 2021, arXiv:2003.07311.
 """
 
-from aptt.loss.skeleton.cl_dice import (
-    ClDiceLoss,
-    cl_dice_loss,
-    cl_dice_terms,
-    soft_skeleton,
-)
+from aptt.loss.skeleton.cl_dice import ClDiceLoss, cl_dice_loss, cl_dice_terms
+from aptt.loss.skeleton.soft import soft_skeleton
 
 __all__ = ["ClDiceLoss", "cl_dice_loss", "cl_dice_terms", "soft_skeleton"]

@@ -14,60 +14,21 @@ Segmentation", CVPR 2021, arXiv:2003.07311, section 2 and algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from aptt.core.chances import of_sigmoid, of_softmax
-from aptt.core.checks import (
-    IgnoreIndex,
-    check_choice,
-    check_floating,
-    check_tensors,
-    check_whole,
-    ignored,
-)
-from aptt.core.formula import wide, widen
-from aptt.core.masks import Mode, aligned, check_class_weight, of_classes
+from aptt.core.checks import IgnoreIndex, ignored
+from aptt.core.masks import Mode, check_class_weight, of_classes
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Pool, check_regions, reduced, shares
-from aptt.core.skeleton import Border, skeleton_of
+from aptt.core.skeleton import Border
+from aptt.loss.skeleton.soft import check_skeleton
+from aptt.loss.skeleton.sums import Sums, parts, skeleton_sums
 
-__all__ = ["ClDiceLoss", "cl_dice_loss", "cl_dice_terms", "soft_skeleton"]
-
-
-def soft_skeleton(mask: Tensor, *, iterations: int = 3, border: Border = "open") -> Tensor:
-    """The soft skeleton of soft masks, differentiable.
-
-    Args:
-        mask: ``(N, C, *S)``, from 0 to 1, such as probabilities; an image of any number of axes.
-        iterations: how often it is eroded: at least the largest half width, or wide tubes have no
-            skeleton.
-        border: what lies beyond the frame: ``"open"``, nothing, so that what touches the frame
-            goes on there; ``"background"``.
-
-    Returns:
-        ``(N, C, *S)``, from 0 to 1. float32 for half types.
-
-    Raises:
-        ValueError: no axis of pixels, an unknown option.
-
-    Cells that are equal share a gradient. It holds ``2 (iterations + 1)`` tensors of this size.
-
-    Example:
-        >>> import torch
-        >>> bar = torch.zeros(1, 1, 5, 7)
-        >>> bar[..., 1:4, :] = 1
-        >>> soft_skeleton(bar)[0, 0, 2].tolist()
-        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-    """
-    check_floating(mask=mask)
-    _check_skeleton(iterations, border)
-    if mask.ndim < 3:
-        raise ValueError(f"mask: got shape {tuple(mask.shape)}, wanted (N, C, *S)")
-    return skeleton_of(widen(mask), iterations, border)
+__all__ = ["ClDiceLoss", "cl_dice_loss", "cl_dice_terms"]
 
 
 def cl_dice_loss(
@@ -153,14 +114,13 @@ def cl_dice_loss(
         0.3333
     """
     _check(iterations, border, mode, background, absent, pool, reduction)
-    s = _sums(logits, target, weight, skeleton, iterations, border, mode, ignore_index, pool)
-    # a and b are what precision and sensitivity lack: (P b + R a) / (P + R)
-    whole, held = s.hit + s.stray, s.kept + s.lost
-    some = torch.where(whole == 0, 1, whole)
-    right, stray = s.hit / some, torch.where(whole == 0, 1, s.stray / some)
-    present = held != 0
-    most = torch.where(present, held, 1)
-    kept, lost = s.kept / most, s.lost / most
+    s = skeleton_sums(
+        logits, target, weight, skeleton, iterations, border, mode, ignore_index, pool
+    )
+    right, stray, predicted = parts(s.hit, s.stray)
+    kept, lost, present = parts(s.kept, s.lost)
+    stray = torch.where(predicted, stray, 1)
+    # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R)
     both = right + kept
     loss = (right * lost + kept * stray) / torch.where(both == 0, 1, both)
     loss = torch.where(both == 0, 1, loss)
@@ -206,100 +166,22 @@ def cl_dice_terms(
         ``{"precision": 1 - P, "sensitivity": 1 - R}``.
     """
     _check(iterations, border, mode, background, absent, pool, reduction)
-    s = _sums(logits, target, weight, skeleton, iterations, border, mode, ignore_index, pool)
-    whole, held = s.hit + s.stray, s.kept + s.lost
-    present = held != 0
-    stray = torch.where(whole == 0, 1, s.stray / torch.where(whole == 0, 1, whole))
-    lost = s.lost / torch.where(present, held, 1)
+    s = skeleton_sums(
+        logits, target, weight, skeleton, iterations, border, mode, ignore_index, pool
+    )
+    _, stray, predicted = parts(s.hit, s.stray)
+    _, lost, present = parts(s.kept, s.lost)
+    stray = torch.where(predicted, stray, 1)
     return {
         name: _average(v, present, s, class_weight, background, absent, pool, reduction)
         for name, v in (("precision", stray), ("sensitivity", lost))
     }
 
 
-# -------------------------------------------------------------------------------- the sums
-
-
-class _Sums(NamedTuple):
-    """Over the pixels of each pool, ``(C,)`` or ``(N, C)``."""
-
-    hit: Tensor
-    """Of the predicted skeleton, in the target."""
-    stray: Tensor
-    """Of the predicted skeleton, beside it."""
-    kept: Tensor
-    """Of the target's skeleton, predicted."""
-    lost: Tensor
-    """Of the target's skeleton, not predicted."""
-    predicted: Tensor
-    truth: Tensor
-    size: Tensor
-    logits: Tensor
-
-
-def _sums(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    skeleton: Tensor | None,
-    iterations: int,
-    border: Border,
-    mode: Mode,
-    ignore_index: IgnoreIndex,
-    pool: Pool,
-) -> _Sums:
-    x, t, w = aligned(logits, target, mode, weight, ignore_index, hard=True)
-    channel = 2 if mode != "binary" or logits.shape[1:2] == (1,) else 1
-    size = tuple(logits.shape[channel:])
-    if not size:
-        raise ValueError(
-            f"logits: got shape {tuple(logits.shape)}, without an axis of pixels; a skeleton wants "
-            "one at least"
-        )
-    dtype = wide(x.dtype)
-    if t.ndim == 2:
-        t = t.unsqueeze(1) == torch.arange(x.shape[1], device=t.device)[:, None]
-    t = t.to(dtype)
-    w = None if w is None else (w if w.ndim == 3 else w.unsqueeze(1))
-    x = widen(x)
-    if w is not None:
-        x, t = torch.where(w == 0, 0.0, x), torch.where(w == 0, 0.0, t)
-    p = (of_softmax if mode == "multiclass" else of_sigmoid)(x)
-    yes, no, odds = p.yes, p.no, x
-    if mode == "multiclass":
-        least = torch.finfo(dtype).tiny
-        odds = yes.clamp(min=least).log() - no.clamp(min=least).log()
-        odds = torch.where(no <= 0, torch.inf, torch.where(yes <= 0, -torch.inf, odds))
-    if w is not None:
-        yes, odds = torch.where(w == 0, 0.0, yes), torch.where(w == 0, -torch.inf, odds)
-    shape = (*x.shape[:2], *size)
-    mine = skeleton_of(odds.reshape(shape), iterations, border, odds=True).flatten(2)
-    if skeleton is None:
-        with torch.no_grad():
-            theirs = skeleton_of(t.reshape(shape), iterations, border).flatten(2)
-    else:
-        check_floating(skeleton=skeleton)
-        check_tensors(logits=logits, skeleton=skeleton)
-        if skeleton.shape != logits.shape:
-            raise ValueError(
-                f"skeleton: got shape {tuple(skeleton.shape)}, wanted that of the logits, "
-                f"{tuple(logits.shape)}"
-            )
-        theirs = skeleton.reshape(x.shape).to(dtype)
-        theirs = theirs if w is None else torch.where(w == 0, 0.0, theirs)
-    by = torch.ones_like(x[:, :, :1]) if w is None else w.to(dtype)
-    values = (mine * t, mine * (1 - t), theirs * yes, theirs * no, yes, t, torch.ones_like(x))
-    each = torch.stack([(v * by).sum(2) for v in values], -1)
-    each = each if pool == "sample" else each.sum(0)
-    each = pool(each) if callable(pool) else each
-    hit, stray, kept, lost, predicted, truth, sizes = each.unbind(-1)
-    return _Sums(hit, stray, kept, lost, predicted, truth, sizes, x)
-
-
 def _average(
     loss: Tensor,
     present: Tensor,
-    s: _Sums,
+    s: Sums,
     class_weight: Tensor | None,
     background: bool,
     absent: str,
@@ -308,20 +190,12 @@ def _average(
 ) -> Tensor:
     alone = torch.zeros_like(loss)
     if absent == "penalize":  # a target too wide for a skeleton says nothing
-        mean = s.predicted / torch.where(s.size > 0, s.size, 1)
+        mean = s.predicted / torch.where(s.pixels > 0, s.pixels, 1)
         alone = torch.where(s.truth == 0, mean, alone)
     loss = torch.where(present, loss, alone)
-    counted = present if absent == "skip" else s.size > 0
+    counted = present if absent == "skip" else s.pixels > 0
     share = shares(counted, of_classes(class_weight, s.logits), background=background)
     return reduced(loss, share, loss.dtype, reduction, pool, term="cl_dice")
-
-
-# ------------------------------------------------------------------------------- the checks
-
-
-def _check_skeleton(iterations: int, border: str) -> None:
-    check_whole("iterations", iterations, 0)
-    check_choice("border", border, ("open", "background"))
 
 
 def _check(
@@ -333,7 +207,7 @@ def _check(
     pool: Pool,
     reduction: Reduction,
 ) -> None:
-    _check_skeleton(iterations, border)
+    check_skeleton(iterations, border)
     policies = ("skip", "zero", "penalize")
     check_regions(mode, background, absent, pool, reduction, policies=policies)
 
