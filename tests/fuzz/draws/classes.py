@@ -441,7 +441,7 @@ def _quality_focal(d: Draw) -> Call:
 
 
 def _dfl(d: Draw) -> Call:
-    shape, bins = shape_of(d, high=2), d.size("bins", low=1)
+    shape, bins = shape_of(d, high=2), d.size("bins", low=2)
     kind = d.pick("target values", ("whole", "plain", "near"))
     y = torch.rand(shape, generator=d.stream("target")).double() * (bins - 1)
     y = y.round() if kind != "plain" else y
@@ -460,7 +460,7 @@ def _dfl(d: Draw) -> Call:
     if beyond == "error":
         target = torch.where(keep, target.clamp(0, bins - 1), target)
     values = None
-    if bins > 1 and d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
+    if d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
         values, target = torch.arange(bins) * 2.0 - 4, target * 2 - 4
     return d.call(
         "distribution_focal_loss",
@@ -479,9 +479,9 @@ def _dfl(d: Draw) -> Call:
 
 
 def _expected(d: Draw) -> Call:
-    shape = (*shape_of(d, low=0, high=2), d.size("bins", low=1))
+    shape = (*shape_of(d, low=0, high=2), d.size("bins", low=2))
     args: dict[str, Any] = dict(logits=d.tensor("logits", d.numbers("logits", shape)))
-    if shape[-1] > 1 and d.chance("values given", 3):
+    if d.chance("values given", 3):
         args["values"] = torch.arange(shape[-1]) * 2.0 - 4
     return d.call("expected_value", args, "logits")
 
