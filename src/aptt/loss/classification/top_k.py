@@ -38,9 +38,9 @@ def top_k_cross_entropy_loss(
     logits: Tensor,
     target: Numbers,
     *,
+    sample_weight: Numbers | None = None,
     fraction: float = 0.1,
     threshold: float | None = None,
-    sample_weight: Numbers | None = None,
     class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
@@ -59,12 +59,12 @@ def top_k_cross_entropy_loss(
         logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
         target: class indices of any integer dtype, shaped like the logits without the class axis;
             or soft targets, floating and shaped like the logits.
+        sample_weight: shaped like class indices; multiplies before the hardest are found, and is
+            counted; 0 removes, from n too.
         fraction: the share of the positions that count, from 0 (the single hardest) to 1 (all).
         threshold: a probability: all positions with ``p[y]`` below it are taken, and k is the
             least. Where there are weights, smoothing or a z-loss, it is the loss with them that is
             compared, with ``-log threshold``.
-        sample_weight: shaped like class indices; multiplies before the hardest are found, and is
-            counted; 0 removes, from n too.
         class_weight: ``(C,)``, one weight per class, which multiplies before the hardest are found;
             it is counted.
         ignore_index: the class index that removes its position, from n too; None: none is ignored.
