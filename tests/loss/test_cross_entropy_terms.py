@@ -64,6 +64,13 @@ def test_lse_is_that_of_each_position():
     torch.testing.assert_close(mean["lse"], stats.lse.sum() / 7)
 
 
+def test_the_mean_of_lse_keeps_what_cancels():
+    """It is the largest logit, where it is by far the largest; of these the sum is 1."""
+    x = torch.tensor([[1e8, -1e9], [1.0, -1e9], [-1e8, -1e9]])
+    terms = cross_entropy_terms(x, torch.zeros(3, dtype=torch.long), reduction="sum")
+    assert terms["lse"].item() == 1.0
+
+
 def test_a_module_gives_them():
     loss_fn = CrossEntropyLoss(WEIGHT, z_loss=1e-4, softcap=30.0)
     x, y = 3 * _random(7, 5), torch.arange(7) % 5

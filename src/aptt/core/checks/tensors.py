@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aptt.core.checks.options import check_number
 from aptt.core.checks.values import INDEX_DTYPES, check_weight
-from aptt.core.ordinary import apart, inside_functorch, is_spread, placed, real_device
+from aptt.core.ordinary import apart, bare, inside_functorch, is_spread, placed, real_device
 
 __all__ = [
     "Array",
@@ -49,7 +49,7 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
     """
     if isinstance(values, Tensor):
         _check_real(name, values)
-        return values
+        return bare(values)
     device, dtype = (None, None) if like is None else (like.device, like.dtype)
     dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
     try:

@@ -19,6 +19,7 @@ from aptt.core.checks import (
     IgnoreIndex,
     Numbers,
     as_weight,
+    check_shares,
     check_tensors,
     ignored,
     taken_classes,
@@ -73,6 +74,8 @@ def rows(
             check_shapes(target=(target, "*N"), weight=(weight, "*N"))
         w = weight.reshape(len(x), *x.shape[2:])
         w = w if keep is None else torch.where(keep, w, 0)
+    if soft:
+        check_shares(y, w)
     if alpha is None or isinstance(alpha, str):
         return x, y, w, None, shape
     alpha = one_or_each("alpha", alpha, logits)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_flags
+from aptt.core.checks import Numbers, check_flags, check_index
 from aptt.core.linear import HeadFormula
 from aptt.core.linear.tokens import check_cut, evaluate, put_back
 from aptt.core.module import LossModule, per_class
@@ -192,6 +192,7 @@ class LinearCrossEntropyLoss(LossModule):
         checked_form(label_smoothing, z_loss, softcap, reduction)
         check_cut(scale, chunk)
         check_flags(drop_ignored=drop_ignored)
+        check_index(ignore_index=ignore_index)
         super().__init__(
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_chunk, check_flags, check_number
+from aptt.core.checks import Numbers, check_chunk, check_flags, check_index, check_number
 from aptt.core.distillation import Divergence, checked_form
 from aptt.core.linear import Projection
 from aptt.core.module import LossModule, per_class
@@ -51,6 +51,7 @@ class LinearDistillationLoss(LossModule):
         check_number("label_smoothing", label_smoothing, 0.0, 1.0)
         checked_bend(softcap, teacher_softcap, scale, teacher_scale)
         check_chunk(chunk)
+        check_index(ignore_index=ignore_index)
         super().__init__(
             temperature=temperature,
             alpha=alpha,
