@@ -96,7 +96,7 @@ def held_slope(
     class_weight: Tensor | None,
     form: Form,
 ) -> Tensor | Product:
-    """:func:`aptt.core.vocabulary.slope` of what is held; of ``z``, which classes are open counts."""
+    """:func:`aptt.core.vocabulary.slope` of it; of ``z``, only which classes are open is read."""
     # as there, with every = hard + extra: every * (1 - miss) - hard = extra - every * miss
     hard = up if scale is None else up * scale
     every, extra, spread = hard, None, None
