@@ -43,8 +43,8 @@ from aptt.core.checks import (
     check_number,
 )
 from aptt.core.distillation import Divergence, check_spread, checked_form
-from aptt.core.formula import widen
 from aptt.core.hard import CHOSEN, STANDARD, WHOLE
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.loss.classification import cross_entropy

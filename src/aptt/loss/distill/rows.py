@@ -16,8 +16,8 @@ from aptt.core.checks import (
     check_tensors,
     taken_classes,
 )
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.shapes import check_several, class_axis, indexed_axis, split_axis, without_axis
 
 __all__ = ["Student", "check_told", "student_rows", "teacher_rows"]
