@@ -28,13 +28,20 @@ from aptt.loss import (
     cross_entropy_terms,
     detection_loss,
     detr_loss,
+    dice_loss,
+    distillation_loss,
     distribution_focal_loss,
     expected_value,
     focal_loss,
+    giou_loss,
     linear_cross_entropy,
+    lovasz_loss,
     mel_loss,
+    mse_loss,
     multi_resolution_stft_loss,
     probiou_loss,
+    si_sdr_loss,
+    signed_distance,
     stft_loss,
     top_k_cross_entropy_loss,
 )
@@ -81,6 +88,56 @@ def test_what_shares_add_up_to_is_what_a_position_weighs(mass):
     torch.testing.assert_close(got, want.float())
 
 
+# ------------------------------------------------------------------- tensors of other kinds
+
+ODD = {
+    "sparse": (torch.eye(2, 3).to_sparse(), r"torch.sparse_coo, wanted a dense .*to_dense\(\)"),
+    "nested": (
+        torch.nested.nested_tensor([torch.ones(3), torch.ones(2)], layout=torch.jagged),
+        r"a nested tensor, wanted .*to_padded_tensor\(0.0\)",
+    ),
+    "float8": (
+        torch.eye(2, 3).to(torch.float8_e4m3fn), r"torch.float8_e4m3fn, wanted .*float\(\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_tensor_of_another_kind_is_named_with_its_cure(kind):
+    odd, said = ODD[kind]
+    zeros = torch.zeros(2, 3)
+    for name, call in {
+        "prediction": lambda: mse_loss(odd, zeros),
+        "target": lambda: mse_loss(zeros, odd),
+        "weight": lambda: mse_loss(zeros, zeros, weight=odd),
+        "logits": lambda: cross_entropy(odd, torch.tensor([0, 1])),
+        "teacher_logits": lambda: distillation_loss(zeros, odd, alpha=1.0),
+        "estimate": lambda: si_sdr_loss(odd, zeros),
+        "pred_boxes": lambda: giou_loss(odd, torch.zeros(2, 4)),
+    }.items():
+        with pytest.raises(TypeError, match=rf"^{name}: got {said}"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_labels_of_16_bit_pictures_serve(dtype):
+    x, y = torch.linspace(-1, 2, 24).reshape(2, 3, 4), torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])
+    for call in (
+        lambda y: cross_entropy(x, y),
+        lambda y: cross_entropy(x, y, ignore_index=2),
+        lambda y: focal_loss(x, y),
+        lambda y: dice_loss(x, y),
+        lambda y: lovasz_loss(x, y, ignore_index=2),
+        lambda y: linear_cross_entropy(x.mT, torch.eye(3), y),
+        lambda y: distillation_loss(x, x.flip(1), hard_targets=y, class_dim=1),
+        lambda y: mse_loss(x[:, 0], y),
+        lambda y: signed_distance(y.unsqueeze(1), num_classes=3),
+    ):
+        torch.testing.assert_close(call(y.to(dtype)), call(y), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"^target: got class \d, wanted 0 to 2"):
+        cross_entropy(x, (y + 7).to(dtype), ignore_index=8)
+
+
 # ---------------------------------------------------------------------- True and False as numbers
 
 NUMBERS = {
@@ -90,6 +147,7 @@ NUMBERS = {
     "softcap": lambda yes: cross_entropy(LOGITS, SHARES, softcap=yes),
     "ignore_index": lambda yes: cross_entropy(LOGITS, torch.tensor([0, 2]), ignore_index=yes),
     "class_dim": lambda yes: cross_entropy(LOGITS, torch.tensor([0, 2]), class_dim=yes),
+    "pos_weight": lambda yes: BinaryCrossEntropyLoss(pos_weight=yes),
     "ignore_index of answers": lambda yes: BinaryCrossEntropyLoss(ignore_index=yes),
     "ignore_index of an asymmetric loss": lambda yes: AsymmetricLoss(ignore_index=yes),
     "f_max": lambda yes: MelLoss(sample_rate=8000, f_max=yes),
@@ -101,7 +159,7 @@ NUMBERS = {
 @pytest.mark.parametrize("yes", [True, False, np.bool_(True)])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_yes_and_no_are_no_numbers(name, yes):
-    with pytest.raises(TypeError, match=rf"^{name.split()[0]}: got {yes!r}, wanted "):
+    with pytest.raises(TypeError, match=rf"^{name.split()[0]}: got .+, wanted .*number"):
         NUMBERS[name](yes)
 
 
