@@ -16,7 +16,7 @@ from aptt.core.linear.in_place import settle
 from aptt.core.linear.products import product_in_float32
 from aptt.core.vocabulary import Form
 from aptt.loss import linear_cross_entropy, linear_distillation_loss, linear_token_stats
-from aptt.loss.classification.rows import INDICES
+from aptt.loss.classification.indices import INDICES
 
 N, D, V = 200, 64, 300
 HALF = [torch.bfloat16, torch.float16]

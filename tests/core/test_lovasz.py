@@ -7,15 +7,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly, whole
-from aptt.core import lovasz
-from aptt.core.lovasz import lovasz_sums
+from aptt.core.lovasz import lovasz_sums, steps, sums
 
 
 @contextmanager
 def _at_once():
     """The form for an accelerator, on the CPU."""
     with pytest.MonkeyPatch.context() as patch, whole() as walked:
-        patch.setattr(lovasz, "at_once", lambda x: True)
+        patch.setattr(sums, "at_once", lambda x: True)
         yield walked
 
 
@@ -93,7 +92,7 @@ def _value_and_gradient(x, target, w, up, **options):
 def test_class_by_class_is_the_plain_form_with_its_gradient(
     monkeypatch, softmax, batch, weighted, chunk
 ):
-    monkeypatch.setattr(lovasz, "_CHUNK", chunk)
+    monkeypatch.setattr(steps, "_CHUNK", chunk)
     x, y, w = _inputs(pixels=23)
     if weighted:
         w[:, ::5] = 0
@@ -202,9 +201,9 @@ def test_steps_do_not_cancel_in_float32(weighted):
     total, nothing = torch.full((1,), 9.0), torch.zeros(1)
     h = h[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
     w = torch.ones(n) if weighted else None
-    steps, hit, false = lovasz._steps(h, w, total, nothing, nothing)
-    exact, _, _ = lovasz._steps(h, w, total.double(), nothing, nothing)
-    torch.testing.assert_close(steps.double(), exact, rtol=1e-6, atol=0)
+    found, hit, false = steps._steps(h, w, total, nothing, nothing)
+    exact, _, _ = steps._steps(h, w, total.double(), nothing, nothing)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
     assert (hit, false) == (9, n - 9)
     union = 9 + (~h).double().cumsum(0)
     jaccard = 1 - (9 - h.double().cumsum(0)) / union
@@ -218,7 +217,7 @@ def test_errors_are_ordered_by_their_bits(dtype):
     e[::11] = 1.0
     e[5] = 1e5
     e[6] = torch.finfo(dtype).tiny / 4
-    for found, wanted in zip(lovasz._falling(e), e.sort(descending=True, stable=True), strict=True):
+    for found, wanted in zip(steps._falling(e), e.sort(descending=True, stable=True), strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 

@@ -7,17 +7,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aptt.audit.ways import in_blocks, plainly, whole
-from aptt.core import overlap
 from aptt.core.engine import at_once
 from aptt.core.overlap import overlap_sums
+from aptt.core.overlap import sums as choice
+from aptt.core.overlap.cost import Ask
+from aptt.core.overlap.dense import LABELS, SHARES
+from aptt.core.overlap.indices import AT_ONCE, INDICES
 
 
 @contextmanager
 def _together():
     """The form for an accelerator, on the CPU, in the single block that it has there."""
     with pytest.MonkeyPatch.context() as patch, whole() as walked:
-        patch.setattr(overlap, "at_once", lambda x: True)
-        patch.setattr(overlap, "removes", lambda x, t, w: w is not None)  # nobody looks there
+        patch.setattr(choice, "at_once", lambda x: True)
+        patch.setattr(choice, "removes", lambda x, t, w: w is not None)  # nobody looks there
         yield walked
 
 
@@ -116,14 +119,14 @@ def test_sums_and_gradient_by_their_definition(kind, extra, weighted, way):
 def test_the_step_is_autograd_of_the_definition(kind, extra, weighted):
     x, t, w = _inputs("indices" if kind == "together" else kind)
     formula = {
-        "indices": overlap._INDICES,
-        "together": overlap._AT_ONCE,
-        "labels": overlap._LABELS,
-        "shares": overlap._SHARES,
-        "classes": overlap._SHARES,
+        "indices": INDICES,
+        "together": AT_ONCE,
+        "labels": LABELS,
+        "shares": SHARES,
+        "classes": SHARES,
     }[kind]
     options = {"gamma": None, "common": False, **extra}
-    ask = overlap._Ask(_softmax(kind), removes=weighted, **options)
+    ask = Ask(_softmax(kind), removes=weighted, **options)
     sides = (t, w.unsqueeze(1) if weighted else None)
     up = torch.randn(2, 3, 3 + bool(extra), dtype=torch.float64)
 
@@ -230,7 +233,7 @@ def test_errors_of_confident_pixels_keep_their_digits_in_float32(monkeypatch, wa
     softmax = form in ("indices", "one hot")
     up = torch.rand(2, 3, 3)
     if form == "shares":  # as under a compiler, which cannot see that they are hard
-        monkeypatch.setattr(overlap, "_is_hard", lambda t: False)
+        monkeypatch.setattr(choice, "_is_hard", lambda t: False)
     with way():
         found = _both(lambda x: overlap_sums(x, t, None, softmax=softmax), x, up)
     exact = t if t.ndim < 3 else t.double()

@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from aptt.audit.ways import in_blocks, in_one, plainly, whole
+from aptt.core.blocks import cut
 from aptt.core.engine import evaluate
-from aptt.core.formula import Formula, Product, by_row, widen
-from aptt.core.streaming import _cut
+from aptt.core.formula import Formula, Product, by_row
+from aptt.core.precision import widen
 from aptt.loss import (
     binary_cross_entropy,
     cross_entropy,
@@ -41,7 +42,7 @@ WALKS = EAGER[1:]
 )
 def test_blocks_cover_every_element_once_and_never_cut_the_classes(shape, size):
     x = torch.zeros(shape)
-    for block in _cut(x, size):
+    for block in cut(x, size):
         part = block.of(x)
         part += 1
         assert part.shape[1:2] == x.shape[1:2]

@@ -322,6 +322,19 @@ def test_atss_by_hand(u, claim, want):
     assert got.matches.tolist() == [want]
 
 
+def test_a_target_may_claim_the_prior_that_another_has_chosen():
+    """IoUs .7, .225, 0 of the first, which chooses; .75, .7, 0 of the second: t = 0.90."""
+    given = _four((1.0, 0.1, 0.1))
+    spans = [[0.0, 10.0], [4.75, 10.0], [20.0, 21.0]], [[0.0, 7.0], [2.5, 10.0]]
+    given["anchors"], boxes = (
+        torch.tensor([[lo, 0.0, hi, 10.0] for lo, hi in some]).double() for some in spans
+    )
+    given |= {"target_boxes": boxes[None], "target_labels": torch.tensor([[0, 0]])}
+    given |= {"target_mask": torch.tensor([[True, True]])}
+    assert ATSSAssigner(claim=False)(**given).matches.tolist() == [[0, -1, -1]]
+    assert ATSSAssigner()(**given).matches.tolist() == [[1, -1, -1]]
+
+
 def test_a_single_candidate_has_no_deviation():
     """Of one number torch.std is NaN, which no IoU reaches: the published lines give it up."""
     assert torch.tensor([0.3]).std(correction=0) == 0

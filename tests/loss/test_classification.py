@@ -15,7 +15,7 @@ from aptt.loss import (
     cross_entropy,
 )
 from aptt.loss.classification.binary import BINARY
-from aptt.loss.classification.rows import INDICES
+from aptt.loss.classification.indices import INDICES
 
 
 def _random(*shape, seed=0, dtype=torch.float64):

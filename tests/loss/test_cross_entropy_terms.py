@@ -13,7 +13,8 @@ from aptt.loss import (
     linear_cross_entropy_terms,
     token_stats,
 )
-from aptt.loss.classification.rows import INDICES_AND_LSE, SHARES_AND_LSE
+from aptt.loss.classification.indices import INDICES_AND_LSE
+from aptt.loss.classification.shares import SHARES_AND_LSE
 
 
 def _random(*shape, seed=0):
@@ -61,6 +62,13 @@ def test_lse_is_that_of_each_position():
     torch.testing.assert_close(terms["z_loss"], stats.lse.square())
     mean = cross_entropy_terms(x, y)
     torch.testing.assert_close(mean["lse"], stats.lse.sum() / 7)
+
+
+def test_the_mean_of_lse_keeps_what_cancels():
+    """It is the largest logit, where it is by far the largest; of these the sum is 1."""
+    x = torch.tensor([[1e8, -1e9], [1.0, -1e9], [-1e8, -1e9]])
+    terms = cross_entropy_terms(x, torch.zeros(3, dtype=torch.long), reduction="sum")
+    assert terms["lse"].item() == 1.0
 
 
 def test_a_module_gives_them():

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from aptt.audit.ways import in_blocks, in_one, plainly
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import Form
+from aptt.core.hard import WHOLE
 from aptt.loss import DistillationLoss, distillation_loss, distillation_terms
 
 DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
@@ -696,3 +697,91 @@ def test_what_the_hard_term_refuses(given, error, said):
     student, teacher, _ = _pair_of_models()
     with pytest.raises(error, match=f"^{said}"):
         distillation_loss(student, teacher, **given)
+
+
+# ------------------------------------------------------------------------------ standardised
+
+
+def _standard(z):
+    z = z - z.mean(1, keepdim=True)
+    return z / z.square().mean(1, keepdim=True).sqrt()
+
+
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_standardized_is_the_divergence_of_standardised_logits(way, divergence):
+    """Sun et al. 2024: of [3, 1, -1] they are sqrt(3/2), 0, -sqrt(3/2); labels see what came."""
+    student, teacher, target = _pair()
+    student[0, :3] = torch.tensor([3.0, 1, -1])
+    options = {"temperature": 2.0, "divergence": divergence}
+
+    def literal(x):
+        soft = 4 * _literal(_standard(x), _standard(teacher), 2.0, divergence).mean()
+        return 0.3 * soft + 0.7 * F.cross_entropy(x, target)
+
+    with way():
+        ours = _value_and_gradient(
+            lambda x: distillation_loss(
+                x, teacher, hard_targets=target, alpha=0.3, standardize=True, **options
+            ),
+            student,
+        )
+    torch.testing.assert_close(ours, _value_and_gradient(literal, student))
+    terms = distillation_terms(student, teacher, hard_targets=target, standardize=True, **options)
+    torch.testing.assert_close(0.3 * terms["soft"] + 0.7 * terms["hard"], ours[0])
+
+
+def test_standardized_neither_size_nor_level_of_either_side_counts():
+    student, teacher, _ = (t.float() for t in _pair())
+
+    def call(a, b):
+        return distillation_loss(a, b, alpha=1.0, standardize=True, reduction="none")
+
+    expected = call(student, teacher)
+    torch.testing.assert_close(call(64 * student, teacher / 256), expected)
+    torch.testing.assert_close(call(student + 1000, teacher), expected, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(call(student * 1e30, teacher * 1e-30), expected)
+    assert (call(7 * teacher - 3, teacher) < 1e-10).all()
+    assert call(teacher, teacher).eq(0).all()
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_standardized_a_row_without_a_spread_has_no_gradient(divergence):
+    """torch.std has an infinite gradient there; 0.1 is rounded in every sum."""
+    x = torch.tensor([[0.1, 0.1, 0.1, 0.1], [0.0] * 4, [5.0, 5, -torch.inf, 5], [1, 2, 3, 4]])
+    t = torch.tensor([[1.0, 2, 3, 4]]).repeat(4, 1)
+    t[2, 2] = -torch.inf
+
+    def call(x):
+        return distillation_loss(x, t, alpha=1.0, standardize=True, divergence=divergence)
+
+    for way in (plainly, in_blocks, in_one):
+        with way():
+            value, slope = _value_and_gradient(call, x)
+        assert value > 0
+        assert slope.eq(0).all()
+        flat_teacher = distillation_loss(t, x, alpha=1.0, standardize=True, divergence=divergence)
+        assert flat_teacher.isfinite()
+
+
+def test_standardized_masked_classes_have_no_part_in_mean_and_spread():
+    student, teacher, _ = _pair()
+    wide = [F.pad(z, (0, 2), value=-torch.inf) for z in (student, teacher)]
+    options = {"alpha": 1.0, "standardize": True, "reduction": "none"}
+    torch.testing.assert_close(
+        distillation_loss(*wide, **options), distillation_loss(student, teacher, **options)
+    )
+
+
+def test_standardized_says_what_it_cannot_do():
+    student, teacher, _ = _pair()
+    with pytest.raises(ValueError, match="student_logits: got 2 classes with standardize"):
+        distillation_loss(student[:, :2], teacher[:, :2], alpha=1.0, standardize=True)
+    with pytest.raises(ValueError, match="standardize: got True with teacher_indices"):
+        distillation_loss(
+            student,
+            teacher.log_softmax(1)[:, :3],
+            teacher_indices=torch.arange(3).expand(40, 3),
+            alpha=1.0,
+            standardize=True,
+        )

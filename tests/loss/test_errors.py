@@ -133,3 +133,22 @@ def test_what_is_no_tensor_of_real_numbers_is_refused_by_name(name, key, given):
             with pytest.raises((TypeError, ValueError)) as raised:
                 FUNCTIONS[name](**args | {key: _changed(args[key], at, SPOILED[given])})
             assert re.match(rf"({names})\b", str(raised.value)), raised.value
+
+
+MODULES = {n: o for n in aptt.loss.__all__ if inspect.isclass(o := getattr(aptt.loss, n))}
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"), [("class_dim", 1.5), ("ignore_index", 1.5), ("reduction", "most")]
+)
+def test_a_module_refuses_when_it_is_made_what_a_call_would(option, wrong):
+    made = 0
+    for module in MODULES.values():
+        options = inspect.signature(module).parameters
+        if option not in options or "float" in str(options[option].annotation):
+            continue
+        needed = {"data_range": 1.0} if "data_range" in options else {}
+        with pytest.raises((TypeError, ValueError), match=f"^{option}: got {wrong!r}"):
+            module(**needed, **{option: wrong})
+        made += 1
+    assert made > 9

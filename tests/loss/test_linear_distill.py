@@ -38,7 +38,7 @@ def _both(student, teacher, target, chunk=None, **options):
         h, w, th, tw, bias=b, teacher_bias=tb, hard_targets=target, chunk=chunk, **options
     )
     logits, taught = h @ w.T + b, th @ tw.T + tb
-    return found, distillation_loss(logits, taught, hard_targets=target, **options)
+    return found, distillation_loss(logits, taught, hard_targets=target, class_dim=-1, **options)
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 5, 24, 100])
@@ -414,3 +414,98 @@ def test_what_a_teacher_cannot_have_said_is_refused(changed, says):
     given |= {"teacher_hidden": None, "teacher_weight": None, "teacher_logits": torch.ones(2, 3)}
     with pytest.raises(ValueError, match=says):
         linear_distillation_loss(**{**given, **changed}, alpha=1.0)
+
+
+# -------------------------------------------------------- hard terms with a count of their own
+
+
+def _shares(requires_grad=False):
+    generator = torch.Generator().manual_seed(3)
+    shares = torch.rand(N, V, generator=generator, dtype=torch.float64) ** 8
+    return (shares / shares.sum(1, keepdim=True)).requires_grad_(requires_grad)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kind", ["class_weight", "label_smoothing", "all", "soft", "soft, all"])
+def test_the_hard_term_has_the_options_that_it_has_of_logits(kind, reduction, chunk):
+    student, teacher, target = _inputs()
+    options = {"divergence": "jsd", "alpha": 0.3, "temperature": 2.0, "reduction": reduction}
+    options["sample_weight"] = torch.linspace(0, 2, N, dtype=torch.float64)
+    if "all" in kind or kind == "class_weight":
+        options["class_weight"] = torch.linspace(0, 3, V, dtype=torch.float64)
+    if "all" in kind or kind == "label_smoothing":
+        options["label_smoothing"] = 0.1
+    target = _shares() if "soft" in kind else target
+    up = torch.linspace(-1, 2, N, dtype=torch.float64) if reduction == "none" else None
+    found, expected = _both(student, teacher, target, chunk, **options)
+    torch.testing.assert_close(
+        _gradients(found, student, up), _gradients(expected, student, up), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_soft_targets_and_class_weights_get_a_gradient_where_they_ask():
+    student, teacher, _ = _inputs()
+    both = []
+    for linear in (True, False):
+        shares, weight = _shares(True), torch.linspace(1, 3, V).double().requires_grad_()
+        options = {"hard_targets": shares, "class_weight": weight}
+        if linear:
+            loss = linear_distillation_loss(*student[:2], *teacher[:2], chunk=7, **options)
+        else:
+            logits = student[0] @ student[1].T, teacher[0] @ teacher[1].T
+            loss = distillation_loss(*logits, class_dim=-1, **options)
+        both.append(_gradients(loss, [*student[:2], shares, weight]))
+    torch.testing.assert_close(*both, rtol=1e-9, atol=1e-12)
+
+
+def test_each_term_is_told_its_own_count():
+    (h, w, _), (th, tw, _), target = _inputs()
+    heard = {}
+
+    def told(total, count, *, term):
+        heard[term] = float(count)
+        return total / count
+
+    weight = torch.full((V,), 0.5).double()
+    linear_distillation_loss(h, w, th, tw, hard_targets=target, class_weight=weight, reduction=told)
+    assert heard == {"soft": 18, "hard": 9}
+
+
+@pytest.mark.parametrize("hard", ["no", "indices", "smoothed"])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_standardized_from_hidden_states(divergence, hard):
+    """A chunk holds whole rows, so their mean and spread are at hand."""
+    student, teacher, target = _inputs()
+    options = {"divergence": divergence, "standardize": True, "alpha": 1.0 if hard == "no" else 0.4}
+    if hard != "no":
+        options |= {"hard_targets": target}
+    if hard == "smoothed":
+        options |= {"label_smoothing": 0.1}
+    found = linear_distillation_loss(
+        *student[:2], *teacher[:2], bias=student[2], softcap=5.0, chunk=7, **options
+    )
+    logits = 5 * torch.tanh((student[0] @ student[1].T + student[2]) / 5)
+    expected = distillation_loss(logits, teacher[0] @ teacher[1].T, **options)
+    torch.testing.assert_close(
+        _gradients(found, student), _gradients(expected, student), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_of_its_hard_options_it_says_what_is_wrong():
+    (h, w, _), (th, tw, _), target = _inputs()
+    call = linear_distillation_loss
+    with pytest.raises(ValueError, match="hard_targets: got None with class_weight"):
+        call(h, w, th, tw, alpha=1.0, class_weight=torch.ones(V))
+    with pytest.raises(ValueError, match="hard_targets: got None with label_smoothing"):
+        linear_distillation_terms(h, w, th, tw, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"class_weight: got shape \(3,\)"):
+        call(h, w, th, tw, hard_targets=target, class_weight=torch.ones(3))
+    with pytest.raises(ValueError, match=r"hard_targets: got shape \(24, 3\)"):
+        call(h, w, th, tw, hard_targets=torch.rand(N, 3))
+    with pytest.raises(ValueError, match="hard_targets: got 3 shares a token"):
+        call(h, lambda x: x @ w.T, th, tw, hard_targets=torch.rand(N, 3))
+    with pytest.raises(ValueError, match="ignore_index: got 3 with soft targets"):
+        call(h, w, th, tw, hard_targets=_shares(), ignore_index=3)
+    with pytest.raises(ValueError, match="weight: got 2 classes with standardize"):
+        call(h, w[:2], th, tw[:2], alpha=1.0, standardize=True)

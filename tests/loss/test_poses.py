@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Laplace, MultivariateNormal, Normal
 from torch.nn import functional as F
 
-from aptt.core.divergence import WHOLE
+from aptt.core.divergence import SOFT
 from aptt.core.labels import gaussian_logits
 from aptt.core.likelihood import GAUSSIAN, LAPLACE
 from aptt.loss import (
@@ -420,7 +420,7 @@ def test_modules_say_what_they_hold():
         RLELoss(least_scale=0.0)
     with pytest.raises(TypeError, match="flow: got int"):
         RLELoss(flow=3)
-    assert WHOLE["jsd"].block == REGULARIZERS["js"].block
+    assert SOFT["jsd"].block == REGULARIZERS["js"].block
 
 
 def test_logsigmoid_is_the_published_scale():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aptt.core.chosen import CHOSEN
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import Form
+from aptt.core.hard import CHOSEN, STANDARD, WHOLE
 from aptt.loss.classification.binary import BINARY
 from aptt.loss.heat.formulas import FORMULAS
 
@@ -71,3 +71,18 @@ def test_of_a_teacher_that_tells_of_some_classes(name, k, hard, same_as_autograd
     log_p = t.log_softmax(1).gather(1, chosen)
     form = Form(temperature=2.5, beta=0.3, soft=4.0, hard=hard)
     same_as_autograd(CHOSEN[name], x, log_p, y, chosen, form=form)
+
+
+@pytest.mark.parametrize("name", STANDARD)
+@pytest.mark.parametrize("shape", [(9, 5), (2, 5, 6), (4, 3)])
+@pytest.mark.parametrize("hard", [None, 0.3])
+def test_of_standardized_divergences(name, shape, hard, same_as_autograd):
+    x, t = 3 * _random(*shape), 3 * _random(*shape, seed=2)
+    x[0] *= 1e6
+    x[1, 2:] = x[1, 1:2]  # two levels
+    x[-1], t[-2] = x[-1, :1], t[-2, :1]  # one
+    if shape[1] > 3:
+        x[1, 4], t[1, 4], t[0, 0] = -torch.inf, -torch.inf, -torch.inf
+    y = None if hard is None else _share(shape[0], *shape[2:]).mul(shape[1] - 1).long()
+    form = Form(temperature=2.5, beta=0.3, soft=4.0, hard=hard)
+    same_as_autograd(STANDARD[name], x, t, y, None, form=form)

@@ -3,7 +3,7 @@
 The terms are any modules; this room imports no loss.
 """
 
-from aptt.compose.balance import Balance, GradShare, Uncertainty, over_ranks
+from aptt.compose.balance import Balance, over_ranks
 from aptt.compose.combined import CombinedLoss
 from aptt.compose.config import build
 from aptt.compose.depth import (
@@ -12,11 +12,14 @@ from aptt.compose.depth import (
     deep_supervision_terms,
 )
 from aptt.compose.dwa import DWA
+from aptt.compose.grad_share import GradShare
 from aptt.compose.gradients import GradReport
 from aptt.compose.gradnorm import GradNorm
 from aptt.compose.history import History, curves_of
+from aptt.compose.nonfinite import NonFiniteError
 from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
-from aptt.compose.weighted import NonFiniteError, WeightedSum
+from aptt.compose.uncertainty import Uncertainty
+from aptt.compose.weighted import WeightedSum
 
 __all__ = [
     "DWA",

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from aptt.compose import dump
-from aptt.compose.balance import At, Balance, Parts
+from aptt.compose.balance import Balance
 from aptt.compose.gradients import GradReport
 from aptt.compose.names import check_known, check_mapping, unknown
+from aptt.compose.nonfinite import NonFiniteError
 from aptt.compose.options import Function, plain_options
 from aptt.compose.schedule import Weight
-from aptt.compose.weighted import NonFiniteError, Total, as_is
+from aptt.compose.slopes import At, Parts
+from aptt.compose.total import Total, as_is
 from aptt.core.checks import check_choice
 
 __all__ = ["CombinedLoss"]

@@ -19,12 +19,13 @@ from typing import Any
 
 from torch import nn
 
-from aptt.compose.balance import GradShare, Uncertainty
 from aptt.compose.combined import CombinedLoss
 from aptt.compose.dwa import DWA
+from aptt.compose.grad_share import GradShare
 from aptt.compose.gradnorm import GradNorm
 from aptt.compose.names import check_known, check_mapping, unknown
 from aptt.compose.schedule import Cosine, Piecewise, Ramp, Steps
+from aptt.compose.uncertainty import Uncertainty
 
 __all__ = ["build"]
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aptt.compose.balance import At, Balance, Parts, mean_over_ranks, over_ranks, present
+from aptt.compose.balance import Balance, mean_over_ranks, over_ranks, present
+from aptt.compose.slopes import At, Parts
 from aptt.core.checks import check_positive
 
 __all__ = ["DWA"]

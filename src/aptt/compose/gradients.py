@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aptt.compose.balance import At, Parts, gradients_at
+from aptt.compose.slopes import At, Parts, gradients_at
 
 __all__ = ["GradReport", "grad_report"]
 

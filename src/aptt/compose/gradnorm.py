@@ -18,14 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from aptt.compose.balance import (
-    At,
-    Balance,
-    Parts,
-    mean_over_ranks,
-    over_ranks,
-    present,
-)
+from aptt.compose.balance import Balance, mean_over_ranks, over_ranks, present
+from aptt.compose.slopes import At, Parts
 from aptt.core.checks import check_number
 
 __all__ = ["GradNorm"]

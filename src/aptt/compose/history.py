@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from aptt.compose.gradients import GradReport
-from aptt.compose.weighted import Total
+from aptt.compose.total import Total
 
 __all__ = ["History", "curves_of"]
 

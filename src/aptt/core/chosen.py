@@ -10,79 +10,44 @@ The class axis is axis 1, and is kept.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from aptt.core import vocabulary
-from aptt.core.divergence import BY_NAME, HERE, Divergence, Form
-from aptt.core.formula import Formula, Kept, by_row
+from aptt.core.divergence import SOFT, Form
+from aptt.core.formula import Formula, Kept
 from aptt.core.softmax import exp_of_gaps
-from aptt.core.vocabulary import Stats, finish, measure
 
-__all__ = ["CHOSEN"]
-
-_PLAIN = vocabulary.Form()
+__all__ = ["SOFT_CHOSEN"]
 
 
-def _stats(
-    of: Divergence, x: Tensor, t: Tensor, y: Tensor | None, chosen: Tensor, *, form: Form
-) -> Kept:
-    z, log_p = _few(x, t, chosen, form)
-    sums = of.sums(z, log_p, form._replace(temperature=1.0), HERE)
-    if y is None:
-        return sums
-    return (*sums, *measure(x, y, class_weight=None, form=_PLAIN)[:3])
+def _of_some(soft: Formula) -> Formula:
+    """A divergence of few classes, which are made of all of the student's."""
 
+    def stats(x: Tensor, t: Tensor, chosen: Tensor, *, form: Form) -> Kept:
+        z, log_p = _few(x, t, chosen, form)
+        return soft.measure(z, (log_p,), {"form": form._replace(temperature=1.0)})
 
-def _soft(kept: Kept, y: Tensor | None) -> Kept:
-    return kept if y is None else kept[:-3]
+    def result(x: Tensor, kept: Kept, t: Tensor, chosen: Tensor, *, form: Form) -> Tensor:
+        value: Tensor = soft.result(x, kept, t, form=form._replace(temperature=1.0))
+        return value
 
+    def step(
+        x: Tensor, up: Tensor | float, kept: Kept, t: Tensor, chosen: Tensor, *, form: Form
+    ) -> tuple[None, Tensor]:
+        assert soft.step is not None
+        (z, log_p), at = _few(x, t, chosen, form), chosen.long()
+        few = form._replace(temperature=1.0, soft=form.soft / form.temperature)
+        _, dz = soft.step(z, up, kept, log_p, form=few)
+        assert isinstance(dz, Tensor)
+        k = t.shape[1]
+        if k < x.shape[1]:
+            _, e, total = _others(x, at, form)
+            dx = e.mul_(torch.where(total > 0, dz[:, k:] / total.clamp(min=1.0), 0.0))
+        else:
+            dx = torch.zeros_like(x)
+        return None, dx.scatter(1, at, dz[:, :k])
 
-def _result(
-    of: Divergence,
-    x: Tensor,
-    kept: Kept,
-    t: Tensor,
-    y: Tensor | None,
-    chosen: Tensor,
-    *,
-    form: Form,
-) -> Tensor:
-    value = of.value(_soft(kept, y), form._replace(temperature=1.0))
-    loss = (form.soft * (value + torch.relu(-value.detach()))).squeeze(1)
-    if y is None:
-        return loss
-    return loss + (form.hard or 0.0) * finish(Stats(*kept[-3:]), None, form=_PLAIN)
-
-
-def _step(
-    of: Divergence,
-    x: Tensor,
-    up: Tensor | float,
-    kept: Kept,
-    t: Tensor,
-    y: Tensor | None,
-    chosen: Tensor,
-    *,
-    form: Form,
-) -> tuple[None, Tensor]:
-    up, (z, log_p), at = by_row(up), _few(x, t, chosen, form), chosen.long()
-    by, few = up * (form.soft / form.temperature), form._replace(temperature=1.0)
-    dz = of.slope(z, log_p, _soft(kept, y), by, few)
-    k = t.shape[1]
-    if k < x.shape[1]:
-        _, e, total = _others(x, at, form)
-        dx = e.mul_(torch.where(total > 0, dz[:, k:] / total.clamp(min=1.0), 0.0))
-    else:
-        dx = torch.zeros_like(x)
-    dx = dx.scatter(1, at, dz[:, :k])
-    if y is not None:
-        hard = Stats(*kept[-3:])
-        up = up * (form.hard or 0.0)
-        dx += vocabulary.slope(x, y, hard, up, None, class_weight=None, form=_PLAIN)
-    return None, dx
+    return Formula(result, step, stats)
 
 
 def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor]:
@@ -117,9 +82,6 @@ def _log(left: Tensor) -> Tensor:
     return torch.where(none, -torch.inf, torch.where(none, 1.0, left).log())
 
 
-CHOSEN = {
-    name: Formula(partial(_result, of), partial(_step, of), partial(_stats, of))
-    for name, of in BY_NAME.items()
-}
-"""The formulas of student logits, with sides: the teacher's log-probabilities of some classes, hard
-targets or None, and which classes these are."""
+SOFT_CHOSEN = {name: _of_some(soft) for name, soft in SOFT.items()}
+"""The formulas of student logits, with sides: the teacher's log-probabilities of some classes, and
+which classes these are."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from aptt.core.divergence import BY_NAME, HERE, Excess, Form, excess_of
+from aptt.core.divergence import BY_NAME, HERE, Excess, Form, at_least_0, excess_of
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.softmax import exp_of_gaps, of_class, put_class_, with_class
 
@@ -98,14 +98,10 @@ def _read(kept: Kept, parts: Parts) -> _Read:
     return _Read(none, tuple(sums), found[0], found[1])
 
 
-def _at_least_0(value: Tensor) -> Tensor:
-    return value + torch.relu(-value.detach())  # rounding led below 0: the gradient stays
-
-
 def _result(x: Tensor, kept: Kept, t: Tensor, y: Tensor, *, parts: Parts) -> Tensor:
     read = _read(kept, parts)
     sure = read.right.excess + read.wrong.excess
-    like = _at_least_0(_KL.value(read.sums, parts.form))
+    like = at_least_0(_KL.value(read.sums, parts.form))
     like = torch.where(read.none, 0.0, like)
     return (parts.target * sure + parts.others * like).squeeze(1)
 

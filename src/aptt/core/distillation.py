@@ -13,12 +13,12 @@ from aptt.core.checks import (
     check_positive,
     check_tensors,
 )
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import BY_NAME, Form
 from aptt.core.linear import Projection
 from aptt.core.linear.tokens import check_unsharded
 from aptt.core.reduction import Reduction, check_reduction
 
-__all__ = ["Divergence", "check_head", "check_heads", "checked_form"]
+__all__ = ["Divergence", "check_head", "check_heads", "check_spread", "checked_form"]
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
@@ -34,7 +34,7 @@ def checked_form(
 ) -> Form:
     """The options of a distillation, held to their ranges."""
     check_reduction(reduction)
-    check_choice("divergence", divergence, tuple(WHOLE))
+    check_choice("divergence", divergence, tuple(BY_NAME))
     check_positive("temperature", temperature)
     check_number("beta", beta, 0.0, 1.0)
     if beta in (0, 1):
@@ -50,6 +50,20 @@ def checked_form(
     check_number("soft_weight", soft)
     check_number("hard_weight", hard)
     return Form(temperature, beta, soft * temperature**2, hard or None)
+
+
+def check_spread(name: str, classes: int | None, indices: object) -> None:
+    """Whether the logits of both have a spread that says something."""
+    if indices is not None:
+        raise ValueError(
+            "standardize: got True with teacher_indices, wanted all of the teacher's logits: some "
+            "of its log-probabilities tell neither the mean of the others nor their spread"
+        )
+    if classes == 2:
+        raise ValueError(
+            f"{name}: got 2 classes with standardize=True, wanted 3 or more: the standardised "
+            "logits of two are 1 and -1, whatever they were"
+        )
 
 
 def check_heads(

@@ -35,11 +35,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core import vocabulary
 from aptt.core.formula import Formula, Kept, Product, by_row
-from aptt.core.vocabulary import Stats, finish, hold, measure
 
-__all__ = ["BY_NAME", "HERE", "WHOLE", "Divergence", "Excess", "Form", "Over", "excess_of"]
+__all__ = [
+    "BY_NAME",
+    "HERE",
+    "SOFT",
+    "Divergence",
+    "Excess",
+    "Form",
+    "Over",
+    "at_least_0",
+    "excess_of",
+]
 
 
 class Form(NamedTuple):
@@ -50,7 +58,7 @@ class Form(NamedTuple):
     soft: float
     """The factor of the divergence, T**2 included."""
     hard: float | None = None
-    """That of the cross-entropy."""
+    """That of the cross-entropy beside it."""
 
 
 class Over:
@@ -256,41 +264,22 @@ def _jsd_slope(x: Tensor, t: Tensor, kept: Kept, scale: Tensor | float, form: Fo
     return to_m.sub_(mean).sub_(rest / e).mul_(_soften(x, top, form)).mul_(by)
 
 
-# -------------------------------------------------------------------------------- the loss
-
-_PLAIN = vocabulary.Form()
+# ------------------------------------------------------------------------------ as formulas
 
 
-def _stats(
-    of: Divergence, x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form: Form
-) -> Kept:
-    sums = of.sums(x, t, form, HERE)
-    if y is None:
-        return sums
-    return (*sums, *measure(x, y, class_weight=None, form=_PLAIN)[:3])
+def at_least_0(value: Tensor) -> Tensor:
+    """A value that only rounding led below 0; its gradient stays."""
+    return value + torch.relu(-value.detach())
 
 
-def _soft(kept: Kept, y: Tensor | None) -> Kept:
-    """What the divergence keeps; the last three are the cross-entropy's."""
-    return kept if y is None else kept[:-3]
+def _stats(of: Divergence, x: Tensor, t: Tensor, _: None = None, *, form: Form) -> Kept:
+    return of.sums(x, t, form, HERE)
 
 
 def _result(
-    of: Divergence,
-    x: Tensor,
-    kept: Kept,
-    t: Tensor,
-    y: Tensor | None,
-    _: None = None,
-    *,
-    form: Form,
+    of: Divergence, x: Tensor, kept: Kept, t: Tensor, _: None = None, *, form: Form
 ) -> Tensor:
-    value = of.value(_soft(kept, y), form)
-    value = value + torch.relu(-value.detach())  # rounding led below 0: the gradient stays
-    loss = (form.soft * value).squeeze(1)
-    if y is None:
-        return loss
-    return loss + (form.hard or 0.0) * finish(Stats(*kept[-3:]), None, form=_PLAIN)
+    return (form.soft * at_least_0(of.value(kept, form))).squeeze(1)
 
 
 def _step(
@@ -299,21 +288,11 @@ def _step(
     up: Tensor | float,
     kept: Kept,
     t: Tensor,
-    y: Tensor | None,
     _: None = None,
     *,
     form: Form,
 ) -> tuple[None, Tensor]:
-    up = by_row(up)
-    dx = of.slope(x, t, _soft(kept, y), up * (form.soft / form.temperature), form)
-    if y is not None:
-        assert form.hard is not None
-        hard = Stats(*kept[-3:])
-        dx += vocabulary.slope(x, y, hard, up * form.hard, None, class_weight=None, form=_PLAIN)
-    return None, dx
-
-
-# ------------------------------------------------------------------------------ in one block
+    return None, of.slope(x, t, kept, by_row(up) * (form.soft / form.temperature), form)
 
 
 def _tempered(z: Tensor, temperature: float) -> Tensor:
@@ -325,8 +304,8 @@ def _tempered(z: Tensor, temperature: float) -> Tensor:
     return z * (1 / temperature)
 
 
-def _held_stats(x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form: Form) -> Kept:
-    """The gradient of the loss, and the value of the forward KL; if asked for, ``log q[y]``."""
+def _held_stats(x: Tensor, t: Tensor, _: None = None, *, form: Form) -> Kept:
+    """In one block: minus the gradient, but for its factor, and the value of the forward KL."""
     masked = torch.finfo(x.dtype).min
     log_q = _tempered(x, form.temperature).log_softmax(1)
     p = _tempered(t, form.temperature).log_softmax(1)
@@ -338,34 +317,17 @@ def _held_stats(x: Tensor, t: Tensor, y: Tensor | None, _: None = None, *, form:
     del ratio
     # p - q sum p, which is minus the gradient
     held = torch.ops.aten._log_softmax_backward_data(p, log_q, 1, x.dtype)
-    held = torch.ops.aten.threshold_backward(held, x, masked)  # masked: no gradient
-    if y is None:
-        return held, value
-    assert form.hard is not None
-    hard = hold(x, y, class_weight=None, form=_PLAIN)
-    held.mul_(-form.soft / form.temperature).add_(hard.p, alpha=form.hard)
-    return held, value, hard.mine
+    return torch.ops.aten.threshold_backward(held, x, masked), value  # masked: no gradient
 
 
-def _held_result(
-    x: Tensor, kept: Kept, t: Tensor, y: Tensor | None, _: None = None, *, form: Form
-) -> Tensor:
-    value = kept[1].clamp(min=0).mul_(form.soft)
-    return (value if y is None else value.sub_(kept[2], alpha=form.hard)).squeeze(1)
+def _held_result(x: Tensor, kept: Kept, t: Tensor, _: None = None, *, form: Form) -> Tensor:
+    return kept[1].clamp(min=0).mul_(form.soft).squeeze(1)
 
 
 def _held_step(
-    x: Tensor,
-    up: Tensor,
-    kept: Kept,
-    t: Tensor,
-    y: Tensor | None,
-    _: None = None,
-    *,
-    form: Form,
+    x: Tensor, up: Tensor, kept: Kept, t: Tensor, _: None = None, *, form: Form
 ) -> tuple[None, Product]:
-    up = by_row(up)
-    return None, Product(kept[0], up * (-form.soft / form.temperature) if y is None else up)
+    return None, Product(kept[0], by_row(up) * (-form.soft / form.temperature))
 
 
 BY_NAME = {
@@ -376,10 +338,10 @@ BY_NAME = {
 
 _IN_ONE = {"forward_kl": Formula(_held_result, _held_step, _held_stats, rereads=False)}
 
-WHOLE = {
+SOFT = {
     name: Formula(
         partial(_result, of), partial(_step, of), partial(_stats, of), in_one=_IN_ONE.get(name)
     )
     for name, of in BY_NAME.items()
 }
-"""The formulas of student logits, with sides: teacher logits, hard targets or None, None."""
+"""The formulas of student logits, with one side, the teacher logits; a second one is None."""

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from aptt.core.formula import Call, Formula, Gather, Sides, wide
-from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.formula import Call, Formula, Gather, Sides
+from aptt.core.ordinary import bare, inside_functorch, ordinary
+from aptt.core.precision import wide
 from aptt.core.streaming import Walk
 from aptt.core.traced import traced
 
@@ -173,6 +174,8 @@ def evaluate(
     float32 where ``x`` is a half type, and has the dtype of ``x`` otherwise. A gradient that
     another tensor than ``x`` asks for is given, by the definition.
     """
+    x, weight, *rest = map(bare, (x, weight, *sides))
+    sides, options = (*rest,), {name: bare(value) for name, value in options.items()}
     if weight is not None and weight.is_floating_point():
         weight = weight.to(wide(x.dtype))
     call = Call(formula, gather, options)

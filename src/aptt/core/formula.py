@@ -28,6 +28,8 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from aptt.core.precision import widen
+
 __all__ = [
     "Call",
     "Formula",
@@ -39,8 +41,6 @@ __all__ = [
     "by_row",
     "scaled_",
     "weighted",
-    "wide",
-    "widen",
 ]
 
 Kept = tuple[Tensor, ...]
@@ -207,16 +207,6 @@ class Call:
 def scaled_(dx: Tensor, up: Tensor | float) -> Tensor:
     """``dx * up`` over the memory of ``dx``; 1 is no work."""
     return dx if isinstance(up, float) and up == 1 else dx.mul_(up)
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the computation: float32 for half types, else the same."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def widen(x: Tensor) -> Tensor:
-    """``x`` in the dtype of the computation."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def weighted(v: Tensor, weight: Tensor) -> Tensor:

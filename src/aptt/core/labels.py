@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.divergence import WHOLE, Form
+from aptt.core.divergence import SOFT, Form, at_least_0
 from aptt.core.formula import Formula, Kept, Product, by_row
 from aptt.core.softmax import exp_of_gaps
 
@@ -45,10 +45,10 @@ def taught(
     def stats(x: Tensor, *sides: Tensor, **options: Any) -> Kept:
         top = x.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
         t = labels(x, *sides, **options)
-        return top, *divergence.measure(x - top, (t, None), {"form": form(**options)})
+        return top, *divergence.measure(x - top, (t,), {"form": form(**options)})
 
     def result(x: Tensor, kept: Kept, *sides: Tensor, **options: Any) -> Tensor:
-        return divergence.result(x, kept[1:], x, None, form=form(**options))
+        return divergence.result(x, kept[1:], x, form=form(**options))
 
     def step(
         x: Tensor, up: Tensor | float, kept: Kept, *sides: Tensor, **options: Any
@@ -56,7 +56,7 @@ def taught(
         t = x
         if divergence.rereads:
             x, t = x - kept[0], labels(x, *sides, **options)
-        return divergence.advance(x, up, kept[1:], (t, None), {"form": form(**options)})
+        return divergence.advance(x, up, kept[1:], (t,), {"form": form(**options)})
 
     return Formula(
         result,
@@ -96,8 +96,7 @@ def _kl_result(x: Tensor, kept: Kept, t: Tensor, _: None = None, *, form: Form) 
     # log(e / f); at 0, one of the two halves passes the gradient on
     level = (more.clamp(min=0) / f).log1p() - (torch.relu(-more) / e).log1p()
     value = level - dot / f
-    value = value + torch.relu(-value.detach())  # rounding led below 0: the gradient stays
-    return (form.soft * value).squeeze(1)
+    return (form.soft * at_least_0(value)).squeeze(1)
 
 
 def _kl_step(
@@ -111,4 +110,4 @@ def _kl_step(
     return None, a.sub_(b).mul_(by).addcmul_(b, by * more / f, value=-1)
 
 
-KL = Formula(_kl_result, _kl_step, _kl_stats, in_one=WHOLE["forward_kl"].in_one)
+KL = Formula(_kl_result, _kl_step, _kl_stats, in_one=SOFT["forward_kl"].in_one)

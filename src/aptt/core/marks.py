@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.formula import widen
 from aptt.core.ordinary import inside_functorch, is_readable
+from aptt.core.precision import widen
 from aptt.core.softmax import on_class_axis
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "pull",
     "removes",
     "weighed",
-    "widest",
 ]
 
 
@@ -149,11 +148,6 @@ def _exp(gap: Tensor, sign: float) -> Tensor:
 
 
 # ----------------------------------------------------------------------------------- the weights
-
-
-def widest(x: Tensor) -> torch.dtype:
-    """Of sums: the widest float that the device has."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def weighed(values: Tensor, w: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_floats, as_weight, check_floating
-from aptt.core.formula import Formula, Kept, scaled_, wide, widen
+from aptt.core.formula import Formula, Kept, scaled_
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
 

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
+from aptt.core.precision import by_itself
 
 __all__ = ["corners_of", "covered", "pairwise_giou", "pairwise_l1", "products"]
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` in their own dtype, whatever autocast says."""
-    if a.device.type == "meta":  # of which autocast knows nothing
-        return a @ b
-    with torch.autocast(a.device.type, enabled=False):
+    with by_itself(a):
         return a @ b
 
 

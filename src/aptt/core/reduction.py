@@ -29,7 +29,8 @@ from torch import Tensor
 
 from aptt.core.checks import check_weight
 from aptt.core.engine import divided, evaluate
-from aptt.core.formula import Formula, wide, widen
+from aptt.core.formula import Formula
+from aptt.core.precision import wide, widen
 
 __all__ = [
     "Combine",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aptt.core.checks import INDEX_DTYPES, check_tensors, check_whole
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widest
 
 __all__ = ["Segments", "segments_of", "sequences_of"]
 
@@ -34,12 +35,12 @@ class Segments:
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of each sequence, in the widest float; whole numbers stay whole."""
-        wide = _widest(values)
+        dtype = _dtype_of_sums(values)
         if self.slot is None:
-            return values.sum(-1, dtype=wide)
+            return values.sum(-1, dtype=dtype)
         if self.slots == 0:  # all tokens are of none
-            return values[:0].to(wide)
-        return values.new_zeros(self.slots, dtype=wide).index_add(0, self.slot, values.to(wide))
+            return values[:0].to(dtype)
+        return values.new_zeros(self.slots, dtype=dtype).index_add(0, self.slot, values.to(dtype))
 
     def least(self, values: Tensor) -> Tensor:
         """The smallest number of each sequence; infinity where there are no tokens."""
@@ -142,7 +143,7 @@ def _checked(tokens: Tensor, ids: Tensor, name: str, called: str = "sequence_ids
     return ids.long()
 
 
-def _widest(t: Tensor) -> torch.dtype:
+def _dtype_of_sums(t: Tensor) -> torch.dtype:
     if not t.is_floating_point():
         return torch.int64
-    return torch.float32 if t.device.type == "mps" else torch.float64
+    return widest(t)

@@ -18,6 +18,7 @@ from torch import Tensor
 from aptt.core.checks import Numbers, as_tensor, check_floating, check_tensors
 from aptt.core.formula import by_row
 from aptt.core.ordinary import inside_functorch, is_readable
+from aptt.core.precision import to_widest, widest
 from aptt.core.shapes import check_shapes
 
 __all__ = [
@@ -33,8 +34,6 @@ __all__ = [
     "present",
     "products",
     "stretched",
-    "wide",
-    "widest",
 ]
 
 
@@ -96,25 +95,15 @@ def brightened(signals: Tensor, c: float) -> Tensor:
 # ------------------------------------------------------------------------------- there: energies
 
 
-def wide(x: Tensor) -> Tensor:
-    """In a dtype that any square fits, and in which sums may cancel."""
-    return x.to(widest(x))
-
-
-def widest(x: Tensor) -> torch.dtype:
-    """The dtype that :func:`wide` gives."""
-    return x.dtype if x.device.type == "mps" else torch.float64
-
-
 def energy(x: Tensor) -> Tensor:
-    """The sum of squares of each row, in a wide dtype."""
+    """The sum of squares of each row, in the widest dtype."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():  # at 0 a norm has no second slope
-        return wide(x).square().sum(1)
+        return to_widest(x).square().sum(1)
     return torch.linalg.vector_norm(x, dim=1, dtype=widest(x)).square()
 
 
 class Pair(NamedTuple):
-    """Two signals ``(N, T)`` in a wide dtype, and both of them in one, ``(N, 2, T)``."""
+    """Two signals ``(N, T)`` in the widest dtype, and both of them in one, ``(N, 2, T)``."""
 
     x: Tensor
     t: Tensor
@@ -125,10 +114,10 @@ class Pair(NamedTuple):
 def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
     """Two signals, with 0 for what is padding; less their first samples for ``means``."""
     if torch.compiler.is_compiling():
-        x, t = (wide(v) - wide(v)[:, :1] if means else wide(v) for v in (x, t))
+        x, t = (to_widest(v) - to_widest(v)[:, :1] if means else to_widest(v) for v in (x, t))
         return Pair(present(x, counts), present(t, counts), None)
     if inside_functorch():
-        both = wide(torch.stack((x, t), 1))
+        both = to_widest(torch.stack((x, t), 1))
     else:
         both = x.new_empty((len(x), 2, x.shape[1]), dtype=widest(x))
         both[:, 0], both[:, 1] = x, t
@@ -163,7 +152,7 @@ def stretched(x: Tensor, t: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
     forward takes as well, a compiler would keep a copy from there.
     """
     if torch.compiler.is_compiling():
-        return (wide(x) - wide(t)) * by_row(2 * factor * rest)
+        return (to_widest(x) - to_widest(t)) * by_row(2 * factor * rest)
     first, rest = (by_row(v.to(x.dtype)) for v in (factor, rest))
     return torch.ops.aten.mse_loss_backward(first.expand_as(x), x, t, 0).mul_(rest)
 
@@ -171,7 +160,7 @@ def stretched(x: Tensor, t: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
 def combined(
     x: Tensor, t: Tensor, on_x: Tensor, on_t: Tensor, offset: Tensor | None = None
 ) -> Tensor:
-    """``on_x * x + on_t * t + offset``, one number each a row, in their wide dtype.
+    """``on_x * x + on_t * t + offset``, one number each a row, in their dtype.
 
     Of two signals that point the same way, what is left is small beside either.
     """

@@ -20,19 +20,20 @@ to look at the upstream gradient would be a host sync.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from aptt.core.blocks import Block, cut, room_for
 from aptt.core.formula import Call, Kept, Sides, across, weighted
 from aptt.core.memory import fresh_like, keep_pages
-from aptt.core.ordinary import inside_functorch
+from aptt.core.ordinary import batched
+from aptt.core.precision import by_itself, widest
 
-__all__ = ["Walk", "batched"]
+__all__ = ["Walk"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Walk:
         if torch.is_grad_enabled() and x.requires_grad:
             walked: Tensor = _Walked.apply(self, x, weight, *sides)
             return walked
-        with torch.no_grad(), _by_itself(x):  # formulas have forms for autograd, which are slower
+        with torch.no_grad(), by_itself(x):  # formulas have forms for autograd, which are slower
             return self._there(x, weight, sides)[0]
 
     # ------------------------------------------------------------------------- there and back
@@ -74,7 +75,7 @@ class Walk:
             )
             kept += keep
             if out is None:
-                out, dtype = _room(self.call.gather, v, block, x), v.dtype
+                out, dtype = room_for(self.call.gather, v, block, x), v.dtype
             if self.call.gather == "values":
                 block.of(out).copy_(v)
             elif self.call.gather == "samples":
@@ -95,7 +96,7 @@ class Walk:
             v, dx = self._both(block.of(x), block.maybe(weight), block.all(sides), up)
             sums.append(v.sum())
             block.of(grad).copy_(dx)
-        return self._share(torch.stack(sums).sum(dtype=_widest(v))).to(v.dtype), grad
+        return self._share(torch.stack(sums).sum(dtype=widest(v))).to(v.dtype), grad
 
     def _both(
         self, x: Tensor, weight: Tensor | None, sides: Sides, up: float
@@ -184,9 +185,9 @@ class Walk:
             self.watch([x.numel()])
         return whole
 
-    def _blocks(self, x: Tensor) -> list[_Block]:
+    def _blocks(self, x: Tensor) -> list[Block]:
         assert self.block is not None
-        found = list(_cut(x, self.block))
+        found = list(cut(x, self.block))
         keep_pages()
         if self.watch is not None:
             self.watch([block.of(x).numel() for block in found])
@@ -201,7 +202,7 @@ class _Walked(torch.autograd.Function):
         ctx: Any, walk: Walk, x: Tensor, weight: Tensor | None, *sides: Tensor | None
     ) -> Tensor:
         ctx.walk, ctx.sides = walk, len(sides)
-        with _by_itself(x):
+        with by_itself(x):
             ctx.ahead = walk.takes_ahead(x)
             if ctx.ahead:
                 out, grad = walk._ahead(x, weight, sides)
@@ -224,7 +225,7 @@ class _Walked(torch.autograd.Function):
         elif ctx.ahead:
             grad = walk.scaled(kept[0], up, weight)
         else:
-            with _by_itself(x):
+            with by_itself(x):
                 grad = walk._back(x, weight, sides, kept, up)
         return (None, grad, None, *(None for _ in sides))
 
@@ -232,61 +233,3 @@ class _Walked(torch.autograd.Function):
 def _rounded(dx: Tensor, x: Tensor) -> Tensor:
     """A gradient in the dtype of the prediction."""
     return dx if dx.dtype == x.dtype else dx.to(x.dtype)
-
-
-def batched(up: Tensor) -> bool:
-    """Whether several upstream gradients come at once, by ``vmap`` or ``is_grads_batched``."""
-    return inside_functorch() or torch._C._functorch.is_legacy_batchedtensor(up)
-
-
-def _by_itself(x: Tensor) -> AbstractContextManager[object]:
-    """In the precision that the formula chooses, not in autocast's."""
-    kind = "cpu" if x.is_cpu else x.device.type  # the name of a device takes its time
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else _AS_IT_IS
-
-
-_AS_IT_IS = nullcontext()
-
-
-# --------------------------------------------------------------------------------- the blocks
-
-
-@dataclass(frozen=True)
-class _Block:
-    n: slice
-    s: slice | None  # None: the whole of S, or no such axis
-
-    def of(self, t: Tensor) -> Tensor:
-        return t[self.n] if self.s is None else t[self.n][..., self.s]
-
-    def maybe(self, t: Tensor | None) -> Tensor | None:
-        return None if t is None else self.of(t)
-
-    def all(self, sides: Sides) -> Sides:
-        return [self.maybe(side) for side in sides]
-
-
-def _cut(x: Tensor, size: int) -> Iterator[_Block]:
-    samples, row = x.shape[0], x[0].numel()
-    if row > size and x.ndim == 3:
-        classes, length = x.shape[1:]
-        step = max(size // classes, 1)
-        for n in range(samples):
-            for s in range(0, length, step):
-                yield _Block(slice(n, n + 1), slice(s, s + step))
-    else:
-        step = max(size // row, 1)
-        for n in range(0, samples, step):
-            yield _Block(slice(n, n + step), None)
-
-
-def _room(gather: str, v: Tensor, block: _Block, x: Tensor) -> Tensor:
-    """Where the results of blocks go: the values, or sums in the widest float there is."""
-    shape = (x.shape[0], *v.shape[1:])
-    if gather == "values":
-        return v.new_empty(shape if block.s is None else (*shape[:-1], x.shape[-1]))
-    return v.new_zeros(() if gather == "total" else shape, dtype=_widest(v))
-
-
-def _widest(v: Tensor) -> torch.dtype:
-    return v.dtype if v.device.type == "mps" else torch.float64

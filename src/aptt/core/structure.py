@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aptt.core.formula import Formula, Kept
-from aptt.core.signals import wide
+from aptt.core.precision import to_widest
 
 __all__ = ["LEAST", "MS_SSIM", "SSIM"]
 
@@ -75,7 +75,7 @@ def _ms_ssim(
 
 def _maps(images: Tensor, shape: Sequence[int]) -> Tensor:
     """Every channel of every image by itself, ``(N * C, 1, *S)``."""
-    return wide(images).reshape(-1, 1, *shape[1:])
+    return to_widest(images).reshape(-1, 1, *shape[1:])
 
 
 def _missing(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.precision import to_widest
+
 __all__ = ["largest_1", "length", "picked", "unit"]
 
 
@@ -33,8 +35,7 @@ def largest_1(x: Tensor) -> Tensor:
 
 def picked(rows: Tensor, at: Tensor) -> Tensor:
     """``rows[at]``; the gradients of a row that is picked often add up in no order that shows."""
-    widest = rows.dtype if rows.device.type == "mps" else torch.float64
-    return rows.to(widest)[at].to(rows.dtype)
+    return to_widest(rows)[at].to(rows.dtype)
 
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

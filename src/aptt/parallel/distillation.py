@@ -17,9 +17,11 @@ from torch.autograd.function import once_differentiable
 from aptt.core.checks import check_chunk, check_floating, check_indices, check_tensors
 from aptt.core.distillation import Divergence, check_heads, checked_form
 from aptt.core.divergence import BY_NAME, Form
-from aptt.core.formula import Formula, Kept, by_row, widen
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.linear import Head, HeadFormula
 from aptt.core.linear.tokens import put_back
+from aptt.core.ordinary import bare
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import Form as Hard
 from aptt.core.vocabulary import Stats, finish, slope
@@ -111,7 +113,7 @@ def vocab_parallel_distillation_loss(
     t = teacher_logits.detach().reshape(x.shape)
     keep = None if rows is None else rows != 0
     options = {"of": divergence, "form": form, "where": where}
-    values: Tensor = _OfLogits.apply(x, t, y if form.hard else None, keep, options)
+    values: Tensor = _OfLogits.apply(bare(x), bare(t), y if form.hard else None, keep, options)
     if rows is not None:
         values = values * rows
     if reduction == "none":

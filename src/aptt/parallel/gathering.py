@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.parallel.ranks import Group, group_of
 
 __all__ = ["Gather", "gather"]

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_indices, taken_classes
-from aptt.core.formula import Formula, Kept, by_row, widen
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.linear import Head, HeadFormula
 from aptt.core.linear.by_tokens import ByTokens
 from aptt.core.linear.products import dtype_of_products
 from aptt.core.linear.run import Run
 from aptt.core.linear.tokens import check_per_class, put_back, select, tokens_of
 from aptt.core.linear.walk import walked
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.shapes import check_sample_weight
 from aptt.core.vocabulary import Form, Stats, cap, checked_form, finish, slope, uncap

@@ -21,6 +21,7 @@ from torch import distributed as dist
 
 from aptt.core.checks import check_choice
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widest
 from aptt.core.reduction import Kind
 from aptt.parallel.ranks import (
     Group,
@@ -28,7 +29,7 @@ from aptt.parallel.ranks import (
     check_count,
     group_of,
     size_of,
-    widest,
+    to_send,
 )
 
 __all__ = ["CountMean", "GlobalMean", "count_mean", "global_mean"]
@@ -118,7 +119,7 @@ class GlobalMean:
 
     def begin(self, count: Tensor, *, term: str) -> Pending:
         """Send the count; the answer is waited for when it is needed."""
-        counted, group = widest(count), group_of(self.group)
+        counted, group = to_send(count), group_of(self.group)
         if group is None:
             return Pending(counted, None)
         eager = not torch.compiler.is_compiling()  # the compiler waits by itself
@@ -200,8 +201,7 @@ class CountMean:
         if is_readable(count) and (not isinstance(items, Tensor) or is_readable(items)):
             self._check(float(count.detach()), float(items), term)
         if not isinstance(items, Tensor):  # exact, where float32 would round a large count
-            wide = torch.float32 if total.device.type == "mps" else torch.float64
-            items = torch.full((), items, dtype=wide, device=total.device)
+            items = torch.full((), items, dtype=widest(total), device=total.device)
         return _over(total * self.grad_average, items.to(total.device))
 
     def _check(self, count: float, items: float, term: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from aptt.core.checks import check_number, check_positive
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widest
 
-__all__ = ["Group", "check_average", "check_count", "group_of", "size_of", "widest"]
+__all__ = ["Group", "check_average", "check_count", "group_of", "size_of", "to_send"]
 
 Group = dist.ProcessGroup | DeviceMesh | None
 """None is every rank there is."""
@@ -38,14 +38,13 @@ def size_of(group: Group) -> int:
     return 1 if found is None else dist.get_world_size(found)
 
 
-def widest(count: Tensor) -> Tensor:
+def to_send(count: Tensor) -> Tensor:
     """A copy of a count in the one dtype that all ranks send, float64 where the device has it.
 
     A rank's count is whole or not as its own options have it; a message of mixed dtypes would add
     up raw bits.
     """
-    dtype = torch.float32 if count.device.type == "mps" else torch.float64
-    return count.detach().to(dtype, copy=True)
+    return count.detach().to(widest(count), copy=True)
 
 
 def check_count(name: str, count: float | Tensor) -> None:

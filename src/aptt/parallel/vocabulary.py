@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
 from aptt.core.checks import check_floating, check_indices, check_tensors, taken_classes
-from aptt.core.formula import widen
 from aptt.core.module import per_class
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import (
     Form,

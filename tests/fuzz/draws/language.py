@@ -23,24 +23,31 @@ from tests.fuzz.draws.classes import (
     without,
 )
 from tests.fuzz.oracles import language as oracle
+from tests.fuzz.oracles.classes import class_rows
 
 __all__ = ["LOSSES", "TEMPERATURE", "limit_of_teachers"]
 
 
-def _distilled(d: Draw, positions: tuple[int, ...], classes: int) -> tuple[dict[str, Any], Tensor]:
+def _distilled(
+    d: Draw, positions: tuple[int, ...], shape: tuple[int, ...], axis: int
+) -> tuple[dict[str, Any], Tensor]:
     """The options that the distillations share, and what counts."""
-    ignored = d.pick("ignore_index", (-100, 0, 255))
+    classes, ignored = shape[axis], d.pick("ignore_index", (-100, 0, 255))
     hard = d.maybe("hard_targets", lambda: indices(d, positions, classes, ignored))
+    shares = hard is not None and d.chance("shares", 4)
+    if shares:
+        hard, ignored = d.tensor("hard_targets", soft(d, shape, axis), FLOATS[0]), -100
     divergence = d.pick("divergence", ("forward_kl", "reverse_kl", "jsd"))
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
-    keep = torch.ones(positions, dtype=torch.bool) if hard is None else hard != ignored
+    keep = torch.ones(positions, dtype=torch.bool)
+    keep = keep if hard is None or shares else hard != ignored
     if sample_weight is not None:
         heard = keep
         keep = keep & (sample_weight != 0)
         sample_weight = d.tensor(
             "sample_weight", poisoned(d, sample_weight, heard, "sample_weight")
         )
-    return dict(
+    args: dict[str, Any] = dict(
         hard_targets=hard,
         temperature=d.pick("temperature", (4.0, 1.0, 0.5)),
         divergence=divergence,
@@ -48,7 +55,15 @@ def _distilled(d: Draw, positions: tuple[int, ...], classes: int) -> tuple[dict[
         sample_weight=sample_weight,
         ignore_index=None if hard is None else ignored,
         reduction=d.reduction(),
-    ), keep
+        standardize=classes > 2 and d.chance("standardize", 4),
+    )
+    if hard is not None:
+        args["label_smoothing"] = d.pick("label_smoothing", (0.0, 0.0, 0.1))
+        args["class_weight"] = d.maybe(
+            "class_weight",
+            lambda: d.tensor("class_weight", d.weights("classes", (classes,)), FLOATS[0]),
+        )
+    return args, keep
 
 
 def _mixed(d: Draw, args: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +80,8 @@ def _mixed(d: Draw, args: dict[str, Any]) -> dict[str, Any]:
 def _distillation(name: str) -> Any:
     def draw(d: Draw) -> Call:
         shape, axis = class_shape(d)
-        args, keep = _distilled(d, without(shape, axis), shape[axis])
+        args, keep = _distilled(d, without(shape, axis), shape, axis)
+        hard = args["hard_targets"]
         x = d.numbers("logits", shape, 88.0)
         kind = d.pick("teacher values", ("close", "unlike", "equal"))
         t = d.normal("teacher", shape, 2.0)
@@ -78,7 +94,7 @@ def _distillation(name: str) -> Any:
                 at = [-1 if i == axis else 1 for i in range(len(shape))]
                 x, t = (torch.where(masked.reshape(at), -math.inf, v) for v in (x, t))
         chosen = None
-        if not d.pick("all classes", (True, True, False)):
+        if not args["standardize"] and not d.pick("all classes", (True, True, False)):
             k = d.pick("k", (1, 2, shape[axis]))
             t = d.normal("teacher", shape, 1.0).log_softmax(axis)
             order = d.normal("teacher_indices", shape).argsort(axis)
@@ -96,14 +112,8 @@ def _distillation(name: str) -> Any:
                 "teacher_logits", t.to(dtype), d.pick("teacher dtype", (dtype, torch.float32))
             ),
             teacher_indices=chosen,
-            class_dim=class_dim(d, shape, axis, soft=args["hard_targets"] is None),
+            class_dim=class_dim(d, shape, axis, soft=hard is None or hard.is_floating_point()),
         )
-        if args["hard_targets"] is not None:
-            args["label_smoothing"] = d.pick("label_smoothing", (0.0, 0.0, 0.1))
-            args["class_weight"] = d.maybe(
-                "class_weight",
-                lambda: d.tensor("class_weight", d.weights("classes", (shape[axis],)), FLOATS[0]),
-            )
         if name == "distillation_loss":
             args |= _mixed(d, args)
         return d.call(name, args, "student_logits", sides=("sample_weight",))
@@ -233,12 +243,12 @@ def _tied(call: Call) -> bool:
 
 
 def _stored(
-    d: Draw, positions: tuple[int, ...], classes: int, keep: Tensor
+    d: Draw, positions: tuple[int, ...], classes: int, keep: Tensor, *, some: bool
 ) -> dict[str, Tensor | float | None]:
     """What a teacher said once, in place of its head: of all classes, or of some."""
     shape = (*positions, classes)
     t, chosen = d.normal("teacher", shape, 2.0), None
-    if d.pick("of some", (True, False)):
+    if some and d.pick("of some", (True, False)):
         t, k = t.log_softmax(-1), d.pick("k", (1, 2))
         chosen = d.normal("teacher_indices", shape).argsort(-1)[..., :k]
         t = t.gather(-1, chosen)
@@ -257,7 +267,7 @@ def _linear_distillation(name: str) -> Any:
     def draw(d: Draw) -> Call:
         positions, classes, width = _sizes(d)
         dtype = d.dtype("hidden")
-        args, keep = _distilled(d, positions, classes)
+        args, keep = _distilled(d, positions, (*positions, classes), -1)
         other = d.size("teacher width", low=1, high=17)
         args |= dict(
             hidden=d.tensor("hidden", _hidden(d, (*positions, width), keep), dtype),
@@ -277,7 +287,7 @@ def _linear_distillation(name: str) -> Any:
         args |= _linear(d, classes, width)
         args["detach_teacher"] = d.pick("detach_teacher", (True, True, False))
         if d.chance("stored", 4):
-            args |= _stored(d, positions, classes, keep)
+            args |= _stored(d, positions, classes, keep, some=not args["standardize"])
         if name == "linear_distillation_loss":
             args |= _mixed(d, args)
         taught = ()
@@ -374,14 +384,19 @@ def _forgotten(name: str) -> Any:
             args["new_logits"] = {key: logits(f"new {key}", n) for key, n in sizes.items()}
             args["old_logits"] = {key: logits(f"old {key}", sizes[key]) for key in ("b", "c")}
             args["task"] = d.pick("task", (None, "a"))
+            if d.chance("several tasks", 2):  # the second's targets are those of its two classes
+                other = d.mask("other task", positions, 0.5) & (target != ignored)
+                of_b = torch.where(other, target.long().clamp(0, 1), ignored)
+                of_a = torch.where(other, ignored, target.long())
+                args |= {"target": {"a": of_a, "b": of_b}, "task": None}
         else:
             was = d.pick("old classes", (2, shape[axis]))
             args["new_logits"] = logits("new", shape[axis])
             args["old_logits"] = logits("old", was)
             if d.chance("old_classes", 2):
                 args["old_classes"] = list(range(shape[axis]))[::-1][:was]
+        args = dict(target=target) | args
         args |= dict(
-            target=target,
             temperature=d.pick("temperature", (2.0, 1.0, 0.5)),
             detach_teacher=d.pick("detach_teacher", (True, False)),
             sample_weight=None if sample_weight is None else d.tensor("s", sample_weight),
@@ -432,6 +447,9 @@ def limit_of_teachers(call: Call) -> tuple[float, float]:
         or not a.get("detach_teacher", True)
     )
     value, slope = eps if in_one else max(eps**3, 1e-21), eps if in_one or by_autograd else eps**2
+    slope = max(slope, 2e-18)  # of the oracle
+    if a.get("standardize"):  # logits that are rounded beside 1, and divided by their spread
+        value, slope = eps, eps / min(1.0, _least_spread(a))
     weight, most = a.get("sample_weight"), 1.0
     if isinstance(weight, Tensor) and weight.numel():
         most = max(1.0, weight.double().nan_to_num(0.0, 0.0, 0.0).max().item())
@@ -440,6 +458,26 @@ def limit_of_teachers(call: Call) -> tuple[float, float]:
         rows = max(t.numel() for path, t in leaves(a) if path == call.grads[0])
     # upstream gradients are 3 at most
     return 8 * value * t**2 * most * rows, 24 * slope * t * most
+
+
+def _least_spread(a: dict[str, Any]) -> float:
+    """The smallest standard deviation of a student's row that has one."""
+    if "student_logits" in a:
+        z, targets, axis = a["student_logits"], a.get("hard_targets"), a.get("class_dim")
+        if axis is None:
+            axis = (
+                1 if targets is None or targets.ndim == z.ndim else class_rows(z, targets, None)[1]
+            )
+        z = z.double().movedim(axis, -1)
+    else:
+        z = a["hidden"].double() @ a["weight"].double().T
+        z = a["scale"] * (z if a.get("bias") is None else z + a["bias"])
+        if a.get("softcap") is not None:
+            z = a["softcap"] * torch.tanh(z / a["softcap"])
+    z = z.detach().nan_to_num(0.0, 0.0, 0.0)
+    spread = z.std(-1, correction=0)
+    spread = spread[spread > 1e-6 * z.abs().amax(-1)]
+    return spread.min().item() if spread.numel() else 1.0
 
 
 def _unlisted(call: Call) -> set[str]:

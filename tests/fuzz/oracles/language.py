@@ -59,7 +59,8 @@ def _divergence(a: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _rows(a: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, ...]]:
     """Student, weights and targets of the rows that count; which they are, and the shape."""
-    if a.hard_targets is None:
+    shares = a.hard_targets is not None and a.hard_targets.is_floating_point()
+    if a.hard_targets is None or shares:
         axis = (-1 if a.class_dim is None else a.class_dim) % a.student_logits.ndim
         like = a.student_logits.sum(axis)
     else:
@@ -67,16 +68,31 @@ def _rows(a: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, ...]]:
     x, axis = class_rows(a.student_logits, like, axis)
     s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
     keep = s != 0
-    if a.hard_targets is not None:
+    if a.hard_targets is not None and not shares:
         keep = keep & (a.hard_targets.reshape(-1) != a.ignore_index)
     return x, s, keep, axis, tuple(like.shape)
+
+
+def _standard(z: Tensor) -> Tensor:
+    """Sun et al. 2024 (arXiv:2403.01427): less the mean, over the standard deviation, of a row."""
+    open = z > -torch.inf
+    n = open.sum(1, keepdim=True)
+    d = torch.where(open, z, 0.0)
+    d = torch.where(open, d - d.sum(1, keepdim=True) / n, 0.0)
+    level = torch.where(open, z, 0.0).abs().amax(1, keepdim=True)
+    flat = d.abs().amax(1, keepdim=True) <= 1e-15 * level
+    spread = torch.where(flat, 1.0, d.square().sum(1, keepdim=True) / n).sqrt()
+    return torch.where(open, torch.where(flat, 0.0, d / spread), -torch.inf)
 
 
 def distillation_terms(a: Any) -> dict[str, Tensor]:
     """Hinton et al. 2015 (arXiv:1503.02531), section 2: T**2 times the soft term, and the hard."""
     x, s, keep, axis, shape = _rows(a)
     t = a.teacher_logits.movedim(axis, -1).reshape(-1, a.teacher_logits.shape[axis])[keep]
-    count, log_q = s[keep].sum(), -costs(x[keep] / a.temperature)
+    z = x[keep]
+    if a.standardize:
+        z, t = _standard(z), _standard(t)
+    count, log_q = s[keep].sum(), -costs(z / a.temperature)
     if a.teacher_indices is None:
         log_p = -costs(t / a.temperature)
     else:  # what is not listed is one more class, of either
@@ -96,8 +112,8 @@ def distillation_terms(a: Any) -> dict[str, Tensor]:
         of_student = SimpleNamespace(
             logits=a.student_logits,
             target=a.hard_targets,
-            weight=getattr(a, "class_weight", None),  # which the linear form has not
-            label_smoothing=getattr(a, "label_smoothing", 0.0),
+            weight=a.class_weight,
+            label_smoothing=a.label_smoothing,
             softcap=None,
             logit_adjustment=None,
             z_loss=0.0,
@@ -274,31 +290,41 @@ def linear_multi_token_loss(a: Any) -> Tensor:
 
 
 def lwf_terms(a: Any) -> dict[str, Tensor]:
-    """Li and Hoiem 2016 (arXiv:1606.09282), eq. 1 to 3."""
+    """Li and Hoiem 2016 (arXiv:1606.09282), eq. 1 to 3; of several tasks the first for each."""
     one = isinstance(a.new_logits, Tensor)
-    task = a.task
-    if not one and task is None:
-        (task,) = (name for name in a.new_logits if name not in a.old_logits)
-    head = a.new_logits if one else a.new_logits[task]
-    x, axis = class_rows(head, a.target, a.class_dim)
-    y = a.target.reshape(-1)
-    s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
-    keep = (y != a.ignore_index) & (s != 0)
-    where, count = keep.reshape(a.target.shape), s[keep].sum()
-    form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
-    values = row_entropy(x[keep], y[keep].long(), **form)
-    terms = {"new": reduced(scattered(s[keep] * values, where), count, a.reduction, "new")}
+    if one:
+        heads = {"new": (a.new_logits, a.target)}
+    elif isinstance(a.target, dict):
+        heads = {f"new_{name}": (a.new_logits[name], y) for name, y in a.target.items()}
+    else:
+        (task,) = [a.task] if a.task else [n for n in a.new_logits if n not in a.old_logits]
+        heads = {"new": (a.new_logits[task], a.target)}
+    terms, counted, axis = {}, None, a.class_dim
+    for term, (head, target) in heads.items():
+        x, axis = class_rows(head, target, axis)
+        y = target.reshape(-1)
+        s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
+        keep = (y != a.ignore_index) & (s != 0)
+        counted = keep if counted is None else keep | counted
+        form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
+        values = scattered(
+            s[keep] * row_entropy(x[keep], y[keep].long(), **form), keep.reshape(target.shape)
+        )
+        terms[term] = reduced(values, s[keep].sum(), a.reduction, term)
+    where, count = counted.reshape(target.shape), s[counted].sum()
     for name, old in {"old": a.old_logits}.items() if one else a.old_logits.items():
         new = a.new_logits if one else a.new_logits[name]
-        new, old = (v.movedim(axis, -1).flatten(0, -2)[keep] for v in (new, old))
+        new, old = (v.movedim(axis, -1).flatten(0, -2)[counted] for v in (new, old))
         classes = range(old.shape[1]) if a.old_classes is None else a.old_classes
         now = costs(new[:, list(classes)] / a.temperature)
         values = ((old / a.temperature).softmax(1) * now).sum(1)
         term = "old" if one else f"old_{name}"
-        terms[term] = reduced(scattered(s[keep] * values, where), count, a.reduction, term)
+        terms[term] = reduced(scattered(s[counted] * values, where), count, a.reduction, term)
     return terms
 
 
 def lwf_loss(a: Any) -> Tensor:
-    new, *old = lwf_terms(a).values()
-    return new + a.lambda_old * sum(old)
+    terms = lwf_terms(a)
+    new = sum(term for name, term in terms.items() if name.startswith("new"))
+    old = sum(term for name, term in terms.items() if name.startswith("old"))
+    return new + a.lambda_old * old

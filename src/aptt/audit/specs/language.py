@@ -163,6 +163,7 @@ def _distillation() -> Spec:
             "teacher and targets": case(),
             "teacher alone": case(_only_taught, alpha=1.0, temperature=1.0),
             "two counts": case(
+                standardize=True,
                 class_weight=torch.tensor([1.0, 2.0, 0.5, 0.25, 3.0]),
                 label_smoothing=0.1,
                 exempt=_IN_TWO,
@@ -704,7 +705,8 @@ def _linear_distillation() -> Spec:
         teacher_softcap=50.0,
         scale=0.5,
         teacher_scale=0.5,
-        exempt={"perfect_is_minimal": "the logits are bent otherwise than the teacher's"},
+        **own.cases["two counts"].options,
+        exempt=_IN_TWO,
     )
     return replace(
         own,

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from aptt.core.formula import Sides, widen
+from aptt.core.formula import Sides
 from aptt.core.linear.head import Head, chunk_of, slices
-from aptt.core.linear.products import by_itself
 from aptt.core.linear.run import Run
 from aptt.core.ordinary import inside_functorch
+from aptt.core.precision import by_itself, widen
 
 __all__ = ["Projection", "chunked", "plain", "projection"]
 
@@ -34,7 +34,7 @@ def projection(of: Head, dtype: torch.dtype) -> Projection:
     w, b = of.weight.to(dtype), None if of.bias is None else of.bias.to(dtype)
 
     def logits(h: Tensor) -> Tensor:
-        with by_itself(of):
+        with by_itself(of.hidden):
             return F.linear(h.to(dtype), w, b)
 
     return logits

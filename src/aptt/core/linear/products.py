@@ -8,14 +8,13 @@ device can return it in float32, as it was summed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from aptt.core.linear.head import Head
 
-__all__ = ["Multiply", "by_itself", "dtype_of_products", "product_in_float32", "product_of"]
+__all__ = ["Multiply", "dtype_of_products", "product_in_float32", "product_of"]
 
 Multiply = Callable[[Tensor, Tensor, Tensor], object]
 """``product(a, b, out)`` writes ``a @ b`` over ``out``."""
@@ -47,9 +46,3 @@ def dtype_of_products(head: Head) -> torch.dtype:
         dtype = torch.get_autocast_dtype(device.type)
     narrow = dtype == torch.float16 and product_of(dtype, device) is None
     return torch.float32 if narrow else dtype
-
-
-def by_itself(head: Head) -> AbstractContextManager[object]:
-    """Products in the precision that was chosen for them, not in autocast's."""
-    kind = head.hidden.device.type
-    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)

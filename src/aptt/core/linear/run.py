@@ -14,7 +14,8 @@ from aptt.core.linear.by_tokens import ByTokens
 from aptt.core.linear.by_vocabulary import ByVocabulary
 from aptt.core.linear.head import Gradients, Head, Wants, block_of, chunk_of, on_accelerator
 from aptt.core.linear.in_place import settles
-from aptt.core.linear.products import Multiply, by_itself, product_of
+from aptt.core.linear.products import Multiply, product_of
+from aptt.core.precision import by_itself, widest
 from aptt.core.vocabulary import Stats
 
 __all__ = ["KNOWN", "HeadFormula", "Run"]
@@ -55,8 +56,7 @@ class Run:
             values = torch.where(weight != 0, values * weight, 0.0)  # what is left out may be inf
         if self.gather == "values":
             return values
-        widest = values.dtype if values.device.type == "mps" else torch.float64
-        return values.sum(dtype=widest).to(values.dtype)
+        return values.sum(dtype=widest(values)).to(values.dtype)
 
     def by_vocabulary(self, head: Head, sides: Sides) -> ByVocabulary | None:
         """The cut by vocabulary, where it applies."""
@@ -90,7 +90,7 @@ class Run:
 
     def values(self, head: Head, teacher: Head | None, sides: Sides) -> Tensor:
         """The values alone."""
-        with by_itself(head):
+        with by_itself(head.hidden):
             if cut := self.by_vocabulary(head, sides):
                 return cut.values(cut.count(head))
             values = self.room(head)
@@ -107,7 +107,7 @@ class Run:
         kept: Sequence[Tensor] = (),
     ) -> Gradients:
         """The gradients, given the gradient ``up`` of each value, and what may have been kept."""
-        with by_itself(head):
+        with by_itself(head.hidden):
             if cut := self.by_vocabulary(head, sides):
                 stats = Stats(*kept) if kept else cut.count(head)
                 return cut.differentiate(head, stats, up, wants)

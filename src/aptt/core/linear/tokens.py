@@ -22,9 +22,9 @@ from aptt.core.checks import (
     check_weights,
 )
 from aptt.core.engine import obstacle
-from aptt.core.formula import widen
 from aptt.core.linear import Head, HeadFormula, evaluate_linear, evaluate_projected
 from aptt.core.ordinary import is_spread, placed
+from aptt.core.precision import widen
 
 __all__ = [
     "Tokens",

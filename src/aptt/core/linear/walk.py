@@ -11,9 +11,9 @@ from torch import Tensor
 from aptt.core.formula import Sides
 from aptt.core.linear.checkpointed import plain
 from aptt.core.linear.head import Gradients, Head, Wants
-from aptt.core.linear.products import by_itself
 from aptt.core.linear.run import Run
-from aptt.core.streaming import batched
+from aptt.core.ordinary import bare, batched
+from aptt.core.precision import by_itself
 
 __all__ = ["walked"]
 
@@ -22,7 +22,8 @@ def walked(
     run: Run, head: Head, teacher: Head | None, weight: Tensor | None, sides: Sides
 ) -> Tensor:
     """What a run gathers, with the gradients of the head."""
-    found: Tensor = _Walk.apply(run, *head, *(teacher or (None,) * 3), weight, *sides)
+    tensors = (*head, *(teacher or (None,) * 3), weight, *sides)
+    found: Tensor = _Walk.apply(run, *map(bare, tensors))
     return found
 
 
@@ -35,7 +36,7 @@ class _Walk(torch.autograd.Function):
         wants = ctx.needs_input_grad[1:4]
         ctx.run, ctx.ahead = run, None
         kept: tuple[Tensor, ...] = ()
-        with by_itself(head):
+        with by_itself(head.hidden):
             if cut := run.by_vocabulary(head, sides):
                 stats = cut.count(head)
                 values, kept = cut.values(stats), tuple(t for t in stats if t is not None)

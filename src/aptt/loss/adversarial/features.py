@@ -14,9 +14,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.checks import check_flags
-from aptt.core.formula import wide
 from aptt.core.module import LossModule
 from aptt.core.numbers import ABSOLUTE
+from aptt.core.precision import wide
 from aptt.core.reduction import Combine, Count, Reduction, count_of, reduce
 from aptt.loss.adversarial.maps import Map, Maps, check_options, features, joined
 

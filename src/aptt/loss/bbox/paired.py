@@ -20,9 +20,10 @@ from aptt.core.checks import (
     check_number,
     check_numbers,
 )
-from aptt.core.formula import Formula, widen
+from aptt.core.formula import Formula
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, count_positives, reduce
 from aptt.core.shapes import check_pairs, check_shapes
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_flags, check_positive
+from aptt.core.checks import IgnoreIndex, check_flags, check_positive, ignored
 from aptt.core.masks import Mode, check_class_weight
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
@@ -161,6 +161,7 @@ class HausdorffLoss(LossModule):
         check_flags(one_sided=one_sided)
         check_maps(mode, background, absent, reduction, cap, None, None)
         check_class_weight(by := per_class(class_weight, "class_weight"), mode)
+        ignored(ignore_index, indexed=True)
         super().__init__(
             one_sided=one_sided,
             distance_power=distance_power,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from aptt.core.checks import IgnoreIndex, check_choice
+from aptt.core.checks import IgnoreIndex, check_choice, ignored
 from aptt.core.distance import Rim
 from aptt.core.masks import Mode, check_class_weight
 from aptt.core.module import LossModule, per_class
@@ -158,6 +158,7 @@ class BoundaryLoss(LossModule):
     ) -> None:
         _check(mode, background, absent, reduction, rim, cap, None, None)
         check_class_weight(by := per_class(class_weight, "class_weight"), mode)
+        ignored(ignore_index, indexed=True)
         super().__init__(
             rim=rim,
             cap=cap,

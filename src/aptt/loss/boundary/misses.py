@@ -27,9 +27,10 @@ from aptt.core.checks import (
     check_tensors,
 )
 from aptt.core.distance import Rim, signed_field
-from aptt.core.formula import Formula, Kept, wide
+from aptt.core.formula import Formula, Kept
 from aptt.core.masks import Mode, aligned, of_classes
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import wide
 from aptt.core.reduction import Count, Reduction, reduce
 from aptt.core.regions import Absent, check_regions
 from aptt.core.squares import through

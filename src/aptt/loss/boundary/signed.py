@@ -17,6 +17,7 @@ from torch import Tensor
 from aptt.core.checks import (
     INDEX_DTYPES,
     IgnoreIndex,
+    as_tensor,
     check_binary,
     check_choice,
     check_classes,
@@ -76,6 +77,7 @@ def signed_distance(
         [1.0, 0.0, -1.0, 0.0, 1.0]
     """
     check_tensors(target=target)
+    target = as_tensor("target", target)
     check_choice("rim", rim, ("zero", "centre"))
     check_choice("backend", backend, ("torch", "scipy"))
     if cap is not None:

@@ -13,7 +13,7 @@ from aptt.core.checks import (
     check_number,
     check_whole,
 )
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.loss.centernet.keys import check_keys
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_choice, check_floating, check_indices
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, named
 from aptt.core.reduction import normalize as normalized
 from aptt.core.shapes import check_shapes

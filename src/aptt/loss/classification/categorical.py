@@ -19,8 +19,9 @@ from aptt.core.checks import Numbers, check_index
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, reduce
 from aptt.core.vocabulary import Form, checked_form
+from aptt.loss.classification.indices import INDICES, NLL
 from aptt.loss.classification.prepared import prepared
-from aptt.loss.classification.rows import INDICES, NLL, SHARES
+from aptt.loss.classification.shares import SHARES
 from aptt.loss.classification.terms import cross_entropy_terms
 
 __all__ = ["CrossEntropyLoss", "cross_entropy"]
@@ -77,7 +78,8 @@ def cross_entropy(
 
     Use when:
         One of C classes is right: language models, image classification, segmentation. For long
-        tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`.
+        tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`; for the
+        hardest positions alone, with all options of this one, :func:`top_k_cross_entropy_loss`.
 
     Elsewhere:
         torch ``F.cross_entropy``, ``nn.NLLLoss`` of a log-softmax; optax

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import as_floats, check_tensors
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.loss.classification import cross_entropy
 

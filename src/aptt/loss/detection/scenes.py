@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_floating
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import held
 from aptt.loss.detection.candidates import centre

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import check_indices, check_number, check_tensors, check_whole
-from aptt.core.formula import widen
 from aptt.core.logistic import nll, softplus
 from aptt.core.ordinary import is_readable
 from aptt.core.pairwise import products
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes

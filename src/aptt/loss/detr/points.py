@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 
 __all__ = ["at_points", "uncertain_points"]
 

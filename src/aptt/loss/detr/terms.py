@@ -10,8 +10,8 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat
 from aptt.core.checks import check_floating
-from aptt.core.formula import widen
 from aptt.core.pairwise import corners_of
+from aptt.core.precision import widen
 from aptt.core.reduction import Kind, Reduction
 from aptt.core.reduction import normalize as divided
 from aptt.core.shapes import check_shapes

@@ -6,8 +6,9 @@
           = beta * sum p * log(p / m) + (1 - beta) * sum q * log(q / m)  jsd
     loss  = soft_weight * T**2 * D + hard_weight * cross_entropy(student, hard_targets)
 
-T**2 keeps the soft gradient at one size, whatever the temperature. The terms of the other
-libraries, in ours; mean over positions, from student logits s, teacher logits t and targets y:
+T**2 keeps the soft gradient at one size, whatever the temperature. ``standardize`` takes
+``(z - mean z) / std z`` of each row in place of both logits in D. The terms of the other libraries,
+in ours; mean over positions, from student logits s, teacher logits t and targets y:
 
     mdistiller KD(CE_WEIGHT=a, KD_WEIGHT=b, T)     hard_weight=a, soft_weight=b
     Keras Distiller(student_loss_weight=a), T**2   alpha=1 - a
@@ -23,7 +24,7 @@ libraries, in ours; mean over positions, from student logits s, teacher logits t
 
 Axes: logits ``(N, C, ...)`` or ``(..., C)``, teacher alike; targets the same without C.
 From: Hinton et al. 2015, arXiv:1503.02531, section 2 (forward_kl, T**2); Agarwal et al. 2024
-(GKD), arXiv:2306.13649, eq. 1 (jsd, reverse_kl).
+(GKD), arXiv:2306.13649, eq. 1 (jsd, reverse_kl); Sun et al. 2024, arXiv:2403.01427 (standardize).
 """
 
 from __future__ import annotations
@@ -41,10 +42,9 @@ from aptt.core.checks import (
     check_index,
     check_number,
 )
-from aptt.core.chosen import CHOSEN
-from aptt.core.distillation import Divergence, checked_form
-from aptt.core.divergence import WHOLE
-from aptt.core.formula import widen
+from aptt.core.distillation import Divergence, check_spread, checked_form
+from aptt.core.hard import CHOSEN, STANDARD, WHOLE
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.loss.classification import cross_entropy
@@ -66,6 +66,7 @@ def distillation_loss(
     hard_weight: float | None = None,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
+    standardize: bool = False,
     detach_teacher: bool = True,
     class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
@@ -97,6 +98,9 @@ def distillation_loss(
             settles on some of it, ``"jsd"`` lies between.
         beta: the teacher's share in the mixture of ``"jsd"``, between 0 and 1, both excluded. The
             divergence goes to 0 at either end; it does not become a KL there.
+        standardize: take from each row of logits its mean, and divide it by its standard deviation,
+            on both sides, before the temperature: the student learns how the teacher's logits lie
+            to each other, and not how large they are. The hard term is of the logits that came.
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one, as
             between models that teach each other. It changes neither the value nor the student's
             gradient.
@@ -115,8 +119,9 @@ def distillation_loss(
         types.
 
     Raises:
-        ValueError: shapes or vocabularies that differ, a single class, a temperature or beta out
-            of range, hard targets missing, or out of range like weights (both on CPU).
+        ValueError: shapes or vocabularies that differ, a single class, or two where they are
+            standardised, a temperature or beta out of range, hard targets missing, or out of range
+            like weights (both on CPU).
         TypeError: hard targets that are neither class indices nor shaped like the logits.
 
     The gradient goes to ``student_logits``, and to a teacher that is not detached. Where one model
@@ -125,7 +130,9 @@ def distillation_loss(
     that they share, never padded with -inf. Loss and gradient have the digits of the differences
     of the logits, where student and teacher are nearly equal too. But ``"forward_kl"`` is rounded
     beside 1 on an accelerator: in float32 it is off by up to ``1e-6 * T**2``, and its gradient by
-    ``1e-6 * T`` of each probability.
+    ``1e-6 * T`` of each probability. Standardised, masked classes have no part in mean and spread,
+    and a row of equal logits, as a head that begins with 0 makes, has no gradient from the soft
+    term: it has no spread by which the teacher's could be told.
 
     Use when:
         A small model is to imitate a large one. Cached teachers store the k likeliest classes:
@@ -141,7 +148,10 @@ def distillation_loss(
         DeiT: the mean is over positions, not over positions x classes, so the soft term is C times
             as large.
         torchtune: a student that equals its teacher has a loss of 0, not the teacher's entropy.
-        F.kl_div: classes masked in both models count 0, not NaN.
+        F.kl_div: classes masked in both models count 0, not NaN. ``"none"`` is a value per
+            position, not per class; a table of classes is a program of the docs, under methods.
+        Sun et al., standardised: their program divides by the deviation of a sample, ``C - 1`` in
+            place of C, and adds 1e-7 to it: our temperature is theirs times ``sqrt(C / (C - 1))``.
 
     Example:
         >>> import torch
@@ -151,7 +161,7 @@ def distillation_loss(
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-    check_flags(detach_teacher=detach_teacher)
+    check_flags(detach_teacher=detach_teacher, standardize=standardize)
     check_index(ignore_index=ignore_index, class_dim=class_dim)
     check_floating(student_logits=student_logits)
     if hard_targets is None and form.hard is not None:
@@ -175,6 +185,7 @@ def distillation_loss(
                 "soft_weight": alpha if soft_weight is None else soft_weight,
                 "divergence": divergence,
                 "beta": beta,
+                "standardize": standardize,
                 "detach_teacher": detach_teacher,
             },
             both={
@@ -195,8 +206,11 @@ def distillation_loss(
     if teacher_indices is not None:
         teacher_indices = as_tensor("teacher_indices", teacher_indices, student_logits)
     t, chosen = teacher_rows(student_logits, teacher, teacher_indices, axis, x, keep)
+    if standardize:
+        check_spread("student_logits", x.shape[1], chosen)
+    formulas = STANDARD if standardize else WHOLE if chosen is None else CHOSEN
     loss = reduce(
-        WHOLE[divergence] if chosen is None else CHOSEN[divergence],
+        formulas[divergence],
         x,
         t,
         None if form.hard is None else y,
@@ -260,6 +274,7 @@ def distillation_terms(
     temperature: float = 4.0,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
+    standardize: bool = False,
     detach_teacher: bool = True,
     class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
@@ -300,6 +315,7 @@ def distillation_terms(
             temperature=temperature,
             divergence=divergence,
             beta=beta,
+            standardize=standardize,
             teacher_indices=teacher_indices,
             detach_teacher=detach_teacher,
             class_weight=class_weight,

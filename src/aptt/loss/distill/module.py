@@ -26,6 +26,7 @@ class DistillationLoss(LossModule):
         hard_weight: float | None = None,
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
+        standardize: bool = False,
         detach_teacher: bool = True,
         class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
@@ -34,7 +35,7 @@ class DistillationLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
-        check_flags(detach_teacher=detach_teacher)
+        check_flags(detach_teacher=detach_teacher, standardize=standardize)
         check_index(ignore_index=ignore_index, class_dim=class_dim)
         check_number("label_smoothing", label_smoothing, 0.0, 1.0)
         super().__init__(
@@ -44,6 +45,7 @@ class DistillationLoss(LossModule):
             hard_weight=hard_weight,
             divergence=divergence,
             beta=beta,
+            standardize=standardize,
             detach_teacher=detach_teacher,
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,

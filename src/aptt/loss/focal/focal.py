@@ -28,8 +28,8 @@ from aptt.core.checks import (
     check_number,
     ignored,
 )
-from aptt.core.formula import wide
 from aptt.core.module import LossModule
+from aptt.core.precision import wide
 from aptt.core.reduction import Count, Reduction, check_reduction, count_found, count_of, reduce
 from aptt.core.reduction import Kind as CountKind
 from aptt.loss.focal.sigmoid import SIGMOID, elements

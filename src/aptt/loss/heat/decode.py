@@ -12,8 +12,8 @@ from aptt.core.checks import (
     check_floating,
     check_number,
 )
-from aptt.core.formula import widen
 from aptt.core.peaks import Peaks, mean_position, vertices
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 
 __all__ = ["Peaks", "decode_heatmaps"]

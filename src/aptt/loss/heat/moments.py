@@ -16,9 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.divergence import WHOLE, Form
-from aptt.core.formula import Formula, Kept, by_row, wide
+from aptt.core.divergence import SOFT, Form
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.labels import gaussian_logits, taught
+from aptt.core.precision import wide
 from aptt.core.softmax import exp_of_gaps
 
 __all__ = ["DISTANCES", "REGULARIZERS", "TOGETHER", "Grid"]
@@ -159,7 +160,7 @@ def _form(*, grid: Grid) -> Form:
 
 
 REGULARIZERS = {
-    "js": taught(WHOLE["jsd"], _labels, _form),
+    "js": taught(SOFT["jsd"], _labels, _form),
     "variance": Formula(_variance, _variance_step, _stats),
 }
 """How far the softmax is from a Gaussian: its divergence from one, or the difference in width."""

@@ -16,9 +16,9 @@ from aptt.core.checks import (
     check_number,
     check_range,
 )
-from aptt.core.formula import widen
 from aptt.core.gaussian import gaussian_maps
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 
 __all__ = ["render_heatmaps"]

@@ -18,9 +18,9 @@ from aptt.core.checks import (
     check_positive,
     check_whole,
 )
-from aptt.core.formula import widen
 from aptt.core.labels import gaussian_logits
 from aptt.core.peaks import Peaks, vertex
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 
 __all__ = ["Sigma", "bars_of", "check_bars", "far", "sigma_of", "simcc_decode", "simcc_targets"]

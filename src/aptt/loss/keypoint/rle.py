@@ -28,10 +28,10 @@ from aptt.core.checks import (
     check_positive,
     check_tensors,
 )
-from aptt.core.formula import wide, widen
 from aptt.core.likelihood import GAUSSIAN, LAPLACE
 from aptt.core.module import LossModule
 from aptt.core.points import point_weights
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, normalize, reduce
 from aptt.core.shapes import check_shapes
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from aptt.core.checks import Numbers, as_floats
 from aptt.core.divergence import Form
-from aptt.core.formula import wide
 from aptt.core.labels import KL, gaussian_logits, taught
 from aptt.core.module import LossModule
 from aptt.core.points import point_weights
+from aptt.core.precision import wide
 from aptt.core.reduction import Reduction, check_reduction, count_of, normalize, reduce
 from aptt.core.shapes import check_shapes
 from aptt.loss.keypoint.bars import Sigma, bars_of, check_bars, far, sigma_of

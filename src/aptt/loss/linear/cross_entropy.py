@@ -18,13 +18,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_flags
+from aptt.core.checks import Numbers, check_flags, check_index
 from aptt.core.linear import HeadFormula
 from aptt.core.linear.tokens import check_cut, evaluate, put_back
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import checked_form
-from aptt.loss.classification.rows import INDICES, SHARES
+from aptt.loss.classification.indices import INDICES
+from aptt.loss.classification.shares import SHARES
 from aptt.loss.linear.prepared import prepared
 from aptt.loss.linear.several import several
 from aptt.loss.linear.terms import linear_cross_entropy_terms
@@ -191,6 +192,7 @@ class LinearCrossEntropyLoss(LossModule):
         checked_form(label_smoothing, z_loss, softcap, reduction)
         check_cut(scale, chunk)
         check_flags(drop_ignored=drop_ignored)
+        check_index(ignore_index=ignore_index)
         super().__init__(
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,

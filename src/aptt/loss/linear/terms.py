@@ -11,8 +11,9 @@ from aptt.core.linear import HeadFormula
 from aptt.core.linear.tokens import evaluate, put_back
 from aptt.core.reduction import Reduction
 from aptt.core.vocabulary import checked_form
+from aptt.loss.classification.indices import INDICES_AND_LSE
 from aptt.loss.classification.prepared import mass_of
-from aptt.loss.classification.rows import INDICES_AND_LSE, SHARES_AND_LSE
+from aptt.loss.classification.shares import SHARES_AND_LSE
 from aptt.loss.classification.terms import gathered
 from aptt.loss.linear.prepared import prepared
 

@@ -13,16 +13,19 @@ From: the loss as in :mod:`aptt.loss.distill`; the head as in :mod:`aptt.loss.li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_flags
+from aptt.core.checks import Numbers, check_flags, check_number
 from aptt.core.distillation import Divergence, checked_form
 from aptt.core.linear import Projection
 from aptt.core.linear.tokens import put_back
 from aptt.core.reduction import Reduction, normalize
-from aptt.loss.linear_distill.formulas import FORMULAS, TERMS, checked_bend
+from aptt.loss.linear_distill.formulas import FORMULAS, TERMS, Kind, checked_bend
 from aptt.loss.linear_distill.teacher import Of, Teacher
-from aptt.loss.linear_distill.tokens import tokens_of_both
+from aptt.loss.linear_distill.tokens import Tokens, tokens_of_both
 
 __all__ = ["linear_distillation_loss", "linear_distillation_terms"]
 
@@ -45,8 +48,11 @@ def linear_distillation_loss(
     hard_weight: float | None = None,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
+    standardize: bool = False,
     detach_teacher: bool = True,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
     softcap: float | None = None,
     teacher_softcap: float | None = None,
     scale: float = 1.0,
@@ -66,7 +72,8 @@ def linear_distillation_loss(
             hidden states ``(n, D)``, such as a head wrapped by LoRA.
         teacher_hidden: ``(..., E)``, the teacher's, of the same tokens.
         teacher_weight: ``(V, E)``, the teacher's head, of the same vocabulary; or a callable.
-        hard_targets: ``(...)`` class indices; may be left out if ``hard_weight`` is 0.
+        hard_targets: ``(...)`` class indices, or ``(..., V)`` soft ones; may be left out if
+            ``hard_weight`` is 0.
         bias: ``(V,)``, of the student's head; -inf masks a class.
         teacher_bias: ``(V,)``, of the teacher's head.
         teacher_logits: what the teacher said when it was asked; None is then passed for
@@ -74,21 +81,27 @@ def linear_distillation_loss(
             log-probabilities of k classes at this temperature, ``(..., k)``.
         teacher_indices: ``(..., k)``, which classes these are, as in :func:`distillation_loss`.
         sample_weight: ``(...)``, one weight a token; multiplies and is counted, and 0 removes.
-        temperature: T, above 0. With the next five, as in :func:`distillation_loss`.
+        temperature: T, above 0. With the next six, as in :func:`distillation_loss`.
         alpha: the share of the soft term.
         soft_weight: instead of ``alpha``, the factor of the soft term.
         hard_weight: instead of ``1 - alpha``, the factor of the hard term.
         divergence: ``"forward_kl"``, ``"reverse_kl"`` or ``"jsd"``.
         beta: the teacher's share in the mixture of ``"jsd"``.
+        standardize: compare the logits of both, bent as they are, less their mean and over their
+            standard deviation.
         detach_teacher: False: the gradient goes to the teacher too, where it asks for one.
+        class_weight: ``(V,)``, one weight per class, of the hard term alone; it is counted there.
         ignore_index: the target that removes its token, from both terms; None: none does.
+        label_smoothing: the share of the hard targets' mass spread evenly over the classes.
         softcap: bounds the student's logits, scaled before, to ``(-softcap, softcap)``.
         teacher_softcap: the same of the teacher's head.
         scale: multiplies the student's logits, in both terms; ``temperature`` divides them later.
         teacher_scale: multiplies those of the teacher's head.
         chunk: tokens in a chunk; None: as many as keep its logits small beside the weight.
         drop_ignored: leave tokens that are removed out of the products.
-        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``,
+            called for ``"distillation"``; with class weights, smoothing or soft hard targets for
+            ``"soft"`` and ``"hard"``, each with its count.
 
     Returns:
         The loss, at least 0: a scalar, or with ``"none"`` one value a token. float32 for half
@@ -101,7 +114,8 @@ def linear_distillation_loss(
 
     The gradient goes to ``hidden``, ``weight`` and ``bias``; to a callable head's parameters, and
     to a teacher that is not detached, through checkpointed chunks. A divergence of models that are
-    nearly equal has the digits that :func:`distillation_loss` says.
+    nearly equal has the digits that :func:`distillation_loss` says. Where each term has its count,
+    backward multiplies the logits out once more.
 
     Use when:
         Student and teacher share a large vocabulary; the teacher is at hand, or its likeliest
@@ -122,35 +136,86 @@ def linear_distillation_loss(
         0.1995
     """
     form = checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
-    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
-    if hard_targets is None and form.hard:
-        raise ValueError(
-            f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
-            "alpha=1.0 (or hard_weight=0) for the soft term alone"
-        )
+    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored, standardize=standardize)
+    if hard_targets is None:
+        if form.hard:
+            raise ValueError(
+                f"hard_targets: got None with a hard_weight of {form.hard:g}; pass the targets, or "
+                "alpha=1.0 (or hard_weight=0) for the soft term alone"
+            )
+        if class_weight is not None or label_smoothing:
+            given = "label_smoothing" if class_weight is None else "class_weight"
+            raise ValueError(f"hard_targets: got None with {given}, which is theirs; wanted some")
     bend = checked_bend(softcap, teacher_softcap, scale, teacher_scale, teacher_logits)
     tokens = tokens_of_both(
         Of(hidden, weight, bias),
         Teacher(teacher_hidden, teacher_weight, teacher_bias, teacher_logits, teacher_indices),
         hard_targets,
         sample_weight,
+        class_weight,
         ignore_index,
         chunk=chunk,
         detach_teacher=detach_teacher,
         drop_ignored=drop_ignored,
+        standardize=standardize,
     )
+    how = {"scale": scale, "chunk": chunk}
+    if tokens.soft or tokens.class_weight is not None or label_smoothing:
+        numbers = (*form._replace(soft=temperature**2), *bend)
+        names = ("soft", "hard") if form.hard else ("soft",)
+        terms = _apart(
+            tokens, names, divergence, standardize, label_smoothing, reduction, numbers, **how
+        )
+        soft = form.soft / temperature**2 * terms["soft"]
+        return soft + form.hard * terms["hard"] if form.hard else soft
     value = tokens.evaluate(
-        FORMULAS[divergence, tokens.classes is not None],
+        FORMULAS[divergence, _kind(tokens, standardize)],
         tokens.y if form.hard else None,
         gather="values" if reduction == "none" else "total",
         weight=tokens.rows,
-        scale=scale,
-        chunk=chunk,
         numbers=(*form, *bend),
+        **how,
     )
     if reduction != "none":
         return normalize(value, tokens.counted, reduction, term="distillation")
     return put_back(value, tokens.chosen, tokens.shape)
+
+
+def _kind(tokens: Tokens, standardize: bool) -> Kind:
+    return "standardized" if standardize else "whole" if tokens.classes is None else "some"
+
+
+def _apart(
+    tokens: Tokens,
+    names: Sequence[str],
+    divergence: Divergence,
+    standardize: bool,
+    label_smoothing: float,
+    reduction: Reduction,
+    numbers: tuple[Any, ...],
+    **how: Any,
+) -> dict[str, Tensor]:
+    """The terms by name, each with its count, from one walk."""
+    kind, rows = _kind(tokens, standardize), tokens.rows
+    if len(names) == 1:
+        formula, y = FORMULAS[divergence, kind], None
+    else:
+        formula, y = TERMS[tokens.soft][divergence, kind], tokens.y
+        how |= {"smoothing": label_smoothing or None, "class_weight": tokens.class_weight}
+        rows = None if rows is None else rows.unsqueeze(1)
+    values = tokens.evaluate(formula, y, gather="values", weight=rows, numbers=numbers, **how)
+    columns = values.reshape(-1, len(names)).unbind(1)
+    if reduction == "none":
+        found = [put_back(v, tokens.chosen, tokens.shape) for v in columns]
+        return dict(zip(names, found, strict=True))
+    counts = {"soft": tokens.counted}
+    if len(names) > 1:
+        counts["hard"] = tokens.counted_hard(values.dtype)
+    return {
+        name: normalize(v.sum(), counts[name], reduction, term=name)
+        for name, v in zip(names, columns, strict=True)
+    }
 
 
 def linear_distillation_terms(
@@ -168,8 +233,11 @@ def linear_distillation_terms(
     temperature: float = 4.0,
     divergence: Divergence = "forward_kl",
     beta: float = 0.5,
+    standardize: bool = False,
     detach_teacher: bool = True,
+    class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
     softcap: float | None = None,
     teacher_softcap: float | None = None,
     scale: float = 1.0,
@@ -203,35 +271,34 @@ def linear_distillation_terms(
         {'soft': 0.1995, 'hard': 0.6348}
     """
     form = checked_form(temperature, 0.5, 1.0, 1.0, divergence, beta, reduction)
-    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
+    check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored, standardize=standardize)
+    if hard_targets is None and (class_weight is not None or label_smoothing):
+        given = "label_smoothing" if class_weight is None else "class_weight"
+        raise ValueError(f"hard_targets: got None with {given}, which is theirs; wanted some")
     bend = checked_bend(softcap, teacher_softcap, scale, teacher_scale, teacher_logits)
     tokens = tokens_of_both(
         Of(hidden, weight, bias),
         Teacher(teacher_hidden, teacher_weight, teacher_bias, teacher_logits, teacher_indices),
         hard_targets,
         sample_weight,
+        class_weight,
         ignore_index,
         chunk=chunk,
         detach_teacher=detach_teacher,
         drop_ignored=drop_ignored,
+        standardize=standardize,
     )
     names = ("soft",) if tokens.y is None else ("soft", "hard")
     form = form._replace(hard=None) if tokens.y is None else form
-    values = tokens.evaluate(
-        (FORMULAS if tokens.y is None else TERMS)[divergence, tokens.classes is not None],
-        tokens.y,
-        gather="values",
-        weight=tokens.rows if tokens.rows is None or len(names) == 1 else tokens.rows.unsqueeze(1),
+    return _apart(
+        tokens,
+        names,
+        divergence,
+        standardize,
+        label_smoothing,
+        reduction,
+        (*form, *bend),
         scale=scale,
         chunk=chunk,
-        numbers=(*form, *bend),
     )
-    columns = values.reshape(-1, len(names)).unbind(1)
-    if reduction == "none":
-        found = [put_back(v, tokens.chosen, tokens.shape) for v in columns]
-    else:
-        found = [
-            normalize(v.sum(), tokens.counted, reduction, term=name)
-            for name, v in zip(names, columns, strict=True)
-        ]
-    return dict(zip(names, found, strict=True))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_chunk, check_flags
+from aptt.core.checks import Numbers, check_chunk, check_flags, check_index, check_number
 from aptt.core.distillation import Divergence, checked_form
 from aptt.core.linear import Projection
-from aptt.core.module import LossModule
+from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.loss.linear_distill.distillation import (
     linear_distillation_loss,
@@ -31,8 +31,11 @@ class LinearDistillationLoss(LossModule):
         hard_weight: float | None = None,
         divergence: Divergence = "forward_kl",
         beta: float = 0.5,
+        standardize: bool = False,
         detach_teacher: bool = True,
+        class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
         softcap: float | None = None,
         teacher_softcap: float | None = None,
         scale: float = 1.0,
@@ -42,9 +45,13 @@ class LinearDistillationLoss(LossModule):
         reduction: Reduction = "mean",
     ) -> None:
         checked_form(temperature, alpha, soft_weight, hard_weight, divergence, beta, reduction)
-        check_flags(detach_teacher=detach_teacher, drop_ignored=drop_ignored)
+        check_flags(
+            detach_teacher=detach_teacher, drop_ignored=drop_ignored, standardize=standardize
+        )
+        check_number("label_smoothing", label_smoothing, 0.0, 1.0)
         checked_bend(softcap, teacher_softcap, scale, teacher_scale)
         check_chunk(chunk)
+        check_index(ignore_index=ignore_index)
         super().__init__(
             temperature=temperature,
             alpha=alpha,
@@ -52,8 +59,11 @@ class LinearDistillationLoss(LossModule):
             hard_weight=hard_weight,
             divergence=divergence,
             beta=beta,
+            standardize=standardize,
             detach_teacher=detach_teacher,
+            class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
             softcap=softcap,
             teacher_softcap=teacher_softcap,
             scale=scale,

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, check_box_format
 from aptt.core.checks import check_choice, check_floating, check_number
-from aptt.core.formula import widen
 from aptt.core.logistic import power, softplus
 from aptt.core.ordinary import is_readable
 from aptt.core.pairwise import pairwise_giou, pairwise_l1, products
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import Targets, padded
 
@@ -205,6 +205,12 @@ def _focal(z: Tensor, alpha: float, gamma: float) -> Tensor:
 def first_layer(logits: Tensor, boxes: Tensor) -> Tensor:
     """Logits of one layer, which the targets are held to."""
     check_floating(class_logits=logits, pred_boxes=boxes)
+    if boxes.shape[-1:] == (5,):
+        raise ValueError(
+            f"pred_boxes: got {tuple(boxes.shape)}, wanted boxes of 4 numbers, which L1 and GIoU "
+            "compare; rotated ones are assigned by TaskAlignedAssigner(), or by assign(...) with "
+            "costs of your own"
+        )
     layers = "L " if logits.ndim == 4 else ""
     check_shapes(class_logits=(logits, f"{layers}B Q C"), pred_boxes=(boxes, f"{layers}B Q 4"))
     if not layers:

@@ -19,8 +19,9 @@ from aptt.core.checks import (
 )
 from aptt.core.differences import PARTS
 from aptt.core.engine import evaluate
-from aptt.core.formula import weighted, widen
+from aptt.core.formula import weighted
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, named, normalize, reduce
 from aptt.core.signals import brightened, check_signals, count_samples
 from aptt.core.spectral import SPECTRAL, SPECTRAL_PARTS
@@ -52,6 +53,8 @@ def check_ends(ends: Ends) -> None:
         )
     for number in weights:
         check_number("stereo_weight", number)
+    if not any(weights):
+        raise ValueError(f"stereo_weight: got {weights!r}, wanted one of the two above 0")
     if ends.stereo == "channels" and tuple(weights) != (1, 1):
         raise ValueError(
             f"stereo_weight: got {weights!r} for stereo='channels', wanted (1, 1), or "

@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_flags
+from aptt.core.checks import Numbers, check_flags, check_index
 from aptt.core.linear.tokens import check_cut
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
@@ -236,6 +236,7 @@ class LinearMTPLoss(LossModule):
     ) -> None:
         check_options(mtp_depth, mtp_lambda, normalize, labels, reduction)
         checked_form(label_smoothing, z_loss, softcap, reduction)
+        check_index(ignore_index=ignore_index)
         check_cut(scale, chunk)
         check_flags(drop_ignored=drop_ignored)
         super().__init__(

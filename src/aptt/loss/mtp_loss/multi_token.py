@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_tensors
+from aptt.core.checks import Numbers, check_index, check_tensors
 from aptt.core.module import LossModule, per_class
 from aptt.core.reduction import Reduction
 from aptt.core.vocabulary import checked_form
@@ -236,6 +236,7 @@ class MTPLoss(LossModule):
     ) -> None:
         check_options(mtp_depth, mtp_lambda, normalize, labels, reduction)
         checked_form(label_smoothing, z_loss, softcap, reduction)
+        check_index(ignore_index=ignore_index)
         super().__init__(
             mtp_depth=mtp_depth,
             mtp_lambda=mtp_lambda,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_floats, as_tensor, check_choice, check_number
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.segments import segments_of
 
 __all__ = ["group_advantages"]

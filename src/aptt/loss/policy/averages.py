@@ -25,7 +25,7 @@ from aptt.core.checks import (
     check_positive,
     check_tensors,
 )
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.reduction import Count
 from aptt.core.segments import Segments, segments_of
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_floating
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, normalize, reduce
 from aptt.loss.policy.averages import Average, Parts, numbers, parts_of
 from aptt.loss.policy.powers import excess

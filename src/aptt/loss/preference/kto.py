@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_number, check_positive
-from aptt.core.marks import widest
 from aptt.core.module import LossModule
+from aptt.core.precision import widest
 from aptt.core.reduction import Reduction, check_reduction, count_of, normalize, reduce
 from aptt.loss.preference.prospect import PROSPECT, Gains, Pool, gains_of
 from aptt.loss.preference.scores import First, Given

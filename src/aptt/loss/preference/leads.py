@@ -18,7 +18,7 @@ from torch import Tensor
 from aptt.core.checks import Numbers, as_floats
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import softplus
-from aptt.core.marks import widest
+from aptt.core.precision import widest
 from aptt.core.reduction import Reduction, count_of, normalize, reduce
 from aptt.loss.preference.scores import Pairs, check_alike
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from aptt.core.checks import Numbers, as_weight, check_floating, check_number, check_tensors
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import softplus
+from aptt.core.precision import widest
 from aptt.loss.preference.scores import First, Given, Scores, check_alike, scores_of
 
 __all__ = ["PROSPECT", "Gains", "Pool", "gains_of"]
@@ -79,12 +80,12 @@ def _baseline(
     gains, tokens = scores_of("mismatched", mismatched, r)
     check_tensors(score=r, mismatched=gains)
     gains = gains.detach().to(r.dtype)
-    wide = torch.float32 if r.device.type == "mps" else torch.float64
+    dtype = widest(r)
     if tokens is None:
-        count = gains.new_full((), gains.numel(), dtype=wide)
+        count = gains.new_full((), gains.numel(), dtype=dtype)
     else:
-        gains, count = torch.where(tokens > 0, gains, 0.0), (tokens > 0).sum().to(wide)
-    both = torch.stack((gains.sum(dtype=wide), count))
+        gains, count = torch.where(tokens > 0, gains, 0.0), (tokens > 0).sum().to(dtype)
+    both = torch.stack((gains.sum(dtype=dtype), count))
     total, count = (pool(both) if callable(pool) else both).unbind()
     return (total / count.clamp(min=1)).clamp(min=0).to(r.dtype)
 

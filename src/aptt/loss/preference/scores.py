@@ -22,7 +22,7 @@ from aptt.core.checks import (
     check_floating,
     check_tensors,
 )
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.segments import sequences_of
 
 __all__ = [

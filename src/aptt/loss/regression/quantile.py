@@ -16,9 +16,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_weight
-from aptt.core.formula import Formula, Kept, wide
+from aptt.core.formula import Formula, Kept
 from aptt.core.memory import brought
 from aptt.core.numbers import against, reduced
+from aptt.core.precision import wide
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.shapes import check_shapes
 from aptt.loss.regression.module import NumberLoss

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, by_row
-from aptt.core.signals import energy, wide, widest
+from aptt.core.precision import to_widest, widest
+from aptt.core.signals import energy
 
 __all__ = ["ROOT", "SQUARES", "root_of"]
 
@@ -24,7 +25,7 @@ def _error(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Tensor:
         x, t = x.masked_fill(w == 0, 0.0), t.masked_fill(w == 0, 0.0)
     if not log:
         return x - t
-    x, t = wide(x), wide(t)
+    x, t = to_widest(x), to_widest(t)
     d = x - t  # of which the difference of two logarithms would lose digits
     return torch.copysign((d.abs() / (1 + torch.minimum(x, t))).log1p(), d)
 
@@ -44,7 +45,7 @@ def _root_mean(d: Tensor, w: Tensor | None) -> Tensor:
     if w is None:
         norm: Tensor = torch.linalg.vector_norm(d, dim=1, dtype=widest(d))
         return norm * max(d.shape[1], 1) ** -0.5
-    return root_of((wide(d).square() * w).sum(1) / w.sum(1))
+    return root_of((to_widest(d).square() * w).sum(1) / w.sum(1))
 
 
 def root_of(mean: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def _stretched(x: Tensor, t: Tensor, share: Tensor | float, root: Tensor | None 
         factor = factor / _some(root, x)
     assert isinstance(factor, Tensor)  # of rows
     if torch.compiler.is_compiling():
-        return (wide(x) - wide(t)) * by_row(factor * (2 / x.numel()))
+        return (to_widest(x) - to_widest(t)) * by_row(factor * (2 / x.numel()))
     most = torch.finfo(x.dtype).max
     factor = factor.clamp(-most, most).to(x.dtype)
     return torch.ops.aten.mse_loss_backward(by_row(factor).expand_as(x), x, t, 1)
@@ -107,7 +108,7 @@ def _some(root: Tensor, x: Tensor) -> Tensor:
 
 def _squares_stats(x: Tensor, t: Tensor, w: Tensor | None, *, log: bool) -> Kept:
     d = _error(x, t, w, log=log).flatten(1)
-    return (energy(d) if w is None else (wide(d).square() * w.flatten(1)).sum(1),)
+    return (energy(d) if w is None else (to_widest(d).square() * w.flatten(1)).sum(1),)
 
 
 def _as_summed(x: Tensor, kept: Kept, *_: object, **__: object) -> Tensor:
@@ -121,7 +122,7 @@ def _squares_step(
     slope = 2 * up
     if w is None and not log:
         return None, _stretched(x.squeeze(1), t.squeeze(1), slope).unsqueeze(1)
-    d = wide(_error(x, t, w, log=log)).mul_(slope.view(-1, 1, 1))
+    d = to_widest(_error(x, t, w, log=log)).mul_(slope.view(-1, 1, 1))
     return None, _along(d, x, w, log=log)
 
 

@@ -22,11 +22,10 @@ from aptt.core.checks import (
     check_weight,
 )
 from aptt.core.engine import block_of, evaluate
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import widen, widest
 from aptt.core.reduction import Reduction, check_reduction, normalize, reduce
 from aptt.core.shapes import check_shapes
-from aptt.core.signals import widest
 from aptt.loss.rmse.formulas import ROOT, SQUARES, root_of
 
 __all__ = ["Pool", "check_options", "root_loss"]

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import IgnoreIndex, Numbers
-from aptt.core.marks import widest
 from aptt.core.masks import Mode
 from aptt.core.module import per_class
+from aptt.core.precision import widest
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Pool, RegionOptions, check_regions, measured, reduced, shares
 from aptt.loss.segmentation.module import RegionLoss
@@ -110,10 +110,10 @@ def mcc_loss(
     )
     regions, _, _ = measured(logits, target, options)
     size = regions.sizes()
-    wide = widest(regions.false)
-    some = torch.where(size > 0, size, 1).to(wide)
+    dtype = widest(regions.false)
+    some = torch.where(size > 0, size, 1).to(dtype)
     truth, false, missed = (
-        v.to(wide) / some for v in (regions.truth, regions.false, regions.missed)
+        v.to(dtype) / some for v in (regions.truth, regions.false, regions.missed)
     )
     full = 1 - truth <= _ALL
     present = (truth > 0) & ~full

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_floating, check_index
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 
 __all__ = ["merge_unlabelled"]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.engine import obstacle
-from aptt.core.marks import widest
+from aptt.core.ordinary import batched
+from aptt.core.precision import widest
 from aptt.core.regions import Regions
-from aptt.core.streaming import batched
 
 __all__ = ["errors", "of_squares", "over", "part", "ratio"]
 
@@ -53,7 +53,7 @@ def _wrong(
 
 def errors(false: Tensor, missed: Tensor, alpha: float, beta: float) -> Tensor:
     """False positives and false negatives, each at its price."""
-    if torch.compiler.is_compiling():  # which takes alpha for a constant, and compiles again
+    if torch.compiler.is_compiling():  # to which an `alpha=` is a constant: it would compile again
         return false * alpha + missed * beta
     return torch.add(false * alpha, missed, alpha=beta)
 

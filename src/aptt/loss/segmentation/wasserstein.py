@@ -21,11 +21,12 @@ from torch import Tensor
 from aptt.core.chances import Chances, of_softmax
 from aptt.core.checks import IgnoreIndex, Numbers, as_tensor, check_numbers, ignored
 from aptt.core.engine import evaluate
-from aptt.core.formula import Formula, Kept, wide
+from aptt.core.formula import Formula, Kept
 from aptt.core.marks import cleared, removes, weighed
 from aptt.core.masks import aligned, pixels
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
+from aptt.core.precision import wide
 from aptt.core.reduction import Reduction
 from aptt.core.regions import Pool, check_regions, reduced
 from aptt.core.softmax import of_class

@@ -1,6 +1,7 @@
 """The soft skeleton: the middle of a soft mask.
 
-    S = relu(x - open x), then of each x eroded once more: S + relu(d - S d)
+    d = relu(x - open x)      what opening takes away
+    S = d, then S + relu(d - S d) of each x eroded once more
 
 Axes: mask ``(N, C, *S)``.
 From: Shit et al. 2021, arXiv:2003.07311, algorithm 1.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from aptt.core.checks import check_choice, check_floating, check_whole
-from aptt.core.formula import widen
+from aptt.core.precision import widen
 from aptt.core.skeleton import Border, skeleton_of
 
 __all__ = ["check_skeleton", "soft_skeleton"]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from aptt.core.chances import of_sigmoid, of_softmax
 from aptt.core.checks import IgnoreIndex, check_floating, check_tensors
-from aptt.core.formula import wide, widen
 from aptt.core.masks import Mode, aligned
+from aptt.core.precision import wide, widen
 from aptt.core.regions import Pool
 from aptt.core.skeleton import Border, skeleton_of
 

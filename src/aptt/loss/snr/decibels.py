@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_flags, check_number
-from aptt.core.formula import Formula, Kept, widen
+from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, reduce
 from aptt.core.signals import (
     Pair,

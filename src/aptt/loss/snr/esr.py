@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_number
-from aptt.core.formula import Formula, Kept, by_row, widen
-from aptt.core.formula import wide as wide_dtype
+from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.module import LossModule
+from aptt.core.precision import to_widest, wide, widen
 from aptt.core.reduction import Reduction, check_reduction
-from aptt.core.signals import brightened, check_signals, energy, present, stretched, wide
+from aptt.core.signals import brightened, check_signals, energy, present, stretched
 from aptt.loss.snr.decibels import Silent, evaluated, samples
 
 __all__ = ["DCLoss", "ESRLoss", "dc_loss", "esr_loss"]
@@ -139,7 +139,7 @@ def _evaluated(
     check_number("pre_emphasis", pre_emphasis, 0.0, 1.0)
     if pre_emphasis:
         lengths = check_signals(estimate, target, lengths)
-        target = target.to(wide_dtype(estimate.dtype))
+        target = target.to(wide(estimate.dtype))
         # of the error and not of both signals, whose filtered difference would lose its digits
         estimate = brightened(widen(estimate) - target, pre_emphasis)
         target, formula = brightened(target, pre_emphasis), _ESR_OF_ERROR
@@ -170,7 +170,7 @@ def _given(x: Tensor, t: Tensor, n: Tensor | None, **_: object) -> Kept:
 def _offset(x: Tensor, t: Tensor, n: Tensor | None, **_: object) -> Kept:
     x, t = present(x, n), present(t, n)
     whole, size = _whole(t, n)
-    mean = wide(x - t).sum(1) / size
+    mean = to_widest(x - t).sum(1) / size
     return mean.square() * (size / whole), mean / whole
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, as_tensor, check_floating
-from aptt.core.formula import widen
 from aptt.core.module import LossModule
+from aptt.core.precision import to_widest, widen
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.shapes import check_shapes
-from aptt.core.signals import check_signals, wide
+from aptt.core.signals import check_signals
 from aptt.core.subsets import MOST, bits, partitioned
 from aptt.loss.snr.decibels import DECIBEL, Silent, check_options
 from aptt.loss.snr.snr import snr_loss
@@ -126,7 +126,7 @@ def best_mixing(
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     _check(estimate, target, lengths)
     e, x = (  # (N, channels, sources, T)
-        wide(_shown(v, lengths))
+        to_widest(_shown(v, lengths))
         .reshape(*v.shape[:2], v.shape[2:-1].numel(), v.shape[-1])
         .transpose(1, 2)
         for v in (estimate, target)
@@ -154,7 +154,7 @@ def _shown(signals: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _powers(target: Tensor, lengths: Tensor | None) -> Tensor:
-    return wide(_shown(target.detach(), lengths)).square().sum(-1).flatten(1)
+    return to_widest(_shown(target.detach(), lengths)).square().sum(-1).flatten(1)
 
 
 def _check(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> None:

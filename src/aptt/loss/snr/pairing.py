@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aptt.core.assignment import assigned as assigned_on_host
 from aptt.core.module import reduced
-from aptt.core.signals import wide
+from aptt.core.precision import to_widest
 from aptt.core.subsets import MOST, assigned
 from aptt.loss.snr.sd_sdr import SDSDRLoss, sd_sdr_loss
 from aptt.loss.snr.si_sdr import SISDRLoss, SISNRLoss, si_sdr_loss, si_snr_loss
@@ -69,7 +69,7 @@ def _costs(sources: Sources, loss: Callable[..., Tensor]) -> Tensor:
     e, s = sources.estimate, sources.target
     size = e.shape[1]
     if _own(loss):  # in double precision
-        e, s = wide(e), wide(s)
+        e, s = to_widest(e), to_widest(s)
         n, lengths = len(e), sources.lengths
         if e.numel() * size <= _FEW:  # all pairs at once
             pairs = (n, size, *e.shape[1:])
@@ -87,7 +87,7 @@ def _costs(sources: Sources, loss: Callable[..., Tensor]) -> Tensor:
     for k in range(size):
         sample = _by_sample(loss, sources.of_target(k))
         rows.append(torch.stack([sample(e[:, i], s[:, k]) for i in range(size)], 1))
-    return wide(torch.stack(rows, 1))
+    return to_widest(torch.stack(rows, 1))
 
 
 def value_by_source(sources: Sources, order: Tensor, loss: Callable[..., Tensor]) -> Tensor:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_flags
-from aptt.core.formula import Formula, Kept, widen
+from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
+from aptt.core.precision import to_widest, widen
 from aptt.core.reduction import Reduction, reduce
-from aptt.core.signals import check_signals, energy, stretched, wide
+from aptt.core.signals import check_signals, energy, stretched
 from aptt.core.subsets import MOST, assigned
 from aptt.loss.snr.decibels import DECIBEL, Silent, check_options
 
@@ -122,10 +123,9 @@ def sa_sdr_loss(
 @torch.no_grad()
 def _least_noise(e: Tensor, s: Tensor) -> Tensor:
     """``(N, K)``: which target each estimate takes, by energies in double precision."""
-    pairs = [
-        (wide(e[:, i : i + 1]) - wide(s)).square().flatten(2).sum(2) for i in range(e.shape[1])
-    ]
-    return assigned(torch.stack(pairs, 1))
+    s = to_widest(s)
+    each = [(to_widest(e[:, i : i + 1]) - s).square().flatten(2).sum(2) for i in range(e.shape[1])]
+    return assigned(torch.stack(each, 1))
 
 
 def _stats(x: Tensor, t: Tensor, parts: Tensor, *, least: float) -> Kept:

@@ -17,7 +17,8 @@ from aptt.core.checks import (
     check_tensors,
     check_whole,
 )
-from aptt.core.formula import Formula, widen
+from aptt.core.formula import Formula
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, reduce
 from aptt.core.shapes import check_shapes
 
