@@ -21,11 +21,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_index, check_number, kept
 from aptt.core.module import LossModule, per_class
 from aptt.core.precision import widest
 from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
-from aptt.core.shapes import align_classes, check_sample_weight, check_vector
+from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification.categorical import cross_entropy
 
