@@ -71,8 +71,8 @@ def cross_entropy(
         scalar, or with ``"none"`` one value per position. float32 for half types.
 
     Raises:
-        ValueError: shapes that do not fit, a single class, a class out of range, a share or a weight
-            that is negative or infinite (all on CPU), an unknown option.
+        ValueError: shapes that do not fit, a single class, a class out of range, a share or a
+            weight that is negative or infinite (all on CPU), an unknown option.
         TypeError: floating targets where class indices are meant.
 
     The gradient goes to ``logits``, and to soft targets, weights or adjustment that ask for it.
