@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Recorded:
         self.names = set(names)
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, dict[int, set[str]]] = {}
+        self.changed: set[str] = set()  # since they were recorded: of lines nothing is known
         for path in recordings:
             self._add(json.loads(path.read_text()))
         self.rows: dict[str, list[str]] = {}
@@ -50,6 +52,9 @@ class Recorded:
         self.seconds |= recorded["tests"]
         for file, lines in recorded["lines"].items():
             mine = self.lines.setdefault(file, {})
+            path = self.root / file
+            if not path.exists() or zlib.crc32(path.read_bytes()) != recorded["sources"][file]:
+                self.changed.add(file)
             for line, found in lines.items():
                 mine.setdefault(int(line), set()).update(names[i] for i in found)
 
@@ -102,6 +107,8 @@ class Recorded:
 
     def _touching(self, mutant: Mutant) -> tuple[set[str], bool]:
         """Tests that execute the statement; or else, and False, its function or its file."""
+        if mutant.file in self.changed:
+            return self._using(mutant.file), True
         lines = self.lines.get(mutant.file, {})
         tree = self._tree(mutant)
         exactly = _in_body(mutant.line, tree)
@@ -118,8 +125,8 @@ class Recorded:
         if lines:
             return set().union(*lines.values()) & self.names
         module = ".".join(Path(file).relative_to("src").with_suffix("").parts)
-        sources = ((f, (self.root / f).read_text(encoding="utf-8")) for f in self.lines)
-        by = [f for f, source in sources if f"from {module} import" in source]
+        there = {f: self.root / f for f in self.lines if (self.root / f).exists()}
+        by = [f for f, path in there.items() if f"from {module} import" in path.read_text("utf-8")]
         return set().union(*(self._using(f) for f in by))
 
     def _own(self, file: str) -> set[str]:
