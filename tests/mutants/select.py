@@ -16,16 +16,20 @@ ROWS = 4  # of the conformance suite, of the many that execute a line of core
 FEW, OTHERS = 40, 400
 USERS = 2  # files of tests that are a file's own besides those of its name
 EACH, LATE = 2, 1.0  # of a test with many parameters those first; one of so many seconds later
-SLOW = (  # promises in which most of the suite's time goes, the slowest last
-    *(
-        "perfect_is_minimal",
-        "transforms",
-        "respects_upstream_gradient",
-        "asks_little_of_the_device",
-    ),
-    *("streamed_equals_plain", "half_matches_truth", "gradient_is_right", "meta_device"),
-    "double_backward",
-)
+ORDER = {  # of promises: the likeliest to see a wrong for their time, and those that cost most last
+    name: place
+    for place, names in enumerate(
+        (
+            "gradient_reaches_all_who_ask twin_agrees bad_input_is_refused ignoring_is_removing",
+            "gradient_is_right finite_at_extremes nothing_left_is_zero none_sums_to_sum",
+            "",  # every other
+            "perfect_is_minimal transforms respects_upstream_gradient half_matches_truth",
+            "streamed_equals_plain asks_little_of_the_device meta_device double_backward",
+        )
+    )
+    for name in names.split()
+}
+OTHERWISE, LATE_PROMISES = 2, 3
 COMPILES = "traces_without_breaks"  # slow; tried, of two rows, where nothing else runs a line
 _PROMISE = re.compile(r"tests/test_conformance\.py::test_promise\[(\w+)-(\w+)-(.*)\]")
 
@@ -68,19 +72,20 @@ class Recorded:
         rows = Counter(m[3] for n in touching if (m := _PROMISE.fullmatch(n)))
         cheap = sorted(rows, key=lambda row: (self._row_seconds(row), row))[:ROWS]
         every = [n for row in cheap for n in self.rows.get(row, [])]
-        promises = [n for n in every if COMPILES not in n]
-        traced = [] if exactly else [n for n in every if COMPILES in n][:2]
+        promises = sorted((n for n in every if COMPILES not in n), key=_turn)
+        in_body = _in_body(mutant.line, self._tree(mutant))
+        traced = [] if exactly or not in_body else [n for n in every if COMPILES in n][:2]
         rest = [n for n in touching if n not in set(first) and not _PROMISE.fullmatch(n)]
-        if not _in_body(mutant.line, self._tree(mutant)):
-            rest += [n for n in self.names if n.startswith("tests/test_public_api.py")]
+        frozen = [n for n in self.names if n.startswith("tests/test_public_api.py") and not in_body]
         some, more = self._some(sorted(first, key=self._second))
         others = sorted(rest, key=self._second)
         return [
             ("conformance", traced),
             ("own", some),
-            ("conformance", [n for n in promises if not _slow(n)]),
+            ("other", frozen),  # defaults
+            ("conformance", [n for n in promises if _turn(n) < LATE_PROMISES]),
             ("other", others[:FEW]),
-            ("conformance", sorted((n for n in promises if _slow(n)), key=_slow)),
+            ("conformance", [n for n in promises if _turn(n) >= LATE_PROMISES]),
             ("own", more),
             ("other", others[FEW:OTHERS]),
         ]
@@ -100,7 +105,7 @@ class Recorded:
         return ast.parse((self.root / mutant.file).read_text(encoding="utf-8"))
 
     def _second(self, name: str) -> float:
-        return self.seconds.get(name, 0.0 if "public_api" in name else 1.0)
+        return self.seconds.get(name, 1.0)
 
     def _row_seconds(self, row: str) -> float:
         return sum(self.seconds.get(name, 0.0) for name in self.rows.get(row, []))
@@ -139,13 +144,8 @@ class Recorded:
         return {file, *named & self.files, *(name for name, _ in using.most_common(USERS))}
 
 
-def _row(name: str) -> str:
-    return _PROMISE.fullmatch(name)[3]
-
-
-def _slow(name: str) -> int:
-    promise = _PROMISE.fullmatch(name)[2]
-    return SLOW.index(promise) + 1 if promise in SLOW else 0
+def _turn(name: str) -> int:
+    return ORDER.get(_PROMISE.fullmatch(name)[2], OTHERWISE)
 
 
 def _ranges(tree: ast.Module, line: int) -> list[tuple[int, int]]:
