@@ -20,7 +20,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("core/streaming.py", "if self.block is None:", "branches"): "a hint, that saves a product",
     (
         "core/pairwise.py",
-        "a, b = (boxes[..., k].unsqueeze(-1) for k in (axis, axis + 2))",
+        "g, h = (goals[..., k].unsqueeze(-2) for k in (axis, axis + 2))",
         "Add",
     ): "of four numbers, counted from the end",
     (
