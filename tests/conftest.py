@@ -1,6 +1,9 @@
 """What holds for every test."""
 
+import gc
 import importlib.util
+import itertools
+import os
 import re
 from collections import Counter
 
@@ -22,6 +25,11 @@ def pytest_addoption(parser):
         action="store_true",
         help="fail if a test was skipped for another reason than a package that is not installed",
     )
+    parser.addoption(
+        "--cost",
+        action="store_true",
+        help="say at the end what each file of tests took of a CPU, and of the audit each promise",
+    )
 
 
 def pytest_configure(config):
@@ -38,6 +46,36 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("device", [metafunc.config.getoption("--device")])
 
 
+def pytest_collection_finish():
+    """What is there by now stays: looked through for garbage, it takes a tenth of a compilation."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_logstart():
+    _clock[0] = _seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Note with each report, which comes from the workers of xdist too, what it took of a CPU."""
+    report = yield
+    promise = getattr(item, "callspec", None) and item.callspec.params.get("promise")
+    file = item.nodeid.partition("::")[0]
+    before, _clock[0] = _clock[0], _seconds()
+    took = _clock[0] - before
+    report.cost = (f"{file}, {promise.name}" if hasattr(promise, "name") else file, took)
+    return report
+
+
+_clock = [0.0]
+
+
+def _seconds():
+    """Of a CPU, in this process and those that it has waited for."""
+    return sum(os.times()[:4])
+
+
 def pytest_sessionfinish(session):
     if session.config.getoption("--nothing-skipped") and _skipped(session.config, _is_here):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -49,6 +87,15 @@ def pytest_terminal_summary(terminalreporter, config):
         fatal = config.getoption("--nothing-skipped") and _is_here(reason)
         verdict = "FAILED: --nothing-skipped, and skipped" if fatal else "skipped"
         terminalreporter.write_line(f"{verdict} {count}: {reason}")
+    if config.getoption("--cost"):
+        costs = Counter()
+        for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+            where, seconds = getattr(report, "cost", ("", 0.0))
+            costs[where] += seconds
+        terminalreporter.section("seconds of a CPU")
+        for where, seconds in [("all together", costs.total()), *costs.most_common()]:
+            if seconds >= 1:
+                terminalreporter.write_line(f"{seconds:8.1f}  {where}")
 
 
 def _skipped(config, counts):

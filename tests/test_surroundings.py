@@ -125,6 +125,36 @@ def test_it_is_made_and_called_as_anywhere_else(spec, around):
             _alike(made(**inputs), value)
 
 
+class Named(Tensor):
+    """A class that adds to torch's tensors, as MONAI's and torchvision's do."""
+
+
+@pytest.mark.parametrize("spec", ROWS)
+def test_a_class_that_adds_to_tensors_changes_nothing(spec):
+    trial = next(iter(spec.trials()))
+    inputs = trial.inputs(dtype=torch.float32)
+    value, grad = trial.gradient(inputs)
+    named = {name: t.clone().as_subclass(Named) for name, t in inputs.items()}
+    x = named[trial.prediction(inputs)].requires_grad_()
+    got = trial.loss(named)
+    got.sum().backward()
+    _alike(got.detach().as_subclass(Tensor), value)
+    _alike(x.grad.as_subclass(Tensor), grad)
+
+
+@pytest.mark.parametrize("spec", ROWS)
+def test_what_a_teacher_says_under_inference_mode_serves(spec):
+    trial = next(iter(spec.trials()))
+    inputs = trial.inputs(dtype=torch.float32)
+    name = trial.prediction(inputs)
+    value, grad = trial.gradient(inputs)
+    with torch.inference_mode():
+        given = {key: t.clone() for key, t in inputs.items()}
+    _alike(trial.loss(given), trial.loss(inputs))
+    for got, want in zip(trial.gradient(given | {name: inputs[name]}), (value, grad), strict=True):
+        _alike(got, want)
+
+
 @pytest.mark.parametrize("spec", ROWS)
 def test_fake_tensors_leave_nothing_behind(spec):
     for trial in spec.trials():

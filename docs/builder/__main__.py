@@ -1,7 +1,7 @@
-"""Make the documentation: ``python -m docs.builder card|overview|site [FOLDER]``.
+"""Make the documentation: ``python -m docs.builder card [JOBS]|overview|site [FOLDER]``.
 
-``card`` writes docs/audit.md, ``overview`` the table of the losses in docs/modules_overview.md,
-``site`` builds the site.
+``card`` writes docs/audit.md, in so many processes, ``overview`` the table of the losses in
+docs/modules_overview.md, ``site`` builds the site.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[2]
 
 def main(argv: list[str]) -> int:
     """Do one of the three."""
-    if argv == ["card"]:
+    if argv[:1] == ["card"] and (len(argv) == 1 or argv[1:] == [str(int(argv[1]))]):
         from docs.builder import card
 
-        card.write(ROOT / "docs" / "audit.md")
+        card.write(ROOT / "docs" / "audit.md", jobs=int(*argv[1:] or [1]))
         return 0
     if argv == ["overview"]:
         from docs.builder import site

@@ -1,123 +1,121 @@
 """The report card of the field: ours and the peers that are installed, under the same audit.
 
-Run ``python -m docs.builder card`` from the repository to write ``docs/audit.md``.
+Run ``python -m docs.builder card`` from the repository to write ``docs/audit.md``. What is audited
+is kept in ``build/card``: a run that was stopped goes on, and only what has changed is asked again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-import platform
+import json
+import multiprocessing
 import sys
-from collections.abc import Iterable, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from aptt import __version__
 from aptt.audit import PROMISES, SPECS, Record, audit
-from docs.builder.peers import PEERS, Peer
+from benchmarks.peers import torchvision_imports
+from docs.builder.card_page import page
+from docs.builder.peers import PEERS
 
 __all__ = ["write"]
 
-_HEAD = """\
-# The report card
-
-Our losses and those of other libraries under the same audit. Written by `python -m docs.builder card`, not by hand.
-
-- **kept**: checked, and it holds. **broken**: checked, and it does not; the input that shows it is below.
-- **choice**: it does not hold, and its authors meant it so or all of their library does alike; the reason is given.
-- **not asked**: it cannot be asked of this loss, such as "ignored equals removed" where nothing can be ignored.
-
-Where a peer has other conventions, it is asked for less: any error counts as a refusal, its own accuracy is allowed
-for, and what its interface does not offer is not asked. Ours are held to all of it, each with every option set away
-from its default in some case. A broken promise is not always a bug that bites; read the input and judge.
-
-The same for a loss of your own:
-
-```sh
-pip install ".[audit]"  # in the folder of the source
-aptt audit mine.losses:MyLoss --kind logits+classes
-```
-"""  # noqa: E501
+ROOT = Path(__file__).parents[2]
+_LEFT_OUT = "not here: "
 
 
-def write(path: Path) -> None:
-    """Audit everything, and write the page."""
-    ours = list(audit(SPECS.values(), PROMISES.values()))
-    theirs: list[tuple[Peer, list[Record]]] = []
-    missing: list[str] = []
-    for peer in PEERS:
-        try:
-            row = peer.row()
-        except ModuleNotFoundError as error:
-            missing.append(f"{peer.library} `{peer.title}`: {error}")
-            continue
-        print(f"{peer.library} {peer.title}", file=sys.stderr)
-        theirs.append((peer, list(audit([row], PROMISES.values(), shrink=True))))
-    path.write_text(_page(ours, theirs, missing), encoding="utf-8")
-
-
-def _page(
-    ours: Sequence[Record], theirs: Sequence[tuple[Peer, list[Record]]], missing: Sequence[str]
-) -> str:
-    names = sorted({peer.library for peer, _ in theirs})
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    made = (
-        f"Made with aptt {__version__}, {versions}, Python {platform.python_version()}, on the CPU."
-    )
-    lines = [_HEAD, made, "", "## At a glance", ""]
-    lines += ["| loss | kept | broken | choice | not asked |", "| --- | --: | --: | --: | --: |"]
-    for loss in dict.fromkeys(record.loss for record in ours):
-        lines.append(_counts(f"aptt `{loss}`", [r for r in ours if r.loss == loss], {}))
-    for peer, records in theirs:
-        lines.append(_counts(f"{peer.library} `{peer.title}`", records, peer.choices))
-    lines += ["", "## The promises", "", "| promise | what it says | what it does not see |"]
-    lines += ["| --- | --- | --- |"]
-    lines += [f"| `{p.name}` | {_cell(p.about)} | {_cell(p.limits)} |" for p in PROMISES.values()]
-    broken = [record for record in ours if record.state == "broken"]
-    lines += ["", "## Ours", ""]
-    lines += [f"- `{r.loss}`, {r.promise}: {_cell(r.why)}" for r in broken] or [
-        "Every promise that applies is kept, in every dtype. What does not apply, and why, is on "
-        "the page of each loss."
+def write(path: Path, *, jobs: int = 1, kept: Path = ROOT / "build" / "card") -> None:
+    """Audit everything, in so many processes, and write the page."""
+    kept.mkdir(parents=True, exist_ok=True)
+    mine = _print(ROOT.glob("src/aptt/**/*.py"), torch.__version__)
+    made = _print(ROOT.glob("docs/builder/peers/*.py"), mine)
+    rows = {_file(kept, f"aptt {name}", mine): (ours, name) for name in SPECS}
+    for i, peer in enumerate(PEERS):
+        title = f"{peer.library} {peer.title}"
+        rows[_file(kept, title, _print([], made, _version(peer.library)))] = (theirs, i)
+    _ask({file: row for file, row in rows.items() if not file.exists()}, jobs)
+    found = [_read(file) for file in rows]
+    ours_found = [record for some in found[: len(SPECS)] for record in some]
+    peers = list(zip(PEERS, found[len(SPECS) :], strict=True))
+    versions = {peer.library: _version(peer.library) for peer, some in peers if _asked(some)}
+    missing = [
+        f"{peer.library} `{peer.title}`: {some[0].why.removeprefix(_LEFT_OUT)}"
+        for peer, some in peers
+        if not _asked(some)
     ]
-    for peer, records in theirs:
-        lines += _failures(peer, records)
-    if missing:
-        lines += ["", "## Not installed here", "", *(f"- {line}" for line in missing)]
-    return "\n".join(lines) + "\n"
+    there = [(peer, some) for peer, some in peers if _asked(some)]
+    path.write_text(page(ours_found, there, missing, versions), encoding="utf-8")
 
 
-def _counts(name: str, records: Iterable[Record], choices: Iterable[str]) -> str:
-    records = list(records)
-    broken = [r for r in records if r.state == "broken"]
-    chosen = sum(r.promise in set(choices) for r in broken)
-    kept = sum(r.state == "kept" for r in records)
-    rest = len(records) - kept - len(broken)
-    return f"| {name} | {kept} | {len(broken) - chosen} | {chosen} | {rest} |"
+def ours(name: str) -> list[Record]:
+    """What became of a row of ours."""
+    return list(audit([SPECS[name]], PROMISES.values()))
 
 
-def _failures(peer: Peer, records: Sequence[Record]) -> list[str]:
-    lines = ["", f"## {peer.library} `{peer.title}`", ""]
-    broken = [record for record in records if record.state == "broken"]
-    if not broken:
-        return [*lines, "Every promise that could be asked is kept."]
-    lines += ["| promise | | how | smallest input found |", "| --- | --- | --- | --- |"]
-    for record in sorted(broken, key=lambda r: r.promise in peer.choices):
-        choice = peer.choices.get(record.promise)
-        mark = "choice" if choice else "**broken**"
-        how = f"{choice}. {_cell(record.why)}" if choice else _cell(record.why)
-        shown = record.smallest.partition(": ")[0]
-        small = f"`{_cell(shown, 150)}`" if shown and not choice else ""
-        lines.append(f"| `{record.promise}` | {mark} | {how} | {small} |")
-    return lines
+def theirs(index: int) -> list[Record]:
+    """What became of a peer, with the smallest inputs; or one record why it is not here."""
+    peer = PEERS[index]
+    try:
+        row = peer.row()
+    except Exception as error:  # whatever a library raises where it does not import
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return [Record(peer.title, "", "does not apply", _LEFT_OUT + said)]
+    return list(audit([row], PROMISES.values(), shrink=True))
 
 
-def _cell(text: str, most: int = 260) -> str:
-    text = " ".join(text.split()).replace("|", "\\|").replace("``", "`")
-    text = text.replace("<", "&lt;") if "`" not in text else text
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _ask(rows: dict[Path, tuple[Callable[..., list[Record]], object]], jobs: int) -> None:
+    """Audit in processes of their own, and keep what comes out, each as it comes."""
+    start = time.monotonic()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, initializer=_quietly) as pool:
+        asked = {pool.submit(call, what): file for file, (call, what) in rows.items()}
+        for i, done in enumerate(as_completed(asked), start=1):
+            file, records = asked[done], done.result()
+            file.write_text(json.dumps([asdict(r) for r in records]), encoding="utf-8")
+            broken = sum(r.state == "broken" for r in records)
+            spent = f"{time.monotonic() - start:.0f} s"
+            said = f"{i} of {len(asked)}, {spent}: {records[0].loss}, {broken} broken"
+            print(said, file=sys.stderr, flush=True)
 
 
-if __name__ == "__main__":
+def _quietly() -> None:
     torch.set_num_threads(1)
-    write(Path(__file__).parents[1] / "audit.md")
+    warnings.simplefilter("ignore")
+    try:
+        torchvision_imports()  # before what imports it
+    except Exception:  # a row that needs it says so
+        return
+
+
+def _asked(records: Sequence[Record]) -> bool:
+    return not records[0].why.startswith(_LEFT_OUT)
+
+
+def _read(file: Path) -> list[Record]:
+    return [Record(**record) for record in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _file(kept: Path, title: str, fingerprint: str) -> Path:
+    """Where the records of a row are kept, by all that they depend on."""
+    return kept / f"{hashlib.sha256(f'{title} {fingerprint}'.encode()).hexdigest()[:20]}.json"
+
+
+def _print(files: Iterable[Path], *besides: str) -> str:
+    found = hashlib.sha256(" ".join(besides).encode())
+    for file in sorted(files):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

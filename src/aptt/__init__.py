@@ -5,7 +5,7 @@ The losses are in :mod:`aptt.loss`; this package itself imports nothing.
 
 __all__ = ["__version__"]
 
-__version__ = "2.0.0.dev0"
+__version__ = "2.0.0rc1"
 
 
 def __getattr__(name: str) -> object:

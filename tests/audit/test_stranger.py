@@ -99,6 +99,11 @@ def test_a_loss_that_returns_one_number_is_tried_sample_by_sample():
     assert "takes no reduction" in row.exempt["none_sums_to_sum"]
 
 
+def test_options_that_an_instance_does_not_take_are_not_held_against_it():
+    row = make(Correct(), kind="logits+multilabel")
+    assert PROMISES["bad_input_is_refused"](row).cases == ["the row"]
+
+
 def test_a_loss_that_takes_no_such_inputs_is_told_each_refusal():
     with pytest.raises(ValueError, match=r"(?s)takes none of these inputs.*corners: IndexError"):
         make(lambda x, t: x[:, 9], kind="boxes")

@@ -8,18 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aptt.core.formula import Product
-from aptt.core.vocabulary import (
-    Form,
-    Held,
-    Stats,
-    finish,
-    held_loss,
-    held_slope,
-    hold,
-    measure,
-    merge,
-    slope,
-)
+from aptt.core.held import Held, held_loss, held_slope, hold
+from aptt.core.vocabulary import Form, Stats, finish, measure, merge, slope
 
 N, C = 6, 11
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aptt.loss import distillation_loss
+
 TEXT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 PROGRAMS = dict(
     re.findall(r"## ([^\n:]+)[^\n]*\n(?:(?!\n## ).)*?```python\n(.*?)```", TEXT, re.DOTALL)
@@ -97,7 +99,7 @@ FORMULAS = {
 
 
 def test_each_program_has_its_formula():
-    assert len(PROGRAMS) == len(FORMULAS) == TEXT.count("```python") == 8
+    assert len(PROGRAMS) == len(FORMULAS) + 1 == TEXT.count("```python") == 9
 
 
 @pytest.mark.parametrize("title", FORMULAS)
@@ -105,3 +107,29 @@ def test_a_method_is_its_formula(title):
     scope = _ran(title)
     assert scope["loss"].requires_grad
     torch.testing.assert_close(scope["loss"], FORMULAS[title](scope), rtol=1e-5, atol=1e-6)
+
+
+def test_the_divergence_class_by_class():
+    s = _ran("Which classes")
+    loss = distillation_loss(s["logits"], s["taught"], alpha=1.0, temperature=2.0)
+    torch.testing.assert_close(s["by_class"].sum(), loss)
+    assert s["terms"].min() > -1e-6  # rounding
+    torchs = 4 * F.kl_div(s["log_q"], s["log_p"], log_target=True, reduction="none")
+    torch.testing.assert_close(torchs.sum(1), s["rows"])
+    assert torchs.min() < 0
+    for c in range(5):
+        torch.testing.assert_close(s["by_label"][c], s["rows"][s["labels"] == c].mean())
+
+
+def test_weighed_by_class_its_terms_are_least_where_both_agree():
+    """Of p log(p / q) alone, a class that weighs more is to be likelier than the teacher says."""
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    weight = torch.tensor([3.0, 1.0, 1.0], dtype=torch.float64)
+    x = p.log().requires_grad_()
+    q = x.softmax(0)
+    (ours,) = torch.autograd.grad(
+        (weight * (p * (p / q).log() - p + q)).sum(), x, retain_graph=True
+    )
+    (torchs,) = torch.autograd.grad((weight * p * (p / q).log()).sum(), x)
+    torch.testing.assert_close(ours, torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(torchs, -torch.tensor([0.5, -0.3, -0.2], dtype=torch.float64))

@@ -62,7 +62,7 @@ def spoiled(d: Draw, call: Call, loss: Loss) -> Call:
         if hints[name] is bool:
             faults += [(name, value, TypeError) for value in ("nonsense", 1, None)]
         if arg.default is not arg.empty and hints[name] is float:
-            faults.append((name, "nonsense", (TypeError, ValueError)))
+            faults += [(name, value, (TypeError, ValueError)) for value in ("nonsense", True)]
     faults += [(name, value, ValueError) for name, values in loss.wrong.items() for value in values]
     if not faults:
         return call

@@ -268,3 +268,70 @@ def test_old_classes_need_old_logits():
     new, targets, _ = _grown()
     with pytest.raises(ValueError, match="old_classes: got some without old_logits"):
         lwf_loss(new, targets, None, old_classes=[0, 1])
+
+
+# ------------------------------------------------------------------------ several tasks at once
+
+
+def _of_two():
+    """Twelve images, every other one of birds, one of no task; and a task that none is of."""
+    task = torch.arange(12) % 2
+    labels = torch.randint(3, (12,), generator=torch.Generator().manual_seed(1))
+    targets = {
+        name: labels.masked_fill(task != i, -100) for i, name in enumerate(("birds", "fish"))
+    }
+    targets["birds"][4] = -100
+    sizes = {"birds": 4, "fish": 3, "cats": 2}
+    new = {name: _random(12, n, seed=n).requires_grad_() for name, n in sizes.items()}
+    old = {name: _random(12, n, seed=7 * n) for name, n in sizes.items() if name != "fish"}
+    return new, targets, old
+
+
+def test_a_batch_of_several_tasks():
+    """Each image has the cross-entropy of its own head, and all but that of none the old terms."""
+    new, targets, old = _of_two()
+    terms = LwFLoss().terms(new, targets, old)
+    assert list(terms) == ["new_birds", "new_fish", "old_birds", "old_cats"]
+    some = torch.arange(12) != 4
+    expected = {f"new_{name}": F.cross_entropy(new[name], y) for name, y in targets.items()}
+    expected |= {f"old_{name}": _literal(new[name][some], old[name][some], 2.0) for name in old}
+    torch.testing.assert_close(terms, expected)
+    loss = lwf_loss(new, targets, old, lambda_old=0.5)
+    whole = sum(terms[name] * (0.5 if name.startswith("old") else 1.0) for name in terms)
+    torch.testing.assert_close(loss, whole)
+    gradients = torch.autograd.grad(loss, list(new.values()))
+    assert all((g[4] == 0).all() for g in gradients)
+
+
+def test_one_task_by_name_is_the_task():
+    new, targets, old = _of_two()
+    expected = lwf_loss(new, targets["fish"], old)
+    assert lwf_loss(new, {"fish": targets["fish"]}, old) == expected
+    values = lwf_loss(new, targets, old, reduction="none")
+    torch.testing.assert_close(values.sum(), lwf_loss(new, targets, old, reduction="sum"))
+
+
+def test_each_task_is_told_its_own_count():
+    new, targets, old = _of_two()
+    heard = {}
+
+    def told(total, count, *, term):
+        heard[term] = float(count)
+        return total / count
+
+    lwf_loss(new, targets, old, reduction=told)
+    assert heard == {"new_birds": 5, "new_fish": 6, "old_birds": 11, "old_cats": 11}
+    first = lwf_terms(new, targets, None)
+    assert list(first) == ["new_birds", "new_fish"]
+
+
+def test_targets_by_task_are_held_to_the_heads():
+    new, targets, old = _of_two()
+    with pytest.raises(ValueError, match=r"target: got tasks \['dogs'\]"):
+        lwf_loss(new, {"dogs": targets["fish"]}, old)
+    with pytest.raises(ValueError, match="task: got 'fish' with targets by task"):
+        lwf_loss(new, targets, old, task="fish")
+    with pytest.raises(TypeError, match="target: got targets by task with one head"):
+        lwf_loss(new["fish"], targets, old["cats"])
+    with pytest.raises(ValueError, match=r"target: got shape \(6,\) for new_fish"):
+        lwf_loss({**new, "fish": new["fish"][:6]}, {**targets, "fish": targets["fish"][:6]}, old)

@@ -1,5 +1,7 @@
 """The hardest positions: ties share, ignored ones are not counted, and nothing hangs on a sort."""
 
+import inspect
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -136,3 +138,42 @@ def test_compiled_it_is_one_graph(same_when_compiled):
     same_when_compiled(
         top_k_cross_entropy_loss, _random(2, 3, 7, 8), _classes(2, 7, 8), threshold=0.2
     )
+
+
+def test_it_has_all_options_of_cross_entropy():
+    """What ``keep=`` in cross_entropy would give: weights that multiply first, and are counted."""
+    logits, target = _random(4, 3, 7), _classes(4, 7)
+    target[0, :3] = -100
+    weight = torch.linspace(0, 2, 28, dtype=torch.float64).view(4, 7)
+    options = {
+        "sample_weight": weight,
+        "label_smoothing": 0.1,
+        "z_loss": 1e-2,
+        "softcap": 5.0,
+        "logit_adjustment": torch.tensor([0.5, 0.0, -1.0], dtype=torch.float64),
+    }
+    losses = cross_entropy(logits, target, reduction="none", **options).flatten()
+    order = losses.argsort(descending=True)[:7]  # a quarter of the 25 that count, rounded up
+    expected = losses[order].sum() / weight.flatten()[order].sum()
+    found = top_k_cross_entropy_loss(logits, target, fraction=0.25, **options)
+    torch.testing.assert_close(found, expected)
+    del options["sample_weight"]
+    module = TopKCrossEntropyLoss(fraction=0.25, **options)
+    torch.testing.assert_close(module(logits, target, sample_weight=weight), expected)
+    signature = inspect.signature(cross_entropy).parameters
+    own = inspect.signature(top_k_cross_entropy_loss).parameters
+    assert {"class_weight" if n == "weight" else n for n in signature} <= set(own)
+
+
+def test_a_weight_of_0_removes_and_may_hold_what_it_likes():
+    logits, target = _random(6, 3), _classes(6)
+    weight = torch.ones(6).double()
+    weight[2] = 0
+    logits[2] = torch.nan
+    logits.requires_grad_()
+    loss = top_k_cross_entropy_loss(logits, target, fraction=0.4, sample_weight=weight)
+    rest = torch.tensor([0, 1, 3, 4, 5])
+    expected = top_k_cross_entropy_loss(logits.detach()[rest], target[rest], fraction=0.4)
+    torch.testing.assert_close(loss, expected)
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert (slope[2] == 0).all()

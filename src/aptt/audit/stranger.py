@@ -133,6 +133,8 @@ def _row(loss: Loss, form: Form, label: str, name: str | None, rounding: float) 
     def module(**given: Any) -> nn.Module:
         if given.get("reduction") in (None, "mean") and not loss.reductions:
             given.pop("reduction", None)
+        if not loss.made and not loss.takes.issuperset(given):  # it was made already
+            raise TypeError(f"{loss.name} takes no {', '.join(given)}")
         made = loss.target(**{**loss.given, **given}) if loss.made else loss.target
         return _Module(made, loss)
 

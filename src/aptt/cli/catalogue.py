@@ -115,7 +115,8 @@ class Entry:
     def answers(self, word: str) -> int:
         """How well it answers to a word: 3 is its name, 2 a part of it, 1 a name elsewhere.
 
-        So are the capitals of its module, ``dfl``, and those of its title, ``GSPO``.
+        So are the capitals of its module, ``dfl``, those of its title, ``GSPO``, and the initials
+        of a paper's, ``gfl``.
         """
         names = [name for name in (self.function, self.module_form) if name]
         if word in map(_short, names):
@@ -127,7 +128,12 @@ class Entry:
         capitals = "".join(re.findall(r"[A-Z]", self.module_form or ""))
         short = {each.lower() for each in (capitals, *re.findall(r"[A-Z]{3,}", self.doc.title))}
         long = len(word) > 3 and any(name.lower().startswith(word) for name in known)
-        return int(long or word in short or any(word in _parts(name) for name in known))
+        return int(
+            long
+            or word in short
+            or any(word in _parts(name) for name in known)
+            or (len(word) > 2 and any(each.startswith(word) for each in _initials(self.source)))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything there is to know, for ``--json``."""
@@ -245,6 +251,12 @@ class _Name(str):
 def _joined(name: str) -> str:
     """A name without its marks, in one spelling."""
     return re.sub(r"[\W_]", "", name).lower().replace("ised", "ized")
+
+
+def _initials(source: str) -> list[str]:
+    """The initials of the titles in quotes, each, of papers as a docstring names them."""
+    titles = re.findall(r'"([^"]+)"', " ".join(source.split()))
+    return ["".join(word[0] for word in re.findall(r"\w+", t)).lower() for t in titles]
 
 
 def _short(name: str) -> str:

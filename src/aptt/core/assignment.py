@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aptt.core.ordinary import apart, inside_functorch, ordinary
+from aptt.core.ordinary import apart, bare, inside_functorch, ordinary
 
 __all__ = ["assigned", "pairs", "stand_in"]
 
@@ -48,6 +48,7 @@ def assigned(
     The host waits once, for the costs; what it finds goes back in one copy. Under a compiler, a
     transform or without values it is one operator, or -1 everywhere.
     """
+    cost = bare(cost)
     packed = cost.masked_fill(cost == -torch.inf, torch.inf)
     if there is not None:  # padding travels with the costs, as the one number that is left
         packed = packed.masked_fill(~there.unsqueeze(-2), -torch.inf)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aptt.core.softmax import Leading, put_class_
 
-__all__ = ["Around", "around", "cross_entropy", "less_all", "less_target"]
+__all__ = ["Around", "around", "check_bins", "cross_entropy", "less_all", "less_target"]
 
 
 class Around(NamedTuple):
@@ -28,6 +28,16 @@ class Around(NamedTuple):
     """Minus the share of the bin below."""
     share: Tensor
     """That of the bin above."""
+
+
+def check_bins(name: str, logits: Tensor) -> None:
+    """Refuse an axis of bins, the last, without two of them."""
+    bins = logits.shape[-1] if logits.ndim else 0
+    if bins < 2:
+        raise ValueError(
+            f"{name}: got {tuple(logits.shape)}, with {bins or 'no'} bin on its last axis; wanted "
+            "2 or more, for the softmax of a single logit is always 1"
+        )
 
 
 def around(y: Tensor) -> Around:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from aptt.core.formula import Call, Formula, Gather, Sides
-from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.ordinary import bare, inside_functorch, ordinary
 from aptt.core.precision import wide
 from aptt.core.streaming import Walk
 from aptt.core.traced import traced
@@ -174,6 +174,8 @@ def evaluate(
     float32 where ``x`` is a half type, and has the dtype of ``x`` otherwise. A gradient that
     another tensor than ``x`` asks for is given, by the definition.
     """
+    x, weight, *rest = map(bare, (x, weight, *sides))
+    sides, options = (*rest,), {name: bare(value) for name, value in options.items()}
     if weight is not None and weight.is_floating_point():
         weight = weight.to(wide(x.dtype))
     call = Call(formula, gather, options)
@@ -185,11 +187,11 @@ def evaluate(
         return divided(call.plain(x, weight, sides), over)
     reason = obstacle(x, (over, *others))
     if _here.log is not None:
-        compiled = against_step(x, others)
-        if compiled is None and formula.step is None:
-            compiled = "autograd of this formula compiles as well"
+        against_traced = against_step(x, others)
+        if against_traced is None and formula.step is None:
+            against_traced = "autograd of this formula compiles as well"
         cut = formula.block if x.device.type == "cpu" else max(x.numel(), 1)
-        note(x, reason, compiled, -(-x.numel() // cut))
+        note(x, reason, against_traced, -(-x.numel() // cut))
     if reason is not None:
         return divided(call.plain(x, weight, sides), over)
     return _walked(call, x, weight, sides, over)

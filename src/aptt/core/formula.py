@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from aptt.core.precision import wide, widen
+from aptt.core.precision import widen
 
 __all__ = [
     "Call",
@@ -41,8 +41,6 @@ __all__ = [
     "by_row",
     "scaled_",
     "weighted",
-    "wide",
-    "widen",
 ]
 
 Kept = tuple[Tensor, ...]

@@ -11,8 +11,9 @@ from aptt.core import vocabulary
 from aptt.core.chosen import SOFT_CHOSEN
 from aptt.core.divergence import SOFT, Form
 from aptt.core.formula import Formula, Kept, Product, by_row
+from aptt.core.held import hold
 from aptt.core.standard import SOFT_STANDARD
-from aptt.core.vocabulary import Stats, finish, hold, measure, slope
+from aptt.core.vocabulary import Stats, finish, measure, slope
 
 __all__ = ["CHOSEN", "STANDARD", "WHOLE", "with_hard"]
 

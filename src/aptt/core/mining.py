@@ -48,7 +48,7 @@ def _found(x: Tensor, y: Tensor, sides: Sides, chunk: int | None) -> Hardest:
 def _of_rows(x: Tensor, y: Tensor, sides: Sides, rows: slice) -> Hardest:
     some = x[rows]
     apart = torch.cdist(some, y, compute_mode="donot_use_mm_for_euclid_dist")
-    positive, negative = marks(sides.rows(rows), len(y), True, some)
+    positive, negative = marks(sides.rows(rows), len(y), many=True, like=some)
     far = apart.masked_fill(~positive, -1.0).argmax(1)
     near = apart.masked_fill(~negative, torch.inf).argmin(1)
     return Hardest(far, near, positive.any(1), negative.any(1))

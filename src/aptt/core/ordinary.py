@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 __all__ = [
     "CLASSES",
     "apart",
+    "bare",
     "batched",
     "inside_functorch",
     "is_readable",
@@ -27,8 +28,28 @@ CLASSES: set[type] = {Tensor, torch.nn.Parameter}
 
 
 def ordinary(t: Tensor) -> bool:
-    """Whether a tensor is of torch's own class, and has values."""
-    return type(t) in CLASSES and not t.is_meta
+    """Whether a tensor is of torch's own class, or of one that only adds to it, and has values."""
+    return (type(t) in CLASSES or _adds(type(t))) and not t.is_meta
+
+
+def _adds(kind: type) -> bool:
+    """Whether a class has torch's operators as they are: MONAI's MetaTensor, torchvision's."""
+    dispatch: object = getattr(kind, "__torch_dispatch__", None)
+    return dispatch is Tensor.__torch_dispatch__
+
+
+def bare(t: Any) -> Any:
+    """A tensor that autograd holds, without what its class adds; anything else as it is.
+
+    What was made under ``inference_mode`` is copied: a teacher's logits, as a rule.
+    """
+    if not isinstance(t, Tensor) or torch.compiler.is_compiling():
+        return t
+    if type(t) not in CLASSES and _adds(type(t)):
+        t = t.as_subclass(Tensor)
+    if t.is_inference() and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+        return t.clone()
+    return t
 
 
 def is_spread(t: object) -> bool:

@@ -32,9 +32,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.box_pairs import along, in_unit, longer, unit_of
+
 __all__ = ["Meeting", "meeting"]
 
-_LEAST = 1e-3  # of a side, relative to the pair's longest: shorter ones count as that long
 _NEAREST = 1e-3  # the longest side counts as at least so much of the gap
 _QUARTER = 1.57080078125  # of a turn, in so few digits that small multiples are exact
 _MORE = math.pi / 2 - _QUARTER
@@ -55,11 +56,10 @@ def meeting(x: Tensor, t: Tensor) -> Meeting:
     gap, own, goal = x[:, :2] - t[:, :2], x[:, 2:4], t[:, 2:4]
     quarters, turn = _turned(x[:, 4], t[:, 4])
     own = torch.where((quarters.remainder(2) == 1).unsqueeze(1), own.flip(1), own)
-    unit = _unit(gap, own, goal)
-    sides, goals = _sides(own, unit), _sides(goal, unit)
-    short = torch.minimum(own, goal) < _LEAST * unit
-    more = torch.where(short, sides - goals, (own - goal) / unit)
-    return _measured(*_along(gap / unit, t[:, 4]), turn, sides, goals, more)
+    unit = unit_of(gap * _NEAREST, own, goal)
+    sides, goals = in_unit(own, unit), in_unit(goal, unit)
+    more = longer(own, goal, sides, goals, unit)
+    return _measured(*along(gap / unit, t[:, 4]), turn, sides, goals, more)
 
 
 def _measured(
@@ -172,25 +172,6 @@ def _turned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         lost = (a - (apart - back)) - (b + back)  # by rounding (Knuth)
         less = quarters * _MORE - lost
     return quarters, (apart - quarters * _QUARTER) - less
-
-
-def _along(gap: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    cos, sin = angle.cos(), angle.sin()
-    x, y = gap.unbind(1)
-    return x * cos + y * sin, y * cos - x * sin
-
-
-def _unit(gap: Tensor, own: Tensor, goal: Tensor) -> Tensor:
-    """The longest side of either, unless it is next to nothing beside the gap."""
-    lengths = torch.cat((own, goal, gap.abs() * _NEAREST), 1).detach()
-    unit = lengths.amax(1, keepdim=True) if len(lengths) else lengths[:, :1]
-    return torch.where(unit > 0, unit, 1)
-
-
-def _sides(sides: Tensor, unit: Tensor) -> Tensor:
-    """Both in the unit; of those too short, the least with their own slope."""
-    sides = sides / unit
-    return torch.where(sides < _LEAST, _LEAST + (sides - sides.detach()), sides)
 
 
 def _above_0(length: Tensor) -> Tensor:

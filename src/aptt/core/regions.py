@@ -127,15 +127,18 @@ def measured(
     many = 3 + (log or squared)
     if callable(o.pool):  # one tensor to be summed, with all that there is of a pool
         *parts, whole = o.pool(torch.stack((*parts[:many], sizes()), -1).sum(0)).unbind(-1)
-    truth, false, missed, *right = parts[:many]
-    squares = None
-    if squared:  # of which the first two are truth and size
-        squares, missed = (missed, right[0]), truth
+    right = squares = None
+    if squared:  # nothing reads what is false or missed but the mean probability, which is of size
+        truth, size, *pair = parts[:many]
+        squares, false, missed = (pair[0], pair[1]), size, truth
+    else:
+        truth, false, missed, *more = parts[:many]
+        right = more[0] if log else None
     regions = Regions(
         truth,
         false,
         missed,
-        right[0] if log else None,
+        right,
         (lambda: whole) if callable(o.pool) else sizes,
         class_weight,
         sums.dtype,

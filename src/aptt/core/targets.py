@@ -9,7 +9,7 @@ class how far it is the object's. A match is the index of an object, :data:`BACK
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NoReturn
 
 import torch
@@ -28,6 +28,8 @@ __all__ = [
     "IGNORED",
     "Targets",
     "TermLoss",
+    "called",
+    "called_so",
     "check_images",
     "check_parts",
     "held",
@@ -257,13 +259,25 @@ def total_of(
     """The sum of a term's values; the weights may differ by class."""
     module = isinstance(loss, nn.Module)
     summed = reduced(name, loss, "sum") if isinstance(loss, nn.Module) else loss
-    try:
-        total = summed(x, target, weight=weight, **({} if module else {"reduction": "sum"}), **more)
-    except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
-        called = getattr(loss, "__name__", None) or type(loss).__name__
-        said = f"{name}: {called} raised {type(error).__name__}: {error}"
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{said}; wanted {wanted[name]}") from error
+    how = {"weight": weight, **({} if module else {"reduction": "sum"}), **more}
+    total = called(name, loss, wanted, partial(summed, x, target, **how))
+    if not isinstance(total, Tensor):
+        raise TypeError(f"{name}: returned {type(total).__name__}, wanted a tensor, a sum")
     if total.shape != ():
         raise ValueError(f"{name}: returned shape {tuple(total.shape)}, wanted a sum")
     return total
+
+
+def called(name: str, part: object, wanted: Mapping[str, str], call: Callable[[], Any]) -> Any:
+    """What a part returns that was passed as ``name``; its errors say so."""
+    try:
+        return call()
+    except (TypeError, ValueError) as error:  # of arguments that the caller has not passed
+        said = f"{name}: {called_so(part)} raised {type(error).__name__}: {error}"
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{said}; wanted {wanted[name]}") from error
+
+
+def called_so(part: object) -> str:
+    """The name that a loss goes by."""
+    return getattr(part, "__name__", None) or type(part).__name__

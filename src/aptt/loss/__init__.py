@@ -1,5 +1,7 @@
 """Training losses for PyTorch: functions, and modules that hold their options."""
 
+from typing import TYPE_CHECKING
+
 from aptt.core.engine import engine
 from aptt.loss.adversarial import (
     DiscriminatorLoss,
@@ -592,3 +594,18 @@ __all__ = [
     "wasserstein_dice_loss",
     "wing_loss",
 ]
+
+if not TYPE_CHECKING:  # or any name would be one to a type checker
+
+    def __getattr__(name: str) -> object:
+        """Say what a name that there is not may stand for, to who looks for it here."""
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import sys
+
+        from aptt.core.elsewhere import missing
+
+        said = missing(name, __all__)
+        # an import statement would drop what an AttributeError says; others ask by it
+        imported = sys._getframe(1).f_code.co_name == "_handle_fromlist"
+        raise ImportError(said) if imported else AttributeError(said)

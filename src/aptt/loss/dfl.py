@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.bins import around, cross_entropy, less_all, less_target
+from aptt.core.bins import around, check_bins, cross_entropy, less_all, less_target
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -53,7 +53,7 @@ def distribution_focal_loss(
         loss = -(1 - f) log p[floor y] - f log p[ceil y]      f = y - floor y
 
     Args:
-        logits: ``(..., n)``, any number of bins, floating.
+        logits: ``(..., n)``, of two bins or more, floating.
         target: ``(...)``, from 0 to n - 1, both included; with ``values``, from the first of them
             to the last.
         weight: shaped like the target; multiplies and is counted, and 0 removes. One weight a box
@@ -102,8 +102,7 @@ def distribution_focal_loss(
     target = as_tensor("target", target, logits)
     check_shapes(logits=(logits, "*N bins"), target=(target, "*N"))
     bins = logits.shape[-1]
-    if bins == 0:
-        raise ValueError(f"logits: got {tuple(logits.shape)}, with no bin")
+    check_bins("logits", logits)
     x = logits.reshape(target.numel(), bins)
     y = target.reshape(-1).to(wide(logits.dtype))
     w = None
@@ -140,14 +139,14 @@ def expected_value(logits: Tensor, *, values: Numbers | None = None) -> Tensor:
         value = sum k p[k]      with p = softmax(x)
 
     Args:
-        logits: ``(..., n)``, floating.
+        logits: ``(..., n)``, of two bins or more, floating.
         values: ``(n,)``, increasing: what the bins stand for, in place of 0 to n - 1.
 
     Returns:
         ``(...)``, from 0 to n - 1, or from the first value to the last; float32 for half types.
 
     Raises:
-        ValueError: logits without an axis of bins, or without a bin on it.
+        ValueError: logits without an axis of bins, or with fewer than two on it.
 
     The gradient goes to ``logits``.
 
@@ -161,8 +160,7 @@ def expected_value(logits: Tensor, *, values: Numbers | None = None) -> Tensor:
         1.3071
     """
     check_floating(logits=logits)
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise ValueError(f"logits: got {tuple(logits.shape)}, wanted (..., bins)")
+    check_bins("logits", logits)
     x = widen(logits)
     lead = leading(x.reshape(-1, x.shape[-1]))
     # k p[k] summed as far as it is from the likeliest bin, which has no part in the sum

@@ -20,6 +20,7 @@ from aptt.core.divergence import BY_NAME, Form
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.linear import Head, HeadFormula
 from aptt.core.linear.tokens import put_back
+from aptt.core.ordinary import bare
 from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, normalize
 from aptt.core.vocabulary import Form as Hard
@@ -112,7 +113,7 @@ def vocab_parallel_distillation_loss(
     t = teacher_logits.detach().reshape(x.shape)
     keep = None if rows is None else rows != 0
     options = {"of": divergence, "form": form, "where": where}
-    values: Tensor = _OfLogits.apply(x, t, y if form.hard else None, keep, options)
+    values: Tensor = _OfLogits.apply(bare(x), bare(t), y if form.hard else None, keep, options)
     if rows is not None:
         values = values * rows
     if reduction == "none":

@@ -163,7 +163,14 @@ def _hardest(d: Draw) -> Call:
     ignored = d.pick("ignore_index", (-100, 0, 255, None))
     target = indices(d, positions, shape[axis], ignored or 0)
     keep = torch.ones(positions, dtype=torch.bool) if ignored is None else target != ignored
+    sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions), 4)
+    if sample_weight is not None:
+        heard, keep = keep, keep & (sample_weight != 0)
+        sample_weight = d.tensor(
+            "sample_weight", poisoned(d, sample_weight, heard, "sample_weight")
+        )
     x = poisoned(d, class_logits(d, shape, axis, target, keep), keep.unsqueeze(axis).expand(shape))
+    classes = (shape[axis],)
     return d.call(
         "top_k_cross_entropy_loss",
         dict(
@@ -171,24 +178,40 @@ def _hardest(d: Draw) -> Call:
             target=target,
             fraction=d.pick("fraction", (0.1, 0.5, 0.0, 1.0)),
             threshold=d.pick("threshold", (None, 0.3, 0.9)),
+            sample_weight=sample_weight,
             class_weight=d.maybe(
-                "weight",
-                lambda: d.tensor("weight", d.weights("weight", (shape[axis],)), FLOATS[0]),
+                "weight", lambda: d.tensor("weight", d.weights("weight", classes), FLOATS[0])
             ),
             ignore_index=ignored,
             label_smoothing=d.pick("label_smoothing", (0.0, 0.1)),
+            z_loss=d.pick("z_loss", (0.0, 0.0, 1e-4)),
+            softcap=d.pick("softcap", (None, None, 30.0)),
+            logit_adjustment=d.maybe(
+                "logit_adjustment",
+                lambda: d.tensor("bias", d.normal("bias", classes), FLOATS[0]),
+                4,
+            ),
             class_dim=class_dim(d, shape, axis, soft=False),
             pool=d.pick("pool", ("batch", "sample")),
             reduction=d.reduction(),
         ),
         "logits",
-        sides=("class_weight",),
+        sides=("class_weight", "sample_weight", "logit_adjustment"),
     )
 
 
 def _nearly_tied(call: Call) -> bool:
     """Losses that are equal but for rounding may be tied, or sorted either way."""
-    names = ("class_weight", "class_dim", "label_smoothing", "ignore_index")
+    names = (
+        "class_weight",
+        "sample_weight",
+        "class_dim",
+        "label_smoothing",
+        "ignore_index",
+        "z_loss",
+        "softcap",
+        "logit_adjustment",
+    )
     given = {"weight" if n == "class_weight" else n: call.args.get(n) for n in names}
     given = {n: v for n, v in given.items() if v is not None or n == "ignore_index"}
     x, t = call.args["logits"].detach().double(), call.args["target"]
@@ -418,7 +441,7 @@ def _quality_focal(d: Draw) -> Call:
 
 
 def _dfl(d: Draw) -> Call:
-    shape, bins = shape_of(d, high=2), d.size("bins", low=1)
+    shape, bins = shape_of(d, high=2), d.size("bins", low=2)
     kind = d.pick("target values", ("whole", "plain", "near"))
     y = torch.rand(shape, generator=d.stream("target")).double() * (bins - 1)
     y = y.round() if kind != "plain" else y
@@ -437,7 +460,7 @@ def _dfl(d: Draw) -> Call:
     if beyond == "error":
         target = torch.where(keep, target.clamp(0, bins - 1), target)
     values = None
-    if bins > 1 and d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
+    if d.chance("values given", 3):  # twice as far apart, by powers of 2: exactly
         values, target = torch.arange(bins) * 2.0 - 4, target * 2 - 4
     return d.call(
         "distribution_focal_loss",
@@ -456,9 +479,9 @@ def _dfl(d: Draw) -> Call:
 
 
 def _expected(d: Draw) -> Call:
-    shape = (*shape_of(d, low=0, high=2), d.size("bins", low=1))
+    shape = (*shape_of(d, low=0, high=2), d.size("bins", low=2))
     args: dict[str, Any] = dict(logits=d.tensor("logits", d.numbers("logits", shape)))
-    if shape[-1] > 1 and d.chance("values given", 3):
+    if d.chance("values given", 3):
         args["values"] = torch.arange(shape[-1]) * 2.0 - 4
     return d.call("expected_value", args, "logits")
 

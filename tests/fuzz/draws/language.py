@@ -384,14 +384,19 @@ def _forgotten(name: str) -> Any:
             args["new_logits"] = {key: logits(f"new {key}", n) for key, n in sizes.items()}
             args["old_logits"] = {key: logits(f"old {key}", sizes[key]) for key in ("b", "c")}
             args["task"] = d.pick("task", (None, "a"))
+            if d.chance("several tasks", 2):  # the second's targets are those of its two classes
+                other = d.mask("other task", positions, 0.5) & (target != ignored)
+                of_b = torch.where(other, target.long().clamp(0, 1), ignored)
+                of_a = torch.where(other, ignored, target.long())
+                args |= {"target": {"a": of_a, "b": of_b}, "task": None}
         else:
             was = d.pick("old classes", (2, shape[axis]))
             args["new_logits"] = logits("new", shape[axis])
             args["old_logits"] = logits("old", was)
             if d.chance("old_classes", 2):
                 args["old_classes"] = list(range(shape[axis]))[::-1][:was]
+        args = dict(target=target) | args
         args |= dict(
-            target=target,
             temperature=d.pick("temperature", (2.0, 1.0, 0.5)),
             detach_teacher=d.pick("detach_teacher", (True, False)),
             sample_weight=None if sample_weight is None else d.tensor("s", sample_weight),

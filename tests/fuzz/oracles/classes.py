@@ -144,13 +144,14 @@ def cross_entropy_terms(a: Any) -> dict[str, Tensor]:
 
 def top_k_cross_entropy_loss(a: Any) -> Tensor:
     """Fan et al. 2017 (arXiv:1705.08826): the mean of the k largest, those that are tied shared."""
-    plain = dict(z_loss=0.0, softcap=None, logit_adjustment=None, sample_weight=None)
-    each = SimpleNamespace(**vars(a) | plain | dict(weight=a.class_weight, reduction="none"))
+    each = SimpleNamespace(**vars(a) | dict(weight=a.class_weight, reduction="none"))
     values = cross_entropy(each)
     soft = a.target.is_floating_point()
     known = torch.ones(values.shape, dtype=torch.bool)
     if not soft and a.ignore_index is not None:
         known = a.target != a.ignore_index
+    if a.sample_weight is not None:
+        known = known & (a.sample_weight != 0)
     share = torch.zeros(values.shape, dtype=torch.float64)
     parts = range(len(values)) if a.pool == "sample" and values.ndim else [slice(None)]
     for part in parts:
@@ -170,9 +171,9 @@ def top_k_cross_entropy_loss(a: Any) -> Tensor:
         spread = torch.zeros(here.shape, dtype=torch.float64)
         spread[here] = part_of.double()
         share[part] = spread
-    each = SimpleNamespace(
-        **vars(a) | plain | dict(weight=a.class_weight, sample_weight=share, reduction=a.reduction)
-    )
+    if a.sample_weight is not None:
+        share = torch.where(share != 0, share * a.sample_weight, 0.0)
+    each = SimpleNamespace(**vars(a) | dict(weight=a.class_weight, sample_weight=share))
     if callable(a.reduction):
         each.reduction = lambda total, count, term: a.reduction(
             total, count, term="top_k_cross_entropy"

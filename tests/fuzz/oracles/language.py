@@ -290,31 +290,41 @@ def linear_multi_token_loss(a: Any) -> Tensor:
 
 
 def lwf_terms(a: Any) -> dict[str, Tensor]:
-    """Li and Hoiem 2016 (arXiv:1606.09282), eq. 1 to 3."""
+    """Li and Hoiem 2016 (arXiv:1606.09282), eq. 1 to 3; of several tasks the first for each."""
     one = isinstance(a.new_logits, Tensor)
-    task = a.task
-    if not one and task is None:
-        (task,) = (name for name in a.new_logits if name not in a.old_logits)
-    head = a.new_logits if one else a.new_logits[task]
-    x, axis = class_rows(head, a.target, a.class_dim)
-    y = a.target.reshape(-1)
-    s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
-    keep = (y != a.ignore_index) & (s != 0)
-    where, count = keep.reshape(a.target.shape), s[keep].sum()
-    form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
-    values = row_entropy(x[keep], y[keep].long(), **form)
-    terms = {"new": reduced(scattered(s[keep] * values, where), count, a.reduction, "new")}
+    if one:
+        heads = {"new": (a.new_logits, a.target)}
+    elif isinstance(a.target, dict):
+        heads = {f"new_{name}": (a.new_logits[name], y) for name, y in a.target.items()}
+    else:
+        (task,) = [a.task] if a.task else [n for n in a.new_logits if n not in a.old_logits]
+        heads = {"new": (a.new_logits[task], a.target)}
+    terms, counted, axis = {}, None, a.class_dim
+    for term, (head, target) in heads.items():
+        x, axis = class_rows(head, target, axis)
+        y = target.reshape(-1)
+        s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
+        keep = (y != a.ignore_index) & (s != 0)
+        counted = keep if counted is None else keep | counted
+        form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
+        values = scattered(
+            s[keep] * row_entropy(x[keep], y[keep].long(), **form), keep.reshape(target.shape)
+        )
+        terms[term] = reduced(values, s[keep].sum(), a.reduction, term)
+    where, count = counted.reshape(target.shape), s[counted].sum()
     for name, old in {"old": a.old_logits}.items() if one else a.old_logits.items():
         new = a.new_logits if one else a.new_logits[name]
-        new, old = (v.movedim(axis, -1).flatten(0, -2)[keep] for v in (new, old))
+        new, old = (v.movedim(axis, -1).flatten(0, -2)[counted] for v in (new, old))
         classes = range(old.shape[1]) if a.old_classes is None else a.old_classes
         now = costs(new[:, list(classes)] / a.temperature)
         values = ((old / a.temperature).softmax(1) * now).sum(1)
         term = "old" if one else f"old_{name}"
-        terms[term] = reduced(scattered(s[keep] * values, where), count, a.reduction, term)
+        terms[term] = reduced(scattered(s[counted] * values, where), count, a.reduction, term)
     return terms
 
 
 def lwf_loss(a: Any) -> Tensor:
-    new, *old = lwf_terms(a).values()
-    return new + a.lambda_old * sum(old)
+    terms = lwf_terms(a)
+    new = sum(term for name, term in terms.items() if name.startswith("new"))
+    old = sum(term for name, term in terms.items() if name.startswith("old"))
+    return new + a.lambda_old * old

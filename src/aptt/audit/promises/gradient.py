@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd import gradcheck, gradgradcheck
 
 from aptt.audit.figures import about, exact, fed, finite, require, same
 from aptt.audit.promise import promise
+from aptt.audit.slopes import is_right, is_right_either_way
 from aptt.audit.spec import Inputs, Trial
 from aptt.audit.ways import in_blocks, plainly
 
@@ -57,14 +57,9 @@ def respects_upstream_gradient(trial: Trial) -> None:
 
 
 _AT_MOST = 128  # values, of which the others get an upstream gradient of 0
-_EACH = 1000  # numbers that are moved one by one; more of them at once, in random directions
 
 
-def _many(*points: Tensor) -> bool:
-    return sum(p.numel() for p in points) > _EACH
-
-
-@promise()
+@promise(ways=("plain",))
 def gradient_is_right(trial: Trial) -> None:
     """The gradient is that of the value: finite differences in float64.
 
@@ -76,11 +71,11 @@ def gradient_is_right(trial: Trial) -> None:
     inputs = trial.inputs(4)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
     for loss in _as_defined(trial, inputs):
-        gradcheck(loss, x, fast_mode=_many(x))
+        is_right_either_way(loss, [x], walks=trial.spec.walks)
     return None
 
 
-@promise()
+@promise(ways=("plain",))
 def double_backward(trial: Trial) -> None:
     """The gradient of the gradient is right too."""
     if trial.spec.rounds:
@@ -88,8 +83,18 @@ def double_backward(trial: Trial) -> None:
     inputs = trial.inputs(3)
     x = inputs[trial.prediction(inputs)].detach().requires_grad_()
     for loss in _as_defined(trial, inputs):
-        gradgradcheck(loss, x, fast_mode=_many(x))
+        up = _random(loss(x).shape, trial.device, seed=8).requires_grad_()
+        is_right_either_way(_first(loss), [x, up], walks=trial.spec.walks)
     return None
+
+
+def _first(loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The gradient of a loss, as a function of the prediction and of the upstream gradient."""
+
+    def first(x: Tensor, up: Tensor) -> Tensor:
+        return torch.autograd.grad(loss(x), x, up, create_graph=True)[0]
+
+    return first
 
 
 Posed = tuple[Callable[..., Tensor], list[Tensor]]
@@ -205,7 +210,7 @@ def gradient_reaches_all_who_ask(trial: Trial) -> None:
     if trial.spec.rounds:
         _rounded_slopes(trial, lambda t, _: (loss, [p.detach() for p in points]))
     elif not trial.spec.frozen:
-        gradcheck(loss, points, fast_mode=_many(*points))
+        is_right(loss, points)
 
 
 @promise(ways=("plain",))
@@ -214,19 +219,15 @@ def streamed_equals_plain(trial: Trial) -> None:
     require(trial.spec.walks, "the row says that the loss does not walk; exempt it, saying why")
     tolerance = {torch.float64: 1e-12, torch.float32: 2e-6}  # a millionth each, of the truth
     ragged = False
-    for n, size, dtype in (
-        (23, 16, torch.float64),
-        (23, 22, torch.float64),
-        (203, 16, torch.float32),
-        (1003, 640, torch.float32),
-    ):
+    for n, size, dtype in _lengths(trial):
+        inputs = trial.inputs(n, dtype=dtype)
         for reduction in trial.spec.reductions:
             with about(f"{reduction!r}, {dtype}, {n} samples in blocks of {size}"):
-                inputs = trial.inputs(n, dtype=dtype)
-                with plainly(), torch.no_grad():
-                    up = _random(trial.loss(inputs, reduction=reduction).shape, trial.device)
+                x = inputs[trial.prediction(inputs)].detach().requires_grad_()
                 with plainly():
-                    want, want_grad = trial.gradient(inputs, up, reduction=reduction)
+                    want = trial.loss({**inputs, trial.prediction(inputs): x}, reduction=reduction)
+                    up = _random(want.shape, trial.device)
+                    (want_grad,) = torch.autograd.grad((want * up).sum(), x)
                 with in_blocks(size) as walked:
                     value, grad = trial.gradient(inputs, up, reduction=reduction)
                 terms = trial.spec.terms
@@ -242,6 +243,23 @@ def streamed_equals_plain(trial: Trial) -> None:
                 require(not alone.requires_grad, "a graph in inference mode")
                 same(alone, want, "value in inference mode", rtol=tolerance[dtype])
     require(ragged, "no block was shorter than the others")
+
+
+def _lengths(trial: Trial) -> Iterator[tuple[int, int, torch.dtype]]:
+    """Samples, the size of a block, and a dtype; in float32 as many elements whatever a sample has.
+
+    So that there are some forty small blocks, or five large ones, and not as many as samples.
+    """
+    with in_blocks() as walked:
+        trial.loss(trial.inputs(_FEW))
+    each = max(min(map(sum, walked.walks), default=0) // _FEW, 1)
+    yield _FEW, 16, torch.float64
+    yield _FEW, 22, torch.float64
+    yield max(_FEW, -(-609 // each) | 1), 16, torch.float32
+    yield max(_FEW, -(-3009 // each) | 1), 640, torch.float32
+
+
+_FEW = 23
 
 
 @promise("hopeless")

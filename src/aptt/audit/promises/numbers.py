@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from aptt.audit.call import is_target
 from aptt.audit.figures import about, fed, finite, require, same, within_roundings
 from aptt.audit.promise import promise
 from aptt.audit.spec import Inputs, Trial
-from aptt.audit.ways import plainly
+from aptt.audit.ways import in_blocks, plainly
 
 __all__ = [
     "finite_at_extremes",
@@ -87,7 +89,7 @@ def near_perfect_keeps_digits(trial: Trial) -> None:
     for x in near:
         low = trial.cast({**given, name: x.clamp(*trial.spec.within)}, torch.float32)
         with about("near the best prediction, in float32"), fed(low):
-            found = _with_truth(trial, low, 1.0, trial.least_reduced)
+            found = _with_truth(trial, low, trial.least_reduced)
             for what, got, truth in zip(("value", "gradient"), found[:2], found[2:], strict=True):
                 off, whole = float((got.double() - truth).norm()), float(truth.norm())
                 said = f"the {what} is off by {off / (whole or 1):.2g} of {whole:.3g}, as a whole"
@@ -202,27 +204,42 @@ def _near(got: Tensor, truth: Tensor, what: str, *, rtol: float, floor: Tensor |
         )
 
 
-@promise()
+@promise(ways=("plain",))
 def half_matches_truth(trial: Trial) -> None:
     """Half types lose what their inputs lose, float32 a millionth; the loss is float32."""
     made = trial.inputs(67)
     name = trial.prediction(made)
-    found: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-    if trial.spec.stranger and trial.spec.extremes:
-        _hard_halves(trial)
+    calls: dict[str, tuple[Inputs, float, Tensor, Tensor]] = {}
     for dtype in _LOW:
         cast = trial.cast(made, dtype)
         mixed = [] if trial.spec.stranger else [({**made, name: cast[name]}, torch.float64)]
         for inputs, others in [(cast, dtype), *mixed]:
+            truth, truth_grad = _truth(trial, inputs, "mean")
             for up in (1.0, 2.0**12):  # as a gradient scaler would
                 said = f"{dtype}, the rest {others}, {up:g} * loss"
-                found[said] = _with_truth(trial, inputs, up, "mean")
-    for said, result in found.items():  # what is not finite is worse than what is not exact
-        with about(said):
-            _no_overflow(*result)
-    for said, result in found.items():
-        with about(said):
-            _near_truth(trial, *result)
+                calls[said] = inputs, up, truth, up * truth_grad
+    for way, within in _some_blocks(trial, made[name].numel()).items():
+        with about(way) if trial.spec.walks else nullcontext(), within():
+            if trial.spec.stranger and trial.spec.extremes:
+                _hard_halves(trial)
+            found = {
+                said: (*trial.gradient(inputs, up, reduction="mean"), *truths)
+                for said, (inputs, up, *truths) in calls.items()
+            }
+            for check in (_no_overflow, partial(_near_truth, trial)):
+                for said, result in found.items():  # not finite is worse than not exact
+                    with about(said):
+                        check(*result)
+
+
+def _some_blocks(
+    trial: Trial, elements: int
+) -> dict[str, Callable[[], AbstractContextManager[object]]]:
+    """The plain way, and if it walks, some eight blocks."""
+    ways: dict[str, Callable[[], AbstractContextManager[object]]] = {"plain": plainly}
+    return ways | (
+        {"in blocks": lambda: in_blocks(max(16, elements // 8))} if trial.spec.walks else {}
+    )
 
 
 def _hard_halves(trial: Trial) -> None:
@@ -233,16 +250,18 @@ def _hard_halves(trial: Trial) -> None:
         for i in range(trial.many(cast)):
             one = trial.take(cast, torch.tensor([i]))
             with about(f"{dtype}, one sample"), fed(one):
-                _no_overflow(*_with_truth(trial, one, 1.0, "mean"))
+                _no_overflow(*_with_truth(trial, one, "mean"))
 
 
 def _with_truth(
-    trial: Trial, inputs: Inputs, up: float, reduction: str
+    trial: Trial, inputs: Inputs, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    value, grad = trial.gradient(inputs, up, reduction=reduction)
+    return *trial.gradient(inputs, reduction=reduction), *_truth(trial, inputs, reduction)
+
+
+def _truth(trial: Trial, inputs: Inputs, reduction: str) -> tuple[Tensor, Tensor]:
     with plainly():
-        wide = trial.cast(inputs, torch.float64)
-        return value, grad, *trial.gradient(wide, up, reduction=reduction)
+        return trial.gradient(trial.cast(inputs, torch.float64), reduction=reduction)
 
 
 def _no_overflow(value: Tensor, grad: Tensor, truth: Tensor, truth_grad: Tensor) -> None:

@@ -583,29 +583,39 @@ def _count_focal(inputs: Inputs, options: Options) -> Tensor:
 
 
 def _count_hardest(inputs: Inputs, options: Options) -> Tensor:
-    """The class weights of the hardest, where none are tied."""
-    fraction = options.get("fraction", 0.1)
-    weight = options.get("class_weight", torch.ones(_C)).double().to(inputs["target"].device)
+    """The weights of the hardest, where none are tied."""
+    fraction, x, y = options.get("fraction", 0.1), inputs["logits"].double(), inputs["target"]
+    weight = options.get("class_weight", torch.ones(_C)).double().to(y.device)
+    by_class = (1, -1) + (1,) * (x.ndim - 2)
+    if "softcap" in options:
+        x = options["softcap"] * torch.tanh(x / options["softcap"])
+    if "logit_adjustment" in options:
+        x = x + options["logit_adjustment"].to(x).reshape(by_class)
     losses = torch.nn.functional.cross_entropy(
-        inputs["logits"].flatten(2).double() if inputs["logits"].ndim > 2 else inputs["logits"],
-        inputs["target"].flatten(1) if inputs["target"].ndim > 1 else inputs["target"],
+        x,
+        y,
         weight,
         ignore_index=options.get("ignore_index", -100),
         label_smoothing=options.get("label_smoothing", 0.0),
         reduction="none",
     )
-    known = inputs["target"] != options.get("ignore_index", -100)
+    known = y != options.get("ignore_index", -100)
+    each = torch.where(known, weight[y.clamp(min=0)], 0.0)
+    losses = losses + options.get("z_loss", 0.0) * each * x.logsumexp(1).square()
+    if "sample_weight" in inputs:
+        of_each = inputs["sample_weight"].double()
+        known, losses, each = known & (of_each != 0), losses * of_each, each * of_each
     total = torch.zeros((), dtype=torch.float64, device=weight.device)
     rows = [slice(None)]
     if options.get("pool") == "sample":
         rows = [slice(i, i + 1) for i in range(len(losses))]
     for row in rows:
-        here = known[row].flatten()
-        values, labels = losses[row].flatten()[here], inputs["target"][row].flatten()[here]
+        here = known[row]
+        values, weights = losses[row][here], each[row][here]
         least = -math.log(options.get("threshold", 1.0)) if "threshold" in options else torch.inf
         k = max(math.ceil(fraction * len(values) - 1e-9), int((values > least).sum()))
         k = max(k, 1) if len(values) else 0
-        total = total + weight[labels[values.argsort(descending=True)[:k]]].sum()
+        total = total + weights[values.argsort(descending=True)[:k]].sum()
     return total
 
 
@@ -621,9 +631,14 @@ def _top_k() -> Spec:
         module=TopKCrossEntropyLoss,
         inputs=_classes,
         cases={
-            "rows": case(fraction=0.5, exempt=batch),
+            "rows": case(with_(_classes, "sample_weight", "target"), fraction=0.5, exempt=batch),
             "weighted": case(
-                _image, class_weight=_PER_CLASS, ignore_index=2, fraction=0.3, exempt=batch
+                _image,
+                class_weight=_PER_CLASS,
+                logit_adjustment=-_PER_CLASS,
+                ignore_index=2,
+                fraction=0.3,
+                exempt={**batch, "perfect_is_minimal": "its own inputs; an adjustment moves it"},
             ),
             "images": case(
                 _square,
@@ -631,6 +646,8 @@ def _top_k() -> Spec:
                 threshold=0.02,
                 pool="sample",
                 label_smoothing=0.1,
+                z_loss=1e-3,
+                softcap=40.0,
                 class_dim=1,
                 reduction="none",
                 exempt={"perfect_is_minimal": "its own inputs; smoothing moves the optimum"},

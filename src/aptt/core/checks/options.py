@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal, TypeAlias
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "check_chunk",
     "check_flags",
     "check_index",
+    "check_label",
     "check_number",
     "check_positive",
     "check_whole",
@@ -21,14 +23,19 @@ IgnoreIndex: TypeAlias = int | Literal["auto"] | None
 """The target value that is ignored; None is none, whatever the target."""
 
 
+def _is_flag(value: object) -> bool:
+    """Whether it says yes or no; Python would count it as 1 or 0."""
+    return type(value).__name__ in ("bool", "bool_")  # NumPy has its own
+
+
 def check_number(
     name: str, value: float, low: float = 0.0, high: float = math.inf, *, wanted: str = ""
 ) -> None:
-    """Hold an option to a closed range, and to finite numbers."""
+    """Hold an option to a closed range, and to finite numbers; True is none."""
     try:
-        if low <= value <= high and value != math.inf:
+        if low <= value <= high and value != math.inf and not _is_flag(value):
             return
-        error: type[Exception] = ValueError
+        error: type[Exception] = TypeError if _is_flag(value) else ValueError
     except (TypeError, RuntimeError):  # what is no number, and what is several
         error = TypeError
     limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
@@ -36,11 +43,11 @@ def check_number(
 
 
 def check_positive(name: str, value: float) -> None:
-    """Hold an option to finite numbers above 0."""
+    """Hold an option to finite numbers above 0; True is none."""
     try:
-        if 0 < value < math.inf:
+        if 0 < value < math.inf and not _is_flag(value):
             return
-        error: type[Exception] = ValueError
+        error: type[Exception] = TypeError if _is_flag(value) else ValueError
     except (TypeError, RuntimeError):
         error = TypeError
     raise error(f"{name}: got {value!r}, wanted a positive number")
@@ -55,15 +62,23 @@ def check_whole(name: str, value: int, low: int = 1) -> None:
 def check_flags(**options: object) -> None:
     """Hold options to True and False; a number or a name that is taken for one is a mistake."""
     for name, value in options.items():
-        if type(value).__name__ not in ("bool", "bool_"):  # NumPy has its own
+        if not _is_flag(value):
             raise TypeError(f"{name}: got {value!r}, wanted True or False")
 
 
 def check_index(**options: int | None) -> None:
     """Hold options such as ``ignore_index`` and ``class_dim`` to whole numbers, or None."""
     for name, value in options.items():
-        if value is not None and not isinstance(value, int) and not hasattr(value, "__index__"):
+        whole = isinstance(value, int) or hasattr(value, "__index__")
+        if value is not None and (_is_flag(value) or not whole):
             raise TypeError(f"{name}: got {value!r}, wanted a whole number or None")
+
+
+def check_label(ignore_index: float | None) -> None:
+    """Hold the target value that is ignored, where targets are floats, to a number or None."""
+    if ignore_index is not None:
+        most = sys.float_info.max
+        check_number("ignore_index", ignore_index, -most, most, wanted="a number, or None")
 
 
 def ignored(ignore_index: IgnoreIndex, *, indexed: bool) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aptt.core.checks.options import check_number
 from aptt.core.checks.values import INDEX_DTYPES, check_weight
-from aptt.core.ordinary import apart, inside_functorch, is_spread, placed, real_device
+from aptt.core.ordinary import apart, bare, inside_functorch, is_spread, placed, real_device
 
 __all__ = [
     "Array",
@@ -37,6 +37,8 @@ class Array(Protocol):
         """Its numbers."""
 
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # of masks in 16-bit pictures
+
 Numbers: TypeAlias = Tensor | Sequence[float] | Array
 """What serves as a tensor of numbers; :func:`as_tensor` makes one of it."""
 
@@ -49,7 +51,7 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
     """
     if isinstance(values, Tensor):
         _check_real(name, values)
-        return values
+        return _signed(bare(values))
     device, dtype = (None, None) if like is None else (like.device, like.dtype)
     dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
     try:
@@ -63,7 +65,12 @@ def as_tensor(name: str, values: object, like: Tensor | None = None) -> Tensor:
             f"numbers ({error})"
         ) from None
     _check_real(name, made)
-    return made
+    return _signed(made)
+
+
+def _signed(t: Tensor) -> Tensor:
+    """Whole numbers of a dtype that torch hardly computes with, in one that it does."""
+    return t.long() if t.dtype in _UNSIGNED else t
 
 
 def as_weight(name: str, values: object, like: Tensor) -> Tensor:
@@ -96,8 +103,8 @@ def as_factor(
 ) -> float | Tensor:
     """A weight as a number, or as a tensor where there is one per class; held to the rule."""
     if isinstance(value, Real):
-        check_number(name, value := float(value), 0.0, high)
-        return value
+        check_number(name, value, 0.0, high)
+        return float(value)
     if isinstance(value, str):
         raise TypeError(f"{name}: got {value!r}, wanted a number, or numbers, one per class")
     made = as_tensor(name, value, like)
@@ -116,8 +123,7 @@ def check_tensors(**tensors: object) -> None:
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: got {type(t).__name__}, wanted a tensor")
-        if type(t) is not Tensor or t.is_complex():
-            _check_real(name, t)
+        _check_real(name, t)
         if first is None:
             first, device = name, t.device
         elif t.device != device and (t.ndim or not t.is_cpu):
@@ -145,6 +151,15 @@ def _check_real(name: str, t: Tensor) -> None:
         )
     if t.is_complex():
         raise TypeError(f"{name}: got {t.dtype}, wanted real numbers")
+    if t.is_nested:
+        raise TypeError(
+            f"{name}: got a nested tensor, wanted one of a shape: {name}.to_padded_tensor(0.0), "
+            "with weights, a mask or lengths that leave out what is padding"
+        )
+    if t.layout is not torch.strided:
+        raise TypeError(f"{name}: got {t.layout}, wanted a dense tensor: {name}.to_dense()")
+    if t.is_floating_point() and t.dtype.itemsize == 1:
+        raise TypeError(f"{name}: got {t.dtype}, wanted float16 or wider: {name}.float()")
 
 
 def check_floating(**tensors: Tensor) -> None:
@@ -168,4 +183,5 @@ def check_indices(**tensors: Tensor) -> None:
     check_tensors(**tensors)
     for name, t in tensors.items():
         if t.dtype not in INDEX_DTYPES:
-            raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype")
+            cure = f": {name}.long()" if t.dtype in _UNSIGNED else ""
+            raise TypeError(f"{name}: got {t.dtype}, wanted indices of an integer dtype{cure}")

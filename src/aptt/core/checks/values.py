@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks.options import check_index
-from aptt.core.ordinary import apart, is_readable
+from aptt.core.ordinary import apart, bare, is_readable
 
 __all__ = [
     "INDEX_DTYPES",
@@ -23,6 +23,8 @@ __all__ = [
     "check_boxes",
     "check_classes",
     "check_range",
+    "check_shares",
+    "check_some",
     "check_weight",
     "check_weights",
     "kept",
@@ -49,6 +51,34 @@ def check_range(
         raise ValueError(
             f"{name}: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
         )
+
+
+def check_shares(target: Tensor, keep: Tensor | None, *, name: str = "target") -> None:
+    """Refuse soft targets that are no shares, among those that count; in eager mode on CPU.
+
+    A share is finite and at least 0. What the shares of a position add up to is left open: it is
+    what the position weighs.
+    """
+    if not is_readable(target):
+        return
+    with looking(target):
+        least, most = (v.item() for v in target.detach().aminmax())
+    if least >= 0 and most != math.inf:
+        return
+    wrong = ~((target >= 0) & (target != math.inf))
+    if keep is not None:
+        wrong &= (keep != 0).unsqueeze(1)
+    if wrong.any():
+        raise ValueError(
+            f"{name}: got a share of {target[wrong][0].item()}, wanted soft targets that are "
+            "finite and at least 0: what the shares of a position add up to is what it weighs"
+        )
+
+
+def check_some(name: str, numbers: Tensor) -> None:
+    """Refuse numbers that are all 0, of which nothing could be learned; in eager mode on CPU."""
+    if is_readable(numbers) and not bool(numbers.any()):
+        raise ValueError(f"{name}: got nothing but 0, wanted some number that is not")
 
 
 def check_weights(**weights: Tensor) -> None:
@@ -142,6 +172,7 @@ def taken_classes(
 
     Without a number of ``classes`` their range is left to the caller.
     """
+    target = bare(target)
     check_index(ignore_index=ignore_index)
     seen = classes is not None and check_classes(target, classes, ignore_index, name=name)
     if seen or ignore_index is None:

@@ -14,7 +14,7 @@ from aptt.core.linear.opaque import compiled
 from aptt.core.linear.products import dtype_of_products
 from aptt.core.linear.run import HeadFormula, Run
 from aptt.core.linear.walk import walked
-from aptt.core.ordinary import ordinary
+from aptt.core.ordinary import bare, ordinary
 
 __all__ = ["evaluate_linear", "evaluate_projected"]
 
@@ -36,6 +36,8 @@ def evaluate_linear(
     gradient only by the plain way. ``weight`` is ``(N,)``, finite, and multiplies the values.
     ``chunk`` is a number of rows. The result is float32, or float64 where an input is.
     """
+    head, sides = Head(*map(bare, head)), (*map(bare, sides),)
+    teacher = None if teacher is None else Head(*map(bare, teacher))
     run = Run(formula, options, scale, chunk, gather, dtype_of_products(head))
     others = (weight, *(teacher or ()), *sides, scale, *options.values())
     if torch.compiler.is_compiling():

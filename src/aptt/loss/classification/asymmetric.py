@@ -15,12 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_floating, check_number, check_range, kept
+from aptt.core.axes import align_elements
+from aptt.core.checks import Numbers, check_floating, check_label, check_number, check_range, kept
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import held, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_elements
 
 __all__ = ["AsymmetricLoss", "asymmetric_loss"]
 
@@ -80,7 +80,7 @@ def asymmetric_loss(
         >>> round(asymmetric_loss(logits, torch.tensor([1, 0, 0])).item(), 4)
         0.2392
     """
-    _check_options(gamma_positive, gamma_negative, margin, reduction)
+    _check_options(gamma_positive, gamma_negative, margin, ignore_index, reduction)
     check_floating(logits=logits)
     x, t, w = align_elements(logits, target, weight, by_class=False, class_dim=None)
     if ignore_index is not None:
@@ -121,9 +121,14 @@ _ASYMMETRIC = Formula(_result, ahead=True, block=2**17)
 
 
 def _check_options(
-    gamma_positive: float, gamma_negative: float, margin: float, reduction: Reduction
+    gamma_positive: float,
+    gamma_negative: float,
+    margin: float,
+    ignore_index: float | None,
+    reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
+    check_label(ignore_index)
     check_number("gamma_positive", gamma_positive)
     check_number("gamma_negative", gamma_negative)
     check_number("margin", margin, 0.0, 0.999)
@@ -140,7 +145,7 @@ class AsymmetricLoss(LossModule):
         ignore_index: float | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(gamma_positive, gamma_negative, margin, reduction)
+        _check_options(gamma_positive, gamma_negative, margin, ignore_index, reduction)
         super().__init__(
             gamma_positive=gamma_positive,
             gamma_negative=gamma_negative,

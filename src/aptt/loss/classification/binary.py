@@ -11,11 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_elements
 from aptt.core.checks import (
     Numbers,
     as_factor,
     check_floating,
     check_index,
+    check_label,
     check_number,
     check_range,
     kept,
@@ -34,7 +36,7 @@ from aptt.core.logistic import (
 from aptt.core.module import LossModule
 from aptt.core.precision import wide
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_elements, check_vector, one_or_each
+from aptt.core.shapes import check_vector, one_or_each
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["BINARY", "BinaryCrossEntropyLoss", "binary_cross_entropy"]
@@ -93,7 +95,7 @@ def binary_cross_entropy(
         >>> round(binary_cross_entropy(logits, torch.tensor([1, 1, 0])).item(), 4)
         0.3157
     """
-    _check_binary_options(label_smoothing, class_dim, reduction)
+    _check_binary_options(ignore_index, label_smoothing, class_dim, reduction)
     if pos_weight is not None:
         check_floating(logits=logits)
         pos_weight = one_or_each("pos_weight", pos_weight, logits)
@@ -220,9 +222,10 @@ BINARY = Formula(
 
 
 def _check_binary_options(
-    label_smoothing: float, class_dim: int | None, reduction: Reduction
+    ignore_index: float | None, label_smoothing: float, class_dim: int | None, reduction: Reduction
 ) -> None:
     check_reduction(reduction)
+    check_label(ignore_index)
     check_index(class_dim=class_dim)
     check_number("label_smoothing", label_smoothing, 0.0, 1.0)
 
@@ -238,7 +241,7 @@ class BinaryCrossEntropyLoss(LossModule):
         class_dim: int | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_binary_options(label_smoothing, class_dim, reduction)
+        _check_binary_options(ignore_index, label_smoothing, class_dim, reduction)
         if pos_weight is not None:
             pos_weight = as_factor("pos_weight", pos_weight)
         super().__init__(

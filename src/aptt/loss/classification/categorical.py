@@ -78,7 +78,8 @@ def cross_entropy(
 
     Use when:
         One of C classes is right: language models, image classification, segmentation. For long
-        tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`.
+        tails add ``logit_adjustment``; for many easy examples see :func:`focal_loss`; for the
+        hardest positions alone, with all options of this one, :func:`top_k_cross_entropy_loss`.
 
     Elsewhere:
         torch ``F.cross_entropy``, ``nn.NLLLoss`` of a log-softmax; optax

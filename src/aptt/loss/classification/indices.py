@@ -13,19 +13,9 @@ import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, Product, by_row, scaled_
+from aptt.core.held import Held, held_loss, held_slope, hold
 from aptt.core.precision import widen
-from aptt.core.vocabulary import (
-    Form,
-    Held,
-    Stats,
-    finish,
-    held_loss,
-    held_slope,
-    hold,
-    measure,
-    slope,
-    uncap,
-)
+from aptt.core.vocabulary import Form, Stats, finish, measure, slope, uncap
 from aptt.loss.classification.adjusted import counted_logits
 
 __all__ = ["INDICES", "INDICES_AND_LSE", "NLL"]

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_index, taken_classes
+from aptt.core.axes import align_classes
+from aptt.core.checks import Numbers, check_index, check_shares, taken_classes
 from aptt.core.precision import wide
 from aptt.core.reduction import Count, count_of
-from aptt.core.shapes import align_classes, check_sample_weight, check_vector
+from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["Prepared", "counted", "mass_of", "prepared"]
@@ -64,6 +65,8 @@ def prepared(
         sample_weight = check_sample_weight(sample_weight, shape, logits=logits)
         rows = sample_weight.reshape(len(x), *x.shape[2:]).to(wide(x.dtype))
         rows = rows if keep is None else torch.where(keep, rows, 0.0)
+    if soft:
+        check_shares(y, rows)
     return Prepared(x, y, soft, shape, class_weight, adjustment, rows)
 
 

@@ -21,11 +21,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_index, check_number, kept
 from aptt.core.module import LossModule, per_class
 from aptt.core.precision import widest
 from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
-from aptt.core.shapes import align_classes, check_vector
+from aptt.core.shapes import check_sample_weight, check_vector
+from aptt.core.vocabulary import checked_form
 from aptt.loss.classification.categorical import cross_entropy
 
 __all__ = ["TopKCrossEntropyLoss", "top_k_cross_entropy_loss"]
@@ -37,11 +39,15 @@ def top_k_cross_entropy_loss(
     logits: Tensor,
     target: Numbers,
     *,
+    sample_weight: Numbers | None = None,
     fraction: float = 0.1,
     threshold: float | None = None,
     class_weight: Numbers | None = None,
     ignore_index: int | None = -100,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    logit_adjustment: Numbers | None = None,
     class_dim: int | None = None,
     pool: Pool = "batch",
     reduction: Reduction = "mean",
@@ -54,14 +60,20 @@ def top_k_cross_entropy_loss(
         logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class.
         target: class indices of any integer dtype, shaped like the logits without the class axis;
             or soft targets, floating and shaped like the logits.
+        sample_weight: shaped like class indices; multiplies before the hardest are found, and is
+            counted; 0 removes, from n too.
         fraction: the share of the positions that count, from 0 (the single hardest) to 1 (all).
         threshold: a probability: all positions with ``p[y]`` below it are taken, and k is the
-            least. Where classes are weighted or labels smoothed, it is their loss that is compared,
-            with ``-log threshold``.
+            least. Where there are weights, smoothing or a z-loss, it is the loss with them that is
+            compared, with ``-log threshold``.
         class_weight: ``(C,)``, one weight per class, which multiplies before the hardest are found;
             it is counted.
         ignore_index: the class index that removes its position, from n too; None: none is ignored.
-        label_smoothing: the share of the target's mass spread evenly over the classes.
+        label_smoothing: the share of the target's mass spread evenly over the classes. It and the
+            next three are as in :func:`cross_entropy`.
+        z_loss: the factor of ``logsumexp(z)**2``.
+        softcap: bounds the logits to ``(-softcap, softcap)``.
+        logit_adjustment: ``(C,)``, added to the logits in training.
         class_dim: the class axis, where shapes leave it open.
         pool: among which positions the hardest are found: those of the ``"batch"``, or of each
             ``"sample"``.
@@ -74,8 +86,9 @@ def top_k_cross_entropy_loss(
     Raises:
         ValueError: shapes that do not fit, classes out of range (on CPU), an unknown option.
 
-    The gradient goes to ``logits``, and to soft targets and weights that ask for it. The hardest of
-    a batch are not those of its parts: micro-batches and ranks are exact with ``pool="sample"``.
+    The gradient goes to ``logits``, and to soft targets, weights and adjustment that want it. The
+    hardest of a batch are not those of its parts: micro-batches and ranks are exact with
+    ``pool="sample"``.
 
     Use when:
         Most pixels are easy, and the mean of all says little about the rest; late in training, or
@@ -102,18 +115,29 @@ def top_k_cross_entropy_loss(
         "weight": class_weight,
         "ignore_index": ignore_index,
         "label_smoothing": label_smoothing,
+        "z_loss": z_loss,
+        "softcap": softcap,
+        "logit_adjustment": logit_adjustment,
         "class_dim": class_dim,
     }
     target = as_tensor("target", target, logits)
     if class_weight is not None:
         x = align_classes(logits, target, class_dim).logits
         class_weight = check_vector("class_weight", class_weight, x)
+    weight = None
+    if sample_weight is not None:
+        positions = align_classes(logits, target, class_dim).shape
+        weight = check_sample_weight(sample_weight, positions, logits=logits)
     with torch.no_grad():
-        losses = cross_entropy(logits, target, reduction="none", **options)
+        losses = cross_entropy(logits, target, sample_weight=weight, reduction="none", **options)
         known = None
         if ignore_index is not None and target.shape == losses.shape:
             known = kept(target, ignore_index)
+        if weight is not None:
+            known = weight != 0 if known is None else known & (weight != 0)
         share = _shares(losses, known, fraction, threshold, pool)
+    if weight is not None:
+        share = torch.where(share != 0, share * weight.to(share.dtype), 0.0)
     told = _Told(reduction, pool == "sample") if callable(reduction) else reduction
     return cross_entropy(logits, target, sample_weight=share, reduction=told, **options)
 
@@ -183,12 +207,15 @@ class TopKCrossEntropyLoss(LossModule):
         class_weight: Numbers | None = None,
         ignore_index: int | None = -100,
         label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        logit_adjustment: Numbers | None = None,
         class_dim: int | None = None,
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
         _check(fraction, threshold, ignore_index, pool, reduction)
-        check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        checked_form(label_smoothing, z_loss, softcap, reduction)
         check_index(class_dim=class_dim)
         super().__init__(
             fraction=fraction,
@@ -196,11 +223,18 @@ class TopKCrossEntropyLoss(LossModule):
             class_weight=per_class(class_weight, "class_weight"),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            logit_adjustment=per_class(logit_adjustment, "logit_adjustment", signed=True),
             class_dim=class_dim,
             pool=pool,
             reduction=reduction,
         )
 
-    def forward(self, logits: Tensor, target: Numbers) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Numbers, *, sample_weight: Numbers | None = None
+    ) -> Tensor:
         """The loss of ``logits`` against ``target``."""
-        return top_k_cross_entropy_loss(logits, target, **self.options())
+        return top_k_cross_entropy_loss(
+            logits, target, sample_weight=sample_weight, **self.options()
+        )

@@ -19,6 +19,7 @@ from aptt.core.checks import (
     check_tensors,
     check_weights,
 )
+from aptt.core.ordinary import bare
 from aptt.core.precision import wide, widen
 from aptt.core.reduction import Count, Reduction, normalize
 from aptt.core.softmax import Against
@@ -171,7 +172,7 @@ def tables(**two: Tensor) -> tuple[Tensor, Tensor]:
             f"{name}: got {tuple(y.shape)} for {first} {tuple(x.shape)}, wanted rows of "
             f"{x.shape[1]} numbers"
         )
-    return x, y.to(wide(x.dtype))
+    return bare(x), bare(y).to(wide(x.dtype))
 
 
 def _check_table(name: str, rows: Tensor) -> None:

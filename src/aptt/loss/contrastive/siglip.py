@@ -9,10 +9,19 @@ From: Zhai et al. 2023 (SigLIP), arXiv:2303.15343, section 3.2.
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_choice, check_chunk, check_flags, check_floating
+from aptt.core.checks import (
+    Numbers,
+    check_choice,
+    check_chunk,
+    check_flags,
+    check_floating,
+    check_number,
+)
 from aptt.core.module import LossModule
 from aptt.core.pairs import QUESTIONS, Sides, evaluate_pairs
 from aptt.core.reduction import Reduction, check_reduction
@@ -136,8 +145,8 @@ def _check_options(
         check_floating(bias=bias)
         if bias.numel() != 1:
             raise ValueError(f"bias: got shape {tuple(bias.shape)}, wanted one number")
-    elif not isinstance(bias, int | float) or not abs(bias) < float("inf"):
-        raise ValueError(f"bias: got {bias!r}, wanted a finite number")
+    else:
+        check_number("bias", bias, -sys.float_info.max, wanted="a finite number")
     check_choice("duplicates", duplicates, ("mask", "positive"))
     check_chunk(chunk)
     check_gather(gather)

@@ -118,11 +118,12 @@ def triplet_loss(
     sides = Sides(None, x.ids, every.ids, itself, every.open)
     if mining == "hard":
         found = hardest(x.values, every.values, sides, chunk)
-        near, far = (
+        to_negative, to_positive = (
             _apart(x.values, picked(every.values, at), squared)
             for at in (found.negative, found.positive)
         )
-        values, there = _cost(far - near, margin), found.has_positive & found.has_negative
+        values = _cost(to_positive - to_negative, margin)
+        there = found.has_positive & found.has_negative
     else:
         values, there = _over_all(x.values, every.values, sides, chunk, margin, squared)
     values = torch.where(there, values, 0.0)
@@ -145,7 +146,7 @@ def _over_all(
 
     def values(x: Tensor, y: Tensor, some: Sides) -> tuple[Tensor, Tensor]:
         apart = _apart(x.unsqueeze(1), y, squared)
-        positive, negative = marks(some, len(y), True, x)
+        positive, negative = marks(some, len(y), many=True, like=x)
         triplet = positive.unsqueeze(2) & negative.unsqueeze(1)
         count = positive.sum(1) * negative.sum(1)
         cost = _cost(apart.unsqueeze(2) - apart.unsqueeze(1), margin)

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.checks import check_range
 from aptt.core.targets import IGNORED, index_of, matched
 from aptt.loss.detection.classes import labels_at, log_odds
 from aptt.loss.detection.rows import needed
 from aptt.loss.matching import Assignment, HungarianMatcher
+from aptt.loss.matching.assignment import checked
 
 __all__ = ["Answers", "answers_of", "assigned_by"]
 
@@ -43,7 +45,8 @@ def assigned_by(
         if no_object is not None and not _by_softmax(assigner):
             logits = log_odds(logits)
         found = assigner(logits, corners, places, *targets, counts, strides=strides)
-    return found[0], found[1].detach()
+    matches, scores = checked("assigner", found)
+    return matches, scores.detach()
 
 
 def answers_of(
@@ -62,6 +65,8 @@ def answers_of(
     scores = scores.to(torch.promote_types(scores.dtype, boxes.dtype))
     rows = matches != IGNORED if counts is None else (matches != IGNORED) & counts
     positive = (matches >= 0) & rows
+    if not hard:
+        check_range(scores, 0, 1, keep=positive, name="match_scores")
     index = index_of(matches, mask)
     return Answers(
         rows,

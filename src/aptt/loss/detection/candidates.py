@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from aptt.core.module import reduced
 from aptt.core.ordinary import is_readable
 from aptt.core.pairwise import products
-from aptt.core.targets import BACKGROUND, TermLoss, check_parts
+from aptt.core.targets import BACKGROUND, TermLoss, called, called_so, check_parts
 from aptt.loss.bbox import probiou_loss
 
 __all__ = [
@@ -98,12 +98,16 @@ def pairwise_iou(goals: Tensor, boxes: Tensor) -> Tensor:
     return common / torch.where(union == 0, 1.0, union)  # NaN where areas overflow: no candidate
 
 
+_WANTED = {
+    "overlap": "a loss of boxes, such as ciou_loss or CIoULoss(), called with predicted boxes, "
+    "target boxes and reduction='none'"
+}
+
+
 def check_overlap(overlap: object) -> None:
     """Refuse what is no loss of boxes."""
     if overlap is not None:
-        check_parts(
-            {"overlap": "a loss of boxes, such as ciou_loss or CIoULoss()"}, overlap=overlap
-        )
+        check_parts(_WANTED, overlap=overlap)
 
 
 def pairwise_overlap(
@@ -114,12 +118,24 @@ def pairwise_overlap(
         if goals.shape[-1] == 4:
             return pairwise_iou(goals, boxes)
         overlap = probiou_loss
-    loss: TermLoss = partial(overlap, reduction="none")
-    if isinstance(overlap, nn.Module):
-        loss = reduced("overlap", overlap, "none")
     size = (*near.shape, boxes.shape[-1])
     b, g = boxes.unsqueeze(1).expand(size), goals.unsqueeze(2).expand(size)
     if not is_readable(near):
-        return (1 - loss(b, g)).clamp(0, 1)
-    some = (1 - loss(b[near], g[near])).clamp(0, 1)
+        return (1 - _each(overlap, b, g)).clamp(0, 1)
+    some = (1 - _each(overlap, b[near], g[near])).clamp(0, 1)
     return torch.zeros_like(near, dtype=some.dtype).masked_scatter(near, some)
+
+
+def _each(overlap: TermLoss, boxes: Tensor, goals: Tensor) -> Tensor:
+    """The value of a loss of boxes for each pair of them."""
+    loss: TermLoss = partial(overlap, reduction="none")
+    if isinstance(overlap, nn.Module):
+        loss = reduced("overlap", overlap, "none")
+    values = called("overlap", overlap, _WANTED, partial(loss, boxes, goals))
+    if not isinstance(values, Tensor) or values.shape != boxes.shape[:-1]:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"overlap: {called_so(overlap)} returned {got} for boxes {tuple(boxes.shape)}, wanted "
+            f"{tuple(boxes.shape[:-1])}, one value a box"
+        )
+    return values

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from aptt.core.bins import check_bins
 from aptt.core.boxes import BoxFormat
 from aptt.core.checks import as_weight, check_flags, check_floating
 from aptt.core.pairwise import corners_of
@@ -98,6 +99,8 @@ def detection_terms(
     numbers = 5 if not dense and pred_boxes.shape[-1:] == (5,) else 4
     shape = "B A 4 bins" if dense else f"B A {numbers}"
     check_shapes(class_logits=(class_logits, "B A C"), pred_boxes=(pred_boxes, shape))
+    if dense:
+        check_bins("pred_boxes", pred_boxes)
     check_rows(class_logits, anchors=anchors, strides=strides, weight=weight)
     check_box_format_of(box_format, numbers)
     classes = classes_of(class_logits, no_object)

@@ -14,6 +14,7 @@ from aptt.core.checks import as_floats, as_weight, check_tensors, check_weight
 from aptt.core.pairwise import covered
 from aptt.core.targets import IGNORED, Targets, index_of, matched, regions_of
 from aptt.loss.matching import Assignment, HungarianMatcher
+from aptt.loss.matching.assignment import checked
 
 __all__ = ["Asked", "Matcher", "asked_of", "hungarian", "of_layers"]
 
@@ -95,13 +96,19 @@ def _by_matcher(
     layers = len(x)
     if layers == 1:
         of_it = None if may is None else may[0]
-        return matcher(x[0], b[0], None, goals, labels, mask, of_it)[0]
+        return checked("matcher", matcher(x[0], b[0], None, goals, labels, mask, of_it)).matches
     if isinstance(matcher, HungarianMatcher):
         return matcher(x, b, None, goals, labels, mask, may).matches
     of_all = (t.expand(layers, *t.shape).flatten(0, 1) for t in (goals, labels, mask))
     which = None if may is None else may.flatten(0, 1)
     found = matcher(x.flatten(0, 1), b.flatten(0, 1), None, *of_all, which)
-    return found[0].unflatten(0, x.shape[:2])
+    matches = checked("matcher", found).matches
+    if matches.shape[:1] != (layers * x.shape[1],):
+        raise ValueError(
+            f"matcher: returned matches of shape {tuple(matches.shape)}, wanted "
+            f"{(layers * x.shape[1], x.shape[2])}, of each layer's images in turn"
+        )
+    return matches.unflatten(0, x.shape[:2])
 
 
 def hungarian(

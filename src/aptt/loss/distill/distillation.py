@@ -43,8 +43,8 @@ from aptt.core.checks import (
     check_number,
 )
 from aptt.core.distillation import Divergence, check_spread, checked_form
-from aptt.core.formula import widen
 from aptt.core.hard import CHOSEN, STANDARD, WHOLE
+from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, count_of, named, reduce
 from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.loss.classification import cross_entropy
@@ -148,7 +148,8 @@ def distillation_loss(
         DeiT: the mean is over positions, not over positions x classes, so the soft term is C times
             as large.
         torchtune: a student that equals its teacher has a loss of 0, not the teacher's entropy.
-        F.kl_div: classes masked in both models count 0, not NaN.
+        F.kl_div: classes masked in both models count 0, not NaN. ``"none"`` is a value per
+            position, not per class; a table of classes is a program of the docs, under methods.
         Sun et al., standardised: their program divides by the deviation of a sample, ``C - 1`` in
             place of C, and adds 1e-7 to it: our temperature is theirs times ``sqrt(C / (C - 1))``.
 

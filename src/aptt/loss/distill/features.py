@@ -27,8 +27,9 @@ from aptt.core.checks import (
     check_floating,
     check_tensors,
 )
-from aptt.core.formula import Formula, Kept, wide, widen
+from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.vectors import largest_1, length, unit
 

@@ -33,9 +33,9 @@ from aptt.core.checks import (
     check_tensors,
     check_weights,
 )
-from aptt.core.formula import wide, widen
 from aptt.core.module import LossModule
 from aptt.core.ordinary import inside_functorch, ordinary
+from aptt.core.precision import wide, widen
 from aptt.core.reduction import Reduction, check_reduction, named, normalize
 from aptt.core.transform import product
 from aptt.core.vectors import length, unit

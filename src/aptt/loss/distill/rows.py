@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.axes import check_several, class_axis, indexed_axis, split_axis, without_axis
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -16,9 +17,8 @@ from aptt.core.checks import (
     check_tensors,
     taken_classes,
 )
-from aptt.core.formula import widen
 from aptt.core.ordinary import is_readable
-from aptt.core.shapes import check_several, class_axis, indexed_axis, split_axis, without_axis
+from aptt.core.precision import widen
 
 __all__ = ["Student", "check_told", "student_rows", "teacher_rows"]
 

@@ -15,10 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import (
     IgnoreIndex,
     Numbers,
     as_weight,
+    check_shares,
     check_tensors,
     ignored,
     taken_classes,
@@ -27,7 +29,7 @@ from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.logistic import power, times
 from aptt.core.precision import wide
 from aptt.core.reduction import Count, count_of
-from aptt.core.shapes import align_classes, check_shapes, check_vector, one_or_each
+from aptt.core.shapes import check_shapes, check_vector, one_or_each
 from aptt.core.softmax import (
     Against,
     against,
@@ -73,6 +75,8 @@ def rows(
             check_shapes(target=(target, "*N"), weight=(weight, "*N"))
         w = weight.reshape(len(x), *x.shape[2:])
         w = w if keep is None else torch.where(keep, w, 0)
+    if soft:
+        check_shares(y, w)
     if alpha is None or isinstance(alpha, str):
         return x, y, w, None, shape
     alpha = one_or_each("alpha", alpha, logits)

@@ -73,3 +73,4 @@ FORMULAS = {
     "awing": ADAPTIVE_WING,
 }
 OPTIONS = {"mse": {}, "awing": {"alpha": 2.1, "omega": 14.0, "epsilon": 1.0, "theta": 0.5}}
+"""Of a kind without any of its own: the paper's, which ``adaptive_wing_loss`` has for defaults."""

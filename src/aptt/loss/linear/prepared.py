@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_tensor, taken_classes
+from aptt.core.checks import Numbers, as_tensor, check_shares, taken_classes
 from aptt.core.linear.tokens import Tokens, check_per_class, select, tokens_of
 from aptt.core.precision import widen
 from aptt.core.reduction import Count
@@ -65,6 +65,8 @@ def prepared(
         sample_weight = check_sample_weight(sample_weight, shape, hidden=hidden)
         sample_weight = sample_weight.reshape(-1).to(widen(hidden[:0]).dtype)
         rows = sample_weight if rows is None else torch.where(rows, sample_weight, 0.0)
+    if soft:
+        check_shares(y, rows)
     chosen, states, y, rows = select(tokens.states, y, rows, drop=drop_ignored)
     classes = tokens.classes
     return Prepared(

@@ -28,7 +28,7 @@ from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import BACKGROUND
 
-__all__ = ["Assignment", "Solver", "Surplus", "assign", "assigned_by", "check_surplus"]
+__all__ = ["Assignment", "Solver", "Surplus", "assign", "assigned_by", "check_surplus", "checked"]
 
 Surplus = Literal["raise", "drop"]
 Solver = Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +41,19 @@ class Assignment(NamedTuple):
     """``(B, A)``: the index of its target; -1 for background, -2 for what does not count."""
     scores: Tensor
     """``(B, A)``: its target score, in [0, 1]; 0 where there is no target."""
+
+
+def checked(name: str, found: object) -> Assignment:
+    """What an assigner of the caller's, the argument ``name``, has returned."""
+    if isinstance(found, tuple) and len(found) == 2:
+        matches, scores = found
+        if isinstance(matches, Tensor) and isinstance(scores, Tensor):
+            return Assignment(matches, scores)
+    raise TypeError(
+        f"{name}: returned {type(found).__name__}, wanted an aptt.loss.Assignment of two tensors: "
+        "matches[image, prediction] is the index of a target, -1 for none, and scores are from 0 "
+        "to 1; of pairs of indices it is matches[image, predictions] = targets"
+    )
 
 
 @torch.no_grad()

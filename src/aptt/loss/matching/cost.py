@@ -205,6 +205,12 @@ def _focal(z: Tensor, alpha: float, gamma: float) -> Tensor:
 def first_layer(logits: Tensor, boxes: Tensor) -> Tensor:
     """Logits of one layer, which the targets are held to."""
     check_floating(class_logits=logits, pred_boxes=boxes)
+    if boxes.shape[-1:] == (5,):
+        raise ValueError(
+            f"pred_boxes: got {tuple(boxes.shape)}, wanted boxes of 4 numbers, which L1 and GIoU "
+            "compare; rotated ones are assigned by TaskAlignedAssigner(), or by assign(...) with "
+            "costs of your own"
+        )
     layers = "L " if logits.ndim == 4 else ""
     check_shapes(class_logits=(logits, f"{layers}B Q C"), pred_boxes=(boxes, f"{layers}B Q 4"))
     if not layers:

@@ -53,6 +53,8 @@ def check_ends(ends: Ends) -> None:
         )
     for number in weights:
         check_number("stereo_weight", number)
+    if not any(weights):
+        raise ValueError(f"stereo_weight: got {weights!r}, wanted one of the two above 0")
     if ends.stereo == "channels" and tuple(weights) != (1, 1):
         raise ValueError(
             f"stereo_weight: got {weights!r} for stereo='channels', wanted (1, 1), or "

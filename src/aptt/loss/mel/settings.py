@@ -13,6 +13,7 @@ from aptt.core.checks import (
     check_number,
     check_numbers,
     check_positive,
+    check_some,
     check_weight,
 )
 from aptt.core.differences import Distance
@@ -123,6 +124,7 @@ def bank(
     check_positive("sample_rate", sample_rate)
     check_sizes("n_mels", (n_mels,))
     top = sample_rate / 2 if f_max is None else f_max
+    check_positive("f_max", top)
     check_number("f_min", f_min, 0.0, sample_rate / 2)
     if not f_min < top <= sample_rate / 2:
         raise ValueError(
@@ -161,6 +163,7 @@ def _numbers(name: str, given: Any, size: str, sizes: Sequence[int]) -> Numbers 
         return None
     made = as_tensor(name, given)
     check_numbers(**{name: made})
+    check_some(name, made)
     for wanted in sizes:
         if tuple(made.shape) != (wanted,):
             raise ValueError(

@@ -72,8 +72,8 @@ def kl_penalty_loss(
 
     The gradient goes to ``log_prob``, and to a reference that asks for it; ``old_log_prob`` is a
     constant. A penalty within the reward is a number: detach it. Where both sets of logits are at
-    hand, :func:`linear_distillation` with ``alpha=1, temperature=1, divergence="reverse_kl"`` gives
-    the divergence itself, without a sample's noise.
+    hand, :func:`linear_distillation_loss` with ``alpha=1, temperature=1, divergence="reverse_kl"``
+    gives the divergence itself, without a sample's noise.
 
     Use when:
         A policy should stay near the model that it started from.

@@ -110,10 +110,10 @@ def mcc_loss(
     )
     regions, _, _ = measured(logits, target, options)
     size = regions.sizes()
-    wide = widest(regions.false)
-    some = torch.where(size > 0, size, 1).to(wide)
+    dtype = widest(regions.false)
+    some = torch.where(size > 0, size, 1).to(dtype)
     truth, false, missed = (
-        v.to(wide) / some for v in (regions.truth, regions.false, regions.missed)
+        v.to(dtype) / some for v in (regions.truth, regions.false, regions.missed)
     )
     full = 1 - truth <= _ALL
     present = (truth > 0) & ~full

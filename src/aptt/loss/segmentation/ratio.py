@@ -53,7 +53,7 @@ def _wrong(
 
 def errors(false: Tensor, missed: Tensor, alpha: float, beta: float) -> Tensor:
     """False positives and false negatives, each at its price."""
-    if torch.compiler.is_compiling():  # which takes alpha for a constant, and compiles again
+    if torch.compiler.is_compiling():  # to which an `alpha=` is a constant: it would compile again
         return false * alpha + missed * beta
     return torch.add(false * alpha, missed, alpha=beta)
 

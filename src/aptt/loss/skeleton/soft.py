@@ -1,6 +1,7 @@
 """The soft skeleton: the middle of a soft mask.
 
-    S = relu(x - open x), then of each x eroded once more: S + relu(d - S d)
+    d = relu(x - open x)      what opening takes away
+    S = d, then S + relu(d - S d) of each x eroded once more
 
 Axes: mask ``(N, C, *S)``.
 From: Shit et al. 2021, arXiv:2003.07311, algorithm 1.

@@ -21,18 +21,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["bhattacharyya", "slant"]
+from aptt.core.box_pairs import along, in_unit, longer, unit_of
 
-_LEAST = 1e-3  # of a side, relative to the pair's longest: shorter ones count as that long
+__all__ = ["bhattacharyya", "slant"]
 
 
 def bhattacharyya(x: Tensor, t: Tensor) -> Tensor:
     """The distance of each row of ``x`` from that of ``t``, both ``(N, 5)``; differentiable."""
     gap, own, goal = x[:, :2] - t[:, :2], x[:, 2:4], t[:, 2:4]
-    unit = torch.cat((gap.abs(), own, goal), 1).detach()
-    unit = unit.amax(1, keepdim=True).clamp(min=0) if len(unit) else unit[:, :1]
-    unit = torch.where(unit > 0, unit, 1)
-    gap, (w, h), (goal_w, goal_h) = gap / unit, *(_sides(v, unit).unbind(1) for v in (own, goal))
+    unit = unit_of(gap, own, goal)
+    gap, (w, h), (goal_w, goal_h) = gap / unit, *(in_unit(v, unit).unbind(1) for v in (own, goal))
     seen = _seen(gap, x[:, 4], w, h) + _seen(gap, t[:, 4], goal_w, goal_h)
     wide, goal_wide = (w - h) * (w + h), (goal_w - goal_h) * (goal_w + goal_h)
     both, turn = wide * goal_wide, x[:, 4] - t[:, 4]
@@ -40,9 +38,8 @@ def bhattacharyya(x: Tensor, t: Tensor) -> Tensor:
     turned = torch.where(alike, turn.sin(), turn.cos()).square() * torch.where(alike, both, -both)
     # side against side, the longer against the longer; what is taken off is their difference
     goal = torch.where(alike.unsqueeze(1), goal, goal.flip(1))
-    sides, goals = _sides(own, unit), _sides(goal, unit)
-    short = torch.minimum(own, goal) < _LEAST * unit
-    less_w, less_h = torch.where(short, sides - goals, (own - goal) / unit).unbind(1)
+    sides, goals = in_unit(own, unit), in_unit(goal, unit)
+    less_w, less_h = longer(own, goal, sides, goals, unit).unbind(1)
     (w, h), (goal_w, goal_h) = sides.unbind(1), goals.unbind(1)
     area, goal_area = w * h, goal_w * goal_h
     sums = area.square() + goal_area.square() + (w * goal_h).square() + (h * goal_w).square()
@@ -62,20 +59,12 @@ def slant(x: Tensor, t: Tensor) -> Tensor:
     return (2 * (x[:, 4] - t[:, 4])).sin().square() * square.square()
 
 
-def _sides(sides: Tensor, unit: Tensor) -> Tensor:
-    """Both in the unit; of those too short, the least with their own slope."""
-    sides = sides / unit
-    return torch.where(sides < _LEAST, _LEAST + (sides - sides.detach()), sides)
-
-
 def _seen(gap: Tensor, angle: Tensor, w: Tensor, h: Tensor) -> Tensor:
     """The gap along the axes of a box, each times the other side, squared and added up.
 
     A square is the same however it is turned, and so is the square within a box.
     """
-    cos, sin = angle.cos(), angle.sin()
-    u = gap[:, 0] * cos + gap[:, 1] * sin
-    v = gap[:, 1] * cos - gap[:, 0] * sin
+    u, v = along(gap, angle)
     more, wide = (w - h) * (w + h), w >= h
     beyond = torch.where(wide, more, -more) * torch.where(wide, v, u).square()
     return torch.where(wide, h, w).square() * gap.square().sum(1) + beyond

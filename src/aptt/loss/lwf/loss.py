@@ -8,6 +8,8 @@
 old head runs over its own classes alone, and there is no T**2: T = 2 and lambda_old = 1 as in the
 paper. A lambda_old made for a loss with T**2 is to be multiplied by it.
 
+Where a batch has labels of several tasks, each of them has a cross-entropy.
+
 Axes: logits ``(N, C, ...)`` or ``(..., C)``; targets the same without C; old logits with the
 classes that were there before.
 From: Li and Hoiem, "Learning without Forgetting", 2016, arXiv:1606.09282, eq. 1 to 4.
@@ -16,36 +18,34 @@ From: Li and Hoiem, "Learning without Forgetting", 2016, arXiv:1606.09282, eq. 1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from aptt.core.checks import (
     Numbers,
-    as_tensor,
     check_flags,
     check_floating,
     check_index,
     check_number,
     check_positive,
-    check_tensors,
     kept,
 )
-from aptt.core.formula import widen
-from aptt.core.memory import brought
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named
-from aptt.core.shapes import check_sample_weight, indexed_axis, without_axis
+from aptt.core.shapes import check_sample_weight
 from aptt.loss.classification import cross_entropy
+from aptt.loss.lwf.heads import Heads, labelled, old_part, paired, wide_heads
 
 __all__ = ["LwFLoss", "lwf_loss", "lwf_terms"]
 
-Heads = Tensor | Mapping[str, Tensor]
+Targets = Numbers | Mapping[str, Numbers]
 
 
 def lwf_loss(
     new_logits: Heads,
-    target: Numbers,
+    target: Targets,
     old_logits: Heads | None,
     *,
     sample_weight: Numbers | None = None,
@@ -66,22 +66,27 @@ def lwf_loss(
     Args:
         new_logits: what the network says now: logits ``(N, C, ...)`` or ``(..., C)`` of one head
             that has grown, or a mapping from task to the logits of its head.
-        target: class indices of the new task, shaped like its logits without the class axis.
+        target: class indices of the new task, shaped like its logits without the class axis. Where
+            a batch has labels of several tasks, a mapping from each of these tasks to its targets,
+            ignored where an image is of another.
         old_logits: what the network said of the same inputs before it began to learn the new task:
             logits of the classes it had then, or a mapping from each old task to its logits. None
             on the first task, when there was none before: the loss is the cross-entropy alone.
         sample_weight: shaped like the targets; multiplies and is counted, and 0 removes.
         temperature: T, above 0; softens both sides of the old heads' terms.
         lambda_old: weight of the old heads, at least 0.
-        task: which head of a mapping the targets are for; None: the one without old logits.
+        task: which head of a mapping the targets are for; None: the one without old logits, or
+            those that a mapping of targets names.
         old_classes: which classes of a head that has grown the old logits are of, in their order;
             None: the first.
         detach_teacher: False: the gradient goes to the old logits too, where they ask for one. It
             changes neither the value nor the gradient of the new ones.
-        ignore_index: the target that removes its position, from every term; None: none does.
+        ignore_index: the target that removes its position, from every term; of several tasks, from
+            its own, and from the old heads' terms where all of them have it. None: none does.
         class_dim: the class axis, where the shapes leave it open.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or a callable ``(total, count, *, term)``,
-            which is called for ``"new"`` and for ``"old"``, or ``"old_TASK"`` for each old task.
+            which is called for ``"new"``, or ``"new_TASK"`` for each task that has targets of its
+            own, and for ``"old"``, or ``"old_TASK"`` for each old task, each with its count.
 
     Returns:
         The loss: a scalar, or with ``"none"`` one value per position. float32 for half types. Its
@@ -99,11 +104,16 @@ def lwf_loss(
         A network learns a new task and the data of the old ones is gone. The paper first trains the
         new head alone, with the rest frozen (warm-up), then everything.
 
+        In a batch of several tasks each image has the cross-entropy of its own head, and what all
+        old heads said of it is kept.
+
     Elsewhere:
         Avalanche ``LwFPlugin`` and ``LearningWithoutForgetting``, mammoth ``lwf``.
 
     Differs from:
-        Avalanche: the KL there lacks the old heads' entropy, a constant: the same gradient.
+        Avalanche: the KL there lacks the old heads' entropy, a constant: the same gradient. Images
+            of several tasks are told apart there by task labels, and their cross-entropies are one
+            mean over all; here each task's is a mean over its own images, whatever their share.
         mammoth: lambda_old is 0.5 there, and its powers of a softmax underflow to NaN.
         Losses with T**2 on the old term: their lambda_old times T**2 is ours.
 
@@ -113,7 +123,7 @@ def lwf_loss(
         >>> round(lwf_loss(new, torch.tensor([2]), old).item(), 4)  # 0.40761 + 0.66285
         1.0705
     """
-    new, *old = lwf_terms(
+    terms = lwf_terms(
         new_logits,
         target,
         old_logits,
@@ -125,14 +135,16 @@ def lwf_loss(
         ignore_index=ignore_index,
         class_dim=class_dim,
         reduction=reduction,
-    ).values()
+    )
     check_number("lambda_old", lambda_old)
-    return new + lambda_old * sum(old[1:], old[0]) if old else new
+    new, old = ([t for name, t in terms.items() if name.startswith(k)] for k in ("new", "old"))
+    loss = sum(new[1:], new[0])
+    return loss + lambda_old * sum(old[1:], old[0]) if old else loss
 
 
 def lwf_terms(
     new_logits: Heads,
-    target: Numbers,
+    target: Targets,
     old_logits: Heads | None,
     *,
     sample_weight: Numbers | None = None,
@@ -153,7 +165,7 @@ def lwf_terms(
 
     Returns:
         ``{"new": ..., "old": ...}``, or ``{"new": ..., "old_TASK": ..., ...}`` for a mapping;
-        ``{"new": ...}`` without old logits.
+        ``{"new": ...}`` without old logits; ``"new_TASK"`` for each task of a mapping of targets.
 
     Use when:
         Each term is to be logged.
@@ -166,33 +178,33 @@ def lwf_terms(
         {'new': 0.4076, 'old': 0.6628}
     """
     _check_options(temperature, 0.0, detach_teacher, reduction)
-    old_heads = None if old_logits is None else _wide("old_logits", old_logits)
-    head, pairs = _pairs(_wide("new_logits", new_logits), old_heads, task, old_classes)
-    check_floating(new_logits=head)
-    target = as_tensor("target", target, head)
-    axis = indexed_axis(head, target, class_dim, names=("new_logits", "target"))
+    heads = wide_heads("new_logits", new_logits)
+    before = None if old_logits is None else wide_heads("old_logits", old_logits)
+    new, pairs = paired(heads, before, target, task, old_classes)
+    found, axis = labelled(new, class_dim)
+    first, positions = found[0].logits, tuple(found[0].target.shape)
     if sample_weight is not None:
-        sample_weight = check_sample_weight(sample_weight, tuple(target.shape), new_logits=head)
+        sample_weight = check_sample_weight(sample_weight, positions, new_logits=first)
     terms = {
-        "new": cross_entropy(
-            head,
-            target,
+        name: cross_entropy(
+            logits,
+            y,
             sample_weight=sample_weight,
             ignore_index=ignore_index,
             class_dim=axis,
-            reduction=named(reduction, "new"),
+            reduction=named(reduction, name),
         )
+        for name, logits, y in found
     }
-    rows = sample_weight
-    if ignore_index is not None:
-        keep = kept(target, ignore_index)
-        rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
-    elif rows is None:
-        rows = torch.ones_like(target, dtype=torch.bool)
-    for name, (new, old) in pairs.items():
-        check_floating(new_logits=new, old_logits=old)
+    if ignore_index is None:
+        keep = torch.ones_like(found[0].target, dtype=torch.bool)
+    else:
+        keep = reduce(torch.logical_or, [kept(y, ignore_index) for _, _, y in found])
+    rows = keep if sample_weight is None else torch.where(keep, sample_weight, 0.0)
+    for name, (now, old) in pairs.items():
+        check_floating(new_logits=now, old_logits=old)
         old = old.detach() if detach_teacher else old
-        part = _old_part(new, old, axis, head, old_classes)
+        part = old_part(now, old, axis, first, old_classes, grown=now is first)
         old = torch.where((rows != 0).unsqueeze(axis), old, 0.0)  # NaN there has no gradient
         terms[name] = cross_entropy(
             part / temperature,
@@ -202,78 +214,6 @@ def lwf_terms(
             reduction=named(reduction, name),
         )
     return terms
-
-
-def _wide(name: str, heads: Heads) -> Heads:
-    """Half types in float32: there the gradients of both terms meet, to be rounded once."""
-    if isinstance(heads, Tensor):
-        return widen(heads)
-    if not isinstance(heads, Mapping):
-        raise TypeError(f"{name}: got {type(heads).__name__}, wanted a tensor or tensors by task")
-    check_tensors(**{f"{name}[{task!r}]": head for task, head in heads.items()})
-    return {task: widen(head) for task, head in heads.items()}
-
-
-def _pairs(
-    new: Heads, old: Heads | None, task: str | None, old_classes: Sequence[int] | None
-) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-    """The head that the targets are for, and the new and old logits of each term."""
-    if old is None and old_classes is not None:
-        raise ValueError("old_classes: got some without old_logits, wanted None")
-    if isinstance(new, Tensor) and (old is None or isinstance(old, Tensor)):
-        if task is not None:
-            raise ValueError(f"task: got {task!r} with one head, wanted logits by task")
-        return new, {} if old is None else {"old": (new, old)}
-    if isinstance(new, Tensor) or isinstance(old, Tensor):
-        one, many = ("new", "old") if isinstance(new, Tensor) else ("old", "new")
-        raise TypeError(
-            f"{one}_logits: got a tensor with {many}_logits by task, wanted both as tensors, or "
-            "both as mappings"
-        )
-    if old_classes is not None:
-        raise ValueError("old_classes: got some with logits by task, wanted None")
-    if old is None:
-        old = {}
-    elif not old or any(name not in new for name in old):
-        raise ValueError(
-            f"old_logits: got tasks {list(old)}, wanted one or more of those of new_logits, "
-            f"{list(new)}; or None on the first task"
-        )
-    fresh = [name for name in new if name not in old]
-    if task is None and len(fresh) != 1:
-        raise ValueError(f"task: got None, wanted one of {fresh or list(new)}")
-    chosen = fresh[0] if task is None else task
-    if chosen not in new:
-        raise ValueError(f"task: got {task!r}, wanted one of {list(new)}")
-    return new[chosen], {f"old_{name}": (new[name], old[name]) for name in old}
-
-
-def _old_part(
-    new: Tensor, old: Tensor, axis: int, head: Tensor, old_classes: Sequence[int] | None
-) -> Tensor:
-    """The logits, now, of the classes that the old logits are of."""
-    others = without_axis(head, axis)
-    for name, logits in (("new_logits", new), ("old_logits", old)):
-        if logits.ndim != head.ndim or without_axis(logits, axis) != others:
-            raise ValueError(
-                f"{name}: got {tuple(logits.shape)}, wanted as the head of the targets, "
-                f"{tuple(head.shape)}, but for the classes on axis {axis}"
-            )
-    was, now = old.shape[axis], new.shape[axis]
-    grown = new is head
-    if was == 0 or was > now or (was < now and not grown):
-        wanted = f"1 to {now}" if grown else f"{now}, as this head has now"
-        raise ValueError(f"old_logits: got {was} classes, wanted {wanted}")
-    if old_classes is None:
-        return new.narrow(axis, 0, was)
-    classes = [int(c) for c in old_classes]
-    wrong = len(set(classes)) != len(classes) or len(classes) != was
-    if wrong or min(classes) < 0 or max(classes) >= now:
-        raise ValueError(
-            f"old_classes: got {classes}, wanted {was} different classes from 0 to "
-            f"{now - 1}, one for each old logit"
-        )
-    return new.index_select(axis, brought(classes, new))
 
 
 def _check_options(
@@ -317,7 +257,7 @@ class LwFLoss(LossModule):
     def forward(
         self,
         new_logits: Heads,
-        target: Numbers,
+        target: Targets,
         old_logits: Heads | None,
         *,
         sample_weight: Numbers | None = None,
