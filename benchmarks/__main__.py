@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME ...] [--rounds 7] [--pages both] [--device cpu] [--json FILE]``."""
+"""``python -m benchmarks [NAME ...] [--rounds 7] [--pages both] [--device cpu] [--json FILE]``.
+
+``--one-thread`` for a machine that others use, too.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.case import Case
 from benchmarks.cases import CASES
+from benchmarks.clock import CLOCK
 from benchmarks.machine import describe, load, noise
 from benchmarks.run import run
 from benchmarks.table import case_table, machine_line
@@ -25,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print. 0, or 1 if something that is here failed, or 130 after Ctrl-C."""
     options = _options(argv)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no helpers beside a timing
+    if options.one_thread:
+        os.environ |= {"OMP_NUM_THREADS": "1", CLOCK: "processor"}  # of the processes to come
     report: dict[str, Any] = {
         "schema": 2,
+        "clock": "processor" if options.one_thread else "wall",
         "quick": options.quick,
         "rounds": options.rounds,
         "machine": {**describe(options.device), "load_start": load(), "load_end": None},
@@ -42,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in options.names or CASES:
             for large_pages in _PAGES[options.pages]:
                 how = options.rounds, options.quick, large_pages, options.device
-                result = run(CASES[name], *how)
+                result = run(_without(CASES[name], options.without), *how)
                 report["cases"].append(result)
                 report["machine"]["load_end"] = load()
                 _judge(report)
@@ -55,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _warn(report)
     rows = [row for result in report["cases"] for row in result["contenders"]]
     return int(any(row["status"] == "failed" for row in rows))
+
+
+def _without(case: Case, words: Sequence[str]) -> Case:
+    """The case without contenders of these words; ours stay, whom others are held against."""
+    ours = {c.against for c in case.contenders}
+    kept = [c for c in case.contenders if c.name in ours or not any(w in c.name for w in words)]
+    return replace(case, contenders=tuple(kept))
 
 
 def _judge(report: dict[str, Any]) -> None:
@@ -83,6 +99,18 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "(both; with --quick usual)",
     )
     parser.add_argument("--device", default="cpu", help="where: cpu (the default), cuda, cuda:1")
+    parser.add_argument(
+        "--one-thread",
+        action="store_true",
+        help="the processor's time, on one thread: on a machine that does something else, too",
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="leave out contenders that have it in their name, such as compiled; may be repeated",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything work?")
     options = parser.parse_args(argv)

@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ sys.path.append(str(ROOT))  # benchmarks are no part of the package
 CASES = importlib.import_module("benchmarks.cases").CASES
 FLOOR = importlib.import_module("benchmarks.case").FLOOR
 main = importlib.import_module("benchmarks.__main__").main
+without = importlib.import_module("benchmarks.__main__")._without
 memory = importlib.import_module("benchmarks.memory")
 noise = importlib.import_module("benchmarks.machine").noise
 run = importlib.import_module("benchmarks.run")
@@ -114,6 +116,18 @@ def test_an_accelerator_is_timed_by_its_own_clock(monkeypatch):
     monkeypatch.setattr(torch, "get_device_module", lambda device: there)
     assert clock.seconds(lambda: said.append("call"), torch.device("cuda")) == 2.5e-3
     assert said == ["synchronize", "record", "call", "record", "synchronize"]
+
+
+def test_on_a_busy_machine_the_processors_time_counts(monkeypatch):
+    cpu = torch.device("cpu")
+    assert clock.seconds(lambda: time.sleep(0.02), cpu) >= 0.02
+    monkeypatch.setenv(clock.CLOCK, "processor")
+    assert clock.seconds(lambda: time.sleep(0.02), cpu) < 0.01
+
+
+def test_contenders_can_be_left_out_but_ours_stay():
+    case = without(CASES["dice"], ["compiled", "aptt", "smp"])
+    assert [c.name for c in case.contenders] == ["aptt", "kornia", "monai", "aptt, pool='batch'"]
 
 
 def test_who_runs_on_a_gpu_alone_enters_there():
@@ -214,7 +228,7 @@ def test_the_command_writes_what_the_readme_promises(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(file.read_text(encoding="utf-8"))
 
-    assert set(result) == {"schema", "quick", "rounds", "machine", "warnings", "cases"}
+    assert set(result) == {"schema", "clock", "quick", "rounds", "machine", "warnings", "cases"}
     assert (result["schema"], result["quick"], result["rounds"]) == (2, True, 2)
     machine = result["machine"]
     assert {"cpu", "cores", "system", "python", "load_start", "load_end"} < set(machine)

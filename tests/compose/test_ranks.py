@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing
+
+from aptt.audit.ranks import start
 
 sys.path.append(str(Path(__file__).parent))  # the processes import the worker by its name
 
@@ -20,14 +21,14 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(ranks_worker.work, (str(folder),), nprocs=2)
+    start(ranks_worker.work, (str(folder),), 2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     folder = tmp_path_factory.mktemp("four")
-    multiprocessing.spawn(ranks_worker.of_four, (str(folder),), nprocs=4)
+    start(ranks_worker.of_four, (str(folder),), 4)
     return [torch.load(folder / f"four{rank}.pt", weights_only=True) for rank in range(4)]
 
 

@@ -78,6 +78,16 @@ def test_the_form_without_looks_gives_the_same_bits(case, room, monkeypatch):
 
 
 @pytest.mark.parametrize("case", range(0, CASES, 5))
+@pytest.mark.parametrize("tile", [1, 40])
+def test_tiles_of_any_size_give_the_same_bits(case, tile, monkeypatch):
+    mask, spacing = seeds(case)
+    want = [measure(mask, spacing, cap, torch.float32) for cap in (None, 2.5)]
+    monkeypatch.setattr(module, "_TILE", tile)
+    for cap, there in zip((None, 2.5), want, strict=True):
+        assert torch.equal(measure(mask, spacing, cap, torch.float32), there)
+
+
+@pytest.mark.parametrize("case", range(0, CASES, 5))
 def test_a_cap_bounds_it_and_changes_nothing_below(case):
     mask, spacing = seeds(case)
     assert torch.equal(measure(mask, spacing, 2.5), measure(mask, spacing).clamp(max=2.5))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aptt.core.axes import align_classes, align_elements, class_axis, split_axis
 from aptt.core.checks import (
     check_binary,
     check_boxes,
@@ -20,14 +21,7 @@ from aptt.core.checks import (
     kept,
     taken_classes,
 )
-from aptt.core.shapes import (
-    align_classes,
-    align_elements,
-    check_shapes,
-    check_vector,
-    class_axis,
-    split_axis,
-)
+from aptt.core.shapes import check_shapes, check_vector
 
 
 def _raises(naming, error=ValueError):

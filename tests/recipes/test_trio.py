@@ -58,6 +58,7 @@ def test_the_order_of_the_outputs_does_not_count(recipe):
 
 def test_estimates_add_up_to_the_mixture_and_each_is_shown_and_heard(recipe):
     models = {"sa-sdr": recipe.model().eval()}
+    assert _plays(recipe.example[1]).all()
     with torch.inference_mode():
         found = models["sa-sdr"](recipe.test_mixtures[:2])
         truth, made = recipe.galleries(models)

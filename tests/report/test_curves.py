@@ -13,7 +13,7 @@ from aptt.cli import main
 from aptt.cli.catalogue import entries, find
 from aptt.cli.curve import curve_of, rows_of
 from aptt.report import Probe, plot, probe_of, sparkline, svg, trace
-from aptt.report.probing import probes
+from aptt.report.variables import probes
 
 LOSSES = [entry for entry in entries() if rows_of(entry)]
 HELD = {"ia_bce_loss"}  # its target moves with the prediction, and has no slope by definition

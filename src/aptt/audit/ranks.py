@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, multiprocessing
 from torch import distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from aptt.audit.figures import about, require, same
 from aptt.audit.spec import Spec, Trial
 from aptt.parallel import count_mean, global_mean, world_sum
 
-__all__ = ["MICRO_BATCHES", "apart_by_rank", "held_by_rank", "in_a_world"]
+__all__ = ["MICRO_BATCHES", "apart_by_rank", "held_by_rank", "in_a_world", "start"]
 
 MICRO_BATCHES = 3
 _SAMPLES = 13
@@ -66,8 +66,22 @@ def _checked(world: int, rows: Sequence[str] | None) -> list[_Measured]:
 def in_a_world(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     """Call a function of a module in ``world`` processes of a gloo group; what each returned."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_start, (world, folder, function, args), nprocs=world)
+        start(_start, (world, folder, function, args), world)
         return [torch.load(Path(folder, str(rank)), weights_only=False) for rank in range(world)]
+
+
+def start(function: Callable[..., None], args: tuple[Any, ...], processes: int) -> None:
+    """Call ``function(i, *args)`` in so many processes, and wait for them.
+
+    They are copies of one that has imported what a loss needs and nothing more; where a system has
+    no such copies, each imports it.
+    """
+    method = "forkserver"
+    if method in multiprocessing.get_all_start_methods():
+        multiprocessing.get_context(method).set_forkserver_preload(["aptt.audit.specs"])
+    else:
+        method = "spawn"
+    start_processes(function, args, processes, start_method=method)
 
 
 def _start(

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from aptt.audit import SPECS, Spec
 from aptt.cli.catalogue import Entry
-from aptt.report.probing import Probe, probe_of
+from aptt.report.probing import probe_of
+from aptt.report.variables import Probe
 
 __all__ = ["curve_of", "rows_of"]
 

@@ -6,7 +6,8 @@ The sum separates. Along the last axis the nearest seed is the last one passed, 
 along each other axis ``g[i] = min over j of f[j] + (spacing (i - j))**2``, a lower envelope of
 parabolas. Two forms of it give the same bits:
 
-    by shifts    k = 1, 2, ... steps to either side, until a parabola starts above all that is left
+    by shifts    k = 1, 2, ... steps to either side, until a parabola starts above all that is left,
+                 some lines at a time, which stay in the cache
     by blocks    some i at once against all j: no look at values, for accelerators and compilers
 
 All that is added is positive, and so in float32 the distance has all its digits, at any spacing.
@@ -42,6 +43,7 @@ Rim = Literal["zero", "centre"]
 """Where the distances inside are 0: on the outermost pixels, or nowhere."""
 
 _ROOM = 2**20  # numbers of each mask that a block compares at once, or one i at a time
+_TILE = 2**18  # numbers that are lowered at once, so that they stay in the cache
 _LOOK = 8  # steps between two looks at what is left
 
 
@@ -77,15 +79,30 @@ def _first(seeds: Tensor, dtype: torch.dtype, squares: Tensor) -> Tensor:
 
 
 def _by_shifts(f: Tensor, axis: int, squares: Tensor, limit: float) -> Tensor:
-    g, n = f.clone(), f.shape[axis]
-    squares = squares.view(*squares.shape, *[1] * (f.ndim - 1))
+    n, inner = f.shape[axis], math.prod(f.shape[axis + 1 :])
+    shape = (len(squares), -1, n, inner)  # masks of one spacing lie side by side
+    flat = f.reshape(shape)
+    g = torch.empty_like(flat)
+    wide = max(min(inner, _TILE // n), 1)
+    many = max(_TILE // (n * wide), 1)
+    for of, steps in enumerate(squares.tolist()):
+        for row in range(0, flat.shape[1], many):
+            for column in range(0, inner, wide):
+                tile = of, slice(row, row + many), slice(None), slice(column, column + wide)
+                g[tile] = _lowered(flat[tile].contiguous(), steps, limit)
+    return g.view(f.shape)
+
+
+def _lowered(f: Tensor, squares: list[float], limit: float) -> Tensor:
+    """The envelope along the middle axis of a tile that fits the cache."""
+    g, n, least = f.clone(), f.shape[1], f.min().item()
     for k in range(1, n):
-        more = squares[:, k]
-        if k % _LOOK == 1 and (bool((more >= limit).all()) or not bool((g > more).any())):
+        more = squares[k]
+        if k % _LOOK == 1 and (more >= limit or g.max().item() <= least + more):
             break
-        ahead, behind = g.narrow(axis, k, n - k), g.narrow(axis, 0, n - k)
-        torch.minimum(ahead, f.narrow(axis, 0, n - k) + more, out=ahead)
-        torch.minimum(behind, f.narrow(axis, k, n - k) + more, out=behind)
+        ahead, behind = g.narrow(1, k, n - k), g.narrow(1, 0, n - k)
+        torch.minimum(ahead, f.narrow(1, 0, n - k) + more, out=ahead)
+        torch.minimum(behind, f.narrow(1, k, n - k) + more, out=behind)
     return g
 
 

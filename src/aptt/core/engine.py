@@ -187,11 +187,11 @@ def evaluate(
         return divided(call.plain(x, weight, sides), over)
     reason = obstacle(x, (over, *others))
     if _here.log is not None:
-        compiled = against_step(x, others)
-        if compiled is None and formula.step is None:
-            compiled = "autograd of this formula compiles as well"
+        against_traced = against_step(x, others)
+        if against_traced is None and formula.step is None:
+            against_traced = "autograd of this formula compiles as well"
         cut = formula.block if x.device.type == "cpu" else max(x.numel(), 1)
-        note(x, reason, compiled, -(-x.numel() // cut))
+        note(x, reason, against_traced, -(-x.numel() // cut))
     if reason is not None:
         return divided(call.plain(x, weight, sides), over)
     return _walked(call, x, weight, sides, over)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import without_axis
 from aptt.core.checks import (
     IgnoreIndex,
     Numbers,
@@ -27,7 +28,7 @@ from aptt.core.checks import (
 )
 from aptt.core.ordinary import is_readable
 from aptt.core.precision import widen
-from aptt.core.shapes import check_shapes, check_vector, without_axis
+from aptt.core.shapes import check_shapes, check_vector
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["Mode", "aligned", "check_class_weight", "of_classes", "pixels"]

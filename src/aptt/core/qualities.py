@@ -11,13 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_elements
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_range
 from aptt.core.engine import at_once
 from aptt.core.formula import Formula
 from aptt.core.ordinary import is_readable
 from aptt.core.precision import wide, widen
 from aptt.core.reduction import Count, Reduction, count_found, count_of, reduce
-from aptt.core.shapes import align_elements, check_shapes
+from aptt.core.shapes import check_shapes
 
 __all__ = ["Normalize", "check_normalize", "positives", "quality_loss"]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from aptt.core.axes import check_several, indexed_axis, split_axis, without_axis
 from aptt.core.checks import check_floating, check_index, check_positive, taken_classes
 from aptt.core.engine import evaluate
-from aptt.core.shapes import check_several, indexed_axis, split_axis, without_axis
 from aptt.core.statistics import STATISTICS, TokenStats
 
 __all__ = ["token_stats"]

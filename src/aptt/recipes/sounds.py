@@ -118,7 +118,7 @@ def gallery(title: str, pictures: list[Picture], *, top: int = 2) -> Gallery:
     return Gallery(
         title=title,
         caption=f"Time runs to the right, 1.5 seconds; frequency upwards, to {top} kHz; 60 dB of "
-        "brightness. To listen, open the WAV files beside the report.",
+        "brightness. They can be heard below, and are WAV files beside the report.",
         size=(3.4, 2.4),
         pictures=pictures,
     )

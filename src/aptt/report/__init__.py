@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from aptt.report.drawing import curves, shares, svg
     from aptt.report.page import Figure, Formula, Group, Page, Row, Section, Sound, Table, write
     from aptt.report.plotting import Plot, plot
-    from aptt.report.probing import Curve, Probe, probe_of, sparkline, trace
+    from aptt.report.probing import Curve, probe_of, sparkline, trace
+    from aptt.report.variables import Probe
 
 __all__ = [
     "Curve",
@@ -40,7 +41,8 @@ _HOMES = {
     "drawing": ("curves", "shares", "svg"),
     "page": ("Figure", "Formula", "Group", "Page", "Row", "Section", "Sound", "Table", "write"),
     "plotting": ("Plot", "plot"),
-    "probing": ("Curve", "Probe", "probe_of", "sparkline", "trace"),
+    "probing": ("Curve", "probe_of", "sparkline", "trace"),
+    "variables": ("Probe",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from aptt.report.drawing import SERIES, png, settle, svg, svg_alone
-from aptt.report.probing import Curve, Probe, probe_of, trace
+from aptt.report.probing import Curve, probe_of, trace
+from aptt.report.variables import Probe
 
 __all__ = ["Plot", "plot"]
 

@@ -58,7 +58,7 @@ def signed_distance(
         ignore_index: the value of pixels of which nothing is known; None: all are; ``"auto"``: -100
             among class indices, and else all are.
         backend: ``"torch"``, or ``"scipy"`` for ``scipy.ndimage``: the same distances, on a CPU
-            some times faster far from a boundary in two dimensions, and slower in a batch.
+            two to three times faster far from a boundary in two dimensions, and slower in three.
 
     Returns:
         float32 ``(N, C, *S)``: above 0 outside, below 0 inside, 0 in pixels that are ignored and in

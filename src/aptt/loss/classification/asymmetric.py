@@ -15,12 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_elements
 from aptt.core.checks import Numbers, check_floating, check_label, check_number, check_range, kept
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import held, power, softplus, times
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_elements
 
 __all__ = ["AsymmetricLoss", "asymmetric_loss"]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_elements
 from aptt.core.checks import (
     Numbers,
     as_factor,
@@ -35,7 +36,7 @@ from aptt.core.logistic import (
 from aptt.core.module import LossModule
 from aptt.core.precision import wide
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_elements, check_vector, one_or_each
+from aptt.core.shapes import check_vector, one_or_each
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["BINARY", "BinaryCrossEntropyLoss", "binary_cross_entropy"]

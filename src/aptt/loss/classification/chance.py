@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -21,7 +22,7 @@ from aptt.core.checks import (
 )
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import align_classes, check_shapes
+from aptt.core.shapes import check_shapes
 from aptt.core.softmax import Against, against, exp_of_gaps, fading, put_class_
 
 __all__ = ["MIXED", "POWER", "reduced_rows"]

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import class_axis, indexed_axis, split_axis, without_axis
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -28,14 +29,7 @@ from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.logistic import sign, softplus, times
 from aptt.core.precision import widen
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import (
-    check_shapes,
-    check_vector,
-    class_axis,
-    indexed_axis,
-    split_axis,
-    without_axis,
-)
+from aptt.core.shapes import check_shapes, check_vector
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["LADDER", "ordinal_decode", "ordinal_probabilities", "reduced_levels"]

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import Numbers, check_index, check_shares, taken_classes
 from aptt.core.precision import wide
 from aptt.core.reduction import Count, count_of
-from aptt.core.shapes import align_classes, check_sample_weight, check_vector
+from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["Prepared", "counted", "mass_of", "prepared"]

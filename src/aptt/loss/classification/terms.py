@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aptt.core.axes import split_axis
 from aptt.core.checks import Numbers
 from aptt.core.engine import evaluate
 from aptt.core.precision import wide, widest
 from aptt.core.reduction import Count, Reduction, normalize
-from aptt.core.shapes import split_axis
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification.indices import INDICES_AND_LSE
 from aptt.loss.classification.prepared import mass_of, prepared

@@ -21,11 +21,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import Numbers, as_tensor, check_choice, check_index, check_number, kept
 from aptt.core.module import LossModule, per_class
 from aptt.core.precision import widest
 from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
-from aptt.core.shapes import align_classes, check_sample_weight, check_vector
+from aptt.core.shapes import check_sample_weight, check_vector
 from aptt.core.vocabulary import checked_form
 from aptt.loss.classification.categorical import cross_entropy
 
@@ -161,7 +162,7 @@ def _shares(
     harder, tied = rows > least, rows == least
     left = (k - harder.sum(1, keepdim=True)).to(rows.dtype) / tied.sum(1, keepdim=True)
     share = torch.where(harder, 1.0, torch.where(tied, left, 0.0))
-    return (share if known is None else share * known).reshape(losses.shape)
+    return share.reshape(losses.shape)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.axes import check_several, class_axis, indexed_axis, split_axis, without_axis
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -18,7 +19,6 @@ from aptt.core.checks import (
 )
 from aptt.core.ordinary import is_readable
 from aptt.core.precision import widen
-from aptt.core.shapes import check_several, class_axis, indexed_axis, split_axis, without_axis
 
 __all__ = ["Student", "check_told", "student_rows", "teacher_rows"]
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from aptt.core.axes import class_axis, split_axis, without_axis
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -28,7 +29,7 @@ from aptt.core.checks import (
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
-from aptt.core.shapes import check_sample_weight, class_axis, split_axis, without_axis
+from aptt.core.shapes import check_sample_weight
 
 __all__ = ["ULDLoss", "uld_loss"]
 

@@ -13,10 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_elements
 from aptt.core.checks import IgnoreIndex, Numbers, check_binary, ignored, kept
 from aptt.core.formula import Formula, Kept, scaled_
 from aptt.core.logistic import add_product_, finite, held, power, sign, softplus, times
-from aptt.core.shapes import align_elements, check_vector, one_or_each
+from aptt.core.shapes import check_vector, one_or_each
 from aptt.core.softmax import on_class_axis
 
 __all__ = ["SIGMOID", "elements"]

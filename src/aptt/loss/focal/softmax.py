@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aptt.core.axes import align_classes
 from aptt.core.checks import (
     IgnoreIndex,
     Numbers,
@@ -28,7 +29,7 @@ from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.logistic import power, times
 from aptt.core.precision import wide
 from aptt.core.reduction import Count, count_of
-from aptt.core.shapes import align_classes, check_shapes, check_vector, one_or_each
+from aptt.core.shapes import check_shapes, check_vector, one_or_each
 from aptt.core.softmax import (
     Against,
     against,

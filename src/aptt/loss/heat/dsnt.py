@@ -110,12 +110,12 @@ def dsnt_loss(
     """
     check_number("regularizer_weight", regularizer_weight)
     _check_options(distance, unit, regularizer, sigma, temperature, reduction)
-    formula, share = DISTANCES[distance], {}  # in one walk, and its gradient rounded once
-    if regularizer_weight:
-        formula, share = TOGETHER[distance, regularizer], {"share": regularizer_weight}
+    formula, options = DISTANCES[distance], {}
+    if regularizer_weight:  # both in one walk, and their gradient rounded once
+        formula, options = TOGETHER[distance, regularizer], {"share": regularizer_weight}
     made = _reduced(
         {"dsnt": formula}, logits, target, visibility, weight, unit, sigma, temperature, reduction,
-        **share,
+        **options,
     )  # fmt: skip
     return made["dsnt"]
 

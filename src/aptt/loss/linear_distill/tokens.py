@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.axes import indexed_axis
 from aptt.core.checks import (
     Numbers,
     as_tensor,
@@ -30,7 +31,7 @@ from aptt.core.linear import (
 from aptt.core.linear.tokens import check_per_class
 from aptt.core.precision import widen
 from aptt.core.reduction import Count
-from aptt.core.shapes import check_sample_weight, indexed_axis
+from aptt.core.shapes import check_sample_weight
 from aptt.loss.classification.prepared import counted
 from aptt.loss.distill.rows import check_told
 from aptt.loss.linear_distill.teacher import Of, Teacher, teaching

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from aptt.core.axes import indexed_axis, without_axis
 from aptt.core.checks import Numbers, as_tensor, check_floating, check_tensors
 from aptt.core.memory import brought
 from aptt.core.precision import widen
-from aptt.core.shapes import indexed_axis, without_axis
 
 __all__ = ["Heads", "Labelled", "labelled", "old_part", "paired", "wide_heads"]
 

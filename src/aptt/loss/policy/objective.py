@@ -94,10 +94,10 @@ def policy_loss(
         ``PolicyLoss``.
 
     Differs from:
-        TRL: a log-ratio of 100 gives a gradient of NaN there.
+        TRL: a log-ratio of 100 gives a gradient of NaN there. Its cispo takes the option of clip
+            for a cap, whose default holds every ratio at 0.2; ``cap`` is the ratio itself, for
+            which verl and SkyRL say 1 + eps.
         verl, OpenRLHF: log-ratios are not clamped to 20, where the gradient would be 0.
-        TRL: cispo has a cap of its own, and not that of clip, which holds every ratio at 0.2;
-            verl and SkyRL say 1 + eps for it.
         All: fully masked sequences are not counted, and ranks and micro-batches share one count.
 
     Example:
