@@ -152,3 +152,24 @@ def test_a_module_refuses_when_it_is_made_what_a_call_would(option, wrong):
             module(**needed, **{option: wrong})
         made += 1
     assert made > 9
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name in FUNCTIONS for key in _tensors(name)]
+)
+def test_another_dtype_serves_or_is_named(name, key):
+    args = _drawn(name, key)[0]
+    path = _leaf(args[key])
+    for dtype in (torch.int16, torch.bool, torch.uint16):
+        other = _changed(args[key], path, functools.partial(_whole, dtype=dtype))
+        try:
+            FUNCTIONS[name](**args | {key: other})
+        except (TypeError, ValueError) as error:
+            said = str(error)
+        else:
+            continue
+        assert re.match(r"\w+(\[\S+\])?: ", said), said
+
+
+def _whole(t, dtype):
+    return torch.as_tensor(t).nan_to_num(0, 0, 0).to(dtype)

@@ -119,6 +119,17 @@ def test_a_tensor_of_another_kind_is_named_with_its_cure(kind):
             call()
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool, torch.uint16])
+def test_a_recording_in_whole_numbers_is_told_its_scale(dtype):
+    wave = torch.linspace(-1, 1, 100).repeat(1, 2, 1)
+    for call in (
+        si_sdr_loss, aptt.loss.snr_loss, aptt.loss.esr_loss, aptt.loss.permutation_invariant_loss,
+        aptt.loss.sa_sdr_loss, stft_loss, aptt.loss.complex_stft_loss,
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=rf"^target: got {dtype}, .*target / 32768"):
+            call(wave, (wave * 32767).to(dtype))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
 def test_labels_of_16_bit_pictures_serve(dtype):
     x, y = torch.linspace(-1, 2, 24).reshape(2, 3, 4), torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])

@@ -25,6 +25,7 @@ __all__ = [
     "Pair",
     "audible",
     "brightened",
+    "check_recorded",
     "check_signals",
     "combined",
     "count_samples",
@@ -42,6 +43,7 @@ def check_signals(estimate: Tensor, target: Tensor, lengths: Numbers | None) -> 
 
     Returns the lengths, as a tensor.
     """
+    check_recorded(target)
     check_floating(estimate=estimate)
     check_shapes(estimate=(estimate, "*N T"), target=(target, "*N T"))
     if lengths is None:
@@ -62,6 +64,16 @@ def check_signals(estimate: Tensor, target: Tensor, lengths: Numbers | None) -> 
             wrong = low if low < 0 else high
             raise ValueError(f"lengths: got {wrong}, wanted 0 to T={estimate.shape[-1]}")
     return lengths
+
+
+def check_recorded(target: Tensor) -> None:
+    """Refuse a target in whole numbers: no scale of theirs is that of an estimate."""
+    check_tensors(target=target)
+    if not target.is_floating_point():
+        raise TypeError(
+            f"target: got {target.dtype}, wanted a floating dtype, on the scale of the estimate: "
+            "target / 32768 where a file holds 16 bits"
+        )
 
 
 def count_samples(estimate: Tensor, lengths: Tensor | None) -> Tensor:

@@ -39,13 +39,14 @@ def ignoring_is_removing(trial: Trial) -> None:
     index = some.nonzero().squeeze(1)
     axis = trial.case.axis
     by_target = (False, True) if trial.marks(inputs) else (False,)
+    left = trial.take(inputs, index)
+    wanted = {reduction: trial.gradient(left, reduction=reduction) for reduction in ("mean", "sum")}
     for poison, weights in itertools.product(_POISONS, by_target):
         hidden = trial.hidden(inputs, trial.samples(inputs, some), poison, weights=weights)
         too = ", weights too," if weights else ""
-        for reduction in ("mean", "sum"):
+        for reduction, (want, want_grad) in wanted.items():
             with about(f"{reduction!r}, samples that hold {poison}{too} ignored"), fed(hidden):
                 value, grad = trial.gradient(hidden, reduction=reduction)
-                want, want_grad = trial.gradient(trial.take(inputs, index), reduction=reduction)
                 same(value, want, "value")
                 there = grad.index_select(axis, index.to(grad.device))
                 same(there, want_grad, "gradient of those left")

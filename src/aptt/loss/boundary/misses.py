@@ -214,7 +214,7 @@ def as_spacing(spacing: Spacing | None, samples: int, axes: int, like: Tensor) -
     """The size of a pixel as ``(1, D)``, or a row for each sample."""
     if spacing is None:
         return None
-    held = spacing
+    held = as_tensor("spacing", spacing) if isinstance(spacing, Tensor) else spacing
     if not isinstance(held, Tensor):  # made on the host, which does not wait for it to arrive
         here = torch.empty(0, dtype=wide(like.dtype), device="cpu")
         made = as_tensor("spacing", held, here)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from aptt.core.checks import check_each, check_floating, check_tensors
+from aptt.core.checks import as_tensor, check_each, check_floating, check_tensors
 from aptt.core.ordinary import is_readable
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import BACKGROUND, IGNORED
@@ -43,7 +43,7 @@ def masks_of(logits: Tensor, masks: Masks) -> Tensor:
     check_floating(mask_logits=logits)
     if isinstance(masks, Tensor):
         check_shapes(mask_logits=(logits, "B Q H W"), target_masks=(masks, "B M height width"))
-        return masks
+        return as_tensor("target_masks", masks)
     check_each("target_masks", masks)
     if len(masks) != len(logits):
         raise ValueError(f"target_masks: got {len(masks)} tensors for {len(logits)} images")
@@ -58,6 +58,7 @@ def masks_of(logits: Tensor, masks: Masks) -> Tensor:
             f"target_masks: got images of {' and '.join(map(str, sorted(set(sizes))))}, wanted one "
             "size: resize them, or pad them, as the logits are"
         )
+    masks = [as_tensor("target_masks", m) for m in masks]
     held = [m if len(m) else m.new_zeros(0, *size) for m in masks]
     return pad_sequence(held, batch_first=True) if held else logits.new_zeros(0, 0, 1, 1)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aptt.core.checks import (
     Numbers,
-    as_tensor,
+    as_floats,
     as_weight,
     check_choice,
     check_floating,
@@ -46,7 +46,7 @@ def root_loss(
     """The loss, of the errors or, for ``log``, of those of logarithms."""
     check_options(pool, reduction)
     check_floating(prediction=prediction)
-    target = as_tensor("target", target, prediction)
+    target = as_floats("target", target, prediction)
     check_shapes(prediction=(prediction, "*N"), target=(target, "*N"))
     each = pool == "sample"
     x, t, w = _samples(prediction, each), _samples(target, each), None

@@ -18,6 +18,7 @@ from aptt.core.checks import Numbers, as_tensor, check_choice, check_floating, c
 from aptt.core.module import LossModule, reduced
 from aptt.core.reduction import Reduction, check_reduction, normalize
 from aptt.core.shapes import check_shapes
+from aptt.core.signals import check_recorded
 from aptt.loss.snr.pairing import Sources, best_order, check_loss, value_by_source
 from aptt.loss.snr.si_sdr import si_sdr_loss
 
@@ -150,6 +151,7 @@ def _sources(
     """As many targets as estimates: those that there are, and silence."""
     check_loss(loss)
     check_choice("unmatched", unmatched, ("ignore", "silence"))
+    check_recorded(target)
     check_floating(estimate=estimate)
     check_shapes(estimate=(estimate, "N E *S"), target=(target, "N K *S"))
     n, size, k = *estimate.shape[:2], target.shape[1]
