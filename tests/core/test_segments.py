@@ -51,6 +51,11 @@ def test_a_number_of_sequences_gives_each_its_slot():
         sequences_of(torch.ones(3), ids, 3)
 
 
+def test_the_least_of_no_tokens_is_infinite():
+    padded = torch.zeros(3, 0)
+    assert segments_of(padded, None).least(padded).tolist() == [torch.inf] * 3
+
+
 def test_no_tokens_are_no_sequences():
     nothing, ids = torch.zeros(0), torch.zeros(0, dtype=torch.long)
     assert sequences_of(nothing, ids, None).total(nothing).shape == (0,)

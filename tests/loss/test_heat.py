@@ -195,6 +195,12 @@ def test_the_walk_agrees_at_any_exponents(exponents):
 # ------------------------------------------------------------------------ rendering, decoding
 
 
+@pytest.mark.parametrize("size", [(0, 3), (3, 0)])
+def test_a_map_without_a_cell_has_no_peak(size):
+    with pytest.raises(ValueError, match="with no cell in a map"):
+        decode_heatmaps(torch.zeros(1, 1, *size))
+
+
 def test_what_is_rendered_is_decoded():
     size = (20, 30)
     points = 1 + _points(8, 3, (18, 28))

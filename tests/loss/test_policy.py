@@ -131,6 +131,13 @@ def test_what_a_mean_counts(packed, options, value):
     assert found.item() == pytest.approx(value)
 
 
+@pytest.mark.parametrize(("clip_low", "value"), [(0.2, 0.8), (1.0, 0.01)])
+def test_a_ratio_that_may_fall_to_0_is_not_held_below(clip_low, value):
+    x = of(math.log(0.01))
+    found = policy_loss(x, of(0), of(-1), clip_low=clip_low)
+    assert found.item() == pytest.approx(value)
+
+
 def test_gspo_in_closed_form():
     options = {"ratio": "sequence", "average": "sequence", "clip_low": 3e-4, "clip_high": 4e-4}
     x, old = of(0.1, 0.3, grad=True), of(0, 0)

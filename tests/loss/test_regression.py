@@ -82,6 +82,13 @@ def test_quantiles_by_hand():
     assert quantile_loss(x, t).item() == pytest.approx(0.5)  # of the three, not their sum
 
 
+def test_weights_of_rows_may_be_a_list():
+    x, t = _random(4, 3), _random(4, seed=1)
+    found = quantile_loss(x, t, weight=[2.0, 0.0, 1.0, 1.0])
+    rows = quantile_loss(x, t, reduction="none").mean(1)
+    torch.testing.assert_close(found, (2 * rows[0] + rows[2] + rows[3]) / 4)
+
+
 def test_the_median_is_half_the_absolute_error():
     x, t = _random(7), _random(7, seed=1)
     assert quantile_loss(x[:, None], t, quantiles=[0.5]) == l1_loss(x, t) / 2

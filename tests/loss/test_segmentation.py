@@ -403,6 +403,14 @@ def test_lovasz_is_never_negative_for_what_is_ignored():
     assert 0 < lovasz_loss(logits, target) < 1
 
 
+@pytest.mark.parametrize("absent", ["zero", "penalize"])
+def test_lovasz_of_an_ignored_sample_is_not_counted_whatever_absent_classes_cost(absent):
+    logits, target = _random(2, 3, 20), torch.full((2, 20), -100)
+    target[0] = 1
+    found = lovasz_loss(logits, target, pool="sample", absent=absent)
+    torch.testing.assert_close(found, lovasz_loss(logits[:1], target[:1], absent=absent))
+
+
 def test_lovasz_of_a_single_pixel():
     # its authors' code and mmseg: IndexError
     logits, target = _random(1, 3, 20), torch.full((1, 20), -100)

@@ -125,6 +125,8 @@ def test_lengths_of_each_source():
     estimate = target.flip(1) + 0.1
     lengths = torch.tensor([[30, 12]])
     found = permutation_invariant_loss(estimate, target, lengths=lengths, loss=snr_loss)
+    as_a_list = permutation_invariant_loss(estimate, target, lengths=[[30, 12]], loss=snr_loss)
+    assert torch.equal(as_a_list, found)
     whole = snr_loss(estimate[:, 1], target[:, 0])
     part = snr_loss(estimate[:, 0, :12], target[:, 1, :12])
     torch.testing.assert_close(found, (whole + part) / 2)

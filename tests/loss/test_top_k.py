@@ -89,6 +89,15 @@ def test_weights_multiply_before_the_hardest_are_found():
     torch.testing.assert_close(got, want)
 
 
+def test_indices_of_which_none_is_ignored_and_their_one_hot_targets_are_the_same():
+    logits, target = _random(9, 5), torch.arange(9) % 5
+    want = top_k_cross_entropy_loss(logits, target, fraction=0.4)
+    found = top_k_cross_entropy_loss(logits, target, fraction=0.4, ignore_index=None)
+    torch.testing.assert_close(found, want)
+    soft = torch.nn.functional.one_hot(target, 5).double()
+    torch.testing.assert_close(top_k_cross_entropy_loss(logits, soft, fraction=0.4), want)
+
+
 def test_nan_is_not_lost_among_the_easy():
     logits = _random(10, 3)
     logits[3, 1] = torch.nan

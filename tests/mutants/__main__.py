@@ -70,7 +70,9 @@ def run(chosen: list[Mutant], budget: float, out: Path) -> None:
     """Tries those that were not tried yet, and writes what becomes of each at once."""
     done = score.read(out, ROOT)
     short = {n for n, row in done.items() if row["why"] == NO_TIME and row["budget"] < budget}
-    todo = [mutant for mutant in chosen if mutant.name not in done or mutant.name in short]
+    short -= {n for n in short if score.equivalent(done[n])}
+    again = short | {n for n, row in done.items() if row["end"] == "error"}
+    todo = [mutant for mutant in chosen if mutant.name not in done or mutant.name in again]
     if not todo:
         return
     recordings = sorted(KEPT.glob("lines-*.json"))

@@ -1,3 +1,67 @@
 """Mutants that compute the same: by file, line and kind, with the reason."""
 
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    ("core/linear/run.py", "@dataclass(frozen=True)", "flip"): "nobody writes to it",
+    (
+        "core/pairs.py",
+        "wanted = [t for t, want in zip(pairs, wants, strict=True) if want and t is not None]",
+        "flip",
+    ): "both are as long",
+    (
+        "loss/classification/terms.py",
+        "return {n: t.reshape(shape) for n, t in zip(names, (loss, squares, seen), strict=True)}",
+        "flip",
+    ): "both are as long",
+    (
+        "core/skeleton.py",
+        "if plainly or not (torch.is_grad_enabled() and x.requires_grad):",
+        "And",
+    ): "a checkpoint without a gradient: time",
+    ("core/streaming.py", "if self.block is None:", "branches"): "a hint, that saves a product",
+    (
+        "core/pairwise.py",
+        "g, h = (goals[..., k].unsqueeze(-2) for k in (axis, axis + 2))",
+        "Add",
+    ): "of four numbers, counted from the end",
+    (
+        "loss/classification/levels.py",
+        "LADDER = Formula(_result, _step, ahead=True, block=2**17)",
+        "off by one",
+    ): "size of a block: time",
+    (
+        "core/spectral.py",
+        "SPECTRAL = Formula(_result, _step, ahead=True, block=2**16)",
+        "drop block=",
+    ): "size of a block: time",
+    (
+        "loss/keypoint/similarity.py",
+        "return torch.where(total > 0, total, 1.0)",
+        "scale",
+    ): "what 0 is divided by",
+    (
+        "core/transform.py",
+        "None if t is None else t.to(dtype).to(device, non_blocking=ahead)",
+        "drop non_blocking=",
+    ): "time",
+    (
+        "loss/mtp_loss/heads.py",
+        'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
+        "drop reverse=",
+    ): "the order of words in an error",
+    ("loss/linear/cross_entropy.py", "return several(", "drop chunk="): "memory",
+    (
+        "loss/focal/focal.py",
+        "ignored(ignore_index, indexed=True)",
+        "flip",
+    ): "only checked: what it gives is not read",
+    (
+        "loss/focal/sigmoid.py",
+        "y = torch.where(keep, y, 0)",
+        "drop",
+    ): "what is ignored weighs nothing, whatever it holds",
+    (
+        "loss/snr/esr.py",
+        "return None if known else value.to(x.dtype), dx if n is None else present(dx, n)",
+        "branches",
+    ): "both signals are 0 beyond their lengths already",
+}

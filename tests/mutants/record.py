@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -74,7 +75,9 @@ class Recorder:
             for line, names in data.contexts_by_lineno(file).items():
                 if found := sorted(index[name] for name in names if name in index):
                     lines[str(Path(file).relative_to(ROOT))][line] = found
-        return {"tests": {name: self.seconds[name] for name in tests}, "lines": lines}
+        sources = {file: zlib.crc32((ROOT / file).read_bytes()) for file in lines}
+        seconds = {name: self.seconds[name] for name in tests}
+        return {"tests": seconds, "lines": lines, "sources": sources}
 
 
 def record(out: Path, *arguments: str, at_least: float = AT_LEAST) -> int:

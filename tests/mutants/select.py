@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -15,16 +16,20 @@ ROWS = 4  # of the conformance suite, of the many that execute a line of core
 FEW, OTHERS = 40, 400
 USERS = 2  # files of tests that are a file's own besides those of its name
 EACH, LATE = 2, 1.0  # of a test with many parameters those first; one of so many seconds later
-SLOW = (  # promises in which most of the suite's time goes, the slowest last
-    *(
-        "perfect_is_minimal",
-        "transforms",
-        "respects_upstream_gradient",
-        "asks_little_of_the_device",
-    ),
-    *("streamed_equals_plain", "half_matches_truth", "gradient_is_right", "meta_device"),
-    "double_backward",
-)
+ORDER = {  # of promises: the likeliest to see a wrong for their time, and those that cost most last
+    name: place
+    for place, names in enumerate(
+        (
+            "gradient_reaches_all_who_ask twin_agrees bad_input_is_refused ignoring_is_removing",
+            "gradient_is_right finite_at_extremes nothing_left_is_zero none_sums_to_sum",
+            "",  # every other
+            "perfect_is_minimal transforms respects_upstream_gradient half_matches_truth",
+            "streamed_equals_plain asks_little_of_the_device meta_device double_backward",
+        )
+    )
+    for name in names.split()
+}
+OTHERWISE, LATE_PROMISES = 2, 3
 COMPILES = "traces_without_breaks"  # slow; tried, of two rows, where nothing else runs a line
 _PROMISE = re.compile(r"tests/test_conformance\.py::test_promise\[(\w+)-(\w+)-(.*)\]")
 
@@ -37,6 +42,7 @@ class Recorded:
         self.names = set(names)
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, dict[int, set[str]]] = {}
+        self.changed: set[str] = set()  # since they were recorded: of lines nothing is known
         for path in recordings:
             self._add(json.loads(path.read_text()))
         self.rows: dict[str, list[str]] = {}
@@ -50,6 +56,9 @@ class Recorded:
         self.seconds |= recorded["tests"]
         for file, lines in recorded["lines"].items():
             mine = self.lines.setdefault(file, {})
+            path = self.root / file
+            if not path.exists() or zlib.crc32(path.read_bytes()) != recorded["sources"][file]:
+                self.changed.add(file)
             for line, found in lines.items():
                 mine.setdefault(int(line), set()).update(names[i] for i in found)
 
@@ -63,19 +72,20 @@ class Recorded:
         rows = Counter(m[3] for n in touching if (m := _PROMISE.fullmatch(n)))
         cheap = sorted(rows, key=lambda row: (self._row_seconds(row), row))[:ROWS]
         every = [n for row in cheap for n in self.rows.get(row, [])]
-        promises = [n for n in every if COMPILES not in n]
-        traced = [] if exactly else [n for n in every if COMPILES in n][:2]
+        promises = sorted((n for n in every if COMPILES not in n), key=_turn)
+        in_body = _in_body(mutant.line, self._tree(mutant))
+        traced = [] if exactly or not in_body else [n for n in every if COMPILES in n][:2]
         rest = [n for n in touching if n not in set(first) and not _PROMISE.fullmatch(n)]
-        if not _in_body(mutant.line, self._tree(mutant)):
-            rest += [n for n in self.names if n.startswith("tests/test_public_api.py")]
+        frozen = [n for n in self.names if n.startswith("tests/test_public_api.py") and not in_body]
         some, more = self._some(sorted(first, key=self._second))
         others = sorted(rest, key=self._second)
         return [
             ("conformance", traced),
             ("own", some),
-            ("conformance", [n for n in promises if not _slow(n)]),
+            ("other", frozen),  # defaults
+            ("conformance", [n for n in promises if _turn(n) < LATE_PROMISES]),
             ("other", others[:FEW]),
-            ("conformance", sorted((n for n in promises if _slow(n)), key=_slow)),
+            ("conformance", [n for n in promises if _turn(n) >= LATE_PROMISES]),
             ("own", more),
             ("other", others[FEW:OTHERS]),
         ]
@@ -95,13 +105,15 @@ class Recorded:
         return ast.parse((self.root / mutant.file).read_text(encoding="utf-8"))
 
     def _second(self, name: str) -> float:
-        return self.seconds.get(name, 0.0 if "public_api" in name else 1.0)
+        return self.seconds.get(name, 1.0)
 
     def _row_seconds(self, row: str) -> float:
         return sum(self.seconds.get(name, 0.0) for name in self.rows.get(row, []))
 
     def _touching(self, mutant: Mutant) -> tuple[set[str], bool]:
         """Tests that execute the statement; or else, and False, its function or its file."""
+        if mutant.file in self.changed:
+            return self._using(mutant.file), True
         lines = self.lines.get(mutant.file, {})
         tree = self._tree(mutant)
         exactly = _in_body(mutant.line, tree)
@@ -118,8 +130,8 @@ class Recorded:
         if lines:
             return set().union(*lines.values()) & self.names
         module = ".".join(Path(file).relative_to("src").with_suffix("").parts)
-        sources = ((f, (self.root / f).read_text(encoding="utf-8")) for f in self.lines)
-        by = [f for f, source in sources if f"from {module} import" in source]
+        there = {f: self.root / f for f in self.lines if (self.root / f).exists()}
+        by = [f for f, path in there.items() if f"from {module} import" in path.read_text("utf-8")]
         return set().union(*(self._using(f) for f in by))
 
     def _own(self, file: str) -> set[str]:
@@ -132,13 +144,8 @@ class Recorded:
         return {file, *named & self.files, *(name for name, _ in using.most_common(USERS))}
 
 
-def _row(name: str) -> str:
-    return _PROMISE.fullmatch(name)[3]
-
-
-def _slow(name: str) -> int:
-    promise = _PROMISE.fullmatch(name)[2]
-    return SLOW.index(promise) + 1 if promise in SLOW else 0
+def _turn(name: str) -> int:
+    return ORDER.get(_PROMISE.fullmatch(name)[2], OTHERWISE)
 
 
 def _ranges(tree: ast.Module, line: int) -> list[tuple[int, int]]:

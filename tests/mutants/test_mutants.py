@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -150,16 +151,17 @@ def test_files_have_equal_shares(tmp_path):
 
 def test_who_executes_a_line_is_tried_on_it_quickest_first(tmp_path):
     (tmp_path / "src/aptt/core").mkdir(parents=True)
-    (tmp_path / "src/aptt/core/x.py").write_text("def f(a):\n    b = a\n    return b + 1\n")
+    source = "def f(a):\n    b = a\n    return b + 1\n"
+    (tmp_path / "src/aptt/core/x.py").write_text(source)
     names = ["tests/core/test_x.py::slow", "tests/core/test_x.py::quick", "tests/loss/test_y.py::z"]
     rows = [f"tests/test_conformance.py::test_promise[cpu-{p}-y]" for p in ("one", "two")]
     recorded = {
         "tests": dict(zip([*names, rows[0]], [2.0, 0.1, 0.1, 0.1], strict=True)),
         "lines": {"src/aptt/core/x.py": {"2": [0, 1, 2], "3": [0, 1, 3]}},
     }
+    recorded["sources"] = {"src/aptt/core/x.py": zlib.crc32(source.encode())}
     (tmp_path / "lines.json").write_text(json.dumps(recorded))
     tests = Recorded(tmp_path, [tmp_path / "lines.json"], names + rows)
-    source = (tmp_path / "src/aptt/core/x.py").read_text()
     (mutant,) = (m for m in mutants("src/aptt/core/x.py", source) if m.kind == "Add")
     plan = [(place, names) for place, names in tests.of(mutant) if names]
     assert plan == [("own", names[1:2]), ("conformance", rows), ("own", names[:1])]

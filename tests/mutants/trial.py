@@ -148,6 +148,8 @@ def cold(
             ran, seconds = ran + once.verdict.ran, seconds + once.verdict.seconds
             if once.failures.first:
                 return Verdict("killed", place, *once.failures.first, ran, seconds)
+            if once.verdict.why == NO_TIME:
+                return Verdict("survived", place, "", NO_TIME, ran, seconds)
             if code in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR):
                 return Verdict("killed", place, "", "its tests cannot be collected", ran, seconds)
         return Verdict("survived", ran=ran, seconds=seconds)

@@ -162,7 +162,7 @@ def _shares(
     harder, tied = rows > least, rows == least
     left = (k - harder.sum(1, keepdim=True)).to(rows.dtype) / tied.sum(1, keepdim=True)
     share = torch.where(harder, 1.0, torch.where(tied, left, 0.0))
-    return (share if known is None else share * known).reshape(losses.shape)
+    return share.reshape(losses.shape)
 
 
 @dataclass(frozen=True)
