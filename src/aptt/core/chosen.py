@@ -51,30 +51,36 @@ def _of_some(soft: Formula) -> Formula:
 
 
 def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor]:
-    """Logits of the chosen classes and of the rest, and the teacher's logarithms of both."""
+    """Logits of the chosen classes and of the rest, and the teacher's logarithms of both.
+
+    The largest is 0, as it nearly is of logarithms: so their differences keep the digits.
+    """
     chosen = chosen.long()
-    z = x.gather(1, chosen) / form.temperature
+    z = x.gather(1, chosen)
     if t.shape[1] == x.shape[1]:
-        return z, t
-    top, at = t.max(1, keepdim=True)
-    left = -top.expm1() - t.exp().scatter(1, at, 0.0).sum(1, keepdim=True)  # one: to its last digit
-    return torch.cat((z, _rest(x, chosen, form)), 1), torch.cat((t, _log(left)), 1)
-
-
-def _rest(x: Tensor, chosen: Tensor, form: Form) -> Tensor:
-    """The logit of all other classes together; -inf where all of them are masked."""
-    top, _, total = _others(x, chosen, form)
+        return (z - _largest(z)) / form.temperature, t
+    others, _, total = _others(x, chosen, form)
+    top = torch.maximum(_largest(z), others)
     none = total <= 0  # a NaN stays one
-    rest = top / form.temperature + torch.where(none, 1.0, total).log()
-    return torch.where(none, -torch.inf, rest)
+    rest = (others - top) / form.temperature + torch.where(none, 1.0, total).log()
+    rest = torch.where(none, -torch.inf, rest)
+    most, at = t.max(1, keepdim=True)
+    below = t.exp().scatter(1, at, 0.0).sum(1, keepdim=True)
+    left = -most.expm1() - below  # one: to its last digit
+    return torch.cat(((z - top) / form.temperature, rest), 1), torch.cat((t, _log(left)), 1)
 
 
 def _others(x: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor]:
     """Of the other classes: the largest logit, ``exp((x - it) / T)``, and the sum of these."""
     left = x.scatter(1, chosen, -torch.inf)
-    top = left.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+    top = _largest(left)
     e = exp_of_gaps((left - top) / form.temperature)
     return top, e, e.sum(1, keepdim=True)
+
+
+def _largest(z: Tensor) -> Tensor:
+    """The largest logit of each row, or the least number where all are masked."""
+    return z.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
 
 
 def _log(left: Tensor) -> Tensor:
