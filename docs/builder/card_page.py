@@ -91,26 +91,36 @@ def _libraries(ours: Sequence[Record], theirs: Theirs) -> list[str]:
 
 
 def _matrix(ours: Sequence[Record], theirs: Theirs) -> list[str]:
-    libraries = list(dict.fromkeys(peer.library for peer, _ in theirs))
-    lines = [
-        f"| promise | aptt | {' | '.join(_short(name) for name in libraries)} |",
-        "| --- | --: |" + " --: |" * len(libraries),
-    ]
-    for promise in PROMISES:
-        cells = [_share([(r, False) for r in ours if r.promise == promise])]
-        for library in libraries:
-            cells.append(
-                _share(
-                    [
-                        (r, r.promise in peer.choices)
-                        for peer, records in theirs
-                        for r in records
-                        if peer.library == library and r.promise == promise
-                    ]
-                )
-            )
-        lines.append(f"| `{promise}` | {' | '.join(cells)} |")
-    return lines
+    """Tables that are narrow enough for a page, of the promises that not all keep."""
+    marked: dict[str, list[tuple[Record, bool]]] = {"aptt": [(r, False) for r in ours]}
+    for peer, records in theirs:
+        some = marked.setdefault(peer.library, [])
+        some += [(record, record.promise in peer.choices) for record in records]
+    shares = {
+        promise: {
+            library: _share([(r, chosen) for r, chosen in some if r.promise == promise])
+            for library, some in marked.items()
+        }
+        for promise in PROMISES
+    }
+    differ = [promise for promise, some in shares.items() if any("*" in s for s in some.values())]
+    others = [library for library in marked if library != "aptt"]
+    lines: list[str] = []
+    for start in range(0, len(others), _COLUMNS):
+        libraries = ["aptt", *others[start : start + _COLUMNS]]
+        lines += [
+            f"| promise | {' | '.join(_short(name) for name in libraries)} |",
+            "| --- |" + " --: |" * len(libraries),
+        ]
+        for promise in differ:
+            cells = " | ".join(shares[promise][library] for library in libraries)
+            lines.append(f"| `{promise}` | {cells} |")
+        lines.append("")
+    kept = ", ".join(f"`{promise}`" for promise in PROMISES if promise not in differ)
+    return [*lines, f"Kept by all that were asked: {kept}."]
+
+
+_COLUMNS = 7
 
 
 def _short(library: str) -> str:

@@ -16,7 +16,7 @@ page = importlib.import_module("docs.builder.card_page").page
 cell = importlib.import_module("docs.builder.card_page").cell
 Peer = importlib.import_module("docs.builder.peers").Peer
 PEERS = card.PEERS
-FIRST, SECOND = list(PROMISES)[:2]
+FIRST, SECOND, THIRD = list(PROMISES)[:3]
 
 
 def record(loss, promise, state, why="", small=""):
@@ -65,6 +65,7 @@ def test_a_promise_says_how_many_of_a_library_keep_it(made):
     matrix = made.partition("Promise by promise")[2].partition("Loss by loss")[0]
     assert row(matrix, f"`{FIRST}`") == ["2/2", "**1/2**", "*0/1*"]
     assert row(matrix, f"`{SECOND}`") == ["1/1", "*1/2*", ""]
+    assert f"Kept by all that were asked: `{THIRD}`, " in matrix
 
 
 def test_what_is_broken_comes_with_its_input_and_a_choice_with_its_reason(made):
