@@ -103,8 +103,9 @@ def as_factor(
 ) -> float | Tensor:
     """A weight as a number, or as a tensor where there is one per class; held to the rule."""
     if isinstance(value, Real):
+        value = value if isinstance(value, bool) else float(value)  # NumPy's are told as numbers
         check_number(name, value, 0.0, high)
-        return float(value)
+        return value
     if isinstance(value, str):
         raise TypeError(f"{name}: got {value!r}, wanted a number, or numbers, one per class")
     made = as_tensor(name, value, like)

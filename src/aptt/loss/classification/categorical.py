@@ -51,7 +51,8 @@ def cross_entropy(
         logits: ``(N, C, ...)`` or ``(..., C)``, any floating dtype; -inf masks a class. Two
             classes or more.
         target: class indices of any integer dtype, shaped like the logits without the class axis;
-            or soft targets, floating and shaped like the logits.
+            or soft targets, floating and shaped like the logits: shares of at least 0. What those
+            of a position add up to, 1 as a rule, is what the position weighs.
         sample_weight: shaped like class indices; multiplies and is counted, and 0 removes.
         weight: ``(C,)``, one weight per class; multiplies and is counted.
         ignore_index: the class index that removes its position; None: nothing is ignored.
@@ -70,8 +71,8 @@ def cross_entropy(
         scalar, or with ``"none"`` one value per position. float32 for half types.
 
     Raises:
-        ValueError: shapes that do not fit, a single class, a class out of range or a weight that is
-            negative or infinite (both on CPU), an unknown option.
+        ValueError: shapes that do not fit, a single class, a class out of range, a share or a
+            weight that is negative or infinite (all on CPU), an unknown option.
         TypeError: floating targets where class indices are meant.
 
     The gradient goes to ``logits``, and to soft targets, weights or adjustment that ask for it.
