@@ -120,7 +120,7 @@ def _matrix(ours: Sequence[Record], theirs: Theirs) -> list[str]:
     return [*lines, f"Kept by all that were asked: {kept}."]
 
 
-_COLUMNS = 7
+_COLUMNS = 5
 
 
 def _short(library: str) -> str:

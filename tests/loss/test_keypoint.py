@@ -27,6 +27,11 @@ def _instances(n=5, seed=0):
     return pred, target, visibility, area
 
 
+def test_sigmas_are_those_of_cocos_evaluation():
+    params = pytest.importorskip("faster_coco_eval.core.cocoeval").Params(iouType="keypoints")
+    assert SIGMAS["coco"] == pytest.approx(list(params.kpt_oks_sigmas), rel=1e-12)
+
+
 def _coco_oks(pred, target, visibility, area, sigmas=SIGMAS["coco"]):
     """One instance, as the COCO evaluation computes it."""
     found = []
