@@ -43,12 +43,23 @@ def test_a_parameter_is_ordinary(x, y):
     assert _walks(cross_entropy, torch.nn.Parameter(x.detach()), y) == 1
 
 
+class _Dispatched(torch.Tensor):
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
+def test_a_class_that_only_adds_to_torchs_is_ordinary(x):
+    tagged = type("Tagged", (torch.Tensor,), {})
+    assert obstacle(x.detach().as_subclass(tagged), (torch.zeros(6).as_subclass(tagged),)) is None
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         (lambda x: x[:0], "nothing to evaluate"),
         (lambda x: x.to("meta"), "ordinary"),
-        (lambda x: x.detach().as_subclass(type("Tagged", (torch.Tensor,), {})), "ordinary"),
+        (lambda x: x.detach().as_subclass(_Dispatched), "ordinary"),
     ],
     ids=["nothing", "without values", "of another class"],
 )
@@ -57,10 +68,7 @@ def test_what_is_not_ordinary_is_not_walked(x, change, why):
 
 
 def test_a_side_of_another_class_is_not_walked(x):
-    class Tagged(torch.Tensor):
-        pass
-
-    assert "ordinary" in obstacle(x, (torch.zeros(6).as_subclass(Tagged),))
+    assert "ordinary" in obstacle(x, (torch.zeros(6).as_subclass(_Dispatched),))
 
 
 def test_inside_a_transform_nothing_is_walked(x):
