@@ -23,6 +23,7 @@ RIGHT = {
     ("expected_value", "logits"),
     ("focal_loss", "logits"),
     ("kto_loss", "mismatched"),
+    ("kto_terms", "mismatched"),
     ("permutation_invariant_loss", "lengths"),
     ("policy_loss", "advantage"),
     ("policy_terms", "advantage"),
