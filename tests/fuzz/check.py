@@ -225,7 +225,9 @@ def called(call: Call) -> Callable[[dict[str, Any]], Any]:
 
         def as_module(args: dict[str, Any]) -> Any:
             loss_fn = kind(**{key: value for key, value in args.items() if key in options})
-            loss_fn = loss_fn.to(next(t for _, t in leaves(args)).device)  # numbers from a list
+            for _, t in leaves(args):  # numbers from a list go where the first tensor is
+                loss_fn = loss_fn.to(t.device)
+                break
             given = {key: value for key, value in args.items() if key not in options}
             return loss_fn.terms(**given) if kind.terms_function is run else loss_fn(**given)
 
