@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def main(argv: list[str]) -> int:
     """Do one of the three."""
-    if argv[:1] == ["card"] and (len(argv) == 1 or argv[1:] == [str(int(argv[1]))]):
+    if argv[:1] == ["card"] and len(argv) <= 2 and all(map(str.isdecimal, argv[1:])):
         from docs.builder import card
 
         card.write(ROOT / "docs" / "audit.md", jobs=int(*argv[1:] or [1]))

@@ -56,6 +56,8 @@ def main() -> int:
     torch.set_num_threads(1)
     files = sorted(str(p.relative_to(ROOT)) for r in ROOMS for p in (PACKAGE / r).rglob("*.py"))
     files = [f for f in files if not asked.file or any(part in f for part in asked.file)]
+    if not files:
+        parser.error(f"--file: no file of core or loss has {' or '.join(asked.file)} in its path")
     if asked.record is not None:
         record.everything(KEPT, asked.record)
     chosen = drawn(ROOT, files, asked.count, asked.seed)
