@@ -9,15 +9,23 @@ from torch import Generator, Tensor, nn
 
 from aptt.loss import MelLoss, SISDRLoss, si_sdr_loss, snr_loss
 from aptt.recipes.base import Choice, Gallery, Loss, Picture, Recipe
-from aptt.recipes.sounds import RATE, SOURCE, gallery, instruments, phrases, shown, wav
+from aptt.recipes.sounds import (
+    RATE,
+    SOURCE,
+    Separator,
+    gallery,
+    instruments,
+    phrases,
+    shown,
+    taken_apart,
+    wav,
+)
 
 __all__ = ["Audio"]
 
 _PARTS = ("saxophones", "strings")
 _BATCH = 12
 _TESTS = 32
-_N_FFT, _HOP, _BINS = 512, 128, 257
-_CHANNELS = 96
 
 
 class Audio(Recipe):
@@ -100,18 +108,7 @@ class Audio(Recipe):
         galleries = [gallery("A test mixture and what is in it", rows)]
         for name, model in models.items():
             found = model(self.test_mixtures[:1])[0]
-            before = si_sdr_loss(mixture.expand_as(sources), sources, reduction="none")
-            gains = before - si_sdr_loss(found, sources, reduction="none")
-            pictures = [
-                Picture(
-                    f"{part}, {gain:+.1f} dB",
-                    f"Spectrogram of the {part} found with {name}, {gain:.1f} dB nearer than the "
-                    "mixture.",
-                    shown(estimate),
-                )
-                for part, estimate, gain in zip(_PARTS, found, gains.tolist(), strict=True)
-            ]
-            galleries.append(gallery(f"What was found with {name}", pictures))
+            galleries.append(taken_apart(name, mixture, sources, found, _PARTS))
         return galleries
 
     def attachments(self, models: Mapping[str, nn.Module]) -> dict[str, bytes]:
@@ -124,28 +121,16 @@ class Audio(Recipe):
         return {f"audio - {title}.wav": wav(sound) for title, sound in sounds.items()}
 
 
-class _Mask(nn.Module):
+class _Mask(Separator):
     """The share of each source in each cell of the mixture's spectrogram."""
 
-    window: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv1d(_BINS, _CHANNELS, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv1d(_CHANNELS, _CHANNELS, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(_CHANNELS, _BINS, 1),
-        )
-        self.register_buffer("window", torch.hann_window(_N_FFT), persistent=False)
+        super().__init__(outputs=1)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Waveforms ``(N, 2, T)`` that add up to the mixture ``(N, T)``."""
-        window = self.window
-        spectrum = torch.stft(mixture, _N_FFT, _HOP, window=window, return_complex=True)
-        share = self.layers((spectrum.abs() + 1e-3).log()).sigmoid()
-        first = torch.istft(spectrum * share, _N_FFT, _HOP, window=window, length=mixture.shape[-1])
+        spectrum, said = self.cells(mixture)
+        first = self.sound(spectrum * said.squeeze(1).sigmoid(), mixture.shape[-1])
         return torch.stack((first, mixture - first), 1)
 
 

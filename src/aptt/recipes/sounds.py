@@ -5,19 +5,31 @@ from __future__ import annotations
 import io
 import struct
 import wave
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from aptt.loss import si_sdr_loss
 from aptt.recipes.base import Gallery, Picture, Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PARTS", "RATE", "SOURCE", "gallery", "instruments", "phrases", "shown", "wav"]
+__all__ = [
+    "PARTS",
+    "RATE",
+    "SOURCE",
+    "Separator",
+    "gallery",
+    "instruments",
+    "phrases",
+    "shown",
+    "taken_apart",
+    "wav",
+]
 
 RATE = 8000
 PARTS = {  # recordings by the beginning of their names
@@ -36,7 +48,8 @@ SOURCE = Source(
 _NOTE = 4000  # samples: half a second
 _NOTES = 3  # in a phrase
 _SHIFTS = range(-4, 5)  # semitones
-_N_FFT, _HOP = 512, 128
+_N_FFT, _HOP, _BINS = 512, 128, 257
+_CHANNELS = 96
 
 
 def instruments(*parts: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -143,3 +156,53 @@ def shown(sound: Tensor, *, top: int = 2) -> Callable[[Axes], None]:
         axes.set(xlabel="s", ylabel="kHz")
 
     return draw
+
+
+def taken_apart(
+    name: str,
+    mixture: Tensor,
+    sources: Tensor,
+    found: Tensor,
+    parts: Iterable[str],
+    *,
+    kind: str = "",
+) -> Gallery:
+    """What a model that was trained with ``name`` found in a mixture, each part with its gain."""
+    before = si_sdr_loss(mixture.expand_as(sources), sources, reduction="none")
+    gains = before - si_sdr_loss(found, sources, reduction="none")
+    pictures = [
+        Picture(
+            f"{part}, {gain:+.1f} dB",
+            f"Spectrogram of the {part}{kind} found with {name}, {gain:.1f} dB nearer than the "
+            "mixture.",
+            shown(estimate),
+        )
+        for part, estimate, gain in zip(parts, found, gains.tolist(), strict=True)
+    ]
+    return gallery(f"What was found with {name}", pictures)
+
+
+class Separator(nn.Module):
+    """A few layers over the spectrogram of a mixture; a subclass says whose each cell is."""
+
+    window: Tensor
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(_BINS, _CHANNELS, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(_CHANNELS, _CHANNELS, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv1d(_CHANNELS, outputs * _BINS, 1),
+        )
+        self.register_buffer("window", torch.hann_window(_N_FFT), persistent=False)
+
+    def cells(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
+        """The spectrogram ``(N, bins, frames)``, and what the layers say: ``(N, outputs, ...)``."""
+        spectrum = torch.stft(mixture, _N_FFT, _HOP, window=self.window, return_complex=True)
+        return spectrum, self.layers((spectrum.abs() + 1e-3).log()).unflatten(1, (-1, _BINS))
+
+    def sound(self, cells: Tensor, length: int) -> Tensor:
+        """Waveforms ``(N, length)`` of spectrograms."""
+        return torch.istft(cells, _N_FFT, _HOP, window=self.window, length=length)

@@ -16,14 +16,22 @@ from aptt.loss import (
     snr_loss,
 )
 from aptt.recipes.base import Choice, Gallery, Picture, Recipe
-from aptt.recipes.sounds import PARTS, SOURCE, gallery, instruments, phrases, shown, wav
+from aptt.recipes.sounds import (
+    PARTS,
+    SOURCE,
+    Separator,
+    gallery,
+    instruments,
+    phrases,
+    shown,
+    taken_apart,
+    wav,
+)
 
 __all__ = ["Trio"]
 
 _BATCH = 8
 _TESTS = 24
-_N_FFT, _HOP, _BINS = 512, 128, 257
-_CHANNELS = 96
 _PLAYERS = ("first", "second", "third")
 _RESTS = 0.25  # how often the third is silent
 
@@ -107,18 +115,8 @@ class Trio(Recipe):
         galleries = [gallery("A test mixture and what is in it", rows)]
         for name, model in models.items():
             found = _aligned(model(self.example[0]), self.example[1])[0]
-            before = si_sdr_loss(mixture.expand_as(sources), sources, reduction="none")
-            gains = before - si_sdr_loss(found, sources, reduction="none")
-            pictures = [
-                Picture(
-                    f"{player}, {gain:+.1f} dB",
-                    f"Spectrogram of the {player} instrument found with {name}, {gain:.1f} dB "
-                    "nearer than the mixture.",
-                    shown(estimate),
-                )
-                for player, estimate, gain in zip(_PLAYERS, found, gains.tolist(), strict=True)
-            ]
-            galleries.append(gallery(f"What was found with {name}", pictures))
+            of_each = taken_apart(name, mixture, sources, found, _PLAYERS, kind=" instrument")
+            galleries.append(of_each)
         return galleries
 
     def attachments(self, models: Mapping[str, nn.Module]) -> dict[str, bytes]:
@@ -131,29 +129,17 @@ class Trio(Recipe):
         return {f"trio - {title}.wav": wav(sound) for title, sound in sounds.items()}
 
 
-class _Shares(nn.Module):
+class _Shares(Separator):
     """The share of each of three sources in each cell of the mixture's spectrogram."""
 
-    window: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv1d(_BINS, _CHANNELS, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv1d(_CHANNELS, _CHANNELS, 5, padding=2),
-            nn.ReLU(),
-            nn.Conv1d(_CHANNELS, 3 * _BINS, 1),
-        )
-        self.register_buffer("window", torch.hann_window(_N_FFT), persistent=False)
+        super().__init__(outputs=3)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Waveforms ``(N, 3, T)`` that add up to the mixture ``(N, T)``."""
-        window, length = self.window, mixture.shape[-1]
-        spectrum = torch.stft(mixture, _N_FFT, _HOP, window=window, return_complex=True)
-        shares = self.layers((spectrum.abs() + 1e-3).log()).unflatten(1, (3, _BINS)).softmax(1)
-        cells = (spectrum.unsqueeze(1) * shares).flatten(0, 1)
-        sound = torch.istft(cells, _N_FFT, _HOP, window=window, length=length)
+        spectrum, said = self.cells(mixture)
+        cells = (spectrum.unsqueeze(1) * said.softmax(1)).flatten(0, 1)
+        sound = self.sound(cells, mixture.shape[-1])
         return sound.unflatten(0, (-1, 3))
 
 
