@@ -73,6 +73,8 @@ class Loss:
     """Whether a product of matrices comes first, in the dtype of its arguments."""
     limit: Callable[[Call], tuple[float | Tensor, float | Tensor]] | None = None
     """By how much a value, and a number of the gradient, may be off: as the docstring says."""
+    passed_on: Callable[[Call], dict[str, Tensor]] = lambda call: {}
+    """By what such an error of the logits' gradient is multiplied in that of another argument."""
     unit: float = 0.0
     """What a value is a difference of, beside its own size: decibels are of logarithms near 1."""
     slope_unit: float = 0.0

@@ -485,6 +485,12 @@ def _unlisted(call: Call) -> set[str]:
     return {"teacher_logits", "student_logits"} if "teacher_indices" in call.args else set()
 
 
+def _by_states(call: Call) -> dict[str, Tensor]:
+    """The gradient of a head adds up that of the logits, times the states."""
+    hidden = call.args["hidden"].detach().double().nan_to_num(0.0, 0.0, 0.0)
+    return {"weight": hidden.flatten(0, -2).abs().sum(0)}
+
+
 LOSSES = {
     "distillation_loss": Loss(
         _distillation("distillation_loss"),
@@ -543,6 +549,7 @@ LOSSES = {
         _linear_distillation("linear_distillation_loss"),
         oracle.linear_distillation_loss,
         limit=limit_of_teachers,
+        passed_on=_by_states,
         rows=0,
         conceded=_products,
         products=True,
@@ -552,6 +559,7 @@ LOSSES = {
         _linear_distillation("linear_distillation_terms"),
         oracle.linear_distillation_terms,
         limit=limit_of_teachers,
+        passed_on=_by_states,
         rows=0,
         conceded=_products,
         products=True,
