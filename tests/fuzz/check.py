@@ -399,20 +399,23 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
 
     And for what a mean counts: of how large numbers its gradient is the difference.
     """
-    names, eps = loss.conceded(call), torch.finfo(computed(call)).eps
+    names, rounded, eps = loss.conceded(call), loss.rounded(call), torch.finfo(computed(call)).eps
     if loss.products:
         eps = max(torch.finfo(t.dtype).eps for _, t in leaves(call.args) if t.is_floating_point())
     slack = {f"value of {key}": torch.zeros_like(v) for key, v in want.values.items()}
     slack |= {f"gradient of {path}": torch.zeros_like(g) for path, g in want.grads.items()}
-    for turn in range(4 if names else 0):
+    for turn in range(4 if names or rounded else 0):
         g = torch.Generator().manual_seed(turn)
 
         def nudge(path: str, value: Any, g: torch.Generator = g) -> Any:
-            if path.split("[")[0] not in names:
+            name = path.split("[")[0]
+            if name not in names and name not in rounded:
                 return value
             sign = torch.randint(2, getattr(value, "shape", ()), generator=g).double() * 2 - 1
             if isinstance(value, float):
                 return value * (1 + eps * sign.item())
+            if name in rounded:
+                return value + eps * sign * (value.abs() + rounded[name])
             return torch.where(value == value.round(), value, value * (1 + eps * sign))
 
         moved = truth(loss, call, nudge)

@@ -7,7 +7,7 @@ by choice. The simplest of the choices comes first.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -82,6 +82,9 @@ class Loss:
     conceded: Callable[[Call], set[str]] = lambda call: set()
     """Arguments whose own rounding no formula can undo: those that it subtracts from a rounded
     number. Whole numbers among them are exact."""
+    rounded: Callable[[Call], Mapping[str, float]] = lambda call: {}
+    """Arguments whose every number, a whole one too, the first operators round, with what it is
+    rounded beside: the chances of a softmax are as if each logit were off by a rounding of 1."""
     rigid: tuple[str, ...] = ()
     """Arguments whose numbers belong together, and are not made simpler one by one."""
     dtype: torch.dtype | None = None

@@ -50,6 +50,9 @@ def around(y: Tensor) -> Around:
 
 def cross_entropy(log_p: Tensor, bins: Around) -> Tensor:
     """With the two bins of each row; no share of an impossible bin costs nothing."""
+    if torch.compiler.is_compiling():
+        hat = (1 - _apart(log_p, bins)).clamp(min=0)
+        return -torch.where(hat == 0, 0.0, hat * log_p).sum(1)
     below, above = log_p.gather(1, bins.below), log_p.gather(1, bins.above)
     nothing = (bins.share == 0) & (above == -torch.inf)
     return (bins.less * below - bins.share * above.masked_fill(nothing, 0.0)).squeeze(1)
@@ -57,15 +60,22 @@ def cross_entropy(log_p: Tensor, bins: Around) -> Tensor:
 
 def less_target(lead: Leading, bins: Around) -> Tensor:
     """The softmax less each number's distribution."""
-    return less_all(lead.e * lead.share, lead.at.unsqueeze(1), lead.rest * lead.share, bins)
+    p, lack = lead.e * lead.share, lead.rest * lead.share
+    if torch.compiler.is_compiling():
+        apart = _apart(p, bins)
+        hat = (1 - apart).clamp(min=0)
+        return torch.where(lead.gap == 0, apart.clamp(max=1) - lack, p - hat)
+    return less_all(p, lead.at.unsqueeze(1), lack, bins)
 
 
 def less_all(p: Tensor, at: Tensor, lack: Tensor, bins: Around) -> Tensor:
     """The same, of ``p`` and its likeliest bin, by what either lacks of 1; over the memory of p."""
     own = (at - bins.y).abs().clamp(max=1) - lack
-    if torch.compiler.is_compiling():  # which fuses the hat function, and not a scatter
-        every = torch.arange(p.shape[1], dtype=p.dtype, device=p.device)
-        p = p - (1 - (every - bins.y).abs()).clamp(min=0)
-    else:
-        p.scatter_add_(1, bins.below, bins.less).scatter_add_(1, bins.above, -bins.share)
+    p.scatter_add_(1, bins.below, bins.less).scatter_add_(1, bins.above, -bins.share)
     return put_class_(p, at.squeeze(1), own)
+
+
+def _apart(like: Tensor, bins: Around) -> Tensor:
+    """How far each bin is from its row's number, for a compiler: it fuses no gather or scatter."""
+    every = torch.arange(like.shape[1], dtype=like.dtype, device=like.device)
+    return (every - bins.y).abs()

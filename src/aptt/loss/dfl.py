@@ -21,6 +21,7 @@ from aptt.core.checks import (
     Numbers,
     as_tensor,
     as_weight,
+    assert_range,
     check_choice,
     check_floating,
     check_numbers,
@@ -118,6 +119,7 @@ def distribution_focal_loss(
     if out_of_range == "clamp":
         y = y.clamp(0, bins - 1)
     check_range(y, 0, bins - 1, keep=None)
+    assert_range(y, 0, bins - 1)
     loss = reduce(
         _FORMULA,
         x,

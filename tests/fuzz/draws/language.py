@@ -485,6 +485,12 @@ def _unlisted(call: Call) -> set[str]:
     return {"teacher_logits", "student_logits"} if "teacher_indices" in call.args else set()
 
 
+def _standardized(call: Call) -> dict[str, float]:
+    """Logits less their mean are rounded beside those that the mean is of."""
+    sides = ("student_logits", "teacher_logits", "hidden", "teacher_hidden")
+    return dict.fromkeys(sides, 1.0) if call.args.get("standardize") else {}
+
+
 def _by_states(call: Call) -> dict[str, Tensor]:
     """The gradient of a head adds up that of the logits, times the states."""
     hidden = call.args["hidden"].detach().double().nan_to_num(0.0, 0.0, 0.0)
@@ -498,6 +504,7 @@ LOSSES = {
         limit=limit_of_teachers,
         rows=1,
         conceded=_unlisted,
+        rounded=_standardized,
         rigid=("teacher_logits",),
         wrong=MIXED,
     ),
@@ -507,6 +514,7 @@ LOSSES = {
         limit=limit_of_teachers,
         rows=1,
         conceded=_unlisted,
+        rounded=_standardized,
         rigid=("teacher_logits",),
         wrong=TEMPERATURE,
     ),
@@ -552,6 +560,7 @@ LOSSES = {
         passed_on=_by_states,
         rows=0,
         conceded=_products,
+        rounded=_standardized,
         products=True,
         wrong=MIXED,
     ),
@@ -562,6 +571,7 @@ LOSSES = {
         passed_on=_by_states,
         rows=0,
         conceded=_products,
+        rounded=_standardized,
         products=True,
         wrong=TEMPERATURE,
     ),

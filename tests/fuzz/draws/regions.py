@@ -161,6 +161,7 @@ LOSSES = {
         kinked=name == "lovasz_loss",
         several=_ties if name == "lovasz_loss" else None,
         conceded=lambda call: {"target"},
+        rounded=lambda call: {"logits": 1.0},
         wrong=wrong,
     )
     for name, kinds, wrong in (

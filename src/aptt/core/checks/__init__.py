@@ -32,6 +32,7 @@ from aptt.core.checks.tensors import (
 )
 from aptt.core.checks.values import (
     INDEX_DTYPES,
+    assert_range,
     check_binary,
     check_boxes,
     check_classes,
@@ -54,6 +55,7 @@ __all__ = [
     "as_floats",
     "as_tensor",
     "as_weight",
+    "assert_range",
     "check_binary",
     "check_boxes",
     "check_choice",

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks.options import check_index
-from aptt.core.ordinary import apart, bare, is_readable
+from aptt.core.ordinary import apart, bare, inside_functorch, is_readable
 
 __all__ = [
     "INDEX_DTYPES",
+    "assert_range",
     "check_binary",
     "check_boxes",
     "check_classes",
@@ -51,6 +52,13 @@ def check_range(
         raise ValueError(
             f"{name}: got {target[wrong][0].item()}, wanted numbers from {low} to {high}"
         )
+
+
+def assert_range(target: Tensor, low: float, high: float, *, name: str = "target") -> None:
+    """Inside ``torch.compile``, have the graph refuse what an index would be refused for."""
+    if torch.compiler.is_compiling() and not inside_functorch():
+        inside = (target >= low) & (target <= high)
+        torch._assert_async(inside.all(), f"{name}: got a number that is out of range")
 
 
 def check_shares(target: Tensor, keep: Tensor | None, *, name: str = "target") -> None:

@@ -120,10 +120,14 @@ def cl_dice_loss(
     right, stray, predicted = parts(s.hit, s.stray)
     kept, lost, present = parts(s.kept, s.lost)
     stray = torch.where(predicted, stray, 1)
-    # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R)
+    # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R);
+    # its gradient from the harmonic mean, whose parts are of the size of the whole
     both = right + kept
-    loss = (right * lost + kept * stray) / torch.where(both == 0, 1, both)
-    loss = torch.where(both == 0, 1, loss)
+    nothing = both == 0
+    both = torch.where(nothing, 1, both)
+    harmonic = 2 * right * (kept / both)
+    value = torch.where(nothing, 1, (right * lost + kept * stray) / both)
+    loss = (value + harmonic).detach() - harmonic
     return _average(loss, present, s, class_weight, background, absent, pool, reduction)
 
 

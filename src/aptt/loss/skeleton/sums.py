@@ -82,9 +82,12 @@ def skeleton_sums(
 
 
 def parts(some: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Two sums as parts of what they make together, 0 of nothing; and where there is any."""
+    """Two sums as parts of what they make together, 0 of nothing; and where there is any.
+
+    Nothing is also what has no inverse in the dtype.
+    """
     whole = some + rest
-    there = whole != 0
+    there = whole > 64 * torch.finfo(whole.dtype).tiny
     whole = torch.where(there, whole, 1)
     return some / whole, rest / whole, there
 
