@@ -186,8 +186,9 @@ def put_class_(z: Tensor, y: Tensor, value: Tensor) -> Tensor:
 
 
 def _chosen(z: Tensor, y: Tensor, value: Tensor | float) -> Tensor:
-    classes = on_class_axis(torch.arange(z.shape[1], device=z.device), z)
-    return torch.where(classes == y.unsqueeze(1), value, z)
+    # of 32 bits, which a compiled loop compares as many at once as it has numbers
+    classes = torch.arange(z.shape[1], dtype=torch.int32, device=z.device)
+    return torch.where(on_class_axis(classes, z) == y.int().unsqueeze(1), value, z)
 
 
 def on_class_axis(values: Tensor, z: Tensor) -> Tensor:
