@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aptt.core.divergence import SOFT, Form
 from aptt.core.formula import Formula, Kept
-from aptt.core.softmax import exp_of_gaps
+from aptt.core.softmax import exp_of_gaps, largest
 
 __all__ = ["SOFT_CHOSEN"]
 
@@ -58,9 +58,9 @@ def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tens
     chosen = chosen.long()
     z = x.gather(1, chosen)
     if t.shape[1] == x.shape[1]:
-        return (z - _largest(z)) / form.temperature, t
+        return (z - largest(z)) / form.temperature, t
     others, _, total = _others(x, chosen, form)
-    top = torch.maximum(_largest(z), others)
+    top = torch.maximum(largest(z), others)
     none = total <= 0  # a NaN stays one
     rest = (others - top) / form.temperature + torch.where(none, 1.0, total).log()
     rest = torch.where(none, -torch.inf, rest)
@@ -73,14 +73,9 @@ def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tens
 def _others(x: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor, Tensor]:
     """Of the other classes: the largest logit, ``exp((x - it) / T)``, and the sum of these."""
     left = x.scatter(1, chosen, -torch.inf)
-    top = _largest(left)
+    top = largest(left)
     e = exp_of_gaps((left - top) / form.temperature)
     return top, e, e.sum(1, keepdim=True)
-
-
-def _largest(z: Tensor) -> Tensor:
-    """The largest logit of each row, or the least number where all are masked."""
-    return z.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
 
 
 def _log(left: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, Product, by_row
+from aptt.core.softmax import largest
 
 __all__ = [
     "BY_NAME",
@@ -66,7 +67,7 @@ class Over:
 
     def tops(self, *logits: Tensor) -> Sequence[Tensor]:
         """The largest of each row."""
-        return [_top(z) for z in logits]
+        return [largest(z) for z in logits]
 
     def sums(self, *parts: Tensor) -> Sequence[Tensor]:
         """The sum of each row."""
@@ -86,10 +87,6 @@ class Divergence(NamedTuple):
 
 _FAR = 1e4  # the log-ratio of a class that one of the two masks by -inf
 _NOTHING = 80.0  # exp(-80) of a probability is nothing beside it, to float64's last digit
-
-
-def _top(z: Tensor) -> Tensor:
-    return z.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
 
 
 def _soften(z: Tensor, top: Tensor, form: Form) -> Tensor:
@@ -300,7 +297,7 @@ def _tempered(z: Tensor, temperature: float) -> Tensor:
     if temperature == 1:
         return z
     if math.frexp(temperature)[0] != 0.5:  # no power of two, by which a division is exact
-        z = z - _top(z)
+        z = z - largest(z)
     return z * (1 / temperature)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aptt.core.divergence import SOFT, Form, at_least_0
 from aptt.core.formula import Formula, Kept, Product, by_row
-from aptt.core.softmax import exp_of_gaps
+from aptt.core.softmax import exp_of_gaps, largest
 
 __all__ = ["KL", "gaussian_logits", "taught"]
 
@@ -43,7 +43,7 @@ def taught(
     """
 
     def stats(x: Tensor, *sides: Tensor, **options: Any) -> Kept:
-        top = x.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+        top = largest(x)
         t = labels(x, *sides, **options)
         return top, *divergence.measure(x - top, (t,), {"form": form(**options)})
 

@@ -32,6 +32,7 @@ __all__ = [
     "exp_of_gaps",
     "fading",
     "gaps",
+    "largest",
     "leading",
     "of_class",
     "on_class_axis",
@@ -94,7 +95,7 @@ def fading(wrong: Against) -> Tensor:
 def against(z: Tensor, y: Tensor) -> Against:
     """The statistics of each row; differentiable."""
     others = with_class(z, y, -torch.inf)
-    top = others.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
+    top = largest(others)
     return Against.of(top, exp_of_gaps(others - top).sum(1, keepdim=True), of_class(z, y))
 
 
@@ -154,6 +155,14 @@ def others(values: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     Over all but class c it is then ``sum + (one - values[c])``: exact at the one, too.
     """
     return with_class(values, at, 0.0).sum(1, keepdim=True), of_class(values, at)
+
+
+def largest(z: Tensor) -> Tensor:
+    """The largest logit of each row, a constant; the least number where all are masked."""
+    z, least = z.detach(), torch.finfo(z.dtype).min
+    if torch.compiler.is_compiling():  # a step of its own would keep two loops over a row apart
+        return z.clamp(min=least).amax(1, keepdim=True)
+    return z.amax(1, keepdim=True).clamp(min=least)
 
 
 def exp_of_gaps(gap: Tensor) -> Tensor:

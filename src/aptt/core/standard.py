@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aptt.core.divergence import SOFT, Form
 from aptt.core.formula import Formula, Kept
+from aptt.core.softmax import largest
 
 __all__ = ["SOFT_STANDARD", "standard"]
 
@@ -48,7 +49,7 @@ def _fit(x: Tensor) -> _Fit:
     # of what logits are below the largest, for their digits; by the widest, for any unit
     open = x > -torch.inf
     n = _open(open)
-    top = x.detach().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+    top = largest(x)
     below = torch.where(open, x - top, 0.0)
     mean = below.sum(1, keepdim=True) / n
     off = torch.where(open, below - mean, 0.0)

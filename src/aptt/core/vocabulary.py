@@ -24,7 +24,15 @@ from torch import Tensor
 
 from aptt.core.checks import check_number, check_positive
 from aptt.core.reduction import Reduction, check_reduction
-from aptt.core.softmax import Against, exp_of_gaps, of_class, on_class_axis, put_class_, with_class
+from aptt.core.softmax import (
+    Against,
+    exp_of_gaps,
+    largest,
+    of_class,
+    on_class_axis,
+    put_class_,
+    with_class,
+)
 
 __all__ = [
     "Form",
@@ -105,7 +113,7 @@ def measure(
     mine = of_class(z, at)
     others = with_class(z, at, -torch.inf if here is None else torch.where(here, -torch.inf, mine))
     mine = mine if here is None else torch.where(here, mine, 0.0)
-    top = others.detach().amax(1, keepdim=True).clamp(min=torch.finfo(z.dtype).min)
+    top = largest(others)
     gap = others - top
     if form.smoothing is None:
         return Stats(top, exp_of_gaps(gap).sum(1, keepdim=True), mine)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.logistic import softplus
-from aptt.core.softmax import exp_of_gaps
+from aptt.core.softmax import exp_of_gaps, largest
 
 __all__ = ["KNOWN", "NEGATIVES", "POSITIVES", "QUESTIONS", "PairFormula"]
 
@@ -35,7 +35,7 @@ class PairFormula:
 def _largest(s: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
     """The others as -inf, and the largest of each row as a constant."""
     only = s.masked_fill(~some, -torch.inf)
-    return only, only.detach().amax(1).clamp(min=torch.finfo(s.dtype).min)
+    return only, largest(only).squeeze(1)
 
 
 def _negatives(s: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
