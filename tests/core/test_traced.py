@@ -1,5 +1,6 @@
 """Inside ``torch.compile``: the formula's own gradient is taken, and what may go wrong there."""
 
+import math
 import threading
 import warnings
 
@@ -320,3 +321,13 @@ def test_layouts_and_modes_one_after_the_other_in_one_process():
     thread.join()
     _alike(found[0], want)
     _alike(_gradient(cross_entropy, x, y), want)  # eagerly again
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 4.1, math.nan])
+def test_a_graph_refuses_a_number_beyond_the_bins(wrong):
+    compiled = torch.compile(distribution_focal_loss, backend="inductor", fullgraph=True)
+    x, y = torch.randn(3, 5), torch.tensor([0.0, 1.5, 4.0])
+    torch.testing.assert_close(compiled(x, y), distribution_focal_loss(x, y))
+    y[1] = wrong
+    with pytest.raises(RuntimeError, match="target: got a number that is out of range"):
+        compiled(x, y)

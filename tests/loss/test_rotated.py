@@ -373,3 +373,16 @@ def test_equal_boxes_are_not_moved():
     for unit in (None, 12.8):
         assert nwd_loss(boxes, boxes, unit=unit) == 0
         assert (_gradient(lambda x, unit=unit: nwd_loss(x, boxes, unit=unit), boxes) == 0).all()
+
+
+@pytest.mark.parametrize("squash", ["log1p", "sqrt"])
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "symmetric"])
+def test_the_slope_of_a_box_far_away_keeps_its_digits(squash, divergence):
+    """Of f / (1 + f) the slope is 1 / (1 + f)**2, which as a difference lost f roundings."""
+    target = torch.tensor([[1.5, -1.0, 1.0, 1.0, 0.3]])
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        x = torch.tensor([[0.0, 0.0, 1e-3, 2e-3, 0.1]], dtype=dtype, requires_grad=True)
+        loss = kld_loss(x, target.to(dtype), squash=squash, divergence=divergence)
+        slopes.append(torch.autograd.grad(loss, x)[0].double())
+    torch.testing.assert_close(*slopes, rtol=2e-6, atol=1e-7 * slopes[1].abs().max().item())

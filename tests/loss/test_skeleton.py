@@ -187,3 +187,21 @@ def test_what_rounding_leaves_of_a_plateau_is_no_skeleton():
     ridge = flat.clone()
     ridge[..., 4, :] = 0.4 + 1e-5
     assert (soft_skeleton(ridge)[..., 4, :] > 0).all()
+
+
+def test_next_to_nothing_predicted_is_no_nan():
+    """A skeleton of 1e-26 in all, none of it in the target: its inverse is no infinity."""
+    logits = [[[0.0], [59.4]], [[-0.1], [60.4]]]
+    x = torch.tensor(logits, requires_grad=True)
+    target = torch.tensor([[1], [1]])
+    skeleton = torch.tensor([[[0.0], [0.0]], [[1.0], [0.0]]])
+    (over,) = torch.autograd.grad(
+        cl_dice_loss(x, target, skeleton=skeleton, border="background", reduction="sum"), x
+    )
+    assert torch.equal(over, torch.zeros_like(x))
+    far = torch.tensor(logits) * torch.tensor([1.0, 1.6])[:, None]  # 1e-44 of a class
+    x = far.requires_grad_()
+    loss = cl_dice_loss(x, target, skeleton=skeleton, border="background", reduction="sum")
+    (slope,) = torch.autograd.grad(loss, x)
+    assert loss.isfinite()
+    assert slope.isfinite().all()

@@ -29,10 +29,12 @@ def divergence(x: Tensor, t: Tensor) -> Tensor:
     both = _oblong(sides) * _oblong(in_unit(goal, unit))  # of a square it is 0, with a slope
     alike = both >= 0
     goal = torch.where(alike.unsqueeze(1), goal, goal.flip(1))
-    more = longer(goal, own, in_unit(goal, unit), sides, unit) / sides  # W / w - 1
+    ends = in_unit(goal, unit)
+    more = longer(goal, own, ends, sides, unit) / sides  # W / w - 1
     turned = torch.where(alike, both * turn.sin().square(), -both * turn.cos().square())
     seen = torch.stack(along(gap / unit, x[:, 4]), 1) / sides
-    wider = more.double()  # where it is little, its square is what is left
+    # where it is little, its square is what is left; near -1, what it is more than that
+    wider = torch.where(more < -0.5, (ends / sides).double() - 1, more.double())
     of_sides = more.square() / 2 + (wider - wider.log1p()).to(more.dtype)
     area = sides.prod(1)
     return (2 * seen.square() + of_sides).sum(1) + turned / area / area / 2

@@ -121,7 +121,8 @@ def _result(x: Tensor, kept: Kept, t: Tensor, *, divergence: str, squash: str) -
         loss = torch.where(none, 0, torch.where(none, 1, loss).sqrt())
     else:
         loss = torch.log1p(loss)
-    return loss / (1 + loss)
+    near = loss.clamp(max=1)  # far away the slope of a quotient is a difference of two
+    return torch.where(loss > 1, 1 - 1 / (1 + loss), near / (1 + near))
 
 
 _KLD = Formula(_result, ahead=True, block=BLOCK)

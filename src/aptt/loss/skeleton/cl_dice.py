@@ -26,7 +26,7 @@ from aptt.core.reduction import Reduction
 from aptt.core.regions import Pool, check_regions, reduced, shares
 from aptt.core.skeleton import Border
 from aptt.loss.skeleton.soft import check_skeleton
-from aptt.loss.skeleton.sums import Sums, parts, skeleton_sums
+from aptt.loss.skeleton.sums import Sums, least, parts, skeleton_sums
 
 __all__ = ["ClDiceLoss", "cl_dice_loss", "cl_dice_terms"]
 
@@ -123,7 +123,7 @@ def cl_dice_loss(
     # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R);
     # its gradient from the harmonic mean, whose parts are of the size of the whole
     both = right + kept
-    nothing = both == 0
+    nothing = both.abs() <= least(both)
     both = torch.where(nothing, 1, both)
     harmonic = 2 * right * (kept / both)
     value = torch.where(nothing, 1, (right * lost + kept * stray) / both)

@@ -20,7 +20,7 @@ from aptt.core.precision import wide, widen
 from aptt.core.regions import Pool
 from aptt.core.skeleton import Border, skeleton_of
 
-__all__ = ["Sums", "parts", "skeleton_sums"]
+__all__ = ["Sums", "least", "parts", "skeleton_sums"]
 
 
 class Sums(NamedTuple):
@@ -81,13 +81,15 @@ def skeleton_sums(
     return Sums(hit, stray, kept, lost, predicted, truth, pixels, x)
 
 
-def parts(some: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Two sums as parts of what they make together, 0 of nothing; and where there is any.
+def least(t: Tensor) -> float:
+    """What is as good as nothing: the dtype has no inverse of it."""
+    return 64 * torch.finfo(t.dtype).tiny
 
-    Nothing is also what has no inverse in the dtype.
-    """
+
+def parts(some: Tensor, rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two sums as parts of what they make together, 0 of nothing; and where there is any."""
     whole = some + rest
-    there = whole > 64 * torch.finfo(whole.dtype).tiny
+    there = ~(whole.abs() <= least(whole))  # a NaN is there
     whole = torch.where(there, whole, 1)
     return some / whole, rest / whole, there
 
