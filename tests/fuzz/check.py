@@ -38,7 +38,8 @@ RELATIVE = {torch.float32: 2e-5, torch.float64: 1e-9}
 ROUNDINGS = 32
 """Of the largest number of a row, in each number that is a sum over the row."""
 UNDERFLOW = {torch.float32: 1e-33, torch.float64: 1e-285}
-NOISE = 256 * torch.finfo(torch.float64).eps
+NOISE = {torch.float32: 2**-38, torch.float64: 256 * torch.finfo(torch.float64).eps}
+"""Of the largest number beside, in sums that are in float64 even of float32."""
 
 
 @dataclass(frozen=True)
@@ -438,21 +439,22 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
 
     kinked = loss.kinked(call) if callable(loss.kinked) else loss.kinked
     kink = ROUNDINGS * eps if kinked else 0.0
+    noise = NOISE[computed(call)]
     near = truth(loss, call, move)
     for path, grad in near.grads.items():
         largest = grad.abs().nan_to_num(0.0, 0.0, 0.0).max().item() if grad.numel() else 0.0
-        slack[f"gradient of {path}"] += (NOISE + kink) * largest
+        slack[f"gradient of {path}"] += (noise + kink) * largest
         size = dict(leaves(call.args))[path].abs().double().nan_to_num(0.0, 0.0, 0.0)
         most = max((v.abs().max().item() for v in want.values.values() if v.numel()), default=0.0)
         most = most if math.isfinite(most) else 0.0
         if size.numel() and path.split("[")[0] == call.grads[0]:
-            slack[f"gradient of {path}"] += NOISE * most / max(1.0, size.max().item())
+            slack[f"gradient of {path}"] += noise * most / max(1.0, size.max().item())
         elif size.numel() and size.max() > 0:
             # a weight that changes by a rounding of its own moves the loss by one of the loss
             own = size if path.endswith("weight") and not loss.products else size.max()
             own = torch.where(own > 0, own, size.max())
             slack[f"gradient of {path}"] += ROUNDINGS * eps * most / own
-            slack[f"gradient of {path}"] += NOISE * most / torch.where(size > 0, size, size.max())
+            slack[f"gradient of {path}"] += noise * most / torch.where(size > 0, size, size.max())
         if loss.lengths is not None and path == call.grads[0]:
             length = loss.lengths(call)  # the upstream gradient is about the same for all rows
             each = (want.grads[path].abs() * length).nan_to_num(0.0, 0.0, 0.0)

@@ -205,3 +205,12 @@ def test_next_to_nothing_predicted_is_no_nan():
     (slope,) = torch.autograd.grad(loss, x)
     assert loss.isfinite()
     assert slope.isfinite().all()
+
+
+def test_a_loss_near_0_has_its_digits():
+    """Pixels that are ``1 - p`` = 3e-4 from their class, and nothing astray."""
+    x = torch.tensor([[[0.0, 8.0], [8.0, 0.0]], [[0.0, 0.0], [8.0, 8.0]]])
+    target = torch.tensor([[1, 0], [1, 1]])
+    lost = torch.sigmoid(torch.tensor(-8.0, dtype=torch.float64))
+    got = cl_dice_loss(x, target, iterations=1)
+    torch.testing.assert_close(got.double(), lost / (2 - lost), rtol=1e-6, atol=0.0)

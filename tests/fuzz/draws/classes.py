@@ -21,6 +21,7 @@ __all__ = [
     "class_logits",
     "class_shape",
     "indices",
+    "of_logits",
     "poisoned",
     "shape_of",
     "soft",
@@ -487,11 +488,25 @@ def _expected(d: Draw) -> Call:
 
 
 SHARE = (-0.1, 1.1, NAN)
+
+
+def of_logits(call: Call) -> dict[str, float]:
+    """A softmax: what its logits are rounded beside."""
+    return {"logits": 1.0}
+
+
+def _of_bins(call: Call) -> dict[str, float]:
+    """And a target that is turned into bins, beside the farthest of them."""
+    values = call.args.get("values")
+    return of_logits(call) | ({} if values is None else {"target": values.abs().max().item()})
+
+
 LOSSES = {
     "cross_entropy": Loss(
         _cross_entropy,
         oracle.cross_entropy,
         rows=1,
+        rounded=of_logits,
         kinked=lambda call: call.args["label_smoothing"] > 0 or call.args["z_loss"] > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"label_smoothing": SHARE, "z_loss": (-1.0, NAN), "softcap": (0.0, -1.0, NAN)},
@@ -500,6 +515,7 @@ LOSSES = {
         _cross_entropy_terms,
         oracle.cross_entropy_terms,
         rows=1,
+        rounded=of_logits,
         kinked=True,
         conceded=lambda call: {"target", "label_smoothing"},
         watched=("lse",),
@@ -509,6 +525,7 @@ LOSSES = {
         _hardest,
         oracle.top_k_cross_entropy_loss,
         rows=1,
+        rounded=of_logits,
         several=_nearly_tied,
         kinked=True,
         conceded=lambda call: {"label_smoothing"},
@@ -531,12 +548,14 @@ LOSSES = {
         _of_the_chance("poly1_loss", epsilon=(1.0, -1.0, 0.0, 3.0)),
         oracle.poly1_loss,
         rows=1,
+        rounded=of_logits,
         wrong={"epsilon": (-1.5, NAN)},
     ),
     "generalized_cross_entropy_loss": Loss(
         _of_the_chance("generalized_cross_entropy_loss", q=(0.7, 1.0, 0.1)),
         oracle.generalized_cross_entropy_loss,
         rows=1,
+        rounded=of_logits,
         conceded=lambda call: {"logits"},
         wrong={"q": (0.0, 1.5, NAN)},
     ),
@@ -549,6 +568,7 @@ LOSSES = {
         ),
         oracle.symmetric_cross_entropy_loss,
         rows=1,
+        rounded=of_logits,
         wrong={"alpha": (0.0, NAN), "beta": (-1.0, NAN), "log_zero": (0.0, NAN)},
     ),
     "coral_loss": Loss(_of_levels("coral_loss"), oracle.coral_loss, rows=1),
@@ -557,6 +577,7 @@ LOSSES = {
         _focal,
         oracle.focal_loss,
         rows=1,
+        rounded=of_logits,
         kinked=lambda call: call.args.get("label_smoothing", 0.0) > 0,
         conceded=lambda call: {"target", "label_smoothing"},
         wrong={"gamma": (-1.0, NAN), "alpha": (-0.1, NAN), "label_smoothing": SHARE},
@@ -587,7 +608,11 @@ LOSSES = {
         wrong={"beta": (-1.0, 0.5, NAN)},
     ),
     "distribution_focal_loss": Loss(
-        _dfl, oracle.distribution_focal_loss, rows=1, conceded=lambda call: {"target"}
+        _dfl,
+        oracle.distribution_focal_loss,
+        rows=1,
+        rounded=_of_bins,
+        conceded=lambda call: {"target"},
     ),
-    "expected_value": Loss(_expected, oracle.expected_value, rows=1),
+    "expected_value": Loss(_expected, oracle.expected_value, rows=1, rounded=of_logits),
 }

@@ -18,6 +18,7 @@ from tests.fuzz.draws.classes import (
     class_logits,
     class_shape,
     indices,
+    of_logits,
     poisoned,
     soft,
     without,
@@ -485,6 +486,11 @@ def _unlisted(call: Call) -> set[str]:
     return {"teacher_logits", "student_logits"} if "teacher_indices" in call.args else set()
 
 
+def _of_hidden(call: Call) -> dict[str, float]:
+    """The softmax of a head: its logits are rounded beside 1, as if what they are made of were."""
+    return {"hidden": 1.0}
+
+
 def _standardized(call: Call) -> dict[str, float]:
     """Logits less their mean are rounded beside those that the mean is of."""
     sides = ("student_logits", "teacher_logits", "hidden", "teacher_hidden")
@@ -522,6 +528,7 @@ LOSSES = {
         _linear_entropy,
         oracle.linear_cross_entropy,
         rows=0,
+        rounded=_of_hidden,
         conceded=_products,
         products=True,
         wrong=FORM,
@@ -530,6 +537,7 @@ LOSSES = {
         _linear_terms,
         oracle.linear_cross_entropy_terms,
         rows=0,
+        rounded=_of_hidden,
         conceded=_products,
         products=True,
         watched=("lse",),
@@ -539,6 +547,7 @@ LOSSES = {
         _token_stats,
         oracle.linear_token_stats,
         rows=0,
+        rounded=_of_hidden,
         several=_tied,
         conceded=_products,
         products=True,
@@ -549,6 +558,7 @@ LOSSES = {
         _token_stats_of_logits,
         oracle.token_stats,
         rows=-1,
+        rounded=of_logits,
         several=_tied,
         unit=1.0,
         wrong={"softcap": (0.0, NAN), "scale": (0.0, NAN)},

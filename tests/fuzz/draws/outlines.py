@@ -9,7 +9,7 @@ import torch
 
 from tests.fuzz.check import computed
 from tests.fuzz.draw import Call, Draw, Loss
-from tests.fuzz.draws.classes import NAN
+from tests.fuzz.draws.classes import NAN, of_logits
 from tests.fuzz.draws.regions import masks
 from tests.fuzz.oracles import outlines as oracle
 from tests.fuzz.oracles.regions import pixels
@@ -83,6 +83,7 @@ LOSSES = {
         rows=1,
         several=_tied,
         kinked=True,
+        rounded=of_logits,
         limit=_in_digits,
     )
     for name in ("cl_dice_loss", "cl_dice_terms")

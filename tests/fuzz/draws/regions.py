@@ -10,7 +10,7 @@ import torch
 
 from aptt.loss import lovasz_loss
 from tests.fuzz.draw import FLOATS, Call, Draw, Loss
-from tests.fuzz.draws.classes import NAN, indices, poisoned, soft
+from tests.fuzz.draws.classes import NAN, indices, of_logits, poisoned, soft
 from tests.fuzz.draws.signals import _pooled
 from tests.fuzz.oracles import regions as oracle
 
@@ -161,7 +161,7 @@ LOSSES = {
         kinked=name == "lovasz_loss",
         several=_ties if name == "lovasz_loss" else None,
         conceded=lambda call: {"target"},
-        rounded=lambda call: {"logits": 1.0},
+        rounded=of_logits,
         wrong=wrong,
     )
     for name, kinds, wrong in (

@@ -127,7 +127,7 @@ def cl_dice_loss(
     both = torch.where(nothing, 1, both)
     harmonic = 2 * right * (kept / both)
     value = torch.where(nothing, 1, (right * lost + kept * stray) / both)
-    loss = (value + harmonic).detach() - harmonic
+    loss = value.detach() + (harmonic.detach() - harmonic)
     return _average(loss, present, s, class_weight, background, absent, pool, reduction)
 
 
