@@ -74,7 +74,7 @@ def distribution_focal_loss(
 
     Raises:
         ValueError: shapes that do not fit, a target out of range (in eager mode on CPU; elsewhere
-            the index is asserted on the device), an unknown option.
+            a RuntimeError, by an assertion on the device), an unknown option.
 
     The gradient goes to ``logits``, and to targets and weights that ask for it.
 
