@@ -8,7 +8,7 @@ import torch
 
 import aptt.loss
 from aptt.audit import PROMISES, SPECS
-from aptt.audit.promises.running import compiles_with
+from aptt.audit.promises.running import compile_with
 
 APPLIES = [
     pytest.param(promise, spec, id=f"{promise.name}-{spec.name}")
@@ -34,7 +34,7 @@ def test_promise(promise, spec, device):
     "name", ["cross_entropy", "focal_loss (sigmoid)", "giou_loss", "dice_loss", "rmse_loss"]
 )
 def test_the_compiler_fuses_it_to_the_same_result(name, device):
-    compiles_with(SPECS[name].trials(device)[0], "inductor")
+    compile_with("inductor", SPECS[name].trials(device)[0])
 
 
 def test_every_public_loss_has_a_row():

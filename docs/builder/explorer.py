@@ -95,10 +95,14 @@ def grid(entry: Entry, points: int) -> dict[str, Any] | None:
     if chosen is None:
         return None
     function, probe = chosen
+    parameters = inspect.signature(function).parameters
 
     @cache
-    def curve(*given: tuple[str, Value]) -> list[list[float]] | None:
+    def changed(given: frozenset[tuple[str, Value]]) -> list[list[float]] | None:
         return _curve(function, probe, points, dict(given))
+
+    def curve(*given: tuple[str, Value]) -> list[list[float]] | None:
+        return changed(frozenset((n, v) for n, v in given if v != parameters[n].default))
 
     if curve() is None:
         return None

@@ -33,13 +33,16 @@ def slug(entry: Entry) -> str:
 # ------------------------------------------------------------------------------------- one loss
 
 
-def loss(entry: Entry, *, explored: bool, bends: bool = True) -> str:
-    """The page of one loss: whether the explorer shows it, and has options of it to move."""
+def loss(entry: Entry, *, explored: bool, bends: bool = True, points: int = 0) -> str:
+    """The page of one loss: whether the explorer shows it, and has options of it to move.
+
+    ``points``: of its curve; by default as many as its probe says.
+    """
     sections = entry.family.sections | entry.doc.sections
     lines = [f"# {entry.names}", "", _plain(entry.doc.title), ""]
     if entry.formula:
         lines += ["```text", entry.explained, "```", ""]
-    lines += _picture(entry)
+    lines += _picture(entry, points)
     if explored:
         link = f'<a href="../explorer.html#{entry.name}">'
         lines += [
@@ -84,12 +87,13 @@ def _calls(entry: Entry, sections: Mapping[str, str]) -> list[str]:
     return [*title, *head, "| --- | --- |", *mine, ""]
 
 
-def _picture(entry: Entry) -> list[str]:
+def _picture(entry: Entry, points: int) -> list[str]:
     chosen = curve_of(entry)
     if chosen is None:
         return []
     function, probe = chosen
-    drawn = "".join(svg(panel, (4.2, 2.9)) for panel in Plot({"": trace(function, probe)}).panels())
+    plot = Plot({"": trace(function, probe, points=points)})
+    drawn = "".join(svg(panel, (4.2, 2.9)) for panel in plot.panels())
     words = html.escape(f"Value and gradient of {entry.name} along {probe.across}.")
     return [_raw(f'<div class="picture" role="img" aria-label="{words}">{drawn}</div>'), ""]
 
@@ -189,8 +193,8 @@ def _promises(entry: Entry) -> list[str]:
 # ---------------------------------------------------------------------------------- the others
 
 
-def gallery(entries: Sequence[Entry]) -> str:
-    """Every loss as a card, by family."""
+def gallery(entries: Sequence[Entry], points: int = 49) -> str:
+    """Every loss as a card, by family, with so many points of its curve."""
     lines = [
         "# Losses",
         "",
@@ -203,7 +207,7 @@ def gallery(entries: Sequence[Entry]) -> str:
     for room, group in groupby(entries, key=lambda entry: entry.room):
         members = list(group)
         lines += [f"## {_plain(members[0].room_title.partition(':')[0].rstrip('.'))}", ""]
-        cards = "".join(_card(entry) for entry in members)
+        cards = "".join(_card(entry, points) for entry in members)
         lines += [_raw(f'<div class="gallery">{cards}</div>'), ""]
         lines += [
             ":::{toctree}",
@@ -216,17 +220,17 @@ def gallery(entries: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
-def _card(entry: Entry) -> str:
+def _card(entry: Entry, points: int) -> str:
     name, title = html.escape(entry.name), html.escape(entry.doc.title)
     words = f"<b>{name}</b><span>{title}</span>"
-    return f'<a class="card" href="{slug(entry)}.html">{words}{_small(entry)}</a>'
+    return f'<a class="card" href="{slug(entry)}.html">{words}{_small(entry, points)}</a>'
 
 
-def _small(entry: Entry) -> str:
+def _small(entry: Entry, points: int) -> str:
     chosen = curve_of(entry)
     if chosen is None:
         return ""
-    curve = trace(*chosen, points=49)
+    curve = trace(*chosen, points=points)
 
     def draw(axes: Axes) -> None:
         axes.plot(curve.at, curve.values, color="C0")

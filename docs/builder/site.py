@@ -32,10 +32,10 @@ _FENCED = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
-def build(out: Path, *, points: int = 49) -> int:
+def build(out: Path, *, points: int = 0) -> int:
     """Write the sources and build them; a warning is an error. Returns an exit code.
 
-    ``points``: of each curve of the explorer.
+    ``points``: of each curve; by default as many as are seen where it is drawn.
     """
     torch.set_num_threads(1)
     source = out.parent / "site-source"
@@ -90,15 +90,16 @@ def _write(source: Path, points: int) -> None:
     shutil.copytree(DOCS / "theme" / "static", static)
     shutil.copy(DOCS / "conf.py", source)
     every = entries()
-    grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry, points))}
+    few = points or 49
+    grids = {entry.name: grid for entry in every if (grid := explorer.grid(entry, few))}
     (static / "explorer-data.js").write_text(explorer.script(grids), encoding="utf-8")
     losses.mkdir()
     for i, entry in enumerate(every, start=1):
         _progress(f"{i} of {len(every)} pages: {entry.name}")
         bends = bool(grids.get(entry.name, {}).get("options"))
-        text = pages.loss(entry, explored=entry.name in grids, bends=bends)
+        text = pages.loss(entry, explored=entry.name in grids, bends=bends, points=points)
         (losses / f"{pages.slug(entry)}.md").write_text(text, encoding="utf-8")
-    (losses / "index.md").write_text(pages.gallery(every), encoding="utf-8")
+    (losses / "index.md").write_text(pages.gallery(every, few), encoding="utf-8")
     (source / "explorer.md").write_text(pages.explorer(), encoding="utf-8")
     written = {path: path.name for path in sorted(DOCS.glob("*.md"))} | _ELSEWHERE
     for path, name in written.items():

@@ -1161,6 +1161,29 @@ def test_a_correct_stranger_keeps_it_or_says_why_not(promise, spec):
         assert len(reason.split()) > 3
 
 
+def breaks_the_graph(value):
+    torch._dynamo.graph_break()
+    return value
+
+
+def differs_compiled(value):
+    return value * (1 + 1e-9) if torch.compiler.is_compiling() else value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [(breaks_the_graph, "Unsupported"), (differs_compiled, "value, compiled: got")],
+)
+def test_of_cases_that_are_compiled_at_once_the_one_that_breaks_is_named(wrong, said):
+    @variant
+    def sums_wrongly(logits, target, weight, gamma, reduction):
+        value = logistic(logits, target, weight=weight, gamma=gamma, reduction=reduction)
+        return wrong(value) if reduction == "sum" else value
+
+    with pytest.raises(AssertionError, match=f"^summed: {said}"):
+        PROMISES["traces_without_breaks"](replace(STRANGER, function=sums_wrongly))
+
+
 def test_every_promise_has_a_bug_to_catch():
     assert {bug.promise for bug in BUGS} == set(PROMISES)
 

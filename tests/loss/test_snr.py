@@ -752,8 +752,11 @@ def test_a_target_that_is_not_a_number_is_not_skipped_in_silence(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [2, 400, 997])
+@pytest.mark.parametrize(
+    "_way", [plainly, partial(in_blocks, 2**13)], ids=["plain", "in larger blocks"], indirect=True
+)
 def test_no_level_of_a_constant_is_a_signal(size, dtype):
-    levels = torch.cat((torch.arange(1, 2001) / 100, torch.tensor([-1e-30, 3e4, 1e30]))).to(dtype)
+    levels = torch.tensor([*(i / 100 for i in range(1, 2001)), -1e-30, 3e4, 1e30], dtype=dtype)
     e, s = levels.unsqueeze(1).expand(-1, size), _random(1, size).to(dtype).expand(len(levels), -1)
     each = partial(_value_and_gradient, up=torch.ones(len(levels)))
     for loss in (si_snr_loss, partial(si_sdr_loss, zero_mean=True)):

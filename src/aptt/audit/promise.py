@@ -7,7 +7,8 @@ and a row that lacks what a promise needs is told so.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,8 @@ class Promise:
     ways: tuple[str, ...] = ("plain", "in blocks")
     unless: Callable[[], str | None] = lambda: None
     """Why it cannot be checked where this runs, if it cannot."""
+    check_all: Callable[[Sequence[Trial]], None] | None = None
+    """The check of several cases at once, if that is cheaper; if it fails, each is checked."""
 
     @property
     def gravity(self) -> int:
@@ -71,10 +74,16 @@ class Promise:
         if self.of_row:
             self.check(spec)
             return Held(cases=["the row"])
-        held = Held()
+        held, trials = Held(), list[Trial]()
         for trial in spec.trials(device):
-            self._try(trial, held)
-        require(held.cases, f"no case to check: {held.left_out}")
+            reason = self._exempt(trial.case.exempt)
+            if reason is None:
+                trials.append(trial)
+                held.cases.append(trial.label)
+            else:
+                held.left_out[trial.label] = reason
+        require(trials, f"no case to check: {held.left_out}")
+        self._try_all(spec, trials)
         return held
 
     def exemption(self, spec: Spec) -> str | None:
@@ -86,23 +95,28 @@ class Promise:
         known = exempt.get("perfect_is_minimal") if "perfect" in self.needs else None
         return exempt.get(self.name, known)
 
-    def _try(self, trial: Trial, held: Held) -> None:
-        reason = self._exempt(trial.case.exempt)
-        if reason is not None:
-            held.left_out[trial.label] = reason
-            return
-        self.try_(trial)
-        held.cases.append(trial.label)
+    def _try_all(self, spec: Spec, trials: Sequence[Trial]) -> None:
+        if self.check_all is not None and len(trials) > 1:
+            with suppress(Exception):  # each alone says which
+                for way in self._ways(spec):
+                    with coarse(spec.rounding), WAYS[way]():
+                        self.check_all(trials)
+                return
+        for trial in trials:
+            self.try_(trial)
 
     def try_(self, trial: Trial) -> None:
         """Check one case, in each way that the loss can go."""
-        ways = self.ways
-        if not trial.spec.walks:
-            ways = tuple(way for way in ways if way != "in blocks")[:1] or ("plain",)
+        ways = self._ways(trial.spec)
         for way in ways:
             label = f"{trial.label}, {way}" if len(ways) > 1 else trial.label
             with about(label), coarse(trial.spec.rounding), WAYS[way]():
                 self.check(trial)
+
+    def _ways(self, spec: Spec) -> tuple[str, ...]:
+        if spec.walks:
+            return self.ways
+        return tuple(way for way in self.ways if way != "in blocks")[:1] or ("plain",)
 
 
 PROMISES: dict[str, Promise] = {}
@@ -113,14 +127,15 @@ def promise(
     *needs: str,
     ways: tuple[str, ...] = ("plain", "in blocks"),
     unless: Callable[[], str | None] = lambda: None,
+    check_all: Callable[[Sequence[Trial]], None] | None = None,
 ) -> Callable[[Callable[[Trial], None]], Promise]:
     """Make a promise of a check of one case. ``needs`` names what the row must give.
 
-    ``unless`` says why it cannot be checked where this runs, if it cannot.
+    ``unless`` and ``check_all`` are as in :class:`Promise`.
     """
 
     def made(check: Callable[[Trial], None]) -> Promise:
-        return _enter(check, needs=needs, ways=ways, unless=unless)
+        return _enter(check, needs=needs, ways=ways, unless=unless, check_all=check_all)
 
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,35 +31,42 @@ __all__ = [
 ]
 
 
-@promise(ways=("in blocks",))
+# without its search for what is best kept for backward, of which nothing is promised
+_TRACES = "aot_eager_default_partitioner"
+
+
+@promise(ways=("in blocks",), check_all=lambda trials: compile_with(_TRACES, *trials))
 def traces_without_breaks(trial: Trial) -> None:
     """``torch.compile(fullgraph=True)`` takes the loss as one graph, with the same result.
 
     Limits: with the ``aot_eager`` backend, which traces all and generates no code.
     """
-    # without its search for what is best kept for backward, of which nothing is promised
-    compiles_with(trial, "aot_eager_default_partitioner")
+    compile_with(_TRACES, trial)
 
 
-def compiles_with(trial: Trial, backend: str, *, rtol: float = 1e-12) -> None:
-    """Compile with any backend, and compare value and gradient."""
-    inputs = trial.inputs()
-    want, want_grad = trial.gradient(inputs)
-    options, name = trial.options(), trial.prediction(inputs)
+def compile_with(backend: str, *trials: Trial, rtol: float = 1e-12) -> None:
+    """Compile with any backend, all trials into one graph, and compare values and gradients."""
+    losses, inputs, predictions, wants = [], [], [], []
+    for trial in trials:
+        made = trial.inputs()
+        name = trial.prediction(made)
+        wants.append(trial.gradient(made))
+        predictions.append(made[name].detach().requires_grad_())
+        inputs.append({**made, name: predictions[-1]})
+        losses.append(partial(trial.spec.function, **trial.options()))
 
-    def loss(**given: Tensor) -> Tensor:
-        return trial.spec.function(**given, **options)
+    def every(inputs: list[Inputs]) -> list[Tensor]:
+        return [loss(**given) for loss, given in zip(losses, inputs, strict=True)]
 
     torch.compiler.reset()
-    compiled = torch.compile(loss, backend=backend, fullgraph=True)
-    x = inputs[name].detach().requires_grad_()
     with warnings.catch_warnings():  # torch's compiler warns of torch.jit, which it imports
         warnings.simplefilter("ignore", DeprecationWarning)
-        value = compiled(**{**inputs, name: x})
-        (grad,) = torch.autograd.grad(value.sum(), x)
+        values = torch.compile(every, backend=backend, fullgraph=True)(inputs)
+        grads = torch.autograd.grad([value.sum() for value in values], predictions)
     torch.compiler.reset()
-    same(value, want, "value, compiled", rtol=rtol)
-    same(grad, want_grad, "gradient, compiled", rtol=rtol)
+    for value, grad, (want, want_grad) in zip(values, grads, wants, strict=True):
+        same(value, want, "value, compiled", rtol=rtol)
+        same(grad, want_grad, "gradient, compiled", rtol=rtol)
 
 
 @promise()
