@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from aptt.core.gaussian import gaussian_maps, gaussian_radius, paint_gaussians, rise
+from aptt.core.exponential import rise
+from aptt.core.gaussian import gaussian_maps, gaussian_radius, paint_gaussians
 
 
 def test_a_map_is_the_formula_at_every_cell():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.divergence import SOFT, Form
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept
 from aptt.core.softmax import exp_of_gaps, largest
 
@@ -66,7 +67,7 @@ def _few(x: Tensor, t: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tens
     rest = torch.where(none, -torch.inf, rest)
     most, at = t.max(1, keepdim=True)
     below = t.exp().scatter(1, at, 0.0).sum(1, keepdim=True)
-    left = -most.expm1() - below  # one: to its last digit
+    left = -expm1(most) - below  # one: to its last digit
     return torch.cat(((z - top) / form.temperature, rest), 1), torch.cat((t, _log(left)), 1)
 
 

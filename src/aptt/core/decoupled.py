@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from aptt.core.divergence import BY_NAME, HERE, Excess, Form, at_least_0, excess_of
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.softmax import exp_of_gaps, of_class, put_class_, with_class
 
@@ -92,7 +93,7 @@ def _read(kept: Kept, parts: Parts) -> _Read:
     for sign in (1, -1):
         u_s, u_t = sign * of_student, sign * of_teacher
         q, p, d = u_s.sigmoid(), u_t.sigmoid(), sign * small
-        ahead = (torch.sigmoid(-u_t) * torch.expm1(-d)).log1p()  # log(p / q)
+        ahead = (torch.sigmoid(-u_t) * expm1(-d)).log1p()  # log(p / q)
         far = logsigmoid(u_t) - logsigmoid(u_s)
         found.append(excess_of(p, q, torch.where(near, ahead, far.clamp(min=-_NOTHING))))
     return _Read(none, tuple(sums), found[0], found[1])

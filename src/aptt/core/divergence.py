@@ -35,6 +35,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aptt.core.exponential import expm1, tanh_of_half
 from aptt.core.formula import Formula, Kept, Product, by_row
 from aptt.core.softmax import largest
 
@@ -144,12 +145,6 @@ def _compare(x: Tensor, t: Tensor, form: Form, over: Over) -> _Pair:
     return _Pair(a, b * (e / f), b, w, level - w, (top, peak, e, f), level)
 
 
-def _tanh(log_ratio: Tensor) -> Tensor:
-    """Of half of it; ``tanh`` itself takes twice as long on a CPU."""
-    more = log_ratio.clamp(max=40.0).expm1()
-    return more / (more + 2)
-
-
 class Excess(NamedTuple):
     """``of log(of / other) - of + other``, nowhere below 0, and ``of - other``."""
 
@@ -159,7 +154,7 @@ class Excess(NamedTuple):
 
 def excess_of(of: Tensor, other: Tensor, log_ratio: Tensor) -> Excess:
     """What ``of`` and ``other`` add to a divergence, from the logarithm of their ratio."""
-    both, tanh = of + other, _tanh(log_ratio)
+    both, tanh = of + other, tanh_of_half(log_ratio)
     even, near = log_ratio * tanh, log_ratio.clamp(-0.5, 0.5)
     third = near * near.square().mul_(-1 / 360).add_(1 / 6)  # far away, any number
     odd = torch.addcmul(log_ratio.sub(tanh, alpha=2), even, third, value=-1)
@@ -204,7 +199,7 @@ def _forward_kl_slope(
     ratio = (x - t).sub_(top - peak).mul_(1 / form.temperature).sub_(level)
     ratio = ratio.nan_to_num_(nan=0.0, posinf=_FAR, neginf=0.0)
     both = _soften(x, top, form).addcmul_(_soften(t, peak, form), e / f)
-    return _tanh(ratio).mul_(both).mul_(scale / e)
+    return tanh_of_half(ratio).mul_(both).mul_(scale / e)
 
 
 def _reverse_kl_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:
@@ -233,7 +228,7 @@ def _reverse_kl_slope(
 def _to_mixture(ahead: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     """``log(p / q)``, and ``log(m / q) = log(1 + beta (p / q - 1))``."""
     ahead = ahead.clamp(-_NOTHING, _NOTHING)
-    return ahead, (ahead.expm1() * form.beta).log1p()
+    return ahead, (expm1(ahead) * form.beta).log1p()
 
 
 def _jsd_sums(x: Tensor, t: Tensor, form: Form, over: Over = HERE) -> Kept:

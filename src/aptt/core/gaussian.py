@@ -14,23 +14,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ["RadiusRule", "gaussian_maps", "gaussian_radius", "paint_gaussians", "rise"]
+__all__ = ["RadiusRule", "gaussian_maps", "gaussian_radius", "paint_gaussians"]
 
 RadiusRule = Literal["exact", "original"]
 
 _FAR = 100  # sigmas, from which on a Gaussian is 0 in float64 too
 _AT_ONCE = 2**22  # cells painted in one go
-
-
-def rise(e: Tensor) -> Tensor:
-    """``1 - exp(-e)`` of numbers of at least 0: near 0, and its slope far away, to the last digit.
-
-    Torch has the slope of ``expm1`` from its value, ``exp(-e) = 1 - (1 - exp(-e))``, where nothing
-    is left of it from 17 on in float32; that of an ELU it takes from its argument.
-    """
-    return -F.elu(-e)
 
 
 def gaussian_maps(points: Tensor, sigma: float | Tensor, size: tuple[int, int]) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from aptt.core.exponential import expm1
 from aptt.core.ordinary import inside_functorch, ordinary
 
 __all__ = ["Border", "skeleton_of"]
@@ -67,7 +68,7 @@ def _step(
     ridge = x - opened
     more = torch.where(ridge > rounding, ridge, 0.0)  # of a plateau, which is no ridge
     if odds:
-        more = -torch.expm1(-more) * torch.sigmoid(x) * torch.sigmoid(-opened)
+        more = -expm1(-more) * torch.sigmoid(x) * torch.sigmoid(-opened)
     found = more if found is None else found + torch.relu(more - found * more)
     return (x if last else eroded), found
 

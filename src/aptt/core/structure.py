@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept
 from aptt.core.precision import to_widest
 
@@ -70,7 +71,7 @@ def _ms_ssim(
         if i == len(weights) - 1:
             q = p + q - p * q
         logs = logs + weight * _log_of_rest(q.flatten(1).mean(1))
-    return -torch.expm1(logs).reshape(len(x), -1).mean(1).to(x.dtype)
+    return -expm1(logs).reshape(len(x), -1).mean(1).to(x.dtype)
 
 
 def _maps(images: Tensor, shape: Sequence[int]) -> Tensor:

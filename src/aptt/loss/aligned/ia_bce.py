@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_floating, check_number
+from aptt.core.exponential import expm1
 from aptt.core.logistic import Answer, answer, softplus
 from aptt.core.module import LossModule
 from aptt.core.qualities import Normalize, check_normalize, positives, quality_loss
@@ -102,7 +103,7 @@ def _ask(x: Tensor, q: Tensor, here: Tensor, *, gamma: float, mixed: float, floo
     some = q > 0 if mixed < 1 else torch.ones_like(q, dtype=torch.bool)
     log_t = (1 - mixed) * torch.where(q > 0, q, 1.0).log() - mixed * softplus(-x.detach())
     t = torch.where(some, log_t.exp(), 0.0).clamp(min=floor)
-    missing = torch.where(some, -torch.expm1(log_t), 1.0).clamp(max=1 - floor)
+    missing = torch.where(some, -expm1(log_t), 1.0).clamp(max=1 - floor)
     return answer(x, torch.where(here, t, 0.0), torch.where(here, missing, 1.0))
 
 

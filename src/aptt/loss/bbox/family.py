@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, overlap
 from aptt.core.checks import Numbers
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import power as raised
 from aptt.core.reduction import Reduction
@@ -110,7 +111,7 @@ def _less_power(o: Overlap, power: float) -> Tensor:
     """``1 - iou**power``, from what is missed where that is the lesser part."""
     near = o.miss < 0.5
     log = torch.log1p(-torch.where(near, o.miss, 0.0))
-    return torch.where(near, -torch.expm1(power * log), 1 - _raised(o.iou, power))
+    return torch.where(near, -expm1(power * log), 1 - _raised(o.iou, power))
 
 
 def _log(o: Overlap) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from aptt.core.bhattacharyya import bhattacharyya, slant
 from aptt.core.checks import Numbers, check_choice, check_flags, check_number
+from aptt.core.exponential import rise
 from aptt.core.formula import Formula, Kept
-from aptt.core.gaussian import rise
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.paired import BLOCK, Normalize, check_options, paired_loss

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap, change, each
 from aptt.core.checks import Numbers
-from aptt.core.gaussian import rise
+from aptt.core.exponential import rise
 from aptt.core.reduction import Reduction
 from aptt.loss.bbox.family import box_loss, forms, slowed
 from aptt.loss.bbox.paired import BoxLoss, Normalize

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_number
+from aptt.core.exponential import expm1
 from aptt.core.module import per_class
 
 __all__ = ["class_balanced_weights"]
@@ -49,5 +50,5 @@ def class_balanced_weights(counts: Numbers, *, beta: float = 0.9999) -> Tensor:
     dtype = torch.promote_types(made.dtype, torch.get_default_dtype())
     if beta == 0:
         return torch.ones_like(made, dtype=dtype)
-    weight = -1 / torch.expm1(made.double() * math.log(beta))
+    weight = -1 / expm1(made.double() * math.log(beta))
     return (weight * (len(weight) / weight.sum())).to(dtype)

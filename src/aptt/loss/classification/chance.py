@@ -20,6 +20,7 @@ from aptt.core.checks import (
     check_index,
     taken_classes,
 )
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
@@ -111,7 +112,7 @@ _FEW, _TERMS = 0.05, 13  # 0.05**12 is float64's last digit
 
 def _power_result(x: Tensor, kept: Kept, y: Tensor, *, q: float) -> Tensor:
     cost = -q * Against(*kept).nll.squeeze(1)
-    value = -torch.expm1(cost) / q
+    value = -expm1(cost) / q
     if torch.is_grad_enabled():  # whose slope is expm1 + 1, without a digit where that is small
         again = (1 - cost.exp()) / q
         value = again + (value - again).detach()

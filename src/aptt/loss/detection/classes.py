@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import as_floats, check_tensors
+from aptt.core.exponential import expm1
 from aptt.core.ordinary import is_readable
 from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
@@ -74,7 +75,7 @@ def log_odds(logits: Tensor) -> Tensor:
     """Of a softmax that ends in no-object, the classes' log-odds: their sigmoid is the chance."""
     log = widen(logits).log_softmax(-1)[..., :-1]
     tiny = torch.finfo(log.dtype).tiny
-    return log - (-log.expm1()).clamp(min=tiny).log()
+    return log - (-expm1(log)).clamp(min=tiny).log()
 
 
 def softmax_total(

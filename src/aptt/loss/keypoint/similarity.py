@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from aptt.core.exponential import expm1, rise
 from aptt.core.formula import Formula, Kept
-from aptt.core.gaussian import rise
 
 __all__ = ["OKS"]
 
@@ -45,7 +45,7 @@ def _oks(
     near = seen & least.isfinite().unsqueeze(1)  # of two infinities the gap is 0
     gap = torch.where(near, e - least.unsqueeze(1), 0.0)
     # at the nearest point it is 0, where an ELU has no curvature
-    further = torch.where(gap < 1, -torch.expm1(-gap), rise(gap))
+    further = torch.where(gap < 1, -expm1(-gap), rise(gap))
     missed = _over(further, share, n)
     if share is None:
         return least - torch.log1p(-missed)

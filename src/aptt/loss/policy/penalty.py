@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_choice, check_floating
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, reduce
@@ -145,9 +146,7 @@ def _step(
     if old is None:
         if estimator == "k1":
             return v.clone(), torch.ones_like(d).mul_(up)
-        return v, (d if estimator == "k2" else -torch.expm1((-d).clamp(max=top_of(d.dtype)))).mul(
-            up
-        )
+        return v, (d if estimator == "k2" else -expm1((-d).clamp(max=top_of(d.dtype)))).mul(up)
     # (ratio k)' = ratio (k + k'), and of k3 that is ratio d
     both = {"k1": d + 1, "k2": d + v, "k3": d}[estimator]
     return v * power(x - old, v), (both * power(x - old, both)).mul_(up)

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from aptt.core.exponential import expm1
+
 __all__ = ["excess", "power", "top_of"]
 
 
@@ -26,7 +28,7 @@ def _within(exponent: Tensor, top: float | Tensor) -> Tensor:
 def excess(exponent: Tensor) -> Tensor:
     """``exp(exponent) - 1 - exponent``, with its digits near 0; at most what the dtype holds."""
     wide = exponent if exponent.device.type == "mps" else exponent.double()
-    return (torch.expm1(_within(wide, top_of(exponent.dtype))) - wide).to(exponent.dtype)
+    return (expm1(_within(wide, top_of(exponent.dtype))) - wide).to(exponent.dtype)
 
 
 def power(exponent: Tensor, factor: Tensor) -> Tensor:

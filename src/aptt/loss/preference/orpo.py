@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.checks import Numbers, check_number
+from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.module import LossModule
 from aptt.core.ordinary import is_readable
@@ -142,7 +143,7 @@ def _terms(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     chosen, rejected = (-x).clamp(min=0).unbind(1)
     held, certain = rejected.clamp(min=_CERTAIN), rejected < _CERTAIN
     gap = chosen - held + torch.where(certain, 1 - rejected / _CERTAIN, 0.0)
-    return chosen > held, gap, -torch.expm1(-chosen), -torch.expm1(-held), certain
+    return chosen > held, gap, -expm1(-chosen), -expm1(-held), certain
 
 
 def _odds(x: Tensor, kept: Kept) -> Tensor:
