@@ -8,7 +8,7 @@ import torch
 
 import aptt
 from aptt.core.exponential import expm1, rise, tanh_of_half
-from aptt.loss import distillation_loss, keypoint_loss
+from aptt.loss import distillation_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 SOURCE = Path(aptt.__file__).parent
@@ -62,15 +62,6 @@ def test_students_that_are_nearly_teachers_have_their_digits_compiled():
         (slope,) = torch.autograd.grad(got, x, retain_graph=True)
         (exact,) = torch.autograd.grad(want, wide, retain_graph=True)
         assert (slope.double() - exact).norm() < 1e-6 * exact.norm()
-
-
-def test_keypoints_that_are_nearly_right_have_their_digits_compiled():
-    target = torch.zeros(1, 2, 2)
-    x = torch.full((1, 2, 2), 1e-3, requires_grad=True)
-    seen, area = torch.ones(1, 2, dtype=torch.long), torch.tensor([100.0])
-    loss = torch.compile(keypoint_loss)(x, target, seen, area, sigmas=0.1)
-    want = keypoint_loss(x.double(), target.double(), seen, area.double(), sigmas=0.1)
-    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0.0)
 
 
 def test_nobody_takes_them_elsewhere():
