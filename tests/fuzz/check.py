@@ -405,32 +405,39 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
         eps = max(torch.finfo(t.dtype).eps for _, t in leaves(call.args) if t.is_floating_point())
     slack = {f"value of {key}": torch.zeros_like(v) for key, v in want.values.items()}
     slack |= {f"gradient of {path}": torch.zeros_like(g) for path, g in want.grads.items()}
-    for turn in range(4 if names or rounded else 0):
-        g = torch.Generator().manual_seed(turn)
+    # a rounding at a time, for what is smooth; as many at once, for what has an edge within them
+    for turn, (many, times) in enumerate(4 * [(1.0, loss.slack)] + 4 * [(loss.slack, 1.0)]):
+        if not names and not rounded:
+            break
+        g, off = torch.Generator().manual_seed(turn), many * eps
 
-        def nudge(path: str, value: Any, g: torch.Generator = g) -> Any:
+        def nudge(path: str, value: Any, g: torch.Generator = g, off: float = off) -> Any:
             name = path.split("[")[0]
             if name not in names and name not in rounded:
                 return value
             sign = torch.randint(2, getattr(value, "shape", ()), generator=g).double() * 2 - 1
             if isinstance(value, float):
-                return value * (1 + eps * sign.item())
+                return value * (1 + off * sign.item())
             if name in rounded:
-                return value + eps * sign * (value.abs() + rounded[name])
-            return torch.where(value == value.round(), value, value * (1 + eps * sign))
+                moved = value + off * sign * (value.abs() + rounded[name])
+                return torch.where(value.isfinite(), moved, value)
+            return torch.where(value == value.round(), value, value * (1 + off * sign))
 
         moved = truth(loss, call, nudge)
         for key, v in moved.values.items():
-            off = (v - want.values[key]).abs().detach()
-            slack[f"value of {key}"] += loss.slack * off.nan_to_num(0.0)
+            by = (v - want.values[key]).abs().detach()
+            slack[f"value of {key}"] += times * by.nan_to_num(0.0)
         for path, v in moved.grads.items():
-            slack[f"gradient of {path}"] += loss.slack * (v - want.grads[path]).abs().nan_to_num(
-                0.0
-            )
+            by = (v - want.grads[path]).abs()
+            slack[f"gradient of {path}"] += times * by.nan_to_num(0.0)
     # the oracle's own rounding, beside the gradients of a call that is near this one
     g = torch.Generator().manual_seed(0)
 
+    alike = loss.alike(call)
+
     def move(path: str, value: Any) -> Any:
+        if alike and path == "target":
+            return torch.rand(value.shape, generator=g, dtype=value.dtype)
         if path.split("[")[0] != call.grads[0] or not isinstance(value, Tensor):
             return value
         mean = value.abs().nan_to_num(0.0, 0.0, 0.0).mean().nan_to_num(0.0)
@@ -438,7 +445,7 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
         return value + 0.01 * torch.randn(value.shape, generator=g) * size
 
     kinked = loss.kinked(call) if callable(loss.kinked) else loss.kinked
-    kink = ROUNDINGS * eps if kinked else 0.0
+    kink = ROUNDINGS * eps * (64 if alike else 1) if kinked or alike else 0.0
     noise = NOISE[computed(call)]
     near = truth(loss, call, move)
     for path, grad in near.grads.items():

@@ -67,6 +67,9 @@ class Loss:
     """Whether a call has more than one gradient, by ties; it is not compared then."""
     kinked: bool | Callable[[Call], bool] = False
     """Whether gradients meet at an edge, and are differences there of the slopes on either side."""
+    alike: Callable[[Call], bool] = lambda call: False
+    """Whether all classes may be asked for alike, and a gradient be what rounding leaves of equal
+    slopes; how large those are, other targets tell."""
     slack: float = 8.0
     """Times what the rounding of a conceded argument moves the exact result by."""
     products: bool = False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import aptt.loss
+from tests.fuzz.check import truth
 from tests.fuzz.draw import Call, Draw, Loss
 from tests.fuzz.draws.classes import NAN, poisoned, shape_of
 from tests.fuzz.oracles import answers as oracle
@@ -207,6 +208,14 @@ def _policy(name: str) -> Any:
     return draw
 
 
+def _at_the_hinge(call: Call) -> bool:
+    """Whether a pair is as good as where a hinge ends, and has its slope or none."""
+    if call.args["kind"] != "hinge":
+        return False
+    beyond = truth(Loss(_dpo("dpo_loss"), oracle.beyond_the_hinge), call).values["loss"]
+    return bool((beyond.abs() < 1e-6).any())
+
+
 def _on_an_edge(call: Call) -> bool:
     """Whether a ratio is as good as on an edge of its clip, or on either side of it by rounding."""
     a = call.args
@@ -255,6 +264,7 @@ LOSSES = {
         _dpo("dpo_loss"),
         oracle.dpo_loss,
         conceded=lambda call: _REFERENCES,
+        several=_at_the_hinge,
         kinked=True,
         wrong=_PAIRS,
     ),
@@ -263,6 +273,7 @@ LOSSES = {
         oracle.dpo_terms,
         watched=("reward_chosen", "reward_rejected", "accuracy"),
         conceded=lambda call: _REFERENCES,
+        several=_at_the_hinge,
         kinked=True,
         wrong=_PAIRS,
     ),

@@ -140,6 +140,13 @@ def _draw(name: str, *, hard: bool = False, learns: bool = True, **kinds: Any) -
     return draw
 
 
+def _soft_of_several(call: Call) -> bool:
+    """Soft targets of a softmax, which need not add up to 1."""
+    return call.args.get("mode", "multiclass") == "multiclass" and (
+        call.args["target"].is_floating_point()
+    )
+
+
 def _ties(call: Call) -> bool:
     """Equal errors may be sorted either way."""
     args = {name: arg.default for name, arg in signature(lovasz_loss).parameters.items()}
@@ -162,6 +169,7 @@ LOSSES = {
         several=_ties if name == "lovasz_loss" else None,
         conceded=lambda call: {"target"},
         rounded=of_logits,
+        alike=_soft_of_several,
         wrong=wrong,
     )
     for name, kinds, wrong in (

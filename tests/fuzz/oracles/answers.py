@@ -77,8 +77,7 @@ def dpo_loss(a: Any) -> Tensor:
 
 def dpo_terms(a: Any) -> dict[str, Tensor]:
     x, y, w, keep = _pairs(a)
-    m = torch.full_like(x, a.margin).detach()
-    m = m if getattr(a, "pair_margin", None) is None else m + a.pair_margin[keep]
+    m = _margins(x, a, keep)
     values = {
         "preference": _cost(x - y, m, a),
         "reward_chosen": a.beta * x.detach(),
@@ -90,6 +89,17 @@ def dpo_terms(a: Any) -> dict[str, Tensor]:
         name: _put(v, w if name == "preference" else seen, keep, a, "preference")
         for name, v in values.items()
     }
+
+
+def beyond_the_hinge(a: Any) -> Tensor:
+    """How far each pair is from where a hinge ends, beside its scores."""
+    x, y, _, keep = _pairs(a)
+    return (a.beta * (x - y) - _margins(x, a, keep) - 1) / (1 + a.beta * (x.abs() + y.abs()))
+
+
+def _margins(x: Tensor, a: Any, keep: Tensor) -> Tensor:
+    m = torch.full_like(x, a.margin).detach()
+    return m if getattr(a, "pair_margin", None) is None else m + a.pair_margin[keep]
 
 
 def simpo_loss(a: Any) -> Tensor:
