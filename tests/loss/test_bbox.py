@@ -401,6 +401,14 @@ def test_the_power_of_each_term(loss_fn, power):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_the_kinds_of_the_overlap_alone():
+    """Boxes of 2 by 2 that share 1 of 3 halves."""
+    boxes = torch.tensor([[0.0, 0, 2, 2]]).double(), torch.tensor([[1.0, 0, 3, 2]]).double()
+    for kind, wanted in (("linear", 2 / 3), ("square", 8 / 9), ("log", math.log(3))):
+        for loss in (box_iou_loss(*boxes, kind=kind), BoxIoULoss(kind=kind)(*boxes)):
+            assert loss.item() == pytest.approx(wanted, rel=1e-14)
+
+
 @pytest.mark.parametrize("loss_fn", FAMILY)
 def test_powers_leave_equal_boxes_free_and_boxes_apart_finite(loss_fn):
     boxes = _boxes(50, dtype=torch.float32)
@@ -640,6 +648,14 @@ def test_l1_is_the_sum_of_torchs_over_the_four_numbers(beta, way):
         lambda x: nn.functional.smooth_l1_loss(x, target, beta=beta, reduction="sum"), pred
     )
     torch.testing.assert_close(slope, expected)
+
+
+@pytest.mark.parametrize("numbers", [2, 4, 6])
+def test_l1_of_segments_boxes_and_cuboids(numbers):
+    pred = torch.arange(numbers).double().unsqueeze(0)
+    assert box_l1_loss(pred, pred + 0.5).item() == numbers / 2
+    with pytest.raises(ValueError, match="pred_boxes: got"):
+        box_l1_loss(pred[:, 1:], pred[:, 1:])
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
