@@ -184,6 +184,17 @@ def test_scale_does_not_matter(seed, scale, loss_fn):
     )
 
 
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
+@pytest.mark.parametrize("loss_fn", FAMILY)
+def test_a_scale_whose_square_underflows_does_not_matter(loss_fn, way):
+    pred, target = _boxes(20, dtype=torch.float32), _boxes(20, seed=1, dtype=torch.float32)
+    with way():
+        small, wanted = (
+            loss_fn(pred * scale, target * scale, reduction="none") for scale in (2.0**-90, 1.0)
+        )
+    torch.testing.assert_close(small, wanted, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("side", [1e-6, 1e-4, 1e-3, 1.0, 640.0, 1e6])
 @pytest.mark.parametrize("loss_fn", FAMILY)
 def test_equal_boxes_cost_exactly_nothing(loss_fn, side):
