@@ -1,5 +1,7 @@
 """The geometry of a pair of boxes, against closed forms, and by hand against autograd."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -41,6 +43,22 @@ def test_the_measures_of_two_boxes_that_are_apart():
     assert o.common[:, 0].tolist() == [0.0, 1.0]
     assert o.union.item() == pytest.approx(2 / 4)
     assert o.iou.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "span", "union", "both"),
+    [
+        pytest.param((0, 2), (1, 5), [5], 5, 1, id="segments"),
+        pytest.param((0, 1), (3, 5), [5], 3, 0, id="segments apart"),
+        pytest.param((0, 0, 0, 2, 2, 2), (1, 0, 0, 3, 4, 1), [3, 4, 2], 8 + 8 - 2, 2, id="cuboids"),
+    ],
+)
+def test_the_measures_along_other_than_two_axes(x, t, span, union, both):
+    o = overlap(_one(*x), _one(*t), "xyxy")
+    assert o.span[:, 0].tolist() == span
+    assert o.union.item() == pytest.approx(union / math.prod(span), rel=1e-15)
+    assert o.iou.item() == pytest.approx(both / union, rel=1e-15)
+    assert o.miss.item() == pytest.approx((union - both) / union, rel=1e-15)
 
 
 def test_a_prediction_inside_out_has_no_width_and_says_how_far():

@@ -33,12 +33,28 @@ def _worst_iou(height, width, r):
     return min(_iou(box, other) for other in [*strayed, (-r, -r, width + r, height + r)])
 
 
-@pytest.mark.parametrize("overlap", [0.3, 0.7, 0.95])
-@pytest.mark.parametrize(("height", "width"), [(10, 10), (3, 40), (1, 1), (200, 31)])
+OVERLAPS = pytest.mark.parametrize("overlap", [0.3, 0.7, 0.95])
+SIZES = pytest.mark.parametrize(("height", "width"), [(10, 10), (3, 40), (1, 1), (200, 31)])
+
+
+@OVERLAPS
+@SIZES
 def test_the_exact_radius_is_where_the_overlap_is_reached(height, width, overlap):
     h, w = (torch.tensor([float(t)], dtype=torch.float64) for t in (height, width))
     r = gaussian_radius(h, w, min_overlap=overlap).item()
     assert _worst_iou(height, width, r) == pytest.approx(overlap, rel=1e-9)
+
+
+@OVERLAPS
+@SIZES
+def test_the_original_radius_is_the_least_of_the_published_roots(height, width, overlap):
+    h, w = (torch.tensor([float(t)], dtype=torch.float64) for t in (height, width))
+    r = gaussian_radius(h, w, min_overlap=overlap, rule="original").item()
+    total, area, m = height + width, height * width, overlap
+    one_each = (total + math.sqrt(total**2 - 4 * area * (1 - m) / (1 + m))) / 2
+    inwards = (2 * total + math.sqrt(4 * total**2 - 16 * (1 - m) * area)) / 2
+    outwards = (-2 * m * total + math.sqrt((2 * m * total) ** 2 + 16 * m * (1 - m) * area)) / 2
+    assert r == pytest.approx(min(one_each, inwards, outwards), rel=1e-13)
 
 
 def test_the_original_radius_of_centernet_lets_the_overlap_fall():

@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from aptt.audit.ways import plainly, whole
+from aptt.core.distillation import check_heads
 from aptt.core.engine import _here
 from aptt.core.linear import by_tokens, products, run
 from aptt.core.linear import head as sizes
@@ -265,6 +267,46 @@ def test_a_teacher_wider_than_the_student_is_not_rounded(accelerator, into_float
         assert loss.item() == pytest.approx(want.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("way", [plainly, whole])
+def test_a_class_that_only_adds_to_a_tensor_is_left_behind(way):
+    class Named(torch.Tensor):
+        pass
+
+    heads = [torch.randn(s) for s in ((3, 2), (5, 2), (3, 4), (5, 4))]
+    with way():
+        want = linear_distillation_loss(*heads, alpha=1.0)
+        for i in range(4):
+            named = [*heads[:i], heads[i].as_subclass(Named), *heads[i + 1 :]]
+            found = linear_distillation_loss(*named, alpha=1.0)
+            assert type(found) is torch.Tensor
+            assert torch.equal(found, want)
+
+
+@pytest.mark.parametrize("way", [plainly, whole])
+def test_the_dtype_of_soft_targets_does_not_change_that_of_the_result(way):
+    shares = torch.rand(4, 3).softmax(1)
+    with way():
+        for dtype in (*HALF, torch.float32, torch.float64):
+            hidden = torch.ones(4, 2, requires_grad=True)
+            loss = linear_cross_entropy(hidden, torch.ones(3, 2), shares.to(dtype))
+            assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("way", [plainly, whole])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_sum_of_tokens_is_rounded_once(learns, way):
+    # beside the first, each of the others is less than half a digit of float32
+    rows = torch.ones(20)
+    rows[0] = 2**26
+    hidden, weight = torch.zeros(20, 1, requires_grad=learns), torch.zeros(2, 1)
+    target = torch.zeros(20, dtype=torch.long)
+    how = {"sample_weight": rows, "chunk": 8}
+    with way():
+        each = linear_cross_entropy(hidden, weight, target, reduction="none", **how)
+        total = linear_cross_entropy(hidden, weight, target, reduction="sum", **how)
+    assert torch.equal(total, each.double().sum().float())
+
+
 def test_statistics_of_tokens_take_the_same_products(accelerator, into_float32):
     (hidden, weight, _), target = problem(torch.bfloat16)
     ours, theirs = leaves((hidden, weight)), leaves((hidden, weight), torch.float64)
@@ -313,6 +355,32 @@ def test_only_a_device_that_has_it_is_asked_for_it():
     assert product_in_float32(torch.device("mps")) is None
     has = hasattr(torch.ops.aten.mm, "dtype_out") and torch.version.hip is None
     assert (product_in_float32(torch.device("cuda")) is not None) == has
+
+
+class _Sharded(torch.nn.Linear):
+    """What FSDP makes of a module."""
+
+    def unshard(self):
+        raise AssertionError
+
+
+def test_a_head_that_is_sharded_is_refused():
+    sharded = torch.nn.Sequential(_Sharded(3, 4))
+    hidden, weight, target = torch.ones(2, 3), torch.ones(4, 3), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(TypeError, match=r"^weight: got Sequential, an FSDP unit"):
+        linear_cross_entropy(hidden, sharded, target)
+    with pytest.raises(TypeError, match=r"^weight: got Sequential, an FSDP unit"):
+        linear_distillation_loss(hidden, sharded, hidden, weight, alpha=1.0)
+    with pytest.raises(TypeError, match=r"^teacher_weight: got Sequential, an FSDP unit"):
+        linear_distillation_loss(hidden, weight, hidden, sharded, alpha=1.0)
+
+
+def test_a_part_of_a_vocabulary_may_be_empty():
+    hidden, none = torch.ones(2, 3), torch.ones(0, 3)
+    head = hidden, none, None
+    assert check_heads(*head, *head, some_classes=True) == (2,)
+    with pytest.raises(ValueError, match=r"^weight: got shape \(0, 3\), with no class"):
+        check_heads(*head, *head)
 
 
 # -------------------------------------------------------------------------------- in place

@@ -1,8 +1,11 @@
 """Fresh memory is like any other, whatever the size."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from aptt.core import memory
 from aptt.core.memory import brought, fresh_like
 
 
@@ -14,6 +17,27 @@ def test_fresh_memory_has_the_form_asked_for_and_can_be_written(n):
     assert fresh.dtype == x.dtype
     assert n == 0 or fresh.data_ptr() != x.data_ptr()
     assert fresh.fill_(3.0).sum(dtype=torch.float64).item() == 3.0 * n
+
+
+def test_large_pages_are_asked_for_within_what_is_fresh(monkeypatch):
+    asked, page = [], 2**21
+    libc = SimpleNamespace(madvise=lambda *call: asked.append([k.value for k in call[:2]]))
+    monkeypatch.setattr("aptt.core.memory._libc", lambda: libc)
+    fresh_like(torch.empty(page - 1))
+    assert not asked
+    fresh = fresh_like(torch.empty(page + 1))
+    ((first, size),) = asked
+    assert first % page == size % page == 0
+    assert fresh.data_ptr() <= first
+    assert first + size <= fresh.data_ptr() + fresh.nbytes
+    assert size > fresh.nbytes - 2 * page
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_only_linux_has_large_pages(platform, monkeypatch):
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace(madvise=None))
+    assert (memory._libc.__wrapped__() is not None) == (platform == "linux")
 
 
 def test_strides_are_kept():

@@ -43,8 +43,8 @@ def test_a_list_serves_as_numbers_per_class():
     assert per_class([1, 2.5]).tolist() == [1.0, 2.5]
     assert per_class((1, 2)).dtype == torch.get_default_dtype()
     assert per_class(None) is None
-    weight = torch.ones(2)
-    assert per_class(weight) is weight
+    for weight in (torch.ones(2), torch.ones(2, dtype=torch.int32)):
+        assert per_class(weight) is weight
     with pytest.raises(TypeError):
         per_class(3)
 

@@ -173,6 +173,16 @@ def test_a_soft_target_is_best_matched_by_itself(way):
     assert (missed <= 1e-14).all()
 
 
+@pytest.mark.parametrize("softmax", [True, False])
+def test_halves_are_shares(softmax):
+    x, _, _ = _inputs(shape=(2, 2, 11))
+    t = torch.full_like(x, 0.5)
+    found = overlap_sums(x, t, None, softmax=softmax)
+    torch.testing.assert_close(
+        found, _by_definition(x, t, None, softmax=softmax), rtol=1e-13, atol=0
+    )
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])

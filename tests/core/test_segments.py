@@ -31,6 +31,16 @@ def test_a_pack_has_the_sums_of_the_padded_batch_in_any_order(dtype):
     assert segments_of(padded, None).count(mask).tolist() == LENGTHS
 
 
+def test_rows_may_lie_behind_several_axes():
+    values = torch.arange(24.0).view(2, 3, 4)
+    rows = segments_of(values, None)
+    assert rows.slots == 6
+    assert torch.equal(rows.total(values), values.double().sum(2))
+    assert torch.equal(rows.least(values), values[..., 0])
+    assert torch.equal(rows.count(values > 1), (values > 1).sum(2))
+    assert torch.equal(rows.spread(values[..., 0]), values[..., :1])
+
+
 def test_ids_are_any_numbers_in_ascending_order_and_below_0_is_no_sequence():
     values = torch.arange(1.0, 8.0)
     ids = torch.tensor([900, -1, 7, 900, 40, -7, 7])

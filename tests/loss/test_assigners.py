@@ -727,7 +727,11 @@ def test_rotated_boxes_may_be_assigned_by_their_exact_overlap():
     ("assigner", "change", "said"),
     [
         (TaskAlignedAssigner(), {"anchors": math.nan}, "anchors: got [nan, nan]"),
-        (TaskAlignedAssigner(), {"anchors": torch.tensor([1, math.nan])}, "anchors: got [1.0, nan]"),
+        (
+            TaskAlignedAssigner(),
+            {"anchors": torch.tensor([1, math.nan])},
+            "anchors: got [1.0, nan]",
+        ),
         (MaxIoUAssigner(), {"anchors": None}, "anchors: got [1.0, 1.0, 0.0, 0.0]"),
         (ATSSAssigner(), {"strides": -1.0}, "strides: got -1.0"),
         (SimOTAAssigner(), {"strides": 0.0}, "strides: got 0.0"),

@@ -690,3 +690,10 @@ def test_a_point_has_no_aspect_however_the_target_lies():
     # apart by half the enclosing height, whose square is a fifth of that of the diagonal
     far = (499712 - 0.953125 / 2) ** 2 / (999424**2 + 499712**2)
     assert ciou_loss(point, flat).item() == pytest.approx(1 + far, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "square", "log"])
+def test_true_is_no_power(kind):
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    with pytest.raises(TypeError, match="power"):
+        box_iou_loss(boxes, boxes, kind=kind, power=True)

@@ -781,7 +781,9 @@ def test_the_module_refuses_what_cannot_be_called(name):
 @pytest.mark.parametrize("name", ["class_loss", "box_loss"])
 @pytest.mark.parametrize("module", [DetectionLoss, DETRLoss])
 def test_the_module_refuses_a_module_that_is_no_loss(module, name):
-    with pytest.raises(TypeError, match=f"{name}: got Identity, wanted a module with a 'reduction'"):
+    with pytest.raises(
+        TypeError, match=f"{name}: got Identity, wanted a module with a 'reduction'"
+    ):
         module(**{name: torch.nn.Identity()})
 
 

@@ -115,4 +115,46 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "mode, class_weight, weight, ignore_index, background, absent, 0.0, pool, reduction",
         "scale",
     ): "a smoothing that is not read",
+    ("core/linear/by_vocabulary.py", "@dataclass(frozen=True)", "flip"): "nobody writes to it",
+    (
+        "core/pairs/opaque.py",
+        "return (*(g if want else None for g, want in zip(every, wants, strict=True)), "
+        "*[None] * 8)",
+        "drop strict=",
+    ): "both are as long",
+    (
+        "core/blocks.py",
+        "if row > size and x.ndim == 3:",
+        "Gt",
+    ): "a sample as large as a block is one either way",
+    (
+        "core/chances.py",
+        "high = x > 0",
+        "off by one",
+    ): "either way keeps its digits between 0 and 1",
+    (
+        "core/slopes.py",
+        "boxes = columns[0].new_empty(len(columns[0]), len(columns))",
+        "off by one",
+    ): "each column is as long",
+    (
+        "core/linear/head.py",
+        "_BLOCK, _PART = 2**18, 2**22  # on a CPU",
+        "Pow",
+    ): "size of a block: time",
+    (
+        "core/linear/by_tokens.py",
+        "few = max(self.block // max(classes, 1), 1)",
+        "off by one",
+    ): "size of a block: time",
+    (
+        "core/mining.py",
+        "n, step = len(x), chunk or max(_PAIRS // max(len(y), 1), 1)",
+        "FloorDiv",
+    ): "size of a chunk: memory",
+    (
+        "core/pairs/walk.py",
+        "nothing = (x.sum() + y.sum()) * scale * 0.0",
+        "scale",
+    ): "of no row there is no value, and no row is without a column",
 }

@@ -43,29 +43,17 @@ def gaussian_radius(
 ) -> Tensor:
     """How far both corners of a box may stray before its IoU falls below ``min_overlap``.
 
-    The least over the three ways to stray: both inwards, both outwards, one each. ``"exact"``
-    solves the three quadratic equations; ``"original"`` repeats the roots that CornerNet was first
-    published with and CenterNet kept, which are up to several times too large.
+    Both inwards, both outwards or one each: inwards costs the most, whatever the box. ``"exact"``
+    solves that quadratic equation; ``"original"`` is the least of the roots that CornerNet was
+    first published with and CenterNet kept, which is that of outwards, up to several times too
+    large.
     """
     total, area, m = height + width, height * width, min_overlap
-    one_each = total.square() - 4 * area * (1 - m) / (1 + m)
-    inwards = 4 * total.square() - 16 * (1 - m) * area
-    outwards = (2 * m * total).square() + 16 * m * (1 - m) * area
-    roots = [d.clamp_min(0).sqrt() for d in (one_each, inwards, outwards)]
     if rule == "original":
-        radii = [(total + roots[0]) / 2, (2 * total + roots[1]) / 2, (roots[2] - 2 * m * total) / 2]
-        return torch.stack(radii).amin(0)
-    # the smaller roots, written as quotients so that nothing cancels
-    radii = [
-        2 * area * (1 - m) / (1 + m) / _positive(total + roots[0]),
-        2 * area * (1 - m) / _positive(2 * total + roots[1]),
-        2 * area * (1 - m) / _positive(2 * m * total + roots[2]),
-    ]
-    return torch.stack(radii).amin(0)
-
-
-def _positive(t: Tensor) -> Tensor:
-    return t.clamp_min(torch.finfo(t.dtype).tiny)
+        return (((2 * m * total).square() + 16 * m * (1 - m) * area).sqrt() - 2 * m * total) / 2
+    root = (total.square() - 4 * (1 - m) * area).clamp_min(0).sqrt()
+    # the smaller root, written as a quotient so that nothing cancels
+    return area * (1 - m) / (total + root).clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def paint_gaussians(

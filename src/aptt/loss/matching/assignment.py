@@ -182,4 +182,6 @@ def check_how(surplus: str, solver: object, validate: bool) -> None:
     check_choice("surplus", surplus, ("raise", "drop"))
     check_flags(validate=validate)
     if solver is not None and not callable(solver):
-        raise TypeError(f"solver: got {solver!r}, wanted a callable (cost, mask) -> matches, or None")
+        raise TypeError(
+            f"solver: got {solver!r}, wanted a callable (cost, mask) -> matches, or None"
+        )
