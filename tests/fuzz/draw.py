@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "HALVES", "INTEGERS", "SIZES", "Call", "Draw", "Loss", "over"]
+__all__ = ["FLOATS", "HALVES", "INTEGERS", "SIZES", "Call", "Draw", "Loss", "heaviest", "over"]
 
 T = TypeVar("T")
 
@@ -96,6 +96,15 @@ class Loss:
     """Results that have no gradient by definition."""
     wrong: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """Options by name, and what is out of their range."""
+
+
+def heaviest(call: Call, name: str) -> float:
+    """What a rounding of one value may be multiplied by: all weights, or the largest."""
+    weight, reduction = call.args.get(name), call.args.get("reduction", "mean")
+    if not isinstance(weight, Tensor) or not weight.numel() or reduction not in ("sum", "none"):
+        return 1.0
+    size = weight.double().nan_to_num(0.0, 0.0, 0.0).abs()
+    return max(1.0, (size.sum() if reduction == "sum" else size.max()).item())
 
 
 class Draw:

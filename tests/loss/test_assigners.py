@@ -512,6 +512,11 @@ def test_an_option_that_does_not_serve_is_named(made, options, named):
         made(**options)
 
 
+def test_none_is_among_what_a_claim_may_be():
+    with pytest.raises(ValueError, match=r"^claim: got 'all', wanted 'own', 'best' or None$"):
+        MaxIoUAssigner(claim="all")
+
+
 @pytest.mark.parametrize("made", [ATSSAssigner, SimOTAAssigner])
 def test_strides_are_asked_for_and_passed_on(made):
     given = scenes(15)
@@ -722,6 +727,11 @@ def test_rotated_boxes_may_be_assigned_by_their_exact_overlap():
     ("assigner", "change", "said"),
     [
         (TaskAlignedAssigner(), {"anchors": math.nan}, "anchors: got [nan, nan]"),
+        (
+            TaskAlignedAssigner(),
+            {"anchors": torch.tensor([1, math.nan])},
+            "anchors: got [1.0, nan]",
+        ),
         (MaxIoUAssigner(), {"anchors": None}, "anchors: got [1.0, 1.0, 0.0, 0.0]"),
         (ATSSAssigner(), {"strides": -1.0}, "strides: got -1.0"),
         (SimOTAAssigner(), {"strides": 0.0}, "strides: got 0.0"),

@@ -184,6 +184,17 @@ def test_scale_does_not_matter(seed, scale, loss_fn):
     )
 
 
+@pytest.mark.parametrize("way", [plainly, in_blocks, in_one])
+@pytest.mark.parametrize("loss_fn", FAMILY)
+def test_a_scale_whose_square_underflows_does_not_matter(loss_fn, way):
+    pred, target = _boxes(20, dtype=torch.float32), _boxes(20, seed=1, dtype=torch.float32)
+    with way():
+        small, wanted = (
+            loss_fn(pred * scale, target * scale, reduction="none") for scale in (2.0**-90, 1.0)
+        )
+    torch.testing.assert_close(small, wanted, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("side", [1e-6, 1e-4, 1e-3, 1.0, 640.0, 1e6])
 @pytest.mark.parametrize("loss_fn", FAMILY)
 def test_equal_boxes_cost_exactly_nothing(loss_fn, side):
@@ -399,6 +410,14 @@ def test_the_power_of_each_term(loss_fn, power):
     found = loss_fn(pred, target, power=power, reduction="none")
     expected = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_kinds_of_the_overlap_alone():
+    """Boxes of 2 by 2 that share 1 of 3 halves."""
+    boxes = torch.tensor([[0.0, 0, 2, 2]]).double(), torch.tensor([[1.0, 0, 3, 2]]).double()
+    for kind, wanted in (("linear", 2 / 3), ("square", 8 / 9), ("log", math.log(3))):
+        for loss in (box_iou_loss(*boxes, kind=kind), BoxIoULoss(kind=kind)(*boxes)):
+            assert loss.item() == pytest.approx(wanted, rel=1e-14)
 
 
 @pytest.mark.parametrize("loss_fn", FAMILY)
@@ -642,6 +661,14 @@ def test_l1_is_the_sum_of_torchs_over_the_four_numbers(beta, way):
     torch.testing.assert_close(slope, expected)
 
 
+@pytest.mark.parametrize("numbers", [2, 4, 6])
+def test_l1_of_segments_boxes_and_cuboids(numbers):
+    pred = torch.arange(numbers).double().unsqueeze(0)
+    assert box_l1_loss(pred, pred + 0.5).item() == numbers / 2
+    with pytest.raises(ValueError, match="pred_boxes: got"):
+        box_l1_loss(pred[:, 1:], pred[:, 1:])
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_l1_by_hand_is_that_of_autograd(beta, same_as_autograd, same_when_compiled):
     g = torch.Generator().manual_seed(1)
@@ -663,3 +690,10 @@ def test_a_point_has_no_aspect_however_the_target_lies():
     # apart by half the enclosing height, whose square is a fifth of that of the diagonal
     far = (499712 - 0.953125 / 2) ** 2 / (999424**2 + 499712**2)
     assert ciou_loss(point, flat).item() == pytest.approx(1 + far, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["linear", "square", "log"])
+def test_true_is_no_power(kind):
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    with pytest.raises(TypeError, match="power"):
+        box_iou_loss(boxes, boxes, kind=kind, power=True)

@@ -239,9 +239,9 @@ def test_scipy_gives_the_same_maps():
     pytest.importorskip("scipy")
     target = _classes(3, 6, 7)
     target[0] = 0
-    for rim in ("zero", "centre"):
+    for rim, cap in (("zero", 1.5), ("centre", 1.5), ("zero", None)):
         for spacing in (None, (2.0, 0.7), torch.rand(3, 2) + 0.5):
-            options = dict(rim=rim, spacing=spacing, cap=3.0, ignore_index=2)
+            options = dict(rim=rim, spacing=spacing, cap=cap, ignore_index=2)
             ours, theirs = (maps(target, 4, backend=name, **options) for name in ("torch", "scipy"))
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
 

@@ -527,6 +527,37 @@ def test_a_gather_that_does_not_know_where_it_is_is_refused():
         contrastive_loss(torch.randn(3, 2), torch.randn(2, 2))
 
 
+class _Here:
+    """A world of one rank."""
+
+    def __call__(self, rows):
+        return rows
+
+    def offset(self, rows):
+        return 0
+
+
+@pytest.mark.parametrize("gather", [None, _Here()])
+@pytest.mark.parametrize("name", ["contrastive", "siglip", "supcon", "triplet"])
+def test_a_normalizer_hears_that_parts_of_a_batch_have_fewer_negatives(name, gather):
+    heard = []
+
+    class Told:
+        def hear(self, kind, *, term, splits=True):
+            heard.append((term, splits))
+
+        def __call__(self, total, count, *, term):
+            return total / count
+
+    x, options = _rows(7, 3), {"gather": gather, "reduction": Told()}
+    if name in ("supcon", "triplet"):
+        loss_fn = {"supcon": supcon_loss, "triplet": partial(triplet_loss, margin=0.3)}[name]
+        loss_fn(x, LABELS, **options)
+    else:
+        {"contrastive": contrastive_loss, "siglip": siglip_loss}[name](x, x, **options)
+    assert heard == [(name, gather is not None)]
+
+
 @pytest.mark.parametrize("loss_fn", [supcon_loss, partial(triplet_loss, margin=0.3)])
 def test_a_batch_of_nothing_is_compiled(loss_fn):
     torch._dynamo.reset()

@@ -16,6 +16,7 @@ from aptt.loss import (
     CIoULoss,
     CrossEntropyLoss,
     DetectionLoss,
+    DETRLoss,
     FocalLoss,
     GIoULoss,
     TaskAlignedAssigner,
@@ -775,6 +776,15 @@ def test_a_part_that_does_not_serve_is_named(options, error, said):
 def test_the_module_refuses_what_cannot_be_called(name):
     with pytest.raises(TypeError, match=f"{name}: got 'focal', wanted"):
         DetectionLoss(**{name: "focal"})
+
+
+@pytest.mark.parametrize("name", ["class_loss", "box_loss"])
+@pytest.mark.parametrize("module", [DetectionLoss, DETRLoss])
+def test_the_module_refuses_a_module_that_is_no_loss(module, name):
+    with pytest.raises(
+        TypeError, match=f"{name}: got Identity, wanted a module with a 'reduction'"
+    ):
+        module(**{name: torch.nn.Identity()})
 
 
 def test_class_weights_may_be_a_list():

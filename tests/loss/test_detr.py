@@ -249,6 +249,17 @@ def test_a_match_of_no_quality_is_a_match():
     torch.testing.assert_close(found, negative)  # of the other class alone
 
 
+def test_a_match_whose_box_is_no_number_has_no_quality():
+    boxes, goals = torch.full((1, 1, 4), NAN), torch.tensor([[[0.9, 0.9, 0.1, 0.1]]])
+    logits, matches = torch.full((1, 1, 2), 2.0), torch.tensor([[0]])
+    options = {"matches": matches, "quality": "iou", "class_loss": varifocal_loss}
+    broken, apart = (
+        detr_terms(logits, b, goals, torch.tensor([[1]]), **options)["class"]
+        for b in (boxes, 1 - goals)
+    )
+    assert broken == apart
+
+
 def test_modules_serve_as_parts_and_the_loss_as_a_module():
     batch = _batch()
     want = detr_loss(*batch, class_loss=lambda *a, **o: focal_loss(*a, alpha=0.5, **o))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import aptt.loss
+from aptt.core.checks import Array
 from tests.fuzz.draw import Draw
 from tests.fuzz.draws import LOSSES
 
@@ -104,7 +105,9 @@ def _changed(value, path, change):
     key, *rest = path
     items = value.items() if isinstance(value, dict) else enumerate(value)
     made = {k: _changed(v, rest, change) if k == key else v for k, v in items}
-    return made if isinstance(value, dict) else list(made.values())
+    if isinstance(value, dict):
+        return made
+    return type(value)(*made.values()) if hasattr(value, "_fields") else list(made.values())
 
 
 @functools.cache
@@ -154,6 +157,30 @@ def test_a_module_refuses_when_it_is_made_what_a_call_would(option, wrong):
     assert made > 9
 
 
+HELD_TO_A_CALL = {("LwFLoss", "task"), ("LwFLoss", "old_classes")}  # to the heads that it has
+CONSTRUCTED = [
+    (form, key)
+    for name, form in MODULES.items()
+    if not hasattr(form, "_fields")
+    for key in inspect.signature(form).parameters
+    if (name, key) not in HELD_TO_A_CALL
+]
+NEEDED = {
+    "SSIMLoss": {"data_range": 1.0},
+    "MSSSIMLoss": {"data_range": 1.0},
+    "MelLoss": {"sample_rate": 8000},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "key"), [pytest.param(f, k, id=f"{f.__name__}-{k}") for f, k in CONSTRUCTED]
+)
+def test_no_constructor_takes_a_word_that_no_option_has(form, key):
+    needed = {} if key == "preset" else NEEDED.get(form.__name__, {})
+    with pytest.raises((TypeError, ValueError), match=rf"^{key}: "):
+        form(**needed | {key: "nonsense"})
+
+
 @pytest.mark.parametrize(
     ("name", "key"), [(name, key) for name in FUNCTIONS for key in _tensors(name)]
 )
@@ -169,6 +196,56 @@ def test_another_dtype_serves_or_is_named(name, key):
         else:
             continue
         assert re.match(r"\w+(\[\S+\])?: ", said), said
+
+
+MAY_BE_WHOLE = {
+    "anchors", "bias", "boxes", "class_weight", "ignore_regions", "layer_weight", "match_scores",
+    "points", "strides", "target", "target_boxes", "target_masks", "targets", "teacher_bias",
+    "weight",
+}  # fmt: skip
+
+
+def _learns(name):
+    """The arguments of which no list is taken, nor whole numbers: predictions, a teacher's too."""
+    hints = typing.get_type_hints(FUNCTIONS[name])
+    tensors = [key for key in _tensors(name) if Array not in typing.get_args(hints[key])]
+    return [key for key in tensors if key not in MAY_BE_WHOLE]
+
+
+def _floats(args, key):
+    value = args[key]
+    for at in _leaf(value):
+        value = value[at]
+    return value.is_floating_point()
+
+
+@pytest.mark.parametrize(("name", "key"), [(n, key) for n in FUNCTIONS for key in _learns(n)])
+def test_a_prediction_in_whole_numbers_is_refused_by_name(name, key):
+    for args in _drawn(name, key):
+        if _floats(args, key):
+            path = _leaf(args[key])
+            whole = _changed(args[key], path, functools.partial(_whole, dtype=torch.int64))
+            with pytest.raises(TypeError, match=r"int64, wanted a floating dtype"):
+                FUNCTIONS[name](**args | {key: whole})
+
+
+def _listed(value):
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _listed(v) for key, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_listed, value))
+    return [_listed(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if _learns(name)])
+def test_where_all_are_lists_a_prediction_is_named(name):
+    for key in _tensors(name):
+        for args in _drawn(name, key):
+            with pytest.raises((TypeError, ValueError)) as raised:
+                FUNCTIONS[name](**{k: _listed(v) for k, v in args.items()})
+            assert re.match(r"[\w.]+(\[\S+\])?: got ", str(raised.value)), raised.value
 
 
 def _whole(t, dtype):

@@ -293,6 +293,14 @@ def test_the_mean_and_the_width_of_a_line():
     torch.testing.assert_close(found, torch.tensor([1.6, 0.0]).double())
 
 
+def test_a_distance_in_cells():
+    """The mean of a level map is its middle, at (1, 0.5)."""
+    options = {"unit": "cell", "regularizer_weight": 0.0}
+    for target, distance in (([4.0, 4.5], 5.0), ([4.0, 0.5], 3.0), ([1.0, 4.5], 4.0)):
+        found = dsnt_loss(torch.zeros(1, 1, 2, 3).double(), [[target]], **options)
+        assert found.item() == pytest.approx(distance, rel=1e-15)
+
+
 def test_the_divergence_is_at_most_log_two():
     far = dsnt_terms(_line(*[0.0] * 30, 90.0), [[[0.0, 0.0]]])["regularizer"]
     assert far.item() == pytest.approx(math.log(2), rel=1e-12)

@@ -317,6 +317,14 @@ def test_a_pair_with_an_empty_answer_is_removed(name):
     assert LOSSES[name](nothing, nothing).item() == 0
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_answer_of_one_token_has_its_part(name):
+    def loss(tokens):
+        return LOSSES[name](*(Scores(of(-3, -1) * i, torch.tensor([tokens, 2])) for i in (1, 2)))
+
+    assert loss(1) != loss(0)
+
+
 def test_likelihood_counts_tokens_and_odds_count_pairs():
     seen = {}
 

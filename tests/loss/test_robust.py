@@ -69,6 +69,9 @@ def test_effective_numbers():
     assert class_balanced_weights([3, 7], beta=0.0).tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="counts: got 0, wanted at least 1"):
         class_balanced_weights([0, 5])
+    for beta in (1.0, -0.1):
+        with pytest.raises(ValueError, match=f"^beta: got {beta}"):
+            class_balanced_weights([3, 7], beta=beta)
     found = cross_entropy(
         torch.zeros(1, 2), torch.tensor([1]), weight=class_balanced_weights([9, 1])
     )

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import (
@@ -25,6 +26,7 @@ from aptt.loss import (
     generalized_dice_loss,
     lovasz_loss,
     mask_iou_loss,
+    mcc_loss,
     tversky_loss,
 )
 from aptt.loss.segmentation import ratio
@@ -168,6 +170,24 @@ def test_an_empty_mask_follows_its_policy(absent, value, slope):
     assert loss.item() == pytest.approx(value, rel=1e-12)
     expected = torch.full_like(gradient, slope * 0.9 * 0.1)
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("loss_fn", [*FAMILY, mcc_loss])
+def test_forward_mode_is_along_the_gradient(loss_fn):
+    x, y, along = _random(2, 3, 5), _classes(2, 5, classes=3), _random(2, 3, 5, seed=2)
+    _, gradient = _value_and_gradient(lambda x: loss_fn(x, y), x)
+    with forward_ad.dual_level():
+        _, slope = forward_ad.unpack_dual(loss_fn(forward_ad.make_dual(x, along), y))
+    torch.testing.assert_close(slope, (gradient * along).sum(), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize(
+    "loss_fn", [dice_loss, tversky_loss, mcc_loss, mask_iou_loss, generalized_dice_loss]
+)
+def test_one_pixel_penalized_costs_its_probability(loss_fn):
+    found = loss_fn(_logit(0.9).view(1, 1, 1), [[[0]]], mode="binary", absent="penalize")
+    assert found.item() == pytest.approx(0.9, rel=1e-12)
 
 
 def test_absent_classes_are_not_counted():

@@ -61,6 +61,32 @@ def test_soft_targets_sample_weights_and_normalizers():
     torch.testing.assert_close(loss_fn(hidden, weight, soft, sample_weight=rows), wanted)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ignore_index": 1},
+        {"label_smoothing": 0.2},
+        {"z_loss": 0.3},
+        {"softcap": 0.7},
+        {"logit_adjustment": WEIGHT},
+        {"scale": 0.4},
+        {"class_weight": WEIGHT},
+        {"sample_weight": [0.5, 1.0, 2.0, 0.0]},
+        {"bias": WEIGHT},
+        {"reduction": "sum"},
+    ],
+)
+def test_one_head_among_several_is_that_head_under_every_option(options):
+    (hidden, weight, _), target, _ = _call()
+    one = weight[:, 0, 1], target[:, 0, 1]
+    wanted = linear_cross_entropy(hidden, *one, **options)
+    assert wanted != linear_cross_entropy(hidden, *one)
+    axes = {"bias": 1, "sample_weight": 1}
+    more = {k: torch.as_tensor(v).unsqueeze(1) if k in axes else v for k, v in options.items()}
+    found = linear_cross_entropy(hidden, *(t.unsqueeze(1) for t in one), **more)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
 def test_shapes_are_named():
     (hidden, weight, bias), target, _ = _call()
     with pytest.raises(ValueError, match=r"target: got shape \(4, 3, 2\).*wanted \(4, 2, 3\)"):

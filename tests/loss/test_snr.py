@@ -495,6 +495,19 @@ def test_permutations_of_padded_signals():
     assert (gradient[2] == 0).all()
 
 
+def test_a_loss_of_ones_own_is_told_the_length_of_each_target():
+    def own(estimate, target, *, lengths, reduction):
+        return snr_loss(estimate, target, lengths=lengths, reduction=reduction)
+
+    estimate, target = _random(2, 3, 40), _random(2, 3, 40, seed=1)
+    lengths = torch.tensor([[40, 30, 10], [0, 20, 40]])
+    found, wanted = (
+        permutation_invariant_loss(estimate, target, lengths=lengths, loss=loss, reduction="none")
+        for loss in (own, snr_loss)
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+
+
 def test_permutations_under_another_loss():
     target = _random(2, 3, 2000)
     estimate = 0.9 * target[:, [2, 0, 1]]
@@ -822,6 +835,13 @@ def test_signals_in_proportion_are_at_the_cap_with_a_gradient_of_0(dtype, way, c
         assert value.item() == pytest.approx(-cap, rel=1e-14 if dtype == torch.float64 else 1e-5)
         if dtype == torch.float64 or e is one[0]:  # else a rounding of the sums is left
             assert (x.grad == 0).all()
+
+
+def test_a_residual_below_the_rounding_of_a_product_is_told_from_none():
+    """The residual is at a right angle: its energy is 1e-18 of the target's, exactly."""
+    e, s = torch.tensor([1.0, 1e-9]).double(), torch.tensor([1.0, 0.0]).double()
+    wanted = 10 * math.log10(1e-18 + 1e-12)
+    assert si_sdr_loss(e, s, cap=120).item() == pytest.approx(wanted, rel=1e-14)
 
 
 def test_float64_near_the_cap_by_the_residual():

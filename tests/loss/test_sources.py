@@ -191,6 +191,12 @@ def test_sa_sdr_of_one_source_is_its_snr_and_cuts_what_is_padded():
     assert padded[2] == 0
 
 
+def test_the_level_of_more_samples_than_half_precision_can_count():
+    e, s = torch.full((1, 1, 70_000), 0.5, dtype=torch.float16), torch.zeros(1, 1, 70_000).half()
+    found = sa_sdr_loss(e, s).item()
+    assert found == pytest.approx(10 * math.log10(0.25), rel=1e-6)
+
+
 def test_the_step_of_sa_sdr(same_as_autograd):
     x, t = _random(5, 12), _random(5, 12, seed=1)
     t[2] = 0

@@ -64,6 +64,57 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "return None if known else value.to(x.dtype), dx if n is None else present(dx, n)",
         "branches",
     ): "both signals are 0 beyond their lengths already",
+    (
+        "loss/adversarial/kinds.py",
+        "slope = torch.sigmoid(sign * x) * sign",
+        "Mult",
+    ): "1 and -1 are their own reciprocals",
+    (
+        "loss/aligned/formula.py",
+        "return Formula(partial(_result, ask), partial(_step, ask), ahead=True, block=2**17)",
+        "drop block=",
+    ): "size of a block: time",
+    (
+        "loss/bbox/nwd.py",
+        "_NWD = Formula(_result, ahead=True, block=BLOCK)",
+        "drop block=",
+    ): "size of a block: time",
+    (
+        "loss/classification/binary.py",
+        'pos_weight = on_class_axis(check_vector("pos_weight", pos_weight, x, signed=True), x)',
+        "drop signed=",
+    ): "it is held to that before",
+    (
+        "loss/classification/chance.py",
+        "POWER = Formula(_power_result, _power_step, _stats, block=2**19)",
+        "Pow",
+    ): "size of a block: time",
+    (
+        "loss/focal/softmax.py",
+        "SHARES = Formula(_soft_result, _soft_step, _soft_stats, block=2**18)",
+        "Pow",
+    ): "size of a block: time",
+    (
+        "loss/bbox/distances.py",
+        "longer = torch.threshold(reduce(torch.maximum, o.span).detach(), 0.0, 1.0)",
+        "scale",
+    ): "what 0 is divided by",
+    (
+        "loss/bbox/rotated.py",
+        "missed, union = m.outside + m.missing, torch.threshold(m.goal + m.outside, 0.0, 1.0)",
+        "scale",
+    ): "what 0 is divided by",
+    ("loss/bbox/family.py", "near = o.miss < 0.5", "Lt"): "at a half, both have all digits",
+    (
+        "loss/classification/shares.py",
+        "spread = open * (form.smoothing / open.sum(1, keepdim=True).clamp(min=1))",
+        "off by one",
+    ): "a class that is alone costs nothing, whatever its share",
+    (
+        "loss/segmentation/generalized.py",
+        "mode, class_weight, weight, ignore_index, background, absent, 0.0, pool, reduction",
+        "scale",
+    ): "a smoothing that is not read",
     ("core/linear/by_vocabulary.py", "@dataclass(frozen=True)", "flip"): "nobody writes to it",
     (
         "core/pairs/opaque.py",

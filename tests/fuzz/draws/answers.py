@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import aptt.loss
-from tests.fuzz.check import truth
-from tests.fuzz.draw import Call, Draw, Loss
+from tests.fuzz.check import computed, truth
+from tests.fuzz.draw import Call, Draw, Loss, heaviest
 from tests.fuzz.draws.classes import NAN, poisoned, shape_of
 from tests.fuzz.oracles import answers as oracle
 
@@ -208,12 +208,25 @@ def _policy(name: str) -> Any:
     return draw
 
 
+def _beyond(call: Call) -> Tensor:
+    """How far pairs are from where a hinge ends, beside their scores; empty of other kinds."""
+    if call.args["kind"] != "hinge":
+        return torch.zeros(0, 2)
+    return truth(Loss(_dpo("dpo_loss"), oracle.beyond_the_hinge), call).values["loss"].detach()
+
+
 def _at_the_hinge(call: Call) -> bool:
     """Whether a pair is as good as where a hinge ends, and has its slope or none."""
-    if call.args["kind"] != "hinge":
-        return False
-    beyond = truth(Loss(_dpo("dpo_loss"), oracle.beyond_the_hinge), call).values["loss"]
-    return bool((beyond.abs() < 1e-6).any())
+    far, _ = _beyond(call).unbind(-1)
+    return bool((far.abs() < 1e-6).any())
+
+
+def _at_its_end(call: Call) -> tuple[float, float]:
+    """What a hinge is a difference of."""
+    _, size = _beyond(call).unbind(-1)
+    most = size.max().item() if size.numel() else 0.0
+    pairs = size.numel() if call.args["reduction"] == "sum" else 1
+    return 8 * torch.finfo(computed(call)).eps * most * max(pairs, heaviest(call, "weight")), 0.0
 
 
 def _on_an_edge(call: Call) -> bool:
@@ -265,6 +278,7 @@ LOSSES = {
         oracle.dpo_loss,
         conceded=lambda call: _REFERENCES,
         several=_at_the_hinge,
+        limit=_at_its_end,
         kinked=True,
         wrong=_PAIRS,
     ),
@@ -274,6 +288,7 @@ LOSSES = {
         watched=("reward_chosen", "reward_rejected", "accuracy"),
         conceded=lambda call: _REFERENCES,
         several=_at_the_hinge,
+        limit=_at_its_end,
         kinked=True,
         wrong=_PAIRS,
     ),

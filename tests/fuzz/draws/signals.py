@@ -235,6 +235,15 @@ def _close(call: Call) -> set[str]:
     return {"estimate", "target"} if exact or call.args.get("zero_mean") else set()
 
 
+def _of_other_levels(call: Call) -> dict[str, float]:
+    """Of an estimate 10 times as loud as the target, or as soft, no digits can cancel."""
+    x, t = (
+        call.args[key].detach().double().nan_to_num(0.0, 0.0, 0.0) for key in ("estimate", "target")
+    )
+    alike = 0.1 * t.norm() <= x.norm() <= 10 * t.norm()
+    return {} if alike else {"estimate": 0.0, "target": 0.0}
+
+
 def _proportional(call: Call) -> tuple[float, Tensor | float]:
     """What ``si_sdr_loss`` says of signals in proportion: 1e-9 of the most that a gradient is."""
     x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
@@ -267,6 +276,7 @@ LOSSES = {
         unit=4.4,
         rigid=("target",),
         conceded=_close,
+        rounded=_of_other_levels,
         wrong={"cap": (0.0, 121.0, NAN, math.inf)},
     )
     for name in ("snr_loss", "si_sdr_loss", "si_snr_loss", "sd_sdr_loss")

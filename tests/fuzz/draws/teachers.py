@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.fuzz.check import computed
-from tests.fuzz.draw import Call, Draw, Loss
+from tests.fuzz.draw import Call, Draw, Loss, heaviest
 from tests.fuzz.draws.classes import NAN, class_dim, class_shape, indices, poisoned, without
 from tests.fuzz.draws.language import TEMPERATURE, limit_of_teachers
 from tests.fuzz.oracles import teachers as oracle
@@ -85,12 +85,7 @@ def _uld(d: Draw) -> Call:
 
 def _of_differences(call: Call) -> tuple[float, float]:
     """What is summed are differences of probabilities, each with their rounding."""
-    weight, reduction = call.args.get("sample_weight"), call.args["reduction"]
-    most = 1.0
-    if weight is not None and weight.numel() and reduction in ("sum", "none"):
-        size = weight.double().nan_to_num(0.0, 0.0, 0.0).abs()
-        most = (size.sum() if reduction == "sum" else size.max()).item()
-    return 32 * torch.finfo(computed(call)).eps * most, 0.0
+    return 32 * torch.finfo(computed(call)).eps * heaviest(call, "sample_weight"), 0.0
 
 
 def _near_a_kink(call: Call) -> bool:

@@ -92,9 +92,11 @@ def dpo_terms(a: Any) -> dict[str, Tensor]:
 
 
 def beyond_the_hinge(a: Any) -> Tensor:
-    """How far each pair is from where a hinge ends, beside its scores."""
+    """How far each pair is from where a hinge ends, beside its scores; and the size of these."""
     x, y, _, keep = _pairs(a)
-    return (a.beta * (x - y) - _margins(x, a, keep) - 1) / (1 + a.beta * (x.abs() + y.abs()))
+    m = _margins(x, a, keep)
+    size = 1 + m.abs() + a.beta * (x.abs() + y.abs())
+    return torch.stack(((a.beta * (x - y) - m - 1) / size, size), -1)
 
 
 def _margins(x: Tensor, a: Any, keep: Tensor) -> Tensor:

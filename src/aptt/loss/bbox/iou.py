@@ -21,7 +21,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from aptt.core.boxes import BoxFormat, Overlap
-from aptt.core.checks import Numbers, check_choice, check_flags
+from aptt.core.checks import Numbers, check_choice, check_flags, check_number
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
 from aptt.core.slopes import Slopes
@@ -116,6 +116,7 @@ def box_iou_loss(
 
 def _check_kind(kind: Kind, power: float) -> None:
     check_choice("kind", kind, ("linear", "square", "log"))
+    check_number("power", power, 1.0)
     if kind != "linear" and power != 1:
         raise ValueError(f"power: got {power!r}, wanted 1 beside kind={kind!r}")
 

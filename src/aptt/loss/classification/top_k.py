@@ -22,7 +22,15 @@ import torch
 from torch import Tensor
 
 from aptt.core.axes import align_classes
-from aptt.core.checks import Numbers, as_tensor, check_choice, check_index, check_number, kept
+from aptt.core.checks import (
+    Numbers,
+    as_tensor,
+    check_choice,
+    check_floating,
+    check_index,
+    check_number,
+    kept,
+)
 from aptt.core.module import LossModule, per_class
 from aptt.core.precision import widest
 from aptt.core.reduction import Kind, Normalizer, Reduction, begin, check_reduction, hear
@@ -120,6 +128,7 @@ def top_k_cross_entropy_loss(
         "logit_adjustment": logit_adjustment,
         "class_dim": class_dim,
     }
+    check_floating(logits=logits)
     target = as_tensor("target", target, logits)
     if class_weight is not None:
         x = align_classes(logits, target, class_dim).logits

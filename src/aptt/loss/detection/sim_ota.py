@@ -130,7 +130,6 @@ class SimOTAAssigner(Shown):
         cost = cost - self.iou_gain * (u + _APART).log()
         may = may & cost.isfinite() & u.isfinite()
         u = torch.where(may, u, 0.0)
-        cost = cost.masked_fill(~may, torch.inf)
 
         largest = u.topk(min(self.topk, u.shape[-1])).values.sum(-1, keepdim=True)
         k = (largest + _WHOLE).floor().clamp(min=1)

@@ -18,6 +18,7 @@ from torch import Tensor
 from aptt.core.assignment import assigned, stand_in
 from aptt.core.checks import (
     check_choice,
+    check_flags,
     check_floating,
     check_indices,
     check_tensors,
@@ -28,7 +29,7 @@ from aptt.core.precision import widen
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import BACKGROUND
 
-__all__ = ["Assignment", "Solver", "Surplus", "assign", "assigned_by", "check_surplus", "checked"]
+__all__ = ["Assignment", "Solver", "Surplus", "assign", "assigned_by", "check_how", "checked"]
 
 Surplus = Literal["raise", "drop"]
 Solver = Callable[[Tensor, Tensor], Tensor]
@@ -104,7 +105,7 @@ def assign(
         >>> assign(torch.tensor([[0.0, 1.0], [0.5, 9.0], [torch.nan, 0.0]]))
         tensor([ 0, -1,  1])
     """
-    check_surplus(surplus)
+    check_how(surplus, solver, validate)
     check_floating(cost=cost)
     if cost.ndim < 2:
         raise ValueError(f"cost: got {tuple(cost.shape)}, wanted (..., Q, M)")
@@ -176,6 +177,11 @@ def _by(solver: Solver, cost: Tensor, there: Tensor | None) -> Tensor:
     return found.masked_fill((found < 0) | ~known, BACKGROUND)
 
 
-def check_surplus(surplus: str) -> None:
-    """Refuse unknown names."""
+def check_how(surplus: str, solver: object, validate: bool) -> None:
+    """Hold the options of an assignment to what they may be."""
     check_choice("surplus", surplus, ("raise", "drop"))
+    check_flags(validate=validate)
+    if solver is not None and not callable(solver):
+        raise TypeError(
+            f"solver: got {solver!r}, wanted a callable (cost, mask) -> matches, or None"
+        )

@@ -16,7 +16,7 @@ from aptt.loss.matching.assignment import (
     Solver,
     Surplus,
     assigned_by,
-    check_surplus,
+    check_how,
 )
 from aptt.loss.matching.cost import (
     ClassCost,
@@ -78,7 +78,7 @@ class HungarianMatcher(Shown):
     def __post_init__(self) -> None:
         costs = (self.class_cost, self.class_gain, self.l1_gain, self.giou_gain)
         check_costs(*costs, self.alpha, self.gamma, self.box_format or "xyxy")
-        check_surplus(self.surplus)
+        check_how(self.surplus, self.solver, self.validate)
         check_whole("groups", self.groups)
 
     def __call__(

@@ -176,9 +176,10 @@ def _numbers(name: str, given: Any, size: str, sizes: Sequence[int]) -> Numbers 
 def _resolutions(o: Mapping[str, Any], banks: Sequence[Bank | None]) -> tuple[Resolution, ...]:
     """One for each transform; what is given once holds for all of them."""
     ffts = _listed(o["n_fft"])
+    check_sizes("n_fft", ffts)
     hops = [n // 4 or 1 for n in ffts] if o["hop_length"] is None else _listed(o["hop_length"])
     wins = ffts if o["win_length"] is None else _listed(o["win_length"])
-    for name, sizes in (("n_fft", ffts), ("hop_length", hops), ("win_length", wins)):
+    for name, sizes in (("hop_length", hops), ("win_length", wins)):
         check_sizes(name, sizes)
     check_choice("framing", o["framing"], ("center", "tight", "full"))
     hops, wins, banks = (

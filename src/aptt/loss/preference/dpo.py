@@ -20,6 +20,7 @@ from torch import Tensor
 from aptt.core.checks import (
     Numbers,
     check_choice,
+    check_flags,
     check_number,
     check_positive,
 )
@@ -100,7 +101,7 @@ def dpo_loss(
         >>> round(dpo_loss(chosen, rejected).item(), 4)
         0.5981
     """
-    _check_options(kind, beta, label_smoothing, margin, reduction)
+    _check_options(kind, beta, label_smoothing, margin, per_token, reduction)
     pairs = _pairs(chosen, rejected, reference_chosen, reference_rejected, weight, kind, per_token)
     options = (kind, beta, label_smoothing, margin)
     return lead(pairs, pair_margin, *options, reduction)
@@ -137,7 +138,7 @@ def dpo_terms(
         >>> {name: round(term.item(), 4) for name, term in terms.items()}
         {'preference': 0.6981, 'reward_chosen': -0.65, 'reward_rejected': -0.65, 'accuracy': 0.5}
     """
-    _check_options(kind, beta, label_smoothing, margin, reduction)
+    _check_options(kind, beta, label_smoothing, margin, per_token, reduction)
     pairs = _pairs(chosen, rejected, reference_chosen, reference_rejected, weight, kind, per_token)
     options = (kind, beta, label_smoothing, margin)
     terms = {"preference": lead(pairs, pair_margin, *options, reduction)}
@@ -174,9 +175,16 @@ def _pairs(
 
 
 def _check_options(
-    kind: Kind, beta: float, label_smoothing: float, margin: float, reduction: Reduction
+    kind: Kind,
+    beta: float,
+    label_smoothing: float,
+    margin: float,
+    per_token: bool | None,
+    reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
+    if per_token is not None:
+        check_flags(per_token=per_token)
     check_choice("kind", kind, ("sigmoid", "robust", "hinge", "ipo"))
     check_positive("beta", beta)
     check_number("margin", margin, -1e30, 1e30, wanted="a finite number")
@@ -207,7 +215,7 @@ class DPOLoss(LossModule):
         per_token: bool | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(kind, beta, label_smoothing, margin, reduction)
+        _check_options(kind, beta, label_smoothing, margin, per_token, reduction)
         super().__init__(
             kind=kind,
             beta=beta,

@@ -93,7 +93,7 @@ def kto_loss(
         >>> [round(v, 4) for v in values.tolist()]
         [0.4875, 0.4626]
     """
-    _check_options(beta, desirable_weight, undesirable_weight, pool, reduction)
+    _check_options(baseline, beta, desirable_weight, undesirable_weight, pool, reduction)
     given = gains_of(score, desirable, reference_score, mismatched, weight, baseline, pool)
     return _of(given, beta, desirable_weight, undesirable_weight, reduction)
 
@@ -152,7 +152,7 @@ def kto_terms(
         >>> [round(term.item(), 4) for term in terms.values()]
         [0.4709, 0.15, -0.1, 0.5]
     """
-    _check_options(beta, desirable_weight, undesirable_weight, pool, reduction)
+    _check_options(baseline, beta, desirable_weight, undesirable_weight, pool, reduction)
     given = gains_of(score, desirable, reference_score, mismatched, weight, baseline, pool)
     terms = {"preference": _of(given, beta, desirable_weight, undesirable_weight, reduction)}
     r = beta * given.gains.detach()
@@ -170,6 +170,7 @@ def kto_terms(
 
 
 def _check_options(
+    baseline: float | None,
     beta: float,
     desirable_weight: float,
     undesirable_weight: float,
@@ -177,6 +178,8 @@ def _check_options(
     reduction: Reduction,
 ) -> None:
     check_reduction(reduction)
+    if baseline is not None:
+        check_number("baseline", baseline)
     check_positive("beta", beta)
     check_number("desirable_weight", desirable_weight)
     check_number("undesirable_weight", undesirable_weight)
@@ -198,7 +201,7 @@ class KTOLoss(LossModule):
         pool: Pool = "batch",
         reduction: Reduction = "mean",
     ) -> None:
-        _check_options(beta, desirable_weight, undesirable_weight, pool, reduction)
+        _check_options(baseline, beta, desirable_weight, undesirable_weight, pool, reduction)
         super().__init__(
             baseline=baseline,
             beta=beta,

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_weight, check_floating, check_number, check_tensors
+from aptt.core.checks import Numbers, as_weight, check_floating, check_tensors
 from aptt.core.formula import Formula, Kept
 from aptt.core.logistic import softplus
 from aptt.core.precision import widest
@@ -75,7 +75,6 @@ def _baseline(
         )
     if mismatched is None:
         assert baseline is not None
-        check_number("baseline", baseline)
         return float(baseline)
     gains, tokens = scores_of("mismatched", mismatched, r)
     check_tensors(score=r, mismatched=gains)

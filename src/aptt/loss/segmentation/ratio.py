@@ -45,7 +45,7 @@ def of_squares(error: Tensor, common: Tensor, smooth: float) -> Tensor:
 def _wrong(
     truth: Tensor, false: Tensor, missed: Tensor, alpha: float, beta: float, smooth: float
 ) -> Tensor:
-    plainly = torch.compiler.is_compiling() or obstacle(truth) is not None
+    plainly = torch.compiler.is_compiling() or obstacle(false) is not None
     run = _tversky if plainly else _Tversky.apply
     loss: Tensor = run(truth, false, missed, alpha, beta, smooth)
     return loss

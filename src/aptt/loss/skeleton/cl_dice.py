@@ -121,13 +121,13 @@ def cl_dice_loss(
     kept, lost, present = parts(s.kept, s.lost)
     stray = torch.where(predicted, stray, 1)
     # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R);
-    # its gradient from the harmonic mean, whose parts are of the size of the whole
+    # where these are next to nothing, its slopes would, and are those of the harmonic mean
     both = right + kept
+    faint = both.abs() < _FAINT
+    loss = (right * lost + kept * stray) / torch.where(faint, 1, both)
     nothing = both.abs() <= least(both)
-    both = torch.where(nothing, 1, both)
-    harmonic = 2 * right * (kept / both)
-    value = torch.where(nothing, 1, (right * lost + kept * stray) / both)
-    loss = value.detach() + (harmonic.detach() - harmonic)
+    harmonic = 2 * right * (kept / torch.where(nothing, 1, both))
+    loss = torch.where(faint, 1 - harmonic, loss)
     return _average(loss, present, s, class_weight, background, absent, pool, reduction)
 
 
@@ -180,6 +180,9 @@ def cl_dice_terms(
         name: _average(v, present, s, class_weight, background, absent, pool, reduction)
         for name, v in (("precision", stray), ("sensitivity", lost))
     }
+
+
+_FAINT = 2.0**-10
 
 
 def _average(

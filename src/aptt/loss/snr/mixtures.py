@@ -79,8 +79,8 @@ def mixture_invariant_loss(
         -19.4981
     """
     check_options(False, cap, silent, reduction)
-    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     mixing = best_mixing(estimate, target, lengths=lengths, cap=cap, silent=silent)
+    lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     axes = [1] * (estimate.ndim - 2)
     wide_enough = widen(estimate)
     mixed = [
@@ -123,6 +123,7 @@ def best_mixing(
         tensor([[0, 0, 1]])
     """
     check_options(False, cap, silent, "mean")
+    check_floating(estimate=estimate)
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     _check(estimate, target, lengths)
     e, x = (  # (N, channels, sources, T)
@@ -158,7 +159,6 @@ def _powers(target: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _check(estimate: Tensor, target: Tensor, lengths: Tensor | None) -> None:
-    check_floating(estimate=estimate)
     check_shapes(estimate=(estimate, "N M *S"), target=(target, "N K *S"))
     mixtures = target.shape[1] if target.ndim > 1 else 0
     most = MOST if mixtures < 3 else _MOST_OF_MANY

@@ -90,6 +90,7 @@ def permutation_invariant_loss(
         -26.49
     """
     check_reduction(reduction)
+    check_floating(estimate=estimate)
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     sources = _sources(estimate, target, lengths, active, loss, unmatched)
     order, broken = best_order(sources, loss)
@@ -132,6 +133,7 @@ def best_permutation(
         >>> order, order.argsort(1)
         (tensor([[2, 0, 1]]), tensor([[1, 2, 0]]))
     """
+    check_floating(estimate=estimate)
     lengths = None if lengths is None else as_tensor("lengths", lengths, estimate)
     sources = _sources(estimate, target, lengths, active, loss, unmatched)
     order, _ = best_order(sources, loss)
@@ -152,7 +154,6 @@ def _sources(
     check_loss(loss)
     check_choice("unmatched", unmatched, ("ignore", "silence"))
     check_recorded(target)
-    check_floating(estimate=estimate)
     check_shapes(estimate=(estimate, "N E *S"), target=(target, "N K *S"))
     n, size, k = *estimate.shape[:2], target.shape[1]
     if estimate.ndim < 3 or not 1 <= k <= size:
