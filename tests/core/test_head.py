@@ -337,7 +337,9 @@ def test_the_operator_takes_the_same_products(dtype, accelerator, into_float32, 
     assert into_float32.work == 4 * N * V * D  # of all tokens, and the logits once more
 
 
-def test_without_such_a_product_bfloat16_is_cut_by_vocabulary(accelerator, monkeypatch):
+@pytest.mark.parametrize("block", [2**13, 2**7])  # some rows, or less than one
+def test_without_such_a_product_bfloat16_is_cut_by_vocabulary(block, accelerator, monkeypatch):
+    monkeypatch.setattr(sizes, "_LARGE_BLOCK", block)
     monkeypatch.setattr("aptt.core.linear.by_vocabulary._TOKENS", 64)
     tensors, target = problem(torch.bfloat16)
     ours = leaves(tensors)

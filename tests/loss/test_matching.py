@@ -495,7 +495,8 @@ def test_a_solver_of_ones_own_is_given_finite_costs_and_the_mask():
     ("gives", "error", "said"),
     [
         (torch.full((1, 2), 7), ValueError, "solver: returned 7, wanted the index of one of 3"),
-        (torch.zeros(1, 2), TypeError, "solver: got torch.float32, wanted indices"),
+        (torch.zeros(1, 2), TypeError, "solver: got torch.float32, wanted .* integer dtype$"),
+        (torch.zeros(1, 2, dtype=torch.uint16), TypeError, r"uint16, .* dtype: solver.long\(\)$"),
         (torch.zeros(1, 3, dtype=torch.long), ValueError, r"solver: \(1, 3\) should be \(N, Q\)"),
         ([[0, 1]], TypeError, "solver: got list, wanted a tensor"),
     ],

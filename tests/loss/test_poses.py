@@ -408,7 +408,8 @@ def test_a_weight_of_two_is_the_point_twice_and_counted(name):
     values = call(visibility=seen, reduction="none")
     weight = torch.tensor([[2.0, 1.0], [0.5, 0.0]])
     wanted = (2 * values[0, 0] + values[0, 1] + 0.5 * values[1, 0]) / 3.5
-    torch.testing.assert_close(call(visibility=seen, weight=weight), wanted)
+    for given in (weight, weight.tolist(), weight.numpy()):
+        torch.testing.assert_close(call(visibility=seen, weight=given), wanted)
 
 
 @pytest.mark.parametrize("name", ["simcc", "rle", "dsnt"])

@@ -179,4 +179,19 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "nothing = (x.sum() + y.sum()) * scale * 0.0",
         "scale",
     ): "of no row there is no value, and no row is without a column",
+    (
+        "core/frames.py",
+        "part = part + _image(part, at, low, pad, -1) + _image(part, at, last - low, pad)",
+        "off by one",
+    ): "of a side only the sign is read",
+    (
+        "core/divergence.py",
+        "return ratio.nan_to_num_(nan=0.0, posinf=masked, neginf=-_FAR)",
+        "drop nan=",
+    ): "what it is without",
+    (
+        "core/pairs/formulas.py",
+        "NEGATIVES = PairFormula(_negatives, _negatives_slope, 2, many=False)",
+        "flip",
+    ): "its positives are not read",
 }
