@@ -96,6 +96,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "Pow",
     ): "size of a block: time",
     (
+        "loss/heat/render.py",
+        "points = torch.where(seen.unsqueeze(-1), points, 0.0)",
+        "scale",
+    ): "the map of what is hidden is 0, wherever it lies",
+    (
         "loss/mtp_loss/heads.py",
         'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
         "flip",
