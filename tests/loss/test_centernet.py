@@ -474,6 +474,13 @@ def test_what_does_not_fit_is_named(change, name):
         centernet_loss(predictions, targets)
 
 
+@pytest.mark.parametrize("name", ["predictions", "targets"])
+def test_maps_without_their_names_are_refused(name):
+    given = {"predictions": _predictions(), "targets": _targets(*_batch())}
+    with pytest.raises(TypeError, match=f"^{name}: got list, wanted a mapping with"):
+        centernet_loss(**given | {name: list(given[name].values())})
+
+
 def test_terms_cannot_stay_unreduced():
     for call in (
         lambda: centernet_loss(_predictions(), _targets(*_batch()), reduction="none"),

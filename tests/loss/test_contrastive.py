@@ -558,6 +558,38 @@ def test_a_normalizer_hears_that_parts_of_a_batch_have_fewer_negatives(name, gat
     assert heard == [(name, gather is not None)]
 
 
+class _After:
+    """A world of two ranks: what the first was called with comes before what the second is."""
+
+    def __init__(self):
+        self.first = []
+        self.second = False
+
+    def __call__(self, rows):
+        if not self.second:
+            self.first.append(rows)
+            return rows
+        return torch.cat((self.first.pop(0), rows))
+
+    def offset(self, rows):
+        return 3 if self.second else 0
+
+
+@pytest.mark.parametrize("name", ["contrastive", "siglip", "supcon", "triplet"])
+def test_a_second_rank_has_its_part_of_the_whole(name):
+    x, y, world = _rows(7, 3), _rows(7, 3, seed=1), _After()
+    options = {"gather": world, "reduction": "none"}
+    if name in ("supcon", "triplet"):
+        y = LABELS
+        loss_fn = {"supcon": supcon_loss, "triplet": partial(triplet_loss, margin=0.3)}[name]
+    else:
+        loss_fn = {"contrastive": contrastive_loss, "siglip": siglip_loss}[name]
+    loss_fn(x[:3], y[:3], **options)
+    world.second = True
+    found, whole = loss_fn(x[3:], y[3:], **options), loss_fn(x, y, reduction="none")
+    torch.testing.assert_close(found, whole[3:], rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("loss_fn", [supcon_loss, partial(triplet_loss, margin=0.3)])
 def test_a_batch_of_nothing_is_compiled(loss_fn):
     torch._dynamo.reset()

@@ -368,6 +368,7 @@ def _asked(**change):
         ({"target_labels": torch.full((2, 2), -1)}, ValueError, "target_labels: got class -1"),
         ({"target_labels": torch.zeros(2, 2)}, TypeError, "target_labels: got torch.float32"),
         ({"pred_boxes": torch.ones(2, 3, 4).long()}, TypeError, "pred_boxes: got torch.int64"),
+        ({"class_logits": torch.ones(2, 3, 2).long()}, TypeError, "class_logits: got torch.int64"),
     ],
 )
 def test_the_assigner_refuses_what_does_not_fit(change, error, said):

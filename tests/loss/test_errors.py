@@ -229,6 +229,30 @@ def test_a_prediction_in_whole_numbers_is_refused_by_name(name, key):
                 FUNCTIONS[name](**args | {key: whole})
 
 
+OF_FUNCTION = {
+    named[1]: module
+    for module in MODULES.values()
+    if (named := re.match(r"Module form of :func:`(\w+)`", module.__doc__ or ""))
+}
+
+
+@pytest.mark.parametrize("name", OF_FUNCTION)
+def test_a_module_has_no_values_where_its_function_has_none(name):
+    args, module = _drawn(name, _tensors(name)[0])[0], OF_FUNCTION[name]
+    said = _refusal(FUNCTIONS[name], **args | {"reduction": "none"})
+    assert said in ("", "reduction: got 'none'")
+    assert _refusal(module, **NEEDED.get(module.__name__, {}), reduction="none") == said
+
+
+def _refusal(call, **given):
+    """What an error says of what it got; empty if there is none."""
+    try:
+        call(**given)
+    except ValueError as error:
+        return str(error).partition(",")[0]
+    return ""
+
+
 def _listed(value):
     if isinstance(value, Tensor):
         return value.tolist()
@@ -246,6 +270,22 @@ def test_where_all_are_lists_a_prediction_is_named(name):
             with pytest.raises((TypeError, ValueError)) as raised:
                 FUNCTIONS[name](**{k: _listed(v) for k, v in args.items()})
             assert re.match(r"[\w.]+(\[\S+\])?: got ", str(raised.value)), raised.value
+
+
+def _serves(name):
+    hints = typing.get_type_hints(FUNCTIONS[name])
+    return [key for key in _tensors(name) if Array in typing.get_args(hints[key])]
+
+
+@pytest.mark.parametrize(("name", "key"), [(n, key) for n in FUNCTIONS for key in _serves(n)])
+def test_a_list_of_numbers_serves(name, key):
+    close = {"rtol": 1e-4, "atol": 1e-6, "equal_nan": True, "check_dtype": False}
+    for args in _drawn(name, key):
+        if isinstance(args[key], Tensor) and args[key].numel():
+            found, wanted = (
+                FUNCTIONS[name](**args | {key: value}) for value in (args[key].tolist(), args[key])
+            )
+            torch.testing.assert_close(found, wanted, **close)
 
 
 def _whole(t, dtype):

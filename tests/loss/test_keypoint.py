@@ -15,6 +15,7 @@ from aptt.loss import (
     wing_loss,
 )
 from aptt.loss.keypoint import SIGMAS
+from aptt.loss.keypoint.sigmas import sigmas_of
 
 
 def _instances(n=5, seed=0):
@@ -25,6 +26,19 @@ def _instances(n=5, seed=0):
     visibility[:, 0] = 2
     area = 1000 + 5000 * torch.rand(n, generator=g, dtype=torch.float64)
     return pred, target, visibility, area
+
+
+def test_sigmas_are_those_of_the_files_that_define_them():
+    """``kpt_oks_sigmas`` in cocoeval.py of cocoapi and of CrowdPose, ten times each."""
+    pairs = {
+        "coco": (0.25, 0.35, 0.79, 0.72, 0.62, 1.07, 0.87, 0.89),
+        "crowdpose": (0.79, 0.72, 0.62, 1.07, 0.87, 0.89, 0.79),
+    }
+    alone = {"coco": [0.26], "crowdpose": []}
+    for name, known in pairs.items():
+        wanted = alone[name] + [v for v in known for _ in range(2)]
+        found = 10 * sigmas_of(name, torch.zeros(len(wanted), 2).double())
+        assert found.tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_sigmas_are_those_of_cocos_evaluation():

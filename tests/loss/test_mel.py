@@ -303,6 +303,17 @@ def test_settings_of_filters_are_told_apart():
         mel_filterbank(16000, 512)
 
 
+def test_filters_may_begin_anywhere_below_half_of_the_sample_rate():
+    settings = {"sample_rate": 16000, "n_fft": 512, "n_mels": 2}
+    filters = mel_filterbank(**settings, f_min=7000.0)
+    assert filters.any(0).nonzero().min() * 16000 / 512 >= 7000
+    with pytest.raises(ValueError, match="f_min: got 8500"):
+        mel_filterbank(**settings, f_min=8500.0)
+    for n_fft in (0, 512.0):
+        with pytest.raises(ValueError, match=rf"^n_fft: got \[{n_fft}\]"):
+            mel_filterbank(**settings | {"n_fft": n_fft})
+
+
 def test_a_filter_has_the_area_or_the_height_one():
     settings = {"sample_rate": 16000, "n_fft": 2**16, "n_mels": 10, "f_min": 500.0}
     area = mel_filterbank(**settings).sum(1) * 16000 / 2**16

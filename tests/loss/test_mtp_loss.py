@@ -337,6 +337,15 @@ def test_bad_options_are_refused_when_they_are_given(module, option):
         module(**{option: -1})
 
 
+def test_a_class_weight_that_lies_elsewhere_is_named_as_it_is_here():
+    with pytest.raises(ValueError, match=r"^class_weight: got a tensor on meta, wanted it on"):
+        multi_token_loss(
+            [torch.zeros(1, 4, 3)],
+            torch.zeros(1, 4).long(),
+            class_weight=torch.ones(3, device="meta"),
+        )
+
+
 def test_a_sequence_of_no_token_may_have_documents():
     none = torch.zeros(2, 0, dtype=torch.long)
     found = multi_token_loss([torch.zeros(2, 0, 5)] * 2, none, document_ids=none)

@@ -508,6 +508,10 @@ def test_dpo_from_hidden_states_makes_nothing_of_the_size_of_the_logits(largest)
         (lambda: orpo_loss(of(12.0), L), "chosen: got 12 a token, wanted log-probabilities"),
         (lambda: orpo_loss(W, L, reduction="none"), "reduction: got 'none'"),
         (lambda: simpo_loss(W, L, weight=[1.0, 2.0]), r"weight: got shape \(2,\)"),
+        (lambda: simpo_loss(W, L, margin=1.5e30), r"margin: got 1.5e\+30"),
+        (lambda: simpo_loss(W, L, margin=-1.5e30), r"margin: got -1.5e\+30"),
+        (lambda: dpo_loss(W, L, margin=1.5e30), r"margin: got 1.5e\+30"),
+        (lambda: dpo_loss(W, L, margin=-1.5e30), r"margin: got -1.5e\+30"),
     ],
 )
 def test_what_is_wrong_is_said_by_name(call, naming):

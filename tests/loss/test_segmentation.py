@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch.autograd import forward_ad
 
 from aptt.audit.ways import in_blocks, plainly
 from aptt.loss import (
@@ -170,16 +169,6 @@ def test_an_empty_mask_follows_its_policy(absent, value, slope):
     assert loss.item() == pytest.approx(value, rel=1e-12)
     expected = torch.full_like(gradient, slope * 0.9 * 0.1)
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("loss_fn", [*FAMILY, mcc_loss])
-def test_forward_mode_is_along_the_gradient(loss_fn):
-    x, y, along = _random(2, 3, 5), _classes(2, 5, classes=3), _random(2, 3, 5, seed=2)
-    _, gradient = _value_and_gradient(lambda x: loss_fn(x, y), x)
-    with forward_ad.dual_level():
-        _, slope = forward_ad.unpack_dual(loss_fn(forward_ad.make_dual(x, along), y))
-    torch.testing.assert_close(slope, (gradient * along).sum(), rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -114,5 +114,8 @@ def test_what_is_wrong_is_said_by_name():
         token_stats(x, y, softcap=-1.0)
     with pytest.raises(TypeError, match=r"target: got torch\.float64"):
         token_stats(x, y.double())
+    for soft in (x.softmax(-1), y > 0):
+        with pytest.raises(TypeError, match=rf"target: got {soft.dtype}, wanted indices"):
+            linear_token_stats(x, torch.eye(x.shape[-1]).to(x.dtype), soft)
     with pytest.raises(ValueError, match=r"target: got shape \(4, 4\)"):
         token_stats(x, y[:, 1:])

@@ -80,6 +80,33 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "drop block=",
     ): "size of a block: time",
     (
+        "loss/aligned/ia_bce.py",
+        "missing = torch.where(some, -expm1(log_t), 1.0).clamp(max=1 - floor)",
+        "scale",
+    ): "it is cut at 1",
+    (
+        "loss/classification/asymmetric.py",
+        "over = torch.relu("
+        "torch.where(x > 0, (1 - margin) - away, torch.sigmoid(held(x)) - margin))",
+        "Gt",
+    ): "at 0, both have all digits",
+    (
+        "loss/heat/formulas.py",
+        '"mse": Formula(_square_result, _square_step, ahead=True, block=2**17),',
+        "Pow",
+    ): "size of a block: time",
+    (
+        "loss/heat/render.py",
+        "points = torch.where(seen.unsqueeze(-1), points, 0.0)",
+        "scale",
+    ): "the map of what is hidden is 0, wherever it lies",
+    (
+        "loss/mtp_loss/heads.py",
+        'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
+        "flip",
+    ): "the order of words in an error",
+    ("loss/rmse/formulas.py", "ROOT = Formula(", "drop few="): "the same in fewer steps: time",
+    (
         "loss/classification/binary.py",
         'pos_weight = on_class_axis(check_vector("pos_weight", pos_weight, x, signed=True), x)',
         "drop signed=",

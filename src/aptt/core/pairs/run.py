@@ -123,7 +123,15 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
+        ctx.save_for_forward(a, b)
         return a @ b
+
+    @staticmethod
+    def jvp(ctx: Any, da: Tensor | None, db: Tensor | None) -> Tensor:
+        a, b = ctx.saved_tensors
+        parts = [da @ b] if da is not None else []
+        parts += [a @ db] if db is not None else []
+        return sum(parts[1:], parts[0])
 
     @staticmethod
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor, Tensor]:
