@@ -48,7 +48,6 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
         "drop reverse=",
     ): "the order of words in an error",
-    ("loss/linear/cross_entropy.py", "return several(", "drop chunk="): "memory",
     (
         "loss/focal/focal.py",
         "ignored(ignore_index, indexed=True)",
