@@ -34,6 +34,7 @@ from aptt.loss import (
     expected_value,
     focal_loss,
     giou_loss,
+    heatmap_loss,
     linear_cross_entropy,
     lovasz_loss,
     mel_loss,
@@ -76,6 +77,28 @@ def test_a_share_that_does_not_count_is_anything(name):
     wrong[1] = torch.tensor([-1.0, torch.nan, torch.inf])
     got = SOFT[name](LOGITS, wrong, sample_weight=only)
     assert got == SOFT[name](LOGITS[:1], SHARES[:1])
+
+
+SCORED = {
+    "binary_cross_entropy": aptt.loss.binary_cross_entropy,
+    "asymmetric": aptt.loss.asymmetric_loss,
+    "varifocal": aptt.loss.varifocal_loss,
+    "quality_focal": aptt.loss.quality_focal_loss,
+    "mal": aptt.loss.mal_loss,
+    "ia_bce": aptt.loss.ia_bce_loss,
+    "heatmap": lambda x, t, weight: heatmap_loss(x, t, weight=weight, kind="focal"),
+    "adaptive_wing": aptt.loss.adaptive_wing_loss,
+    "dice": lambda x, t, weight: dice_loss(x, t, weight=weight[:, 0], mode="binary"),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_score_beyond_1_is_refused_where_it_counts(name):
+    x, t = torch.tensor([[[[0.3, -0.2]]]]), torch.tensor([[[[0.5, 2.0]]]])
+    with pytest.raises(ValueError, match=r"^target: got 2.0, wanted numbers from 0 to 1"):
+        SCORED[name](x, t, weight=torch.ones_like(t))
+    got = SCORED[name](x, t, weight=torch.tensor([[[[1.0, 0.0]]]]))
+    assert got == SCORED[name](x[..., :1], t[..., :1], weight=torch.ones(1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("mass", [0.5, 2.0])
