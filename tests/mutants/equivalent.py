@@ -90,6 +90,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "Gt",
     ): "at 0, both have all digits",
     (
+        "loss/distill/features.py",
+        "f = f.masked_fill((weight == 0).view(-1, 1, 1), 0.0)",
+        "scale",
+    ): "what is removed weighs nothing, whatever it holds",
+    (
         "loss/heat/formulas.py",
         '"mse": Formula(_square_result, _square_step, ahead=True, block=2**17),',
         "Pow",
