@@ -519,6 +519,14 @@ def test_what_is_wrong_is_said_by_name(call, naming):
         call()
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_tokens_are_a_tensor_beside_the_scores(name):
+    good = Scores(of(-3, -1), torch.tensor([1, 2]))
+    for tokens in ([1, 2], torch.tensor([1, 2], device="meta")):
+        with pytest.raises((TypeError, ValueError), match=r"^(chosen|score)\.tokens: got "):
+            LOSSES[name](good._replace(tokens=tokens), good)
+
+
 def test_half_scores_are_divided_by_their_tokens_in_float32():
     one, none = (
         Scores(torch.tensor([v], dtype=torch.bfloat16), torch.tensor([7])) for v in (1.0, 0.0)

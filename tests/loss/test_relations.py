@@ -43,6 +43,14 @@ def test_both_terms_are_their_formulas(chunk):
     torch.testing.assert_close(torch.autograd.grad(loss, x), torch.autograd.grad(total, x))
 
 
+def test_a_chunk_bounds_what_is_held_of_all_triples(largest):
+    n, width, chunk = 20, 8, 2
+    x, t = _rows(n, width).requires_grad_(), _rows(n, width, seed=1)
+    with largest() as seen:
+        relational_distillation_loss(x, t, chunk=chunk).backward()
+    assert seen.elements == chunk * n * n
+
+
 def test_distances_by_hand():
     """Distances 1, 2, 3 over their mean are .5, 1, 1.5."""
     t, x = torch.tensor([[0.0], [1.0], [3.0]]), torch.zeros(3, 2)

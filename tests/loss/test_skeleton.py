@@ -71,6 +71,12 @@ def test_an_image_without_an_outside_has_no_skeleton_unless_the_frame_is_one():
     assert framed[0, 0].nonzero().tolist() == [[31, 31], [31, 32], [32, 31], [32, 32]]
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_a_mask_without_pixels_has_no_skeleton(shape):
+    with pytest.raises(ValueError, match=r"^mask: got shape .*, wanted \(N, C, \*S\)"):
+        soft_skeleton(torch.ones(shape))
+
+
 def test_the_gradient_is_symmetric_on_a_plateau():
     p = (0.9 * bar().unsqueeze(1).double()).requires_grad_()
     (slope,) = torch.autograd.grad(soft_skeleton(p).sum(), p)

@@ -495,6 +495,17 @@ def test_permutations_of_padded_signals():
     assert (gradient[2] == 0).all()
 
 
+def test_an_estimate_that_is_left_over_may_be_infinite():
+    target = _random(2, 2, 40)
+    close = target.flip(1) + 0.1 * _random(2, 2, 40, seed=1)
+    estimate = torch.cat((close, torch.full((2, 1, 40), math.inf).double()), 1).requires_grad_()
+    loss = permutation_invariant_loss(estimate, target, loss=snr_loss)
+    torch.testing.assert_close(loss, snr_loss(close, target.flip(1)), rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(loss, estimate)
+    assert gradient[:, :2].isfinite().all()
+    assert (gradient[:, 2] == 0).all()
+
+
 def test_a_loss_of_ones_own_is_told_the_length_of_each_target():
     def own(estimate, target, *, lengths, reduction):
         return snr_loss(estimate, target, lengths=lengths, reduction=reduction)

@@ -48,7 +48,6 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
         "drop reverse=",
     ): "the order of words in an error",
-    ("loss/linear/cross_entropy.py", "return several(", "drop chunk="): "memory",
     (
         "loss/focal/focal.py",
         "ignored(ignore_index, indexed=True)",
@@ -90,6 +89,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "torch.where(x > 0, (1 - margin) - away, torch.sigmoid(held(x)) - margin))",
         "Gt",
     ): "at 0, both have all digits",
+    (
+        "loss/distill/features.py",
+        "f = f.masked_fill((weight == 0).view(-1, 1, 1), 0.0)",
+        "scale",
+    ): "what is removed weighs nothing, whatever it holds",
     (
         "loss/heat/formulas.py",
         '"mse": Formula(_square_result, _square_step, ahead=True, block=2**17),',
