@@ -170,7 +170,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "each column is as long",
     (
         "core/linear/head.py",
-        "_BLOCK, _PART = 2**18, 2**22  # on a CPU",
+        "_BLOCK, _PART = 2**18, 2**22 # on a CPU",
         "Pow",
     ): "size of a block: time",
     (
