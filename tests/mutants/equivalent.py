@@ -131,6 +131,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "scale",
     ): "what 0 is divided by",
     (
+        "loss/bbox/probiou.py",
+        "loss = torch.where(none, 1, rise(torch.where(none, 1, loss))).sqrt()",
+        "off by one",
+    ): "0 takes its place",
+    (
         "loss/bbox/rotated.py",
         "missed, union = m.outside + m.missing, torch.threshold(m.goal + m.outside, 0.0, 1.0)",
         "scale",
