@@ -16,7 +16,9 @@ from aptt.loss import (
     ATSSAssigner,
     BinaryCrossEntropyLoss,
     CIoULoss,
+    CrossEntropyLoss,
     DETRLoss,
+    DistillationLoss,
     DistributionFocalLoss,
     FocalLoss,
     HungarianMatcher,
@@ -36,6 +38,7 @@ from aptt.loss import (
     giou_loss,
     heatmap_loss,
     linear_cross_entropy,
+    linear_distillation_loss,
     lovasz_loss,
     mel_loss,
     mse_loss,
@@ -109,6 +112,41 @@ def test_what_shares_add_up_to_is_what_a_position_weighs(mass):
     each = F.cross_entropy(LOGITS.double(), SHARES.double(), reduction="none")
     want = (each * scale).sum() / scale.sum()
     torch.testing.assert_close(got, want.float())
+
+
+# ------------------------------------------------------------------- options, heads, masks
+
+HIDDEN, HEAD, WHOLE = torch.ones(2, 4), torch.ones(3, 4), torch.ones(3, 4, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: DistillationLoss(divergence="kl"), "divergence: got 'kl', wanted 'forward_kl'"),
+        (lambda: DistillationLoss(soft_weight=-1.0), "soft_weight: got -1.0, wanted a number"),
+        (lambda: DistillationLoss(hard_weight=-1.0), "hard_weight: got -1.0, wanted a number"),
+        (lambda: FocalLoss(ignore_index="pad"), "ignore_index: got 'pad', wanted 'auto' or"),
+        (lambda: FocalLoss(ignore_index=0.5), "ignore_index: got 0.5, wanted a whole number"),
+        (lambda: CrossEntropyLoss(weight=[True, False]), "weight: got torch.bool, wanted real"),
+        (lambda: linear_cross_entropy(WHOLE[:2], HEAD, [0, 1]), "hidden: got torch.int64"),
+        (lambda: linear_cross_entropy(HIDDEN, WHOLE, [0, 1]), "weight: got torch.int64"),
+        (
+            lambda: linear_distillation_loss(HIDDEN, WHOLE, HIDDEN, HEAD, alpha=1.0),
+            "weight: got torch.int64",
+        ),
+        (
+            lambda: linear_distillation_loss(HIDDEN, HEAD, HIDDEN, WHOLE, alpha=1.0),
+            "teacher_weight: got torch.int64",
+        ),
+        (
+            lambda: dice_loss(HIDDEN, torch.ones(2, 5).long(), mode="binary"),
+            "logits: (2, 4) should be (N, *S); target: (2, 5)",
+        ),
+    ],
+)
+def test_what_is_out_of_range_or_of_another_kind_is_named(call, said):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(said)}"):
+        call()
 
 
 # ------------------------------------------------------------------- tensors of other kinds

@@ -176,7 +176,6 @@ def check_class_weight(class_weight: Tensor | None, mode: str) -> None:
     """Refuse what can be no weight of classes, before there are any logits."""
     if class_weight is None:
         return
-    check_weights(class_weight=class_weight)
     if mode == "binary" and class_weight.numel() != 1:
         raise ValueError(
             f"class_weight: got {class_weight.numel()} numbers with mode='binary', which has one "
