@@ -109,6 +109,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
         "flip",
     ): "the order of words in an error",
+    (
+        "loss/policy/averages.py",
+        "x = widen(log_prob[:0])",
+        "off by one",
+    ): "its dtype and its device alone are read",
     ("loss/rmse/formulas.py", "ROOT = Formula(", "drop few="): "the same in fewer steps: time",
     (
         "loss/classification/binary.py",
