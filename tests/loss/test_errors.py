@@ -198,6 +198,35 @@ def test_another_dtype_serves_or_is_named(name, key):
         assert re.match(r"\w+(\[\S+\])?: ", said), said
 
 
+MAY_LIE_ELSEWHERE = {"ignore_regions", "target_masks"}  # a list of images, which is moved
+NUMBERS = {  # drawn as tensors of no axis, which may lie on the CPU
+    *((name, "scale") for name in FUNCTIONS), ("siglip_loss", "bias"),
+    ("discriminator_loss", "real"), ("discriminator_loss", "fake"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (name, key)
+        for name in FUNCTIONS
+        for key in (_tensors(name) if len(_tensors(name)) > 1 else ())
+        if key not in MAY_LIE_ELSEWHERE and (name, key) not in NUMBERS
+    ],
+)
+def test_a_tensor_on_another_device_is_named(name, key):
+    moves = 0
+    for args in _drawn(name, key):
+        held = [v for k in _tensors(name) if (v := args.get(k)) is not None]
+        tensors = [_first(v) for v in held if _leaf(v) is not None]
+        if len(tensors) > 1 and all(t.ndim for t in tensors):
+            moved = _changed(args[key], _leaf(args[key]), lambda t: t.to("meta"))
+            with pytest.raises(ValueError, match=r"^[\w.]+(\[\S+\])?: got a tensor on (meta|cpu)"):
+                FUNCTIONS[name](**args | {key: moved})
+            moves += 1
+    assert moves
+
+
 MAY_BE_WHOLE = {
     "anchors", "bias", "boxes", "class_weight", "ignore_regions", "layer_weight", "match_scores",
     "points", "strides", "target", "target_boxes", "target_masks", "targets", "teacher_bias",
@@ -212,11 +241,15 @@ def _learns(name):
     return [key for key in tensors if key not in MAY_BE_WHOLE]
 
 
+def _first(value):
+    """The first tensor of an argument."""
+    for key in _leaf(value):
+        value = value[key]
+    return value
+
+
 def _floats(args, key):
-    value = args[key]
-    for at in _leaf(value):
-        value = value[at]
-    return value.is_floating_point()
+    return _first(args[key]).is_floating_point()
 
 
 @pytest.mark.parametrize(("name", "key"), [(n, key) for n in FUNCTIONS for key in _learns(n)])

@@ -109,6 +109,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         'wanted = " or ".join(map(str, sorted(lengths, reverse=True)))',
         "flip",
     ): "the order of words in an error",
+    (
+        "loss/policy/averages.py",
+        "x = widen(log_prob[:0])",
+        "off by one",
+    ): "its dtype and its device alone are read",
     ("loss/rmse/formulas.py", "ROOT = Formula(", "drop few="): "the same in fewer steps: time",
     (
         "loss/classification/binary.py",
@@ -130,6 +135,11 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "longer = torch.threshold(reduce(torch.maximum, o.span).detach(), 0.0, 1.0)",
         "scale",
     ): "what 0 is divided by",
+    (
+        "loss/bbox/probiou.py",
+        "loss = torch.where(none, 1, rise(torch.where(none, 1, loss))).sqrt()",
+        "off by one",
+    ): "0 takes its place",
     (
         "loss/bbox/rotated.py",
         "missed, union = m.outside + m.missing, torch.threshold(m.goal + m.outside, 0.0, 1.0)",
