@@ -3,7 +3,7 @@
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("core/linear/run.py", "@dataclass(frozen=True)", "flip"): "nobody writes to it",
     (
-        "core/pairs.py",
+        "core/pairs/walk.py",
         "wanted = [t for t, want in zip(pairs, wants, strict=True) if want and t is not None]",
         "flip",
     ): "both are as long",
