@@ -420,6 +420,8 @@ def _slack(loss: Loss, call: Call, want: Outcome) -> dict[str, Tensor]:
                 return value * (1 + off * sign.item())
             if name in rounded:
                 moved = value + off * sign * (value.abs() + rounded[name])
+                if name == "target" and value.numel():  # which has a range
+                    moved = moved.clamp(value.min(), value.max())
                 return torch.where(value.isfinite(), moved, value)
             return torch.where(value == value.round(), value, value * (1 + off * sign))
 

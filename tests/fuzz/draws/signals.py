@@ -260,7 +260,7 @@ def _proportional(call: Call) -> tuple[float, Tensor | float]:
             left = torch.where(keep, v - mean, 0.0).square().sum(-1, keepdim=True) / size
             share = torch.where(left > 0, mean.square() / left, 1.0)
             # any target may be that of any source
-            share = share.amax(-2, keepdim=True) if "loss" in call.args else share
+            share = share.amax(1, keepdim=True) if "loss" in call.args else share
             beside = torch.maximum(beside, share)
     bound = 10 ** (call.args.get("cap", 100.0) / 20) * 4.35 / size.sqrt()
     limit = 1e-9 * beside * torch.where(energy > 0, bound / energy.sqrt(), 0.0)

@@ -164,7 +164,8 @@ def _alone(call: Call) -> tuple[float, float]:
     off = 4 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
     weight = call.args.get("weight")
     count = len(x) if weight is None else int((weight != 0).sum())
-    return 50 * off**2, 50 * off if count == 2 else 0.0
+    most = heaviest(call, "weight") ** 2  # of a pair
+    return 50 * off**2 * most, 50 * off * most if count == 2 else 0.0
 
 
 _WEIGHT = (-1.0, NAN)
