@@ -208,6 +208,7 @@ LOSSES = {
         _relations("relational_distillation_loss"),
         oracle.relational_distillation_loss,
         limit=_alone,
+        passed_on=lambda call: {"weight": torch.tensor(1e-6)},
         rows=0,
         conceded=lambda call: {"teacher_embeddings", "student_embeddings"},
         wrong={
@@ -221,6 +222,7 @@ LOSSES = {
         _relations("relational_distillation_terms"),
         oracle.relational_distillation_terms,
         limit=_alone,
+        passed_on=lambda call: {"weight": torch.tensor(1e-6)},
         rows=0,
         conceded=lambda call: {"teacher_embeddings", "student_embeddings"},
         wrong={"chunk": (0, -1), "reduction": ("none",)},
