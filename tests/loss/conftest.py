@@ -58,6 +58,23 @@ def same_when_compiled():
     return _same_when_compiled
 
 
+@pytest.fixture
+def told():
+    """A normalizer that keeps what it hears: of each term, whether it splits."""
+
+    class Told:
+        def __init__(self):
+            self.heard = []
+
+        def hear(self, kind, *, term, splits=True):
+            self.heard.append((term, splits))
+
+        def __call__(self, total, count, *, term):
+            return total / count
+
+    return Told()
+
+
 class _Largest(TorchDispatchMode):
     """How many numbers the largest tensor has that is made within."""
 

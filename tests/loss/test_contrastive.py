@@ -539,23 +539,14 @@ class _Here:
 
 @pytest.mark.parametrize("gather", [None, _Here()])
 @pytest.mark.parametrize("name", ["contrastive", "siglip", "supcon", "triplet"])
-def test_a_normalizer_hears_that_parts_of_a_batch_have_fewer_negatives(name, gather):
-    heard = []
-
-    class Told:
-        def hear(self, kind, *, term, splits=True):
-            heard.append((term, splits))
-
-        def __call__(self, total, count, *, term):
-            return total / count
-
-    x, options = _rows(7, 3), {"gather": gather, "reduction": Told()}
+def test_a_normalizer_hears_that_parts_of_a_batch_have_fewer_negatives(name, gather, told):
+    x, options = _rows(7, 3), {"gather": gather, "reduction": told}
     if name in ("supcon", "triplet"):
         loss_fn = {"supcon": supcon_loss, "triplet": partial(triplet_loss, margin=0.3)}[name]
         loss_fn(x, LABELS, **options)
     else:
         {"contrastive": contrastive_loss, "siglip": siglip_loss}[name](x, x, **options)
-    assert heard == [(name, gather is not None)]
+    assert told.heard == [(name, gather is not None)]
 
 
 class _After:

@@ -118,20 +118,11 @@ def test_the_gradient_is_that_of_the_value():
     assert torch.autograd.gradcheck(lambda x: loss(x, target), _random(12, 3).requires_grad_())
 
 
-def test_a_normalizer_hears_that_the_hardest_of_a_batch_are_not_those_of_its_parts():
-    heard = []
-
-    class Told:
-        def hear(self, kind, *, term, splits=True):
-            heard.append((term, splits))
-
-        def __call__(self, total, count, *, term):
-            return total / count
-
+def test_a_normalizer_hears_that_the_hardest_of_a_batch_are_not_those_of_its_parts(told):
     for pool in ("batch", "sample"):
-        loss = TopKCrossEntropyLoss(pool=pool, reduction=Told())
+        loss = TopKCrossEntropyLoss(pool=pool, reduction=told)
         loss(_random(4, 3), _classes(4))
-    assert heard == [("top_k_cross_entropy", False), ("top_k_cross_entropy", True)]
+    assert told.heard == [("top_k_cross_entropy", False), ("top_k_cross_entropy", True)]
 
 
 def test_compiled_it_is_one_graph(same_when_compiled):

@@ -33,7 +33,7 @@ def divergence(x: Tensor, t: Tensor) -> Tensor:
     more = longer(goal, own, ends, sides, unit) / sides  # W / w - 1
     turned = torch.where(alike, both * turn.sin().square(), -both * turn.cos().square())
     seen = torch.stack(along(gap / unit, x[:, 4]), 1) / sides
-    # where it is little, its square is what is left; near -1, what it is more than that
+    # of a small one, its square is what is left; of one near -1, by how much it is more than -1
     wider = torch.where(more < -0.5, (ends / sides).double() - 1, more.double())
     of_sides = more.square() / 2 + (wider - wider.log1p()).to(more.dtype)
     area = sides.prod(1)

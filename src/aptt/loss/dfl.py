@@ -119,7 +119,7 @@ def distribution_focal_loss(
     if out_of_range == "clamp":
         y = y.clamp(0, bins - 1)
     check_range(y, 0, bins - 1, keep=None)
-    assert_range(y, 0, bins - 1)
+    assert_range("target", y, 0, bins - 1, wanted="numbers from the first bin to the last")
     loss = reduce(
         _FORMULA,
         x,

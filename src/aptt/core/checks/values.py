@@ -54,11 +54,14 @@ def check_range(
         )
 
 
-def assert_range(target: Tensor, low: float, high: float, *, name: str = "target") -> None:
-    """Inside ``torch.compile``, have the graph refuse what an index would be refused for."""
+def assert_range(name: str, numbers: Tensor, low: float, high: float, *, wanted: str) -> None:
+    """Inside ``torch.compile``, have the graph refuse numbers that would be no index.
+
+    What came is not known there, and to name a limit would compile anew for each.
+    """
     if torch.compiler.is_compiling() and not inside_functorch():
-        inside = (target >= low) & (target <= high)
-        torch._assert_async(inside.all(), f"{name}: got a number that is out of range")
+        inside = (numbers >= low) & (numbers <= high)
+        torch._assert_async(inside.all(), f"{name}: got a number out of range, wanted {wanted}")
 
 
 def check_shares(target: Tensor, keep: Tensor | None, *, name: str = "target") -> None:

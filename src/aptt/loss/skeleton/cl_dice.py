@@ -120,8 +120,9 @@ def cl_dice_loss(
     right, stray, predicted = parts(s.hit, s.stray)
     kept, lost, present = parts(s.kept, s.lost)
     stray = torch.where(predicted, stray, 1)
-    # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R);
-    # where these are next to nothing, its slopes would, and are those of the harmonic mean
+    # of P, R and what they lack of 1, so that nothing cancels: (P (1 - R) + R (1 - P)) / (P + R).
+    # Where P + R is faint, the slopes of this quotient are differences of huge numbers, and those
+    # of the harmonic mean, 2 P R / (P + R), are not
     both = right + kept
     faint = both.abs() < _FAINT
     loss = (right * lost + kept * stray) / torch.where(faint, 1, both)
@@ -182,7 +183,7 @@ def cl_dice_terms(
     }
 
 
-_FAINT = 2.0**-10
+_FAINT = 2.0**-10  # of precision and sensitivity together
 
 
 def _average(
