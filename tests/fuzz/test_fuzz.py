@@ -177,11 +177,18 @@ def test_a_find_is_shrunk_and_runs(monkeypatch):
     exec(compile(str(find), "snippet", "exec"), {})
 
 
-def test_no_floor_hides_a_small_loss(monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    ["quality_focal_loss", "cross_entropy", "focal_loss", "dice_loss", "mcc_loss", "keypoint_loss"],
+)
+def test_no_floor_hides_a_small_loss(monkeypatch, name):
+    """Nor what an input's rounding is allowed to move: what is near 0 has its own digits."""
+
     def absolute(right):
         def wrong(**args):
             return (right(**args) + 1) - 1  # off by a rounding of 1
 
         return wrong
 
-    assert planted(monkeypatch, "quality_focal_loss", absolute)
+    finds = planted(monkeypatch, name, absolute)
+    assert finds[0].failure.kind.startswith("value of")
