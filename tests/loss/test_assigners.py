@@ -25,7 +25,7 @@ from aptt.loss import (
     probiou_loss,
     rotated_iou_loss,
 )
-from aptt.loss.detection.candidates import settled
+from aptt.loss.detection.candidates import inside, settled
 
 ASSIGNERS = {
     "ATSSAssigner": ATSSAssigner(topk=4, prior_scale=2.0),
@@ -476,6 +476,13 @@ def test_a_point_in_a_turned_box_is_inside_of_it_and_not_of_its_hull():
     given = torch.zeros(1, 2, 1), box.expand(1, 2, 5), points, box
     got = TaskAlignedAssigner()(*given, torch.tensor([[0]]), torch.tensor([[True]]))
     assert got.matches.tolist() == [[0, -1]]
+
+
+@pytest.mark.parametrize("box", [[1.0, 0.0, 5.0, 2.0], [3.0, 1.0, 4.0, 2.0, 0.0]])
+def test_a_point_on_an_edge_is_not_inside(box):
+    x, y = torch.meshgrid(torch.arange(0, 6.5, 0.5), torch.arange(-1, 3.5, 0.5), indexing="ij")
+    found = inside(torch.stack((x, y), -1), torch.tensor(box))
+    assert found.equal((1 < x) & (x < 5) & (0 < y) & (y < 2))
 
 
 @pytest.mark.parametrize("overlap", [ciou_loss, giou_loss, CIoULoss(reduction="sum")])
