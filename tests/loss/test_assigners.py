@@ -743,6 +743,8 @@ def test_rotated_boxes_may_be_assigned_by_their_exact_overlap():
         (ATSSAssigner(), {"strides": -1.0}, "strides: got -1.0"),
         (SimOTAAssigner(), {"strides": 0.0}, "strides: got 0.0"),
         (SimOTAAssigner(), {"strides": math.nan}, "strides: got nan"),
+        (SimOTAAssigner(), {"strides": math.inf}, "strides: got inf"),
+        (SimOTAAssigner(), {"anchors": math.inf}, "anchors: got [inf, inf]"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
