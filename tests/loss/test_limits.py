@@ -1,4 +1,4 @@
-"""A module and its function take the same numbers."""
+"""What an option may be: a module and its function take the same numbers, and no word is one."""
 
 import inspect
 import math
@@ -44,3 +44,27 @@ def test_a_constructor_refuses_the_numbers_that_the_function_refuses(name, key):
         by_function = _refused(key, FUNCTIONS[name], args | {key: number})
         if by_module or (name, key) not in OF_A_CALL:
             assert by_module == by_function, number
+
+
+OF_OTHERS = {  # another option is named, or none, or any word is a yes
+    ("centernet_targets", "size"), ("denoising_matches", "contrastive"),
+    ("group_advantages", "leave_one_out"), ("linear_multi_token_loss", "ignore_index"),
+    ("linear_multi_token_loss", "step"), ("linear_multi_token_terms", "ignore_index"),
+    ("lwf_loss", "old_classes"), ("mel_loss", "preset"), ("mel_terms", "preset"),
+    ("multi_token_loss", "ignore_index"), ("multi_token_loss", "step"),
+    ("multi_token_terms", "ignore_index"), ("point_mask_terms", "generator"),
+}  # fmt: skip
+WORDED = [
+    (name, key)
+    for name, function in FUNCTIONS.items()
+    if _tensors(name)
+    for key in inspect.signature(function).parameters
+    if key not in _tensors(name) and (name, key) not in OF_OTHERS
+]
+
+
+@pytest.mark.parametrize(("name", "key"), WORDED)
+def test_no_function_takes_a_word_that_no_option_has(name, key):
+    args = _drawn(name, _tensors(name)[0])[0]
+    with pytest.raises((TypeError, ValueError), match=rf"^{key}\b"):
+        FUNCTIONS[name](**args | {key: "nonsense"})
