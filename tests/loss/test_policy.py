@@ -519,6 +519,7 @@ X = torch.zeros(2, 3)
         ({"clip_low": 1.5}, "clip_low: got 1.5"),
         ({"cap": 0.0}, "cap: got 0.0"),
         ({"sequence_ids": torch.zeros(2, 3).long()}, "a padded batch"),
+        ({"mask": torch.ones(2).bool()}, r"mask: got shape \(2,\).* wanted \(2, 3\)$"),
     ],
 )
 def test_what_is_wrong_is_said_by_name(change, naming):
