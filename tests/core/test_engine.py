@@ -192,3 +192,6 @@ def test_a_large_prediction_is_walked_in_as_many_blocks_as_it_says():
     with whole() as walked:
         cross_entropy(x, y)
     assert said.blocks == len(walked.walks[0]) > 1
+    there = x.to("meta"), y.to("meta")  # any other device takes a prediction whole
+    (said,) = engine.explain(cross_entropy, *there)
+    assert said.blocks == 1

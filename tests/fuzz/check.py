@@ -334,6 +334,8 @@ def _compare(loss: Loss, call: Call, got: Outcome, want: Outcome) -> Failure | N
             room = room + loss.limit(call)[kind.startswith("gradient")]
         elif loss.limit is not None and path in (factors := loss.passed_on(call)):
             room = room + loss.limit(call)[1] * factors[path]
+        if path in (units := loss.beside(call)):
+            room = room + ROUNDINGS * torch.finfo(wide).eps * units[path]
         if path in tensors and path.split("[")[0] != call.grads[0]:
             eps = max(torch.finfo(dtype).eps for dtype in (ours_.dtype, wide))
             room = room + eps * slack[kind + " of the sum"]

@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "HALVES", "INTEGERS", "SIZES", "Call", "Draw", "Loss", "heaviest", "over"]
+__all__ = [
+    "FLOATS",
+    "HALVES",
+    "INTEGERS",
+    "SIZES",
+    "Call",
+    "Draw",
+    "Loss",
+    "heaviest",
+    "over",
+    "pooled",
+]
 
 T = TypeVar("T")
 
@@ -29,6 +40,11 @@ LADDER = (1.0, 0.0, 1e-30, 1e-3, 8.0, 88.0, 1e4, 6e4)
 def over(total: Tensor, count: Tensor, *, term: str) -> Tensor:
     """A normalizer of no particular meaning."""
     return total / (count + 1.5).to(total.dtype)
+
+
+def pooled(sums: Tensor) -> Tensor:
+    """The sum over ranks, of which there is one."""
+    return sums
 
 
 @dataclass
@@ -78,6 +94,8 @@ class Loss:
     """By how much a value, and a number of the gradient, may be off: as the docstring says."""
     passed_on: Callable[[Call], dict[str, Tensor]] = lambda call: {}
     """By what such an error of the logits' gradient is multiplied in that of another argument."""
+    beside: Callable[[Call], dict[str, Tensor]] = lambda call: {}
+    """What the gradient of an argument but the prediction is a difference of."""
     unit: float = 0.0
     """What a value is a difference of, beside its own size: decibels are of logarithms near 1."""
     slope_unit: float = 0.0

@@ -90,8 +90,8 @@ def options(name: str) -> set[str]:
     for key, arg in inspect.signature(function(name)).parameters.items():
         if arg.kind is arg.KEYWORD_ONLY or arg.default is not arg.empty:
             offered |= {f"{key}={choice}" for choice in _choices(hints[key], arg.default)}
-    refused = LOSSES[name].wrong.get("reduction", ())
-    return offered - {f"reduction={choice}" for choice in refused}
+    refused = LOSSES[name].wrong.items()
+    return offered - {f"{key}={choice}" for key, choices in refused for choice in choices}
 
 
 _AS_TENSORS = set(typing.get_args(Numbers)) - {Tensor}
@@ -143,6 +143,8 @@ def had(name: str, args: Mapping[str, Any]) -> set[str]:
             else "name"
             if isinstance(value, str)
             else "number"
+            if isinstance(value, int | float)
+            else "callable"
         )
         taken.add(named if not isinstance(value, Tensor) and named in offer else f"{key}={kind}")
     return taken & offer

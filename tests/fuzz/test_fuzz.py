@@ -61,10 +61,15 @@ def test_every_public_function_is_drawn():
     assert public - NO_LOSS.keys() == LOSSES.keys()
 
 
-@pytest.mark.parametrize("name", ["focal_loss", "ciou_loss", "dice_loss", "snr_loss"])
-def test_options_are_reached(name):
-    reached = set().union(*(had(name, make(name, f"all/{i}").args) for i in range(60)))
-    assert reached == options(name)
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_option_is_drawn(name):
+    left = options(name)
+    for i in range(300):
+        call = make(name, f"all/{i}")
+        left -= had(name, call.args) if not call.wrong else set()
+        if not left:
+            break
+    assert not left
 
 
 def test_a_draw_is_its_seed():

@@ -25,7 +25,7 @@ from aptt.loss import (
     probiou_loss,
     rotated_iou_loss,
 )
-from aptt.loss.detection.candidates import settled
+from aptt.loss.detection.candidates import inside, settled
 
 ASSIGNERS = {
     "ATSSAssigner": ATSSAssigner(topk=4, prior_scale=2.0),
@@ -478,6 +478,13 @@ def test_a_point_in_a_turned_box_is_inside_of_it_and_not_of_its_hull():
     assert got.matches.tolist() == [[0, -1]]
 
 
+@pytest.mark.parametrize("box", [[1.0, 0.0, 5.0, 2.0], [3.0, 1.0, 4.0, 2.0, 0.0]])
+def test_a_point_on_an_edge_is_not_inside(box):
+    x, y = torch.meshgrid(torch.arange(0, 6.5, 0.5), torch.arange(-1, 3.5, 0.5), indexing="ij")
+    found = inside(torch.stack((x, y), -1), torch.tensor(box))
+    assert found.equal((x > 1) & (x < 5) & (y > 0) & (y < 2))
+
+
 @pytest.mark.parametrize("overlap", [ciou_loss, giou_loss, CIoULoss(reduction="sum")])
 def test_the_overlap_of_an_assigner_is_the_loss_that_it_is_given(overlap):
     """As ultralytics' is CIoU; a loss above 1 is no overlap."""
@@ -736,6 +743,8 @@ def test_rotated_boxes_may_be_assigned_by_their_exact_overlap():
         (ATSSAssigner(), {"strides": -1.0}, "strides: got -1.0"),
         (SimOTAAssigner(), {"strides": 0.0}, "strides: got 0.0"),
         (SimOTAAssigner(), {"strides": math.nan}, "strides: got nan"),
+        (SimOTAAssigner(), {"strides": math.inf}, "strides: got inf"),
+        (SimOTAAssigner(), {"anchors": math.inf}, "anchors: got [inf, inf]"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

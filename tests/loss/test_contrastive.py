@@ -232,6 +232,15 @@ def test_margins_of_the_papers(options, wanted):
     assert margin_loss(*_of_cosines(0.5), **options).item() == pytest.approx(wanted, rel=5e-6)
 
 
+def test_one_class_has_none_to_be_told_from_and_no_class_is_refused():
+    x, w, y = _leaf(_rows(3, 4)), _leaf(_rows(1, 4, seed=1)), torch.zeros(3, dtype=torch.long)
+    loss = margin_loss(x, w, y)
+    assert loss == 0
+    assert all((g == 0).all() for g in torch.autograd.grad(loss, (x, w)))
+    with pytest.raises(ValueError, match=r"^weight: got no class"):
+        margin_loss(x, w[:0], y)
+
+
 @pytest.mark.parametrize("kind", ["angle", "cosine"])
 def test_without_a_margin_it_is_cross_entropy_of_cosines(kind):
     x, w, y = _rows(6, 4), _rows(5, 4, seed=1), torch.tensor([0, 4, 2, -100, 1, 1])

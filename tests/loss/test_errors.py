@@ -198,7 +198,7 @@ def test_another_dtype_serves_or_is_named(name, key):
         assert re.match(r"\w+(\[\S+\])?: ", said), said
 
 
-MAY_LIE_ELSEWHERE = {"ignore_regions", "target_masks"}  # a list of images, which is moved
+MAY_LIE_ELSEWHERE = {"ignore_regions"}  # a list of images, which is moved
 NUMBERS = {  # drawn as tensors of no axis, which may lie on the CPU
     *((name, "scale") for name in FUNCTIONS), ("siglip_loss", "bias"),
     ("discriminator_loss", "real"), ("discriminator_loss", "fake"),

@@ -335,3 +335,18 @@ def test_targets_by_task_are_held_to_the_heads():
         lwf_loss(new["fish"], targets, old["cats"])
     with pytest.raises(ValueError, match=r"target: got shape \(6,\) for new_fish"):
         lwf_loss({**new, "fish": new["fish"][:6]}, {**targets, "fish": targets["fish"][:6]}, old)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (dict(task=3), TypeError, "task: got 3"),
+        (dict(old_classes=[0, 0]), ValueError, r"old_classes: got \[0, 0\]"),
+        (dict(old_classes=[-1, 0]), ValueError, r"old_classes: got \[-1, 0\]"),
+        (dict(old_classes=[0.5]), TypeError, r"old_classes: got \[0\.5\]"),
+        (dict(old_classes=4), TypeError, "old_classes: got 4"),
+    ],
+)
+def test_the_module_refuses_at_construction(options, error, said):
+    with pytest.raises(error, match=said):
+        LwFLoss(**options)

@@ -416,6 +416,19 @@ def test_equal_rewards_have_advantages_of_exactly_0(reward, dtype, leave_one_out
         assert group_advantages(rewards[0], group_ids=ids, **options).eq(0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_a_list_of_rewards_has_the_digits_of_the_default_dtype(dtype):
+    given = [[0.1, 0.7, -1 / 3], [1.0, 0.0, 0.0]]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = group_advantages(given)
+    finally:
+        torch.set_default_dtype(before)
+    assert found.dtype == dtype
+    assert found.equal(group_advantages(torch.tensor(given, dtype=dtype)))
+
+
 def test_rewards_as_far_apart_as_float32_allows():
     found = group_advantages(torch.tensor([[3e38, -3e38, 0.0]]))
     torch.testing.assert_close(found, torch.tensor([[1.0, -1.0, 0.0]]))
@@ -506,6 +519,7 @@ X = torch.zeros(2, 3)
         ({"clip_low": 1.5}, "clip_low: got 1.5"),
         ({"cap": 0.0}, "cap: got 0.0"),
         ({"sequence_ids": torch.zeros(2, 3).long()}, "a padded batch"),
+        ({"mask": torch.ones(2).bool()}, r"mask: got shape \(2,\).* wanted \(2, 3\)$"),
     ],
 )
 def test_what_is_wrong_is_said_by_name(change, naming):

@@ -47,6 +47,15 @@ def test_they_are_functions_of_the_chance():
     torch.testing.assert_close(near, cross_entropy(x, y), rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize("epsilon", [-0.5, 0.0, 1.0])
+def test_a_right_class_that_is_masked_costs_infinity_whatever_the_first_term_weighs(epsilon):
+    x, y = torch.tensor([[-math.inf, 0.0, 1.0]], requires_grad=True), torch.tensor([0])
+    found, entropy = poly1_loss(x, y, epsilon=epsilon), cross_entropy(x, y)
+    (grad,), (wanted,) = (torch.autograd.grad(loss, x) for loss in (found, entropy))
+    assert found == math.inf
+    torch.testing.assert_close(grad, wanted)
+
+
 def test_a_sure_answer_keeps_its_digits():
     # 1 - p is exp(-20) / (1 + exp(-20)), of which float32 has nothing left by subtraction
     x = torch.tensor([[20.0, 0.0]], requires_grad=True)

@@ -468,6 +468,36 @@ def test_the_logarithm_of_a_tiny_overlap(side, way):
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=0)
 
 
+SCORES = {  # of what is predicted right, predicted, and there
+    "dice": (dice_loss, lambda right, p, t: 2 * right / (p + t)),
+    "iou": (mask_iou_loss, lambda right, p, t: right / (p + t - right)),
+    "tversky": (
+        lambda x, t, **options: tversky_loss(x, t, alpha=0.3, beta=0.6, **options),
+        lambda right, p, t: right / (right + 0.3 * (p - right) + 0.6 * (t - right)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", SCORES)
+def test_the_logarithm_of_a_ratio_keeps_the_digits_of_a_tiny_overlap(name, way):
+    loss_fn, score = SCORES[name]
+    logits, target = torch.full((1, 100), -15.0), torch.zeros(1, 100)
+    target[:, :9] = 1
+
+    def expected(x):
+        p = x.sigmoid()
+        return -score((p * target).sum(), p.sum(), 9).log()
+
+    with way():
+        found, gradient = _value_and_gradient(
+            lambda x: loss_fn(x, target, mode="binary", log=True), logits
+        )
+    truth, slope = _value_and_gradient(expected, logits.double())
+    torch.testing.assert_close(found.double(), truth, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=0)
+
+
 def test_the_logarithm_of_each_ratio_is_its_score_s():
     logits, target = _random(2, 3, 20), _classes(2, 20, classes=3)
     for loss_fn in (dice_loss, mask_iou_loss, tversky_loss):

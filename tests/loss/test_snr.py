@@ -862,3 +862,17 @@ def test_float64_near_the_cap_by_the_residual():
     e = torch.tensor([0.0, 0.0003925727954468598], dtype=torch.float64)
     s = torch.tensor([0.0, -0.0001549790781545611], dtype=torch.float64)
     assert si_sdr_loss(e, s, zero_mean=True).item() == pytest.approx(-100, rel=1e-14)
+
+
+def test_no_sample_has_the_rounding_of_all_others():
+    """A signal less its mean starts anywhere: rolled, it has the gradient rolled."""
+    s = _random(2, 20_000)
+    e = s + 1e-8 * _random(2, 20_000, seed=1)
+
+    def slopes(by):
+        x, t = (v.roll(by, 1).requires_grad_() for v in (e, s))
+        value = sd_sdr_loss(x, t, zero_mean=True, reduction="sum")
+        return [g.roll(-by, 1) for g in torch.autograd.grad(value, (x, t))]
+
+    for here, there in zip(slopes(0), slopes(7), strict=True):
+        assert (here - there).abs().max() < 3e-8 * here.abs().max()

@@ -134,6 +134,8 @@ def test_lengths_of_each_source():
         estimate, target, lengths=torch.tensor([[30, 0]]), loss=SNRLoss()
     )
     torch.testing.assert_close(gone, snr_loss(estimate[:, 1], target[:, 0]))
+    order = best_permutation(estimate, target, lengths=torch.tensor([[30, 0]]), loss=snr_loss)
+    assert order.tolist() == [[-1, 0]]  # no target is left for the other
 
 
 def test_nobody_there_costs_nothing():

@@ -27,12 +27,9 @@ KEPT = ROOT / "build" / "mutants"
 ROOMS = ("core", "loss")
 COLLECTED = [
     *("tests/core", "tests/loss", "src/aptt/core", "src/aptt/loss"),
-    *("tests/test_conformance.py", "tests/test_public_api.py"),
+    *(f"tests/test_{name}.py" for name in ("conformance", "public_api", "two_devices")),
 ]
-OPTIONS = [
-    f"--rootdir={ROOT}",
-    *(f"--ignore={ROOT}/tests/loss/test_{name}.py" for name in ("rules", "vocabulary")),
-]  # those read the source that stands there
+OPTIONS = [f"--rootdir={ROOT}"]
 
 
 def main() -> int:

@@ -213,4 +213,48 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "NEGATIVES = PairFormula(_negatives, _negatives_slope, 2, many=False)",
         "flip",
     ): "its positives are not read",
+    (
+        "loss/skeleton/cl_dice.py",
+        "faint = both.abs() < _FAINT",
+        "Lt",
+    ): "at the limit, both have all digits",
+    (
+        "loss/classification/binary.py",
+        "if pos_weight is None and (smoothing is not None or t.is_floating_point()):",
+        "Or",
+    ): "the other form is the same in more steps: time",
+    (
+        "core/linear/opaque.py",
+        "g.to(t.dtype) for g, t in zip(grads, head, strict=True) "
+        "if g is not None and t is not None",
+        "drop strict=",
+    ): "both are as long",
+    (
+        "core/compressed.py",
+        "COMPRESSED = Formula(_result, ahead=True, block=2**16)",
+        "drop block=",
+    ): "size of a block: time",
+    (
+        "loss/contrastive/batch.py",
+        'check_number("scale", scale, wanted="a positive number: 1 / temperature")',
+        "drop wanted=",
+    ): "the words of an error",
+    (
+        "loss/snr/sa_sdr.py",
+        "check_options(False, cap, silent, reduction)",
+        "flip",
+    ): "only checked, and both are a flag",
+    ("loss/rmse/formulas.py", "ROOT = Formula(", "drop ahead="): "when its slope is computed: time",
+    (
+        "loss/keypoint/simcc.py",
+        "return Form(temperature, beta=0.0, soft=1.0)",
+        "scale",
+    ): "a beta that is not read",
+    ("core/formula.py", "@dataclass(frozen=True)", "drop frozen="): "nobody writes to it",
+    ("core/streaming.py", "@dataclass(frozen=True)", "drop frozen="): "nobody writes to it",
+    (
+        "core/linear/head.py",
+        "return _LARGE_PART if on_accelerator(t) else _PART",
+        "branches",
+    ): "size of a part: time",
 }

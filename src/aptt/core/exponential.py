@@ -1,9 +1,10 @@
 """``exp(x) - 1`` with its digits near 0, in a compiled graph too.
 
 A graph of inductor takes ``expm1`` of a CPU's vectors, and so an ELU, as the difference
-``exp(x) - 1``, which has lost them. Of the hyperbolic tangent they are all there:
+``exp(x) - 1``, which has lost them. Near 0 they are all there in a fraction, and no kernel of a
+hyperbolic tangent is needed, which takes five times as long as an exponential:
 
-    exp(x) - 1 = 2 h / (1 - h),   h = tanh(x / 2)
+    tanh(x / 2) = (x / 2) top / bottom        exp(x) - 1 = x top / (bottom - (x / 2) top)
 """
 
 from __future__ import annotations
@@ -14,14 +15,25 @@ from torch.nn import functional as F
 
 __all__ = ["expm1", "rise", "tanh_of_half"]
 
+_NEAR = {torch.float32: 1.0, torch.float64: 0.25}
+"""How far from 0 the fraction is exact, to a few roundings."""
+
+
+def _fraction(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where ``x`` is near 0; there, ``tanh(x / 2)`` as top and bottom of Lambert's fraction."""
+    near = x.abs() < _NEAR[x.dtype]
+    z = torch.where(near, x, 0.0)
+    square = z * z
+    top = ((square + 420) * square + 15120) * (z / 2)
+    return near, top, (15 * square + 1680) * square + 15120
+
 
 def expm1(x: Tensor) -> Tensor:
     """``exp(x) - 1``."""
     if not torch.compiler.is_compiling():
         return torch.expm1(x)
-    near = x.abs() < 1
-    half = torch.tanh(torch.where(near, x, 0.0) / 2)
-    return torch.where(near, 2 * half / (1 - half), x.exp() - 1)
+    near, top, bottom = _fraction(x)
+    return torch.where(near, 2 * top / (bottom - top), x.exp() - 1)
 
 
 def rise(e: Tensor) -> Tensor:
@@ -35,7 +47,8 @@ def rise(e: Tensor) -> Tensor:
 
 def tanh_of_half(x: Tensor) -> Tensor:
     """``tanh(x / 2)``; in eager mode by ``expm1``, in half the time of ``tanh`` on a CPU."""
-    if torch.compiler.is_compiling():
-        return torch.tanh(x / 2)
-    more = x.clamp(max=40.0).expm1()
-    return more / (more + 2)
+    if not torch.compiler.is_compiling():
+        more = x.clamp(max=40.0).expm1()
+        return more / (more + 2)
+    near, top, bottom = _fraction(x)
+    return torch.where(near, top / bottom, 1 - 2 / (x.clamp(max=40.0).exp() + 1))

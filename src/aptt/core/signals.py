@@ -124,9 +124,14 @@ class Pair(NamedTuple):
 
 
 def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
-    """Two signals, with 0 for what is padding; less their first samples for ``means``."""
+    """Two signals, with 0 for what is padding; less their first samples for ``means``.
+
+    No sample's slope goes by way of the first: what is less its mean does not depend on it.
+    """
     if torch.compiler.is_compiling():
-        x, t = (to_widest(v) - to_widest(v)[:, :1] if means else to_widest(v) for v in (x, t))
+        x, t = to_widest(x), to_widest(t)
+        if means:
+            x, t = (v - v[:, :1].detach() for v in (x, t))
         return Pair(present(x, counts), present(t, counts), None)
     if inside_functorch():
         both = to_widest(torch.stack((x, t), 1))
@@ -134,7 +139,7 @@ def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
         both = x.new_empty((len(x), 2, x.shape[1]), dtype=widest(x))
         both[:, 0], both[:, 1] = x, t
     if means:
-        both.sub_(both[:, :, :1].clone())
+        both.sub_(both[:, :, :1].detach().clone())
     if counts is not None:
         both = torch.where(inside(counts, x.shape[1]).unsqueeze(1), both, 0.0)
     return Pair(both[:, 0], both[:, 1], both)

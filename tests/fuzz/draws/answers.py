@@ -11,7 +11,7 @@ from torch import Tensor
 
 import aptt.loss
 from tests.fuzz.check import computed, truth
-from tests.fuzz.draw import Call, Draw, Loss, heaviest
+from tests.fuzz.draw import Call, Draw, Loss, heaviest, pooled
 from tests.fuzz.draws.classes import NAN, poisoned, shape_of
 from tests.fuzz.oracles import answers as oracle
 
@@ -75,13 +75,17 @@ def _of_tokens(d: Draw, call: Call) -> Call:
     """The same of answers whose tokens are known, some of which have none."""
     for key in ("chosen", "rejected", "reference_chosen", "reference_rejected"):
         if key in call.args:
-            shape, side = call.args[key].shape, key.removeprefix("reference_")
-            tokens = torch.randint(0, 9, shape, generator=d.stream(f"{side} tokens"))
-            call.args[key] = aptt.loss.Scores(call.args[key], tokens)
+            side = key.removeprefix("reference_")
+            call.args[key] = _with_tokens(d, side, call.args[key])
     call.args |= dict(per_token=d.pick("divided", (None, False, True)))
     if call.args["per_token"] is None:
         del call.args["per_token"]
     return call
+
+
+def _with_tokens(d: Draw, label: str, score: Tensor) -> aptt.loss.Scores:
+    tokens = torch.randint(0, 9, score.shape, generator=d.stream(f"{label} tokens"))
+    return aptt.loss.Scores(score, tokens)
 
 
 def _simpo(name: str) -> Any:
@@ -145,6 +149,10 @@ def _kto(d: Draw) -> Call:
         args["mismatched"] = d.tensor("mismatched", gains, dtype)
     else:
         args["baseline"] = d.pick("baseline", (0.0, 0.7))
+    for key in ("score", "reference_score", "mismatched"):
+        if key in args and d.chance(f"tokens of {key} known", 4):
+            args[key] = _with_tokens(d, key, args[key])
+    args["pool"] = d.pick("pool", ("batch", pooled))
     return d.call("kto_loss", args, "score", sides=("weight",))
 
 

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 NAN = math.nan
+IGNORED = (-100, 0, 255, None)
+"""``ignore_index``; None: nothing is."""
 
 
 def shape_of(d: Draw, label: str = "shape", *, low: int = 1, high: int = 3) -> tuple[int, ...]:
@@ -66,6 +68,12 @@ def indices(d: Draw, shape: Sequence[int], classes: int, ignored: int | None) ->
         share = d.pick("target ignored", (0.0, 0.3, 1.0))
         y = torch.where(d.mask("target ignored at", shape, share), ignored, y)
     return d.laid("target", y.to(dtype))
+
+
+def asked(target: Tensor, ignored: int | None) -> Tensor:
+    """Which positions are not ignored."""
+    everything = torch.ones(target.shape, dtype=torch.bool)
+    return everything if ignored is None else target != ignored
 
 
 def soft(d: Draw, shape: Sequence[int], axis: int, label: str = "target") -> Tensor:
@@ -118,11 +126,10 @@ def _cross_entropy(d: Draw) -> Call:
     target = (
         d.tensor("target", soft(d, shape, axis))
         if is_soft
-        else indices(d, positions, shape[axis], ignored or 0)  # 0 is a class like any other
+        else indices(d, positions, shape[axis], ignored)  # 0 is a class like any other
     )
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
-    every = is_soft or ignored is None
-    keep = torch.ones(positions, dtype=torch.bool) if every else target != ignored
+    keep = torch.ones(positions, dtype=torch.bool) if is_soft else asked(target, ignored)
     if sample_weight is not None:
         heard = keep
         keep = keep & (sample_weight != 0)
@@ -161,9 +168,9 @@ def _cross_entropy(d: Draw) -> Call:
 def _hardest(d: Draw) -> Call:
     shape, axis = class_shape(d)
     positions = without(shape, axis)
-    ignored = d.pick("ignore_index", (-100, 0, 255, None))
-    target = indices(d, positions, shape[axis], ignored or 0)
-    keep = torch.ones(positions, dtype=torch.bool) if ignored is None else target != ignored
+    ignored = d.pick("ignore_index", IGNORED)
+    target = indices(d, positions, shape[axis], ignored)
+    keep = asked(target, ignored)
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions), 4)
     if sample_weight is not None:
         heard, keep = keep, keep & (sample_weight != 0)
@@ -298,9 +305,9 @@ def _of_the_chance(name: str, **options: tuple[float, ...]) -> Callable[[Draw], 
     def drawn(d: Draw) -> Call:
         shape, axis = class_shape(d)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", (-100, 0, 255))
+        ignored = d.pick("ignore_index", IGNORED)
         target = indices(d, positions, shape[axis], ignored)
-        keep = target != ignored
+        keep = asked(target, ignored)
         weight = d.maybe("weight", lambda: d.weights("weight", positions))
         if weight is not None:
             weight = poisoned(d, weight, keep, "weight")
@@ -327,9 +334,9 @@ def _of_levels(name: str) -> Callable[[Draw], Call]:
         shape = [d.size(f"size {i}", high=17 if i else 40) for i in range(axes)]
         shape[axis] = d.size("levels", low=1)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", (-100, 0, 255))
+        ignored = d.pick("ignore_index", IGNORED)
         target = indices(d, positions, shape[axis] + 1, ignored)
-        keep = target != ignored
+        keep = asked(target, ignored)
         weight = d.maybe("weight", lambda: d.weights("weight", positions))
         if weight is not None:
             weight = poisoned(d, weight, keep, "weight")

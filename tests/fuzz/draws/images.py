@@ -55,7 +55,7 @@ def _ssim(d: Draw, name: str) -> Call:
 
 
 WRONG: dict[str, tuple[Any, ...]] = {
-    "data_range": (0.0, -1.0, NAN),
+    "data_range": (None, 0.0, -1.0, NAN),
     "window_size": (1, 2.5, 20),
     "sigma": (0.0, NAN),
     "k1": (0.0, NAN),

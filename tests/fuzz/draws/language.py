@@ -12,8 +12,10 @@ from torch import Tensor
 from tests.fuzz.check import computed, leaves
 from tests.fuzz.draw import FLOATS, Call, Draw, Loss
 from tests.fuzz.draws.classes import (
+    IGNORED,
     NAN,
     SHARE,
+    asked,
     class_dim,
     class_logits,
     class_shape,
@@ -33,7 +35,7 @@ def _distilled(
     d: Draw, positions: tuple[int, ...], shape: tuple[int, ...], axis: int
 ) -> tuple[dict[str, Any], Tensor]:
     """The options that the distillations share, and what counts."""
-    classes, ignored = shape[axis], d.pick("ignore_index", (-100, 0, 255))
+    classes, ignored = shape[axis], d.pick("ignore_index", IGNORED)
     hard = d.maybe("hard_targets", lambda: indices(d, positions, classes, ignored))
     shares = hard is not None and d.chance("shares", 4)
     if shares:
@@ -41,7 +43,7 @@ def _distilled(
     divergence = d.pick("divergence", ("forward_kl", "reverse_kl", "jsd"))
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
     keep = torch.ones(positions, dtype=torch.bool)
-    keep = keep if hard is None or shares else hard != ignored
+    keep = keep if hard is None or shares else asked(hard, ignored)
     if sample_weight is not None:
         heard = keep
         keep = keep & (sample_weight != 0)
@@ -57,6 +59,7 @@ def _distilled(
         ignore_index=None if hard is None else ignored,
         reduction=d.reduction(),
         standardize=classes > 2 and d.chance("standardize", 4),
+        detach_teacher=d.pick("detach_teacher", (True, True, False)),
     )
     if hard is not None:
         args["label_smoothing"] = d.pick("label_smoothing", (0.0, 0.0, 0.1))
@@ -117,7 +120,8 @@ def _distillation(name: str) -> Any:
         )
         if name == "distillation_loss":
             args |= _mixed(d, args)
-        return d.call(name, args, "student_logits", sides=("sample_weight",))
+        taught = ("teacher_logits",) * (not args["detach_teacher"])
+        return d.call(name, args, "student_logits", sides=("sample_weight", *taught))
 
     return draw
 
@@ -161,7 +165,7 @@ def _linear_terms(d: Draw) -> Call:
 def _linear_entropy(d: Draw) -> Call:
     positions, classes, width = _sizes(d)
     dtype = d.dtype("hidden")
-    ignored = d.pick("ignore_index", (-100, 0, 255))
+    ignored = d.pick("ignore_index", IGNORED)
     is_soft = d.pick("soft", (False, False, True))
     sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
     if is_soft:
@@ -169,7 +173,7 @@ def _linear_entropy(d: Draw) -> Call:
         keep = torch.ones(positions, dtype=torch.bool)
     else:
         target = indices(d, positions, classes, ignored)
-        keep = target != ignored
+        keep = asked(target, ignored)
     if sample_weight is not None:
         sample_weight = poisoned(d, sample_weight, keep, "sample_weight")
         keep = keep & (sample_weight != 0)
@@ -195,10 +199,10 @@ def _linear_entropy(d: Draw) -> Call:
 def _token_stats(d: Draw) -> Call:
     positions, classes, width = _sizes(d)
     dtype = d.dtype("hidden")
-    ignored = d.pick("ignore_index", (-100, 0, 255))
+    ignored = d.pick("ignore_index", IGNORED)
     target = indices(d, positions, classes, ignored)
     args = dict(
-        hidden=d.tensor("hidden", _hidden(d, (*positions, width), target != ignored), dtype),
+        hidden=d.tensor("hidden", _hidden(d, (*positions, width), asked(target, ignored)), dtype),
         weight=_head(d, classes, width, dtype),
         target=target,
         ignore_index=ignored,
@@ -212,9 +216,9 @@ def _token_stats(d: Draw) -> Call:
 
 def _token_stats_of_logits(d: Draw) -> Call:
     positions, classes, _ = _sizes(d)
-    ignored = d.pick("ignore_index", (-100, 0, 255))
+    ignored = d.pick("ignore_index", IGNORED)
     target = indices(d, positions, classes, ignored)
-    keep = target != ignored
+    keep = asked(target, ignored)
     x = class_logits(d, (*positions, classes), -1, target, keep)
     y = torch.where(keep, target.long(), 0)[..., None]
     alone = (x.scatter(-1, y, -math.inf) == -math.inf).all(-1, keepdim=True)
@@ -226,7 +230,7 @@ def _token_stats_of_logits(d: Draw) -> Call:
         ignore_index=ignored,
         softcap=d.pick("softcap", (None, 30.0)),
         scale=d.pick("scale", (1.0, 0.5)),
-        class_dim=-1,
+        class_dim=class_dim(d, (*positions, classes), len(positions), soft=False),
     )
     return d.call("token_stats", args, "logits")
 
@@ -236,7 +240,8 @@ def _tied(call: Call) -> bool:
     x = call.args.get("logits")
     if not isinstance(x, Tensor):  # of a product, they all are where it is 0
         return bool((call.args["hidden"] == 0).all(-1).any())
-    y = torch.where(call.args["target"] == call.args["ignore_index"], 0, call.args["target"].long())
+    target = call.args["target"]
+    y = torch.where(asked(target, call.args["ignore_index"]), target.long(), 0)
     z = x.double() * call.args["scale"]
     z = z if call.args.get("softcap") is None else torch.tanh(z / call.args["softcap"])
     z = z.scatter(-1, y[..., None], -math.inf).float().sort(-1).values
@@ -286,7 +291,6 @@ def _linear_distillation(name: str) -> Any:
             teacher_scale=d.pick("teacher_scale", (1.0, 1.0, 2.0)),
         )
         args |= _linear(d, classes, width)
-        args["detach_teacher"] = d.pick("detach_teacher", (True, True, False))
         if d.chance("stored", 4):
             args |= _stored(d, positions, classes, keep, some=not args["standardize"])
         if name == "linear_distillation_loss":
@@ -311,7 +315,7 @@ def _tokens(name: str) -> Any:
         batch = d.pick("batch", ((2,), (1,), (), (3,), (0,)))
         length, classes = d.pick("length", (3, 1, 2, 7, 17)), d.size("classes", low=2, high=17)
         depth, width = d.pick("depth", (1, 0, 2, 3)), d.size("width", low=1, high=17)
-        ignored = d.pick("ignore_index", (-100, 0, 255))
+        ignored = d.pick("ignore_index", IGNORED)
         dtype = d.dtype("heads")
         labels = d.pick("labels", ("aligned", "raw"))
         packed, heads = d.chance("document_ids", 2), []
@@ -364,10 +368,10 @@ def _forgotten(name: str) -> Any:
     def draw(d: Draw) -> Call:
         shape, axis = class_shape(d)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", (-100, 0, 255))
+        ignored = d.pick("ignore_index", IGNORED)
         target = indices(d, positions, shape[axis], ignored)
         sample_weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
-        keep = target != ignored
+        keep = asked(target, ignored)
         if sample_weight is not None:
             sample_weight = poisoned(d, sample_weight, keep, "sample_weight")
             keep = keep & (sample_weight != 0)
@@ -385,8 +389,9 @@ def _forgotten(name: str) -> Any:
             args["new_logits"] = {key: logits(f"new {key}", n) for key, n in sizes.items()}
             args["old_logits"] = {key: logits(f"old {key}", sizes[key]) for key in ("b", "c")}
             args["task"] = d.pick("task", (None, "a"))
-            if d.chance("several tasks", 2):  # the second's targets are those of its two classes
-                other = d.mask("other task", positions, 0.5) & (target != ignored)
+            if ignored is not None and d.chance("several tasks", 2):
+                # the second's targets are those of its two classes
+                other = d.mask("other task", positions, 0.5) & asked(target, ignored)
                 of_b = torch.where(other, target.long().clamp(0, 1), ignored)
                 of_a = torch.where(other, ignored, target.long())
                 args |= {"target": {"a": of_a, "b": of_b}, "task": None}

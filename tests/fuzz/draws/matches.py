@@ -141,6 +141,7 @@ def _point_masks(d: Draw) -> Call:
             num_points=d.pick("num_points", (4, 1)),
             oversample=d.pick("oversample", (3.0, 1.0)),
             importance=d.pick("importance", (0.75, 0.0, 1.0)),
+            generator=d.pick("generator", (None, torch.Generator())),
         )
     else:
         many = d.pick("points", (3, 1, 0, 17))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,6 +77,10 @@ def _in_digits(call: Call) -> tuple[float, float]:
     return 0.0, 64 * torch.finfo(computed(call)).eps
 
 
+def _of_softmax(call: Call) -> Mapping[str, float]:
+    return of_logits(call) if call.args.get("mode", "multiclass") == "multiclass" else {}
+
+
 LOSSES = {
     name: Loss(
         _tubes(name),
@@ -92,6 +97,7 @@ LOSSES = {
         _draw(name),
         getattr(oracle, name),
         rows=1,
+        rounded=_of_softmax,
         wrong={"cap": (0.0, NAN), **wrong},
     )
     for name, wrong in (

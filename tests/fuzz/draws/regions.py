@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from aptt.loss import lovasz_loss
-from tests.fuzz.draw import FLOATS, Call, Draw, Loss
+from tests.fuzz.draw import FLOATS, Call, Draw, Loss, pooled
 from tests.fuzz.draws.classes import NAN, indices, of_logits, poisoned, soft
-from tests.fuzz.draws.signals import _pooled
 from tests.fuzz.oracles import regions as oracle
 
 __all__ = ["LOSSES", "masks"]
@@ -98,7 +97,7 @@ def masks(
         ignore_index=ignored,
         background=mode != "multiclass" or d.pick("background", (True, False)),
         absent=d.pick("absent", (*SKIP, "smooth") if least else SKIP),
-        pool=d.pick("pool", ("batch", "sample", _pooled) if pools else ("batch", "sample")),
+        pool=d.pick("pool", ("batch", "sample", pooled) if pools else ("batch", "sample")),
         reduction=d.reduction(none=none),
     )
     return args | (dict(smooth=least) if smooth else {})

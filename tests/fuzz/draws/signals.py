@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import aptt.loss
-from tests.fuzz.draw import INTEGERS, Call, Draw, Loss
+from tests.fuzz.draw import INTEGERS, Call, Draw, Loss, pooled
 from tests.fuzz.draws.classes import NAN, poisoned, shape_of
 from tests.fuzz.oracles import signals as oracle
 
@@ -196,11 +196,6 @@ def _mixed(d: Draw) -> Call:
     )
 
 
-def _pooled(sums: Tensor) -> Tensor:
-    """The sum over ranks, of which there is one."""
-    return sums
-
-
 def _root(name: str) -> Any:
     def draw(d: Draw) -> Call:
         shape = shape_of(d, low=0)
@@ -219,7 +214,7 @@ def _root(name: str) -> Any:
                 prediction=d.tensor("prediction", x),
                 target=d.tensor("target", t),
                 weight=None if weight is None else d.tensor("weight", weight),
-                pool=d.pick("pool", ("batch", "sample", _pooled)),
+                pool=d.pick("pool", ("batch", "sample", pooled)),
                 reduction=d.reduction(),
             ),
             "prediction",
@@ -244,27 +239,63 @@ def _of_other_levels(call: Call) -> dict[str, float]:
     return {} if alike else {"estimate": 0.0, "target": 0.0}
 
 
-def _proportional(call: Call) -> tuple[float, Tensor | float]:
-    """What ``si_sdr_loss`` says of signals in proportion: 1e-9 of the most that a gradient is."""
-    x, t = (call.args[key].detach().double() for key in ("estimate", "target"))
+def _proportional(call: Call) -> tuple[float | Tensor, float | Tensor]:
+    """What ``si_sdr_loss`` says of signals that are nearly in proportion, as far as they are."""
     name = call.args["loss"].__name__ if "loss" in call.args else call.name
-    if name not in ("si_sdr_loss", "si_snr_loss") or not x.numel():
+    if name not in ("si_sdr_loss", "si_snr_loss") or not call.args["estimate"].numel():
         return 0.0, 0.0
-    beside = torch.ones(())
-    for v in (t, x):
-        keep = inside(tuple(v.shape), call.args.get("lengths"))
-        size, v = keep.sum(-1, keepdim=True).clamp(min=1), torch.where(keep, v, 0.0)
-        energy = v.square().sum(-1, keepdim=True) / size
-        if call.args.get("zero_mean", name == "si_snr_loss"):
-            mean = v.sum(-1, keepdim=True) / size
-            left = torch.where(keep, v - mean, 0.0).square().sum(-1, keepdim=True) / size
-            share = torch.where(left > 0, mean.square() / left, 1.0)
-            # any target may be that of any source
-            share = share.amax(1, keepdim=True) if "loss" in call.args else share
-            beside = torch.maximum(beside, share)
-    bound = 10 ** (call.args.get("cap", 100.0) / 20) * 4.35 / size.sqrt()
-    limit = 1e-9 * beside * torch.where(energy > 0, bound / energy.sqrt(), 0.0)
-    return 0.0, 3 * limit  # upstream gradients are 3 at most
+    means = call.args.get("zero_mean", name == "si_snr_loss")
+    of_x, of_t = (_heard(call, key, means) for key in ("estimate", "target"))
+    beside = torch.maximum(of_x.offset, of_t.offset)
+    k = 10 ** (-call.args.get("cap", 100.0) / 10)
+    if "loss" in call.args:  # any target may be that of any source; all are of some noise
+        beside, missing = beside.amax(1, keepdim=True), torch.tensor(1e-7)
+    else:
+        of = (of_x.signal * of_t.signal).sum(-1, keepdim=True) / of_t.energy.clamp(min=1e-300)
+        missing = (of_x.signal - of * of_t.signal).square().sum(-1, keepdim=True)
+        missing = missing / of_x.energy.clamp(min=1e-300)
+    share = 2e-15 * beside / (missing + k)  # of 1 - q + t, and of all that is divided by it
+    share = torch.where(missing > 1e-3, 0.0, share.clamp(max=1.0))
+    steepest = 4.35 * 10 ** (call.args.get("cap", 100.0) / 20) / of_x.energy.sqrt()
+    slope = torch.where(of_x.energy > 0, (1e-9 * beside + share) * steepest, 0.0)
+    whole = call.args.get("reduction", "mean") != "none"
+    return (share.max() if whole else share[..., 0]) * 4.35, 3 * slope  # upstream: at most 3
+
+
+class _Heard(NamedTuple):
+    """A signal, perhaps less its mean; its energy, and how large the mean was beside it."""
+
+    signal: Tensor
+    energy: Tensor
+    offset: Tensor
+
+
+def _heard(call: Call, key: str, means: bool) -> _Heard:
+    v = call.args[key].detach().double()
+    keep = inside(tuple(v.shape), call.args.get("lengths"))
+    size, v = keep.sum(-1, keepdim=True).clamp(min=1), torch.where(keep, v, 0.0)
+    if not means:
+        return _Heard(v, v.square().sum(-1, keepdim=True), torch.ones(()))
+    mean = v.sum(-1, keepdim=True) / size
+    v = torch.where(keep, v - mean, 0.0)
+    energy = v.square().sum(-1, keepdim=True)
+    offset = torch.where(energy > 0, size * mean.square() / energy, 1.0).clamp(min=1.0)
+    return _Heard(v, energy, offset)
+
+
+def _between(call: Call) -> dict[str, Tensor]:
+    """A target's slope is that of the noise less that of the signal."""
+    if "target" not in call.grads[1:] or not call.args["target"].numel():
+        return {}
+    heard = _heard(call, "target", call.args.get("zero_mean", call.name == "si_snr_loss"))
+    each = heard.signal.abs().amax(-1, keepdim=True) / heard.energy
+    return {"target": 3 * 8.7 * torch.where(heard.energy > 0, each, 0.0)}
+
+
+def _levels(call: Call) -> dict[str, Tensor]:
+    """The target's slope is the estimate's, as large as the one is beside the other."""
+    x, t = (_heard(call, key, False).energy for key in ("estimate", "target"))
+    return {"target": torch.where(t > 0, (x / t).sqrt(), 0.0)}
 
 
 LOSSES = {
@@ -273,6 +304,8 @@ LOSSES = {
         getattr(oracle, name),
         rows=-1,
         limit=_proportional,
+        passed_on=_levels,
+        beside=_between,
         unit=4.4,
         rigid=("target",),
         conceded=_close,

@@ -9,7 +9,16 @@ import torch
 
 from tests.fuzz.check import computed
 from tests.fuzz.draw import Call, Draw, Loss, heaviest
-from tests.fuzz.draws.classes import NAN, class_dim, class_shape, indices, poisoned, without
+from tests.fuzz.draws.classes import (
+    IGNORED,
+    NAN,
+    asked,
+    class_dim,
+    class_shape,
+    indices,
+    poisoned,
+    without,
+)
 from tests.fuzz.draws.language import TEMPERATURE, limit_of_teachers
 from tests.fuzz.oracles import teachers as oracle
 
@@ -20,10 +29,10 @@ def _decoupled(name: str) -> Any:
     def draw(d: Draw) -> Call:
         shape, axis = class_shape(d)
         positions = without(shape, axis)
-        ignored = d.pick("ignore_index", (-100, 0, 255))
+        ignored = d.pick("ignore_index", IGNORED)
         target = indices(d, positions, shape[axis], ignored)
         weight = d.maybe("sample_weight", lambda: d.weights("sample_weight", positions))
-        keep = target != ignored
+        keep = asked(target, ignored)
         if weight is not None:
             heard, keep = keep, keep & (weight != 0)
             weight = d.tensor("sample_weight", poisoned(d, weight, heard, "sample_weight"))
@@ -43,12 +52,14 @@ def _decoupled(name: str) -> Any:
             temperature=d.pick("temperature", (4.0, 1.0, 0.5)),
             ignore_index=ignored,
             class_dim=class_dim(d, shape, axis, soft=False),
+            detach_teacher=d.pick("detach_teacher", (True, True, False)),
             reduction=d.reduction(),
         )
         if name == "decoupled_distillation_loss":
             args["target_weight"] = d.pick("target_weight", (1.0, 0.0, 2.0))
             args["others_weight"] = d.pick("others_weight", (8.0, 0.0, 1.0))
-        return d.call(name, args, "student_logits", sides=("sample_weight",))
+        taught = ("teacher_logits",) * (not args["detach_teacher"])
+        return d.call(name, args, "student_logits", sides=("sample_weight", *taught))
 
     return draw
 
@@ -78,9 +89,11 @@ def _uld(d: Draw) -> Call:
         sample_weight=None if weight is None else d.tensor("sample_weight", weight),
         temperature=d.pick("temperature", (1.0, 4.0, 0.5)),
         class_dim=class_dim(d, shape, axis, soft=True),
+        detach_teacher=d.pick("detach_teacher", (True, True, False)),
         reduction=d.reduction(),
     )
-    return d.call("uld_loss", args, "student_logits", sides=("sample_weight",))
+    taught = ("teacher_logits",) * (not args["detach_teacher"])
+    return d.call("uld_loss", args, "student_logits", sides=("sample_weight", *taught))
 
 
 def _of_differences(call: Call) -> tuple[float, float]:
@@ -128,9 +141,11 @@ def _features(d: Draw) -> Call:
         teacher_features=d.tensor("teacher_features", t),
         weight=None if weight is None else d.tensor("weight", weight),
         kind=kind,
+        detach_teacher=d.pick("detach_teacher", (True, True, False)),
         reduction=d.reduction(),
     )
-    return d.call("feature_distillation_loss", args, "student_features", sides=("weight",))
+    taught = ("teacher_features",) * (not args["detach_teacher"])
+    return d.call("feature_distillation_loss", args, "student_features", sides=("weight", *taught))
 
 
 def _relations(name: str) -> Any:
@@ -148,12 +163,14 @@ def _relations(name: str) -> Any:
             teacher_embeddings=d.tensor("teacher_embeddings", t),
             weight=None if weight is None else d.tensor("weight", weight),
             chunk=d.pick("chunk", (None, 1, 2)),
+            detach_teacher=d.pick("detach_teacher", (True, True, False)),
             reduction=d.reduction(none=False),
         )
         if name == "relational_distillation_loss":
             args["distance_weight"] = d.pick("distance_weight", (25.0, 0.0, 1.0))
             args["angle_weight"] = d.pick("angle_weight", (50.0, 0.0, 1.0))
-        return d.call(name, args, "student_embeddings", sides=("weight",))
+        taught = ("teacher_embeddings",) * (not args["detach_teacher"])
+        return d.call(name, args, "student_embeddings", sides=("weight", *taught))
 
     return draw
 

@@ -46,12 +46,18 @@ def _cost(h: Tensor, m: Tensor, a: Any) -> Tensor:
     return (1 - e) * softplus(-u) + e * softplus(u)
 
 
-def _plain(a: Any) -> Tensor | bool:
+_SCORES = (
+    *("chosen", "rejected", "reference_chosen", "reference_rejected"),
+    *("score", "reference_score"),
+)
+
+
+def _plain(a: Any) -> Tensor:
     """Scores as numbers, by their tokens if so asked; and which answers have any."""
-    some: Tensor | bool = True
+    some = torch.tensor(True)
     divides = getattr(a, "per_token", None)
     divides = getattr(a, "kind", None) == "ipo" if divides is None else divides
-    for key in ("chosen", "rejected", "reference_chosen", "reference_rejected"):
+    for key in _SCORES:
         given = getattr(a, key, None)
         if isinstance(given, tuple):
             score, tokens = given
@@ -139,13 +145,16 @@ def kto_loss(a: Any) -> Tensor:
 
 
 def kto_terms(a: Any) -> dict[str, Tensor]:
+    some = _plain(a)
     w = _weights(a, a.score.detach())
-    keep = w != 0
+    keep = (w != 0) & some
     r = a.score[keep]
     r = r if a.reference_score is None else r - a.reference_score[keep]
     z0 = a.baseline
     if z0 is None:
-        gains = a.mismatched.detach()
+        gains = a.mismatched
+        gains = gains[0][gains[1] > 0] if isinstance(gains, tuple) else gains
+        gains = gains.detach()
         z0 = gains.mean().clamp(min=0) if gains.numel() else 0.0
     good = a.desirable[keep]
     away = a.beta * torch.where(good, z0 - r, r - z0)

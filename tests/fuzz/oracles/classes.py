@@ -13,6 +13,7 @@ from tests.fuzz.oracles.common import (
     against,
     chance,
     costs,
+    heard,
     logistic,
     power,
     reduced,
@@ -117,7 +118,7 @@ def cross_entropy_terms(a: Any) -> dict[str, Tensor]:
         if a.sample_weight is None
         else a.sample_weight.reshape(-1)
     )
-    keep = (s != 0) if soft else (s != 0) & (y != a.ignore_index)
+    keep = (s != 0) if soft else (s != 0) & heard(y, a.ignore_index)
     x, y, s = x[keep], y[keep], s[keep]
     w = torch.ones(x.shape[1], dtype=x.dtype) if a.weight is None else a.weight
     loss, lse = row_terms(

@@ -12,6 +12,7 @@ __all__ = [
     "against",
     "chance",
     "costs",
+    "heard",
     "logistic",
     "power",
     "reduced",
@@ -31,6 +32,11 @@ def reduced(values: Tensor, count: Tensor | float, reduction: Any, term: str) ->
     if reduction == "mean":
         return total / count if count != 0 else total * 0
     return reduction(total, count, term=term)
+
+
+def heard(target: Tensor, ignored: int | None) -> Tensor:
+    """Which targets are not ignored."""
+    return torch.ones_like(target, dtype=torch.bool) if ignored is None else target != ignored
 
 
 def scattered(values: Tensor, keep: Tensor) -> Tensor:

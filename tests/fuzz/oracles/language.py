@@ -14,7 +14,7 @@ from tests.fuzz.oracles.classes import (
     cross_entropy_terms,
     row_entropy,
 )
-from tests.fuzz.oracles.common import costs, reduced, scattered
+from tests.fuzz.oracles.common import costs, heard, reduced, scattered
 
 __all__ = [
     "distillation_loss",
@@ -69,7 +69,7 @@ def _rows(a: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[int, ...]]:
     s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
     keep = s != 0
     if a.hard_targets is not None and not shares:
-        keep = keep & (a.hard_targets.reshape(-1) != a.ignore_index)
+        keep = keep & heard(a.hard_targets.reshape(-1), a.ignore_index)
     return x, s, keep, axis, tuple(like.shape)
 
 
@@ -165,7 +165,7 @@ def _clean(a: Any, hidden: Tensor) -> Tensor:
     target = getattr(a, "target", getattr(a, "hard_targets", None))
     keep = torch.ones(hidden.shape[:-1], dtype=torch.bool)
     if target is not None and not target.is_floating_point():
-        keep = target != a.ignore_index
+        keep = heard(target, a.ignore_index)
     if getattr(a, "sample_weight", None) is not None:
         keep = keep & (a.sample_weight != 0)
     return torch.where(keep[..., None], hidden, 0.0)
@@ -176,14 +176,14 @@ def linear_token_stats(a: Any) -> dict[str, Tensor]:
 
 
 def token_stats(a: Any) -> dict[str, Tensor]:
-    keep = (a.target != a.ignore_index)[..., None]
+    keep = heard(a.target, a.ignore_index)[..., None]
     return _statistics(a.scale * torch.where(keep, a.logits, 0.0), a)
 
 
 def _statistics(z: Tensor, a: Any) -> dict[str, Tensor]:
     if a.softcap is not None:  # which does not open a masked class
         z = torch.where(z == -torch.inf, z, a.softcap * torch.tanh(z / a.softcap))
-    keep = a.target != a.ignore_index
+    keep = heard(a.target, a.ignore_index)
     rows, y = z[keep], a.target[keep].long()
     nll = costs(rows)
     others = rows.scatter(1, y[:, None], -torch.inf)
@@ -240,7 +240,7 @@ def multi_token_terms(a: Any) -> dict[str, Tensor]:
         total, count = head.sum() * 0, torch.zeros(()).double()
         for i in range(min(head.shape[-2], length - shift)):
             y = a.target[..., i + shift]
-            keep = y != a.ignore_index
+            keep = heard(y, a.ignore_index)
             if a.document_ids is not None:  # past the end it counts as that of the last position
                 ahead = min(i + k + 1, length - 1)
                 keep = keep & (a.document_ids[..., ahead] == a.document_ids[..., i])
@@ -304,7 +304,7 @@ def lwf_terms(a: Any) -> dict[str, Tensor]:
         x, axis = class_rows(head, target, axis)
         y = target.reshape(-1)
         s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
-        keep = (y != a.ignore_index) & (s != 0)
+        keep = heard(y, a.ignore_index) & (s != 0)
         counted = keep if counted is None else keep | counted
         form = dict(weight=None, smoothing=0.0, z_loss=0.0, softcap=None, adjustment=None)
         values = scattered(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.fuzz.oracles.classes import class_rows
-from tests.fuzz.oracles.common import costs, reduced, scattered
+from tests.fuzz.oracles.common import costs, heard, reduced, scattered
 from tests.fuzz.oracles.language import kl
 
 __all__ = [
@@ -26,7 +26,7 @@ def decoupled_distillation_terms(a: Any) -> dict[str, Tensor]:
     x, axis = class_rows(a.student_logits, a.target, a.class_dim)
     t = a.teacher_logits.movedim(axis, -1).reshape(x.shape)
     s = torch.ones(len(x)).double() if a.sample_weight is None else a.sample_weight.reshape(-1)
-    keep = (s != 0) & (a.target.reshape(-1) != a.ignore_index)
+    keep = (s != 0) & heard(a.target.reshape(-1), a.ignore_index)
     y = a.target.reshape(-1)[keep].long()[:, None]
     left = torch.ones(len(y), x.shape[1]).scatter(1, y, 0.0).bool()
     parts, others = [], []

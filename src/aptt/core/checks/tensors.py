@@ -134,14 +134,17 @@ def check_tensors(**tensors: object) -> None:
             )
 
 
-def check_each(name: str, tensors: object) -> None:
-    """Refuse what is not a sequence of tensors, one an image, each of them as above."""
+def check_each(name: str, tensors: object, **beside: Tensor) -> None:
+    """Refuse what is not a sequence of tensors, one an image, each of them as above.
+
+    They are to be on the device of what is named ``beside``.
+    """
     if isinstance(tensors, str) or not isinstance(tensors, Sequence):
         raise TypeError(
             f"{name}: got {type(tensors).__name__}, wanted a tensor, or a list, one an image"
         )
     for i, t in enumerate(tensors):
-        check_tensors(**{f"{name}[{i}]": t})
+        check_tensors(**beside, **{f"{name}[{i}]": t})
 
 
 def _check_real(name: str, t: Tensor) -> None:

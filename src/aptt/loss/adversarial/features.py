@@ -82,7 +82,6 @@ def feature_matching_loss(
         >>> feature_matching_loss(fake, real).item()
         2.5
     """
-    check_flags(relative=relative, last=last, detach_real=detach_real)
     terms = feature_matching_terms(
         fake,
         real,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from aptt.core.checks import Numbers, as_tensor, check_floating, check_tensors
 from aptt.core.memory import brought
 from aptt.core.precision import widen
 
-__all__ = ["Heads", "Labelled", "labelled", "old_part", "paired", "wide_heads"]
+__all__ = ["Heads", "Labelled", "classes_of", "labelled", "old_part", "paired", "wide_heads"]
 
 Heads = Tensor | Mapping[str, Tensor]
 
@@ -106,6 +107,19 @@ def labelled(
     return found, axis
 
 
+def classes_of(old_classes: Sequence[int]) -> list[int]:
+    """Different class indices, as a list."""
+    try:
+        classes = [operator.index(c) for c in old_classes]
+    except TypeError:
+        raise TypeError(
+            f"old_classes: got {old_classes!r}, wanted whole numbers, or None"
+        ) from None
+    if len(set(classes)) != len(classes) or min(classes, default=-1) < 0:
+        raise ValueError(f"old_classes: got {classes}, wanted different classes, 0 or more")
+    return classes
+
+
 def old_part(
     new: Tensor,
     old: Tensor,
@@ -129,9 +143,8 @@ def old_part(
         raise ValueError(f"old_logits: got {was} classes, wanted {wanted}")
     if old_classes is None:
         return new.narrow(axis, 0, was)
-    classes = [int(c) for c in old_classes]
-    wrong = len(set(classes)) != len(classes) or len(classes) != was
-    if wrong or min(classes) < 0 or max(classes) >= now:
+    classes = classes_of(old_classes)
+    if len(classes) != was or max(classes) >= now:
         raise ValueError(
             f"old_classes: got {classes}, wanted {was} different classes from 0 to "
             f"{now - 1}, one for each old logit"

@@ -36,7 +36,7 @@ from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction, named
 from aptt.core.shapes import check_sample_weight
 from aptt.loss.classification import cross_entropy
-from aptt.loss.lwf.heads import Heads, labelled, old_part, paired, wide_heads
+from aptt.loss.lwf.heads import Heads, classes_of, labelled, old_part, paired, wide_heads
 
 __all__ = ["LwFLoss", "lwf_loss", "lwf_terms"]
 
@@ -243,6 +243,10 @@ class LwFLoss(LossModule):
     ) -> None:
         _check_options(temperature, lambda_old, detach_teacher, reduction)
         check_index(ignore_index=ignore_index, class_dim=class_dim)
+        if task is not None and not isinstance(task, str):
+            raise TypeError(f"task: got {task!r}, wanted the name of a head, or None")
+        if old_classes is not None:
+            old_classes = classes_of(old_classes)
         super().__init__(
             temperature=temperature,
             lambda_old=lambda_old,

@@ -71,9 +71,11 @@ def si_sdr_loss(
     estimate. Times the estimate's root mean square it is at most
     ``10**(cap / 20) * 4.35 / sqrt(T)``, for a cap of 30 dB or more. An
     estimate that is exactly silent costs the most, ``cap``, and has a gradient of 0: it has no
-    direction that could be turned. The sums are in double precision; signals that are in proportion
-    but for its rounding have a gradient of noise, under ``1e-9`` of that bound, times the squared
-    ratio of a mean that is subtracted to what is left.
+    direction that could be turned. The sums are in double precision: ``(|r|**2 + t |a s|**2) /
+    |e|**2`` is exact within ``1e-15``, and so a share of ``1e-15`` of that ratio is what the
+    gradient may be off by: at most 1e-5 where the cap is 100 dB. Signals in proportion but for its
+    rounding have a gradient of noise, under ``1e-9`` of that bound. Both go by the squared ratio of
+    a mean that is subtracted to what is left, where that is above 1.
 
     Use when:
         Separation or enhancement is judged by SI-SDR. The sign of the estimate is as free as its

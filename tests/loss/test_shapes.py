@@ -1,0 +1,66 @@
+"""A tensor of another shape than the others want is refused, and named."""
+
+import functools
+import inspect
+import itertools
+import re
+
+import pytest
+import torch
+
+from tests.fuzz.draw import Draw
+from tests.fuzz.draws import LOSSES
+from tests.loss.test_errors import FUNCTIONS, NUMBERS, UNDRAWN, _changed, _first, _leaf, _tensors
+
+CHANGES = {
+    "a row more": lambda t: torch.cat((t, t[:1])),
+    "an axis more": lambda t: t.unsqueeze(-1).expand(*t.shape, 7),
+}
+ALONE = {  # of any number of rows, or with no other tensor to fit
+    ("assign", "cost"), ("class_balanced_weights", "counts"), ("contrastive_loss", "candidates"),
+    ("decode_heatmaps", "heatmaps"), ("denoising_matches", "target_mask"),
+    ("detection_loss", "ignore_regions"), ("detection_terms", "ignore_regions"),
+    ("detr_loss", "ignore_regions"), ("detr_terms", "ignore_regions"),
+    ("ensemble_crps_loss", "prediction"), ("expected_value", "logits"), ("generator_loss", "fake"),
+    ("generator_terms", "fake"), ("kto_loss", "mismatched"), ("kto_terms", "mismatched"),
+    ("ldam_margins", "counts"), ("linear_multi_token_loss", "weight"),
+    ("linear_token_stats", "weight"), ("margin_loss", "weight"),
+    ("mask_match_cost", "target_masks"), ("merge_unlabelled", "logits"),
+    ("ordinal_decode", "logits"), ("ordinal_probabilities", "logits"),
+    ("point_mask_terms", "target_masks"), ("render_heatmaps", "points"),
+    ("siglip_loss", "candidates"), ("signed_distance", "target"), ("soft_skeleton", "mask"),
+    ("union_matches", "matches"),
+}  # fmt: skip
+
+
+@functools.cache
+def _drawn(name, key):
+    """Some calls that have a tensor there, of an axis at least and an element."""
+    if name in UNDRAWN:
+        return [UNDRAWN[name]]
+    loss = LOSSES[name if name in LOSSES else name.replace("_terms", "_loss")]
+    calls = (loss.draw(Draw(f"{name}/{seed}")).args for seed in range(300))
+    taken = inspect.signature(FUNCTIONS[name]).parameters
+    having = (args for args in calls if _leaf(args.get(key)) is not None)
+    those = (args for args in having if _first(args[key]).ndim and _first(args[key]).numel())
+    return [{k: v for k, v in args.items() if k in taken} for args in itertools.islice(those, 4)]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (name, key)
+        for name in FUNCTIONS
+        for key in _tensors(name)
+        if (name, key) not in ALONE | NUMBERS
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(name, key, change):
+    calls = _drawn(name, key)
+    assert calls
+    for args in calls:
+        wrong = _changed(args[key], _leaf(args[key]), CHANGES[change])
+        with pytest.raises((TypeError, ValueError)) as raised:
+            FUNCTIONS[name](**args | {key: wrong})
+        assert re.match(r"[\w.]+(\[\S+\])*: ", str(raised.value)), raised.value
