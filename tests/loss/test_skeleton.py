@@ -154,6 +154,21 @@ def test_what_is_removed_is_background_to_the_skeleton():
     assert got.item() == pytest.approx(loss(0.5 * short, short))
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_is_removed_is_background_to_any_skeleton(ahead):
+    logits, target = _random(2, 3, 7, 9), (_random(2, 3, 7, 9, seed=1) > 0).double()
+    weight = (_random(2, 3, 7, 9, seed=2) > -1).double()
+    removed = weight == 0
+    assert 0 < removed.sum() < removed.numel() / 2
+    known = logits.masked_fill(removed, -1e4), target.masked_fill(removed, 0)
+    want = cl_dice_loss(*known, mode="multilabel")
+    made = soft_skeleton(known[1]).masked_fill(removed, 1.0) if ahead else None
+    logits = logits.masked_fill(removed, torch.nan)
+    target = target.masked_fill(removed, 1)
+    got = cl_dice_loss(logits, target, mode="multilabel", weight=weight, skeleton=made)
+    torch.testing.assert_close(got, want)
+
+
 def test_the_gradient_is_that_of_the_value():
     target, x = bar(5, 6), _random(1, 5, 6).requires_grad_()
     options = dict(mode="binary", iterations=1)
