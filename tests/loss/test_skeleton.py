@@ -104,6 +104,11 @@ def test_half_of_a_bar_costs_a_third_by_hand():
     )
 
 
+def test_nothing_predicted_has_no_precision():
+    terms = cl_dice_terms(torch.full((1, 7, 9), -1e4), bar(), mode="binary")
+    assert {k: v.item() for k, v in terms.items()} == {"precision": 1.0, "sensitivity": 1.0}
+
+
 def test_all_foreground_is_not_perfect_as_it_is_elsewhere():
     assert loss(bar(), bar()) == 0
     assert loss(torch.ones(1, 7, 9), bar()) == 1
