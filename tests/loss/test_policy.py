@@ -79,6 +79,19 @@ def test_log_ratios_of_100_have_a_finite_slope_that_is_0_only_where_they_are_hel
                 assert slope == loss
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("advantage", [-1e-30, -1e30])
+def test_a_ratio_ends_where_its_advantage_times_it_would_leave_the_dtype(advantage, dtype, way):
+    x = of(1000, dtype=dtype, grad=True)
+    with WAYS[way]():
+        loss = policy_loss(x, of(0, dtype=dtype), of(advantage, dtype=dtype))
+        (slope,) = torch.autograd.grad(loss, x)
+    top = torch.finfo(dtype).max
+    assert min(1.0, -advantage) * top / 4 < loss.item() < top
+    assert slope == loss
+
+
 @pytest.mark.parametrize("advantage", [1.0, -1.0, 0.0])
 def test_before_the_first_step_the_slope_is_minus_the_advantage(advantage):
     x = of(-1, -2, dtype=torch.float32, grad=True)

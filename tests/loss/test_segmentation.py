@@ -870,4 +870,6 @@ def test_boxes_are_sent_to_the_loss_of_boxes(unit):
         IoULoss()(boxes + 0.01 * unit, boxes)
     soft = torch.tensor([[0.1, 0.2, 0.3, 0.4]])  # four classes are no box
     assert IoULoss()(torch.tensor([[0.0, 0.1, 0.2, 0.3]]), soft).isfinite()
+    several = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.5, 0.6]])  # one row alone is more
+    assert IoULoss()(several / 2, several).isfinite()
     assert IoULoss()(boxes, torch.tensor([0, 3])).isfinite()

@@ -104,6 +104,11 @@ def test_half_of_a_bar_costs_a_third_by_hand():
     )
 
 
+def test_nothing_predicted_has_no_precision():
+    terms = cl_dice_terms(torch.full((1, 7, 9), -1e4), bar(), mode="binary")
+    assert {k: v.item() for k, v in terms.items()} == {"precision": 1.0, "sensitivity": 1.0}
+
+
 def test_all_foreground_is_not_perfect_as_it_is_elsewhere():
     assert loss(bar(), bar()) == 0
     assert loss(torch.ones(1, 7, 9), bar()) == 1
@@ -152,6 +157,21 @@ def test_what_is_removed_is_background_to_the_skeleton():
     got = cl_dice_loss(logits, target, mode="binary", weight=weight)
     short = torch.where(weight == 0, 0, target)
     assert got.item() == pytest.approx(loss(0.5 * short, short))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_is_removed_is_background_to_any_skeleton(ahead):
+    logits, target = _random(2, 3, 7, 9), (_random(2, 3, 7, 9, seed=1) > 0).double()
+    weight = (_random(2, 3, 7, 9, seed=2) > -1).double()
+    removed = weight == 0
+    assert 0 < removed.sum() < removed.numel() / 2
+    known = logits.masked_fill(removed, -1e4), target.masked_fill(removed, 0)
+    want = cl_dice_loss(*known, mode="multilabel")
+    made = soft_skeleton(known[1]).masked_fill(removed, 1.0) if ahead else None
+    logits = logits.masked_fill(removed, torch.nan)
+    target = target.masked_fill(removed, 1)
+    got = cl_dice_loss(logits, target, mode="multilabel", weight=weight, skeleton=made)
+    torch.testing.assert_close(got, want)
 
 
 def test_the_gradient_is_that_of_the_value():

@@ -257,4 +257,70 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "return _LARGE_PART if on_accelerator(t) else _PART",
         "branches",
     ): "size of a part: time",
+    (
+        "loss/skeleton/sums.py",
+        "x, t = torch.where(w == 0, 0.0, x), torch.where(w == 0, 0.0, t)",
+        "scale",
+    ): "a removed logit weighs nothing, whatever it is",
+    (
+        "loss/skeleton/sums.py",
+        "yes, odds = torch.where(w == 0, 0.0, yes), torch.where(w == 0, -torch.inf, odds)",
+        "scale",
+    ): "a removed probability weighs nothing, whatever it is",
+    (
+        "loss/matching/layers.py",
+        "matches < 0, -1",
+        "drop USub",
+    ): "any vote counts as much, and more where there are several layers",
+    (
+        "core/overlap/sums.py",
+        "t = _indices(t)",
+        "drop",
+    ): "the formula of shares computes the same: time",
+    (
+        "loss/segmentation/iou.py",
+        "if beyond or (corners and bool((target.sum(1) > 1.001).all())):",
+        "Gt",
+    ): "a limit between what shares and what boxes add up to",
+    (
+        "loss/snr/si_sdr.py",
+        "power = power + tiny",
+        "Add",
+    ): "of energies near the least number alone",
+    (
+        "core/pairs/run.py",
+        "_PAIRS, _MANY_PAIRS = 2**22, 2**26 # in a chunk; on an accelerator",
+        "Pow",
+    ): "size of a chunk: memory",
+    (
+        "core/pairs/run.py",
+        "_PAIRS, _MANY_PAIRS = 2**22, 2**26 # in a chunk; on an accelerator",
+        "off by one",
+    ): "size of a chunk: memory",
+    **{
+        (file, line, kind): "when its slope is computed, or the size of a block: time"
+        for file, line, kinds in (
+            (
+                "loss/bbox/family.py",
+                "Formula(result, None if slopes is None else step, ahead=True, block=BLOCK),",
+                ("drop ahead=", "flip", "drop block="),
+            ),
+            (
+                "loss/heat/formulas.py",
+                '"mse": Formula(_square_result, _square_step, ahead=True, block=2**17),',
+                ("drop ahead=", "flip", "drop block=", "off by one"),
+            ),
+            (
+                "loss/regression/crps.py",
+                "GAUSSIAN = Formula(_gaussian, _gaussian_step, ahead=True, block=2**17)",
+                ("drop ahead=", "flip", "drop block=", "off by one", "Pow"),
+            ),
+            (
+                "loss/regression/huber.py",
+                "HUBER = Formula(_huber, _huber_step, ahead=True)",
+                ("drop ahead=", "flip"),
+            ),
+        )
+        for kind in kinds
+    },
 }

@@ -73,9 +73,14 @@ class Walk:
             v, keep = self.call.forward(
                 block.of(x), block.maybe(weight), self.removes, block.all(sides)
             )
-            kept += keep
             if out is None:
                 out, dtype = room_for(self.call.gather, v, block, x), v.dtype
+                kept = [] if block.s else [room_for("values", k, block, x) for k in keep]
+            if block.s:
+                kept += keep
+            else:  # one piece of memory, for what stays lies between the blocks' own and splits it
+                for room, k in zip(kept, keep, strict=True):
+                    block.of(room).copy_(k)
             if self.call.gather == "values":
                 block.of(out).copy_(v)
             elif self.call.gather == "samples":
@@ -91,12 +96,16 @@ class Walk:
         if self._is_whole(x):
             v, dx = self._both(x, weight, sides, up)
             return self._summed(v), _rounded(dx, x)
-        grad, sums = fresh_like(x), []
-        for block in self._blocks(x):
+        grad, blocks = fresh_like(x), self._blocks(x)
+        sums: Tensor | None = None
+        for i, block in enumerate(blocks):
             v, dx = self._both(block.of(x), block.maybe(weight), block.all(sides), up)
-            sums.append(v.sum())
+            if sums is None:
+                sums = v.new_empty(len(blocks))
+            sums[i] = v.sum()
             block.of(grad).copy_(dx)
-        return self._share(torch.stack(sums).sum(dtype=widest(v))).to(v.dtype), grad
+        assert sums is not None  # a prediction without elements is not walked
+        return self._share(sums.sum(dtype=widest(sums))).to(sums.dtype), grad
 
     def _both(
         self, x: Tensor, weight: Tensor | None, sides: Sides, up: float
@@ -116,13 +125,13 @@ class Walk:
             up = up * self._per_value()
         if self._is_whole(x):
             return _rounded(self.call.both(x, weight, self.removes, sides, up, kept)[1], x)
-        blocks, grad = self._blocks(x), fresh_like(x)
-        stride = len(kept) // len(blocks)
+        grad, blocks = fresh_like(x), self._blocks(x)
+        each = len(kept) // len(blocks)
         for i, block in enumerate(blocks):
             here = up
             if self.call.gather != "total":
                 here = block.of(up) if self.call.gather == "values" else up[block.n]
-            keep = kept[i * stride : (i + 1) * stride]
+            keep = kept[i * each : (i + 1) * each] if block.s else tuple(map(block.of, kept))
             _, dx = self.call.both(
                 block.of(x), block.maybe(weight), self.removes, block.all(sides), here, keep
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
@@ -19,12 +19,15 @@ from aptt.audit.ways import in_blocks, plainly
 __all__ = [
     "finite_at_extremes",
     "half_matches_truth",
+    "halves_match",
     "near_perfect_keeps_digits",
     "perfect_is_minimal",
     "scale_invariance",
 ]
 
 _LOW = (torch.float32, torch.bfloat16, torch.float16)
+
+Ways = Mapping[str, Callable[[], AbstractContextManager[object]]]
 
 
 @promise("perfect")
@@ -207,18 +210,24 @@ def _near(got: Tensor, truth: Tensor, what: str, *, rtol: float, floor: Tensor |
 @promise(ways=("plain",))
 def half_matches_truth(trial: Trial) -> None:
     """Half types lose what their inputs lose, float32 a millionth; the loss is float32."""
+    halves_match(trial)
+
+
+def halves_match(trial: Trial, ways: Ways | None = None) -> None:
+    """Compute the truth once, and hold the half types to it in each of the ways."""
     made = trial.inputs(67)
     name = trial.prediction(made)
     calls: dict[str, tuple[Inputs, float, Tensor, Tensor]] = {}
     for dtype in _LOW:
         cast = trial.cast(made, dtype)
-        mixed = [] if trial.spec.stranger else [({**made, name: cast[name]}, torch.float64)]
-        for inputs, others in [(cast, dtype), *mixed]:
+        mixed = {**made, name: cast[name]}
+        both = not trial.spec.stranger and any(mixed[k].dtype != t.dtype for k, t in cast.items())
+        for inputs, others in [(cast, dtype), *([(mixed, torch.float64)] if both else [])]:
             truth, truth_grad = _truth(trial, inputs, "mean")
             for up in (1.0, 2.0**12):  # as a gradient scaler would
                 said = f"{dtype}, the rest {others}, {up:g} * loss"
                 calls[said] = inputs, up, truth, up * truth_grad
-    for way, within in _some_blocks(trial, made[name].numel()).items():
+    for way, within in (ways or _some_blocks(trial, made[name].numel())).items():
         with about(way) if trial.spec.walks else nullcontext(), within():
             if trial.spec.stranger and trial.spec.extremes:
                 _hard_halves(trial)
@@ -232,14 +241,11 @@ def half_matches_truth(trial: Trial) -> None:
                         check(*result)
 
 
-def _some_blocks(
-    trial: Trial, elements: int
-) -> dict[str, Callable[[], AbstractContextManager[object]]]:
+def _some_blocks(trial: Trial, elements: int) -> Ways:
     """The plain way, and if it walks, some eight blocks."""
-    ways: dict[str, Callable[[], AbstractContextManager[object]]] = {"plain": plainly}
-    return ways | (
-        {"in blocks": lambda: in_blocks(max(16, elements // 8))} if trial.spec.walks else {}
-    )
+    if not trial.spec.walks:
+        return {"plain": plainly}
+    return {"plain": plainly, "in blocks": lambda: in_blocks(max(16, elements // 8))}
 
 
 def _hard_halves(trial: Trial) -> None:

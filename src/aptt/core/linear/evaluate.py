@@ -26,8 +26,8 @@ def evaluate_linear(
     gather: Literal["values", "total"],
     weight: Tensor | None = None,
     teacher: Head | None = None,
-    scale: float = 1.0,
-    chunk: int | None = None,
+    scale: float,
+    chunk: int | None,
     **options: Any,
 ) -> Tensor:
     """The formula's values on the logits of ``head``, one for each row, or their sum.
@@ -64,8 +64,8 @@ def evaluate_projected(
     gather: Literal["values", "total"],
     weight: Tensor | None = None,
     teacher: tuple[Tensor, Projection] | None = None,
-    scale: float = 1.0,
-    chunk: int | None = None,
+    scale: float,
+    chunk: int | None,
     **options: Any,
 ) -> Tensor:
     """As :func:`evaluate_linear`, where ``project`` makes the logits of a chunk: by autograd."""
