@@ -6,6 +6,7 @@ values     what they hold: ranges, classes, weights; looked at on the CPU alone
 """
 
 from aptt.core.checks.options import (
+    GREATEST,
     IgnoreIndex,
     check_choice,
     check_chunk,
@@ -47,6 +48,7 @@ from aptt.core.checks.values import (
 )
 
 __all__ = [
+    "GREATEST",
     "INDEX_DTYPES",
     "Array",
     "IgnoreIndex",

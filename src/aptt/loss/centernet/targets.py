@@ -20,6 +20,7 @@ from aptt.core.checks import (
     check_floating,
     check_indices,
     check_number,
+    check_positive,
     check_whole,
 )
 from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
@@ -90,7 +91,7 @@ def centernet_targets(
     """
     for name, value in (("num_classes", num_classes), ("size", size[0]), ("size", size[1])):
         check_whole(name, value)
-    check_number("stride", stride, torch.finfo(torch.float32).tiny)
+    check_positive("stride", stride)
     check_number("min_overlap", min_overlap, torch.finfo(torch.float32).tiny, 1.0)
     check_choice("radius", radius, ("exact", "original"))
     check_box_format(box_format)

@@ -13,7 +13,7 @@ from aptt.core.checks import (
     as_floats,
     as_tensor,
     check_flags,
-    check_number,
+    check_positive,
     check_range,
 )
 from aptt.core.gaussian import gaussian_maps
@@ -71,7 +71,7 @@ def render_heatmaps(
     check_flags(snap=snap)
     check_shapes(points=(points, "N K 2"))
     if isinstance(sigma, Real):
-        check_number("sigma", sigma := float(sigma), torch.finfo(torch.float32).tiny)
+        check_positive("sigma", sigma := float(sigma))
     else:
         sigma = as_tensor("sigma", sigma, points)
         if sigma.ndim:
