@@ -12,8 +12,6 @@ from tests.loss.test_errors import FUNCTIONS, OF_FUNCTION, _drawn, _tensors
 NUMBERS = [-1.0, 0.0, 1e-4, 1.5e-3, 0.25, 0.75, 1.0, 1.5, 2.5, 10.0, 150.0, 1e4, math.inf, math.nan]
 OF_A_CALL = {("focal_loss", "label_smoothing"), ("kto_loss", "baseline")}
 """What else the function refuses, for what it is called with."""
-TAPS = {"ms_ssim_loss": {"window_size": 3}}
-"""Of an even number none lies in the middle, and where sigma is small all are 0."""
 
 
 def _refused(key, call, given):
@@ -38,7 +36,7 @@ def _refused(key, call, given):
 )
 def test_a_constructor_refuses_the_numbers_that_the_function_refuses(name, key):
     module = OF_FUNCTION[name]
-    args = _drawn(name, _tensors(name)[0])[0] | TAPS.get(name, {})
+    args = _drawn(name, _tensors(name)[0])[0]
     options = {k: v for k, v in args.items() if k in inspect.signature(module).parameters}
     for number in NUMBERS:
         by_module = _refused(key, module, options | {key: number})
