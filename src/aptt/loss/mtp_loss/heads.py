@@ -173,6 +173,8 @@ def check_heads(
         raise ValueError("target: got a number, wanted a sequence of tokens, (..., T)")
     further = _further(right_context, len(heads) - 1, labels, documents)
     length, last = max(target.shape[-1] - further, 0), heads[0].shape[-1:]
+    if not last:
+        raise ValueError(f"{name}[0]: got a number, wanted (..., T) rows of numbers")
     for k, head in enumerate(heads):
         if head.shape[-1:] != last:
             raise ValueError(
