@@ -88,10 +88,7 @@ def _found(value):
 
 
 OF_OTHERS = {  # another option is named, or none, or any word is a yes
-    ("centernet_targets", "size"), ("denoising_matches", "contrastive"),
-    ("group_advantages", "leave_one_out"),
-    ("lwf_loss", "old_classes"), ("mel_loss", "preset"), ("mel_terms", "preset"),
-    ("point_mask_terms", "generator"),
+    ("mel_loss", "preset"), ("mel_terms", "preset"),
 }  # fmt: skip
 WORDED = [
     (name, key)

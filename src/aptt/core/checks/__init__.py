@@ -15,6 +15,7 @@ from aptt.core.checks.options import (
     check_label,
     check_number,
     check_positive,
+    check_size,
     check_whole,
     ignored,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "check_positive",
     "check_range",
     "check_shares",
+    "check_size",
     "check_some",
     "check_tensors",
     "check_weight",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "check_label",
     "check_number",
     "check_positive",
+    "check_size",
     "check_whole",
     "ignored",
 ]
@@ -77,6 +79,14 @@ def check_whole(name: str, value: int, low: int = 1) -> None:
     """Hold an option to whole numbers; True is none."""
     if type(value) is not int or value < low:
         raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
+
+
+def check_size(size: Sequence[int], low: int = 0) -> None:
+    """Hold the size of a map to height and width."""
+    pair = isinstance(size, Sequence) and len(size) == 2
+    if not pair or not all(isinstance(n, int) and n >= low and not _is_flag(n) for n in size):
+        least = f" of at least {low}" * (low > 0)
+        raise ValueError(f"size: got {size!r}, wanted height and width, whole numbers{least}")
 
 
 def check_flags(**options: object) -> None:

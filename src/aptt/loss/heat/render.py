@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Real
 
 import torch
@@ -15,6 +14,7 @@ from aptt.core.checks import (
     check_flags,
     check_positive,
     check_range,
+    check_size,
 )
 from aptt.core.gaussian import gaussian_maps
 from aptt.core.ordinary import is_readable
@@ -76,7 +76,7 @@ def render_heatmaps(
         sigma = as_tensor("sigma", sigma, points)
         if sigma.ndim:
             check_shapes(points=(points, "N K 2"), sigma=(sigma, "N K"))
-    _check_size(size)
+    check_size(size)
     points = widen(points)
     if visibility is not None:
         visibility = as_tensor("visibility", visibility, points)
@@ -91,9 +91,3 @@ def render_heatmaps(
         return gaussian_maps(points.round() if snap else points, sigma, size)
     maps = gaussian_maps(points.round() if snap else points, sigma, size)
     return torch.where(seen[..., None, None], maps, 0.0)
-
-
-def _check_size(size: tuple[int, int]) -> None:
-    whole = isinstance(size, Sequence) and all(isinstance(n, int) and n >= 0 for n in size)
-    if not whole or len(size) != 2:
-        raise ValueError(f"size: got {size!r}, wanted height and width, whole numbers")
