@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from aptt.audit.ways import in_blocks, in_one, plainly, whole
 from aptt.core.blocks import cut
-from aptt.core.engine import evaluate
+from aptt.core.engine import evaluate, walking
 from aptt.core.formula import Formula, Product, by_row
 from aptt.core.precision import widen
 from aptt.loss import (
@@ -430,6 +430,22 @@ COSTS = {  # loss, inputs, options, most alive, held from forward to backward; i
     "si_sdr": (si_sdr_loss, _signals, {}, 1.6, 1.0),
     "rmse": (rmse_loss, _signals, {}, 1.2, 0.01),
 }
+
+
+def test_what_is_kept_lies_in_one_piece_however_many_blocks_there_are():
+    """Small pieces between a block's own would split the memory that the next one takes."""
+    x, t = _classes(64, 50)
+
+    def saved(block):
+        count = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda v: count.append(v) or v, lambda v: v
+        )
+        with walking(block, lambda cuts: None), hooks:
+            cross_entropy(x, t)
+        return len(count)
+
+    assert saved(100) == saved(1000) < 10
 
 
 @pytest.mark.parametrize("name", COSTS)

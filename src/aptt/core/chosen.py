@@ -16,7 +16,7 @@ from torch import Tensor
 from aptt.core.divergence import SOFT, Form
 from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept
-from aptt.core.softmax import exp_of_gaps, largest
+from aptt.core.softmax import exp_of_gaps_, largest
 
 __all__ = ["SOFT_CHOSEN"]
 
@@ -75,7 +75,7 @@ def _others(x: Tensor, chosen: Tensor, form: Form) -> tuple[Tensor, Tensor, Tens
     """Of the other classes: the largest logit, ``exp((x - it) / T)``, and the sum of these."""
     left = x.scatter(1, chosen, -torch.inf)
     top = largest(left)
-    e = exp_of_gaps((left - top) / form.temperature)
+    e = exp_of_gaps_((left - top) / form.temperature)
     return top, e, e.sum(1, keepdim=True)
 
 

@@ -26,7 +26,7 @@ from torch.nn.functional import logsigmoid
 from aptt.core.divergence import BY_NAME, HERE, Excess, Form, at_least_0, excess_of
 from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept, by_row
-from aptt.core.softmax import exp_of_gaps, of_class, put_class_, with_class
+from aptt.core.softmax import exp_of_gaps_, of_class, put_class_, with_class
 
 __all__ = ["DECOUPLED", "Parts"]
 
@@ -119,7 +119,7 @@ def _step(
     top, _, e, *_ = read.sums
     closed = kept[-2]
     by = (-of_y / e).masked_fill(closed, 0.0)
-    dx = exp_of_gaps((z - top) / parts.temperature).mul_(by).add_(dx)
+    dx = exp_of_gaps_((z - top) / parts.temperature).mul_(by).add_(dx)
     return None, put_class_(dx, y, of_y.masked_fill(closed, 0.0))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aptt.core.divergence import SOFT, Form, at_least_0
 from aptt.core.formula import Formula, Kept, Product, by_row
-from aptt.core.softmax import exp_of_gaps, largest
+from aptt.core.softmax import exp_of_gaps_, largest
 
 __all__ = ["KL", "gaussian_logits", "taught"]
 
@@ -78,7 +78,7 @@ _MASKED = 1e4  # the log-ratio of a bin that one of the two masks by -inf
 
 def _shares(x: Tensor, t: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     by = 1 / form.temperature
-    return exp_of_gaps(x * by), exp_of_gaps(t * by)
+    return exp_of_gaps_(x * by), exp_of_gaps_(t * by)
 
 
 def _sum(t: Tensor) -> Tensor:

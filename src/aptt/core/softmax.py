@@ -30,6 +30,7 @@ __all__ = [
     "Leading",
     "against",
     "exp_of_gaps",
+    "exp_of_gaps_",
     "fading",
     "gaps",
     "largest",
@@ -96,7 +97,7 @@ def against(z: Tensor, y: Tensor) -> Against:
     """The statistics of each row; differentiable."""
     others = with_class(z, y, -torch.inf)
     top = largest(others)
-    return Against.of(top, exp_of_gaps(others - top).sum(1, keepdim=True), of_class(z, y))
+    return Against.of(top, exp_of_gaps_(others - top).sum(1, keepdim=True), of_class(z, y))
 
 
 class Leading(NamedTuple):
@@ -176,6 +177,11 @@ def exp_of_gaps(gap: Tensor) -> Tensor:
     beside the largest.
     """
     return gap.mul(1 / math.log(2)).exp2_()
+
+
+def exp_of_gaps_(gap: Tensor) -> Tensor:
+    """:func:`exp_of_gaps` over the memory of the gaps, which no graph reads again."""
+    return gap.mul_(1 / math.log(2)).exp2_()
 
 
 def of_class(z: Tensor, y: Tensor) -> Tensor:

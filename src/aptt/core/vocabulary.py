@@ -27,6 +27,7 @@ from aptt.core.reduction import Reduction, check_reduction
 from aptt.core.softmax import (
     Against,
     exp_of_gaps,
+    exp_of_gaps_,
     largest,
     of_class,
     on_class_axis,
@@ -114,9 +115,9 @@ def measure(
     others = with_class(z, at, -torch.inf if here is None else torch.where(here, -torch.inf, mine))
     mine = mine if here is None else torch.where(here, mine, 0.0)
     top = largest(others)
-    gap = others - top
+    gap = others.sub_(top)  # which is a copy already
     if form.smoothing is None:
-        return Stats(top, exp_of_gaps(gap).sum(1, keepdim=True), mine)
+        return Stats(top, exp_of_gaps_(gap).sum(1, keepdim=True), mine)
     masked = torch.finfo(z.dtype).min
     slack = -torch.nn.functional.threshold(gap, masked, 0.0)  # a choice in one operator
     open = (gap > masked).to(z.dtype)
@@ -215,7 +216,7 @@ def slope(
         more = square if more is None else more + square
     if more is not None:
         own, every = more if own is None else own + more, every + more
-    dz = exp_of_gaps(z - stats.top).mul_(every * share)
+    dz = exp_of_gaps_(z - stats.top).mul_(every * share)
     dz = dz if spread is None else dz.sub_(spread)
     of_y = every * (stats.rest * share)
     of_y = -of_y if own is None else own - of_y

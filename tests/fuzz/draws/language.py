@@ -453,7 +453,7 @@ def limit_of_teachers(call: Call) -> tuple[float, float]:
         or not a.get("detach_teacher", True)
     )
     value, slope = eps if in_one else max(eps**3, 1e-21), eps if in_one or by_autograd else eps**2
-    slope = max(slope, 2e-18)  # of the oracle
+    slope = max(slope, 1e-17)  # of the oracle
     if a.get("standardize"):  # logits that are rounded beside 1, and divided by their spread
         value, slope = eps, eps / min(1.0, _least_spread(a))
     weight, most = a.get("sample_weight"), 1.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tests.fuzz.check import computed
 from tests.fuzz.draw import Call, Draw, Loss, heaviest
@@ -175,14 +176,39 @@ def _relations(name: str) -> Any:
     return draw
 
 
-def _alone(call: Call) -> tuple[float, float]:
-    """A distance that is the only one is its own mean but for rounding, which the loss squares."""
-    x = call.args["student_embeddings"]
-    off = 4 * torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
-    weight = call.args.get("weight")
-    count = len(x) if weight is None else int((weight != 0).sum())
+def _near_the_mean(call: Call) -> tuple[float, float]:
+    """A distance that has most of the weight is its own mean but for rounding.
+
+    The loss squares what is left, and its slope is beside that of the mean, of one part of it.
+    """
+    off = 4 * torch.finfo(computed(call)).eps
     most = heaviest(call, "weight") ** 2  # of a pair
-    return 50 * off**2 * most, 50 * off * most if count == 2 else 0.0
+    count = int((_weight(call) != 0).sum())
+    mean = _mean_distance(call, "student_embeddings")
+    return 50 * off**2 * most, 50 * off * most if count == 2 else off * most / mean
+
+
+def _weight(call: Call) -> Tensor:
+    weight = call.args.get("weight")
+    if weight is None:
+        return torch.ones(len(call.args["student_embeddings"]), dtype=torch.float64)
+    return weight.double()
+
+
+def _mean_distance(call: Call, key: str) -> float:
+    """Of pairs by their weights; infinite where there is none."""
+    w = _weight(call)
+    x = torch.where((w != 0)[:, None], call.args[key].detach().double(), 0.0)
+    pairs = w[:, None] * w
+    mean = (pairs * torch.cdist(x, x)).sum() / (pairs.sum() - w.square().sum()).clamp(min=1e-300)
+    return mean.item() or torch.inf
+
+
+def _of_the_teacher(call: Call) -> dict[str, Tensor]:
+    """Its slope goes by its own mean distance."""
+    means = [_mean_distance(call, f"{who}_embeddings") for who in ("student", "teacher")]
+    by = 1.0 if torch.inf in means else means[0] / means[1]
+    return {"weight": torch.tensor(1e-6), "teacher_embeddings": torch.tensor(by)}
 
 
 _WEIGHT = (-1.0, NAN)
@@ -224,8 +250,8 @@ LOSSES = {
     "relational_distillation_loss": Loss(
         _relations("relational_distillation_loss"),
         oracle.relational_distillation_loss,
-        limit=_alone,
-        passed_on=lambda call: {"weight": torch.tensor(1e-6)},
+        limit=_near_the_mean,
+        passed_on=_of_the_teacher,
         rows=0,
         conceded=lambda call: {"teacher_embeddings", "student_embeddings"},
         wrong={
@@ -238,8 +264,8 @@ LOSSES = {
     "relational_distillation_terms": Loss(
         _relations("relational_distillation_terms"),
         oracle.relational_distillation_terms,
-        limit=_alone,
-        passed_on=lambda call: {"weight": torch.tensor(1e-6)},
+        limit=_near_the_mean,
+        passed_on=_of_the_teacher,
         rows=0,
         conceded=lambda call: {"teacher_embeddings", "student_embeddings"},
         wrong={"chunk": (0, -1), "reduction": ("none",)},

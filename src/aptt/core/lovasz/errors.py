@@ -12,7 +12,7 @@ from aptt.core import pixels
 from aptt.core.logistic import sign
 from aptt.core.marks import cleared, mark, measure
 from aptt.core.precision import widen
-from aptt.core.softmax import exp_of_gaps, on_class_axis
+from aptt.core.softmax import exp_of_gaps_, on_class_axis
 
 __all__ = ["errors_of", "hinge", "levels", "softmax_errors"]
 
@@ -47,9 +47,9 @@ def softmax_errors(x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
 def levels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The largest logit of each pixel, 1 over the sum of ``exp(z - top)``, and ``1 - p[y]``."""
     top = widen(x.amax(1))
-    mine = exp_of_gaps(x.gather(1, y.unsqueeze(1)).squeeze(1).to(top.dtype) - top)
+    mine = exp_of_gaps_(x.gather(1, y.unsqueeze(1)).squeeze(1).to(top.dtype) - top)
     rest = torch.zeros_like(top)
     for c in range(x.shape[1]):
-        rest += exp_of_gaps(x[:, c].to(top.dtype) - top).mul_(y != c)
+        rest += exp_of_gaps_(x[:, c].to(top.dtype) - top).mul_(y != c)
     share = (rest + mine).reciprocal_()
     return top, share, rest.mul_(share)

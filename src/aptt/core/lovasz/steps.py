@@ -11,7 +11,7 @@ from torch import Tensor
 from aptt.core.lovasz.errors import errors_of, hinge, levels, softmax_errors
 from aptt.core.marks import cleared
 from aptt.core.precision import widen, widest
-from aptt.core.softmax import exp_of_gaps, on_class_axis
+from aptt.core.softmax import exp_of_gaps_, on_class_axis
 
 __all__ = ["listed", "steps_at_once", "steps_by_class", "steps_of", "steps_together"]
 
@@ -84,7 +84,7 @@ def steps_by_class(
                 e = hinge(z, h.to(dtype))
             else:
                 top, share, miss = (a[some] for a in level)
-                e = torch.lerp(exp_of_gaps(z - top).mul_(share), miss, h.to(dtype))
+                e = torch.lerp(exp_of_gaps_(z - top).mul_(share), miss, h.to(dtype))
             if by is not None:
                 gone = by == 0
                 e, h = e.masked_fill_(gone, 0.0), h & ~gone

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.logistic import softplus
-from aptt.core.softmax import exp_of_gaps, largest
+from aptt.core.softmax import exp_of_gaps, exp_of_gaps_, largest
 
 __all__ = ["KNOWN", "NEGATIVES", "POSITIVES", "QUESTIONS", "PairFormula"]
 
@@ -40,7 +40,7 @@ def _largest(s: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
 
 def _negatives(s: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     only, top = _largest(s, negative)
-    return torch.stack((top, exp_of_gaps(only - top.unsqueeze(1)).sum(1)))
+    return torch.stack((top, exp_of_gaps_(only - top.unsqueeze(1)).sum(1)))
 
 
 def _negatives_slope(

@@ -24,7 +24,7 @@ from aptt.core.exponential import expm1
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.reduction import Reduction, check_reduction, count_of, reduce
 from aptt.core.shapes import check_shapes
-from aptt.core.softmax import Against, against, exp_of_gaps, fading, put_class_
+from aptt.core.softmax import Against, against, exp_of_gaps_, fading, put_class_
 
 __all__ = ["MIXED", "POWER", "reduced_rows"]
 
@@ -129,7 +129,7 @@ def _power_step(
 def _along(x: Tensor, y: Tensor, kept: Kept, slope: Tensor) -> Tensor:
     """The gradient of the logits, given that of the nll."""
     wrong = Against(*kept)
-    dz = exp_of_gaps(x - wrong.top).mul_(slope * wrong.share)
+    dz = exp_of_gaps_(x - wrong.top).mul_(slope * wrong.share)
     return put_class_(dz, y, -slope * wrong.miss)
 
 

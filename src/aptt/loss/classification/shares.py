@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aptt.core.formula import Formula, Kept, by_row
-from aptt.core.softmax import exp_of_gaps, gaps, leading, on_class_axis, others, put_class_
+from aptt.core.softmax import exp_of_gaps_, gaps, leading, on_class_axis, others, put_class_
 from aptt.core.vocabulary import Form, uncap
 from aptt.loss.classification.adjusted import counted_logits
 
@@ -86,7 +86,7 @@ def _soft_slope(
     if more is not None:
         part, own, goal = up * part + more, up * own, up * goal
     share = (part + own) / (1 + rest)
-    dz = exp_of_gaps(z - top).mul_(share).sub_(goal)
+    dz = exp_of_gaps_(z - top).mul_(share).sub_(goal)
     dz = put_class_(dz, at, part - rest * share)
     return uncap(dz if more is not None else dz.mul_(up), x, form)
 

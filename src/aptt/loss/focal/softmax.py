@@ -34,6 +34,7 @@ from aptt.core.softmax import (
     Against,
     against,
     exp_of_gaps,
+    exp_of_gaps_,
     fading,
     gaps,
     leading,
@@ -132,7 +133,7 @@ def _hard_step(
     if alpha is not None:
         slope = slope * by_row(_of_class(alpha, y))
     rest = wrong.rest.clamp(min=1)  # it is 1 or more, but for a row without other classes
-    return None, put_class_(exp_of_gaps(x - wrong.top).mul_(slope / rest), y, -slope)
+    return None, put_class_(exp_of_gaps_(x - wrong.top).mul_(slope / rest), y, -slope)
 
 
 def _soft_stats(

@@ -20,7 +20,7 @@ from aptt.core.divergence import SOFT, Form
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.labels import gaussian_logits, taught
 from aptt.core.precision import wide
-from aptt.core.softmax import exp_of_gaps
+from aptt.core.softmax import exp_of_gaps_
 
 __all__ = ["DISTANCES", "REGULARIZERS", "TOGETHER", "Grid"]
 
@@ -38,7 +38,7 @@ class Grid(NamedTuple):
 
 def _shares(x: Tensor, top: Tensor, grid: Grid) -> Tensor:
     """The softmax, times its sum ``(N, height, width)``."""
-    e = exp_of_gaps((x - top) * (1 / grid.temperature))
+    e = exp_of_gaps_((x - top) * (1 / grid.temperature))
     return e.unflatten(1, (grid.height, grid.width))
 
 
