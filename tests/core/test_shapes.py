@@ -295,6 +295,7 @@ def test_a_number_is_one_of_float32():
     held = torch.finfo(torch.float32)
     for most in (held.max, -held.max, np.float16(1), torch.tensor(1.0, dtype=torch.float16)):
         check_number("bias", most, -math.inf)
+    check_positive("temperature", torch.tensor(2.0, requires_grad=True))  # which may be learned
     for much in (1e39, -1e39, 10**400):
         with _raises(f"bias: got {much}, wanted a number at least -inf, and finite in float32"):
             check_number("bias", much, -math.inf)

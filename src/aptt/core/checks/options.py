@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal, TypeAlias
 
 __all__ = [
@@ -53,10 +54,11 @@ def check_number(
 
     True is no number.
     """
+    least, most = (low, high) if high < math.inf else (max(low, -GREATEST), GREATEST)
     try:
-        inside = low <= value <= high or (zero and value == 0)
-        held = high < math.inf or abs(float(value)) <= GREATEST
-        if inside and held and not _is_flag(value):
+        number = float(value) if isinstance(value, Real) else value  # NumPy has half types
+        inside = least <= number <= most or (zero and number == 0)
+        if inside and not _is_flag(value):
             return
         error: type[Exception] = TypeError if _is_flag(value) else ValueError
     except OverflowError:  # a whole number that no float holds
