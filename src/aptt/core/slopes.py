@@ -63,7 +63,7 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         if outer is not None:
             edge.sub_(upright.mul_(outer))
         edge.mul_(0.5)  # by signs, as a step function takes ten times the time of another operator
-        high = both + torch.addcmul(edge, behind.sign(), edge, value=-1)
+        high = torch.addcmul(edge, behind.sign(), edge, value=-1).add_(both)
         low = both.add_(edge.addcmul_(before.sign(), edge)).neg_()
         if pull is not None:
             pull = pull if isinstance(up, float) and up == 1 else pull * up
