@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -288,6 +289,27 @@ def test_a_positive_number_is_above_0_and_finite(value):
         check_positive("scale", value)
     with _raises("scale: got '1', wanted a positive number", TypeError):
         check_positive("scale", "1")
+
+
+def test_a_number_is_one_of_float32():
+    held = torch.finfo(torch.float32)
+    for most in (held.max, -held.max, np.float16(1), torch.tensor(1.0, dtype=torch.float16)):
+        check_number("bias", most, -math.inf)
+    for much in (1e39, -1e39, 10**400):
+        with _raises(f"bias: got {much}, wanted a number at least -inf, and finite in float32"):
+            check_number("bias", much, -math.inf)
+    check_number("label", 1e300, 0.0, 1e308)  # whose own end is another
+    check_positive("scale", held.tiny)
+    for small in (1e-38, 1e-300):
+        for zero, wanted in ((False, "a positive"), (True, "0, or a positive")):
+            with _raises(
+                f"scale: got {small}, wanted {wanted} number, in float32 from 1.2e-38 to 3.4e+38"
+            ):
+                check_positive("scale", small, zero=zero)
+    for nothing in (0, 0.0, -0.0):
+        check_positive("beta", nothing, zero=True)
+    with _raises("beta: got False, wanted 0, or a positive number", TypeError):
+        check_positive("beta", False, zero=True)
 
 
 def test_what_is_no_tensor_is_named():

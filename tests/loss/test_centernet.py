@@ -346,6 +346,13 @@ def test_regions_can_be_ignored():
     torch.testing.assert_close(whole, expected)
 
 
+@pytest.mark.parametrize("size", [12, (4,), (1, 2, 3), (0, 4), (12.5, 14), (True, 4)])
+def test_a_size_is_two_whole_numbers_above_0(size):
+    boxes, labels = torch.ones(1, 1, 4), torch.zeros(1, 1).long()
+    with pytest.raises(ValueError, match=r"size: got .*, wanted height and width, .* at least 1"):
+        centernet_targets(boxes, labels, num_classes=1, size=size)
+
+
 def test_two_objects_in_one_cell_share_a_peak_and_keep_both_sizes():
     # mmdetection keeps the last one's size
     boxes = [torch.tensor([[8.0, 8.0, 24.0, 24.0], [12.0, 12.0, 20.0, 20.0]])]

@@ -195,7 +195,7 @@ def test_another_dtype_serves_or_is_named(name, key):
             said = str(error)
         else:
             continue
-        assert re.match(r"\w+(\[\S+\])?: ", said), said
+        assert re.match(r"[\w.]+(\[\S+\])?: ", said), said
 
 
 MAY_LIE_ELSEWHERE = {"ignore_regions"}  # a list of images, which is moved

@@ -337,7 +337,7 @@ def test_hidden_points_may_have_any_sigma_and_seen_ones_not():
             render_heatmaps(points, (4, 4), sigma=torch.tensor(wrong))
 
 
-@pytest.mark.parametrize("size", [12, (1, 2, 3), (-1, 4), (12.5, 14)])
+@pytest.mark.parametrize("size", [12, (4,), (1, 2, 3), (-1, 4), (12.5, 14), (True, 4)])
 def test_a_size_is_two_whole_numbers(size):
     with pytest.raises(ValueError, match="size: got"):
         render_heatmaps(torch.zeros(1, 1, 2), size)

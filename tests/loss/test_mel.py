@@ -771,7 +771,7 @@ def test_compiled_is_eager(name, size, padded):
     e, s = _random(2, size), _random(2, size, seed=1)
     loss = partial(LOSSES[name], **({"lengths": torch.tensor([size, 1])} if padded else {}))
     torch._dynamo.reset()
-    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(loss, backend="aot_eager_default_partitioner", fullgraph=True)
     for got, want in zip(
         _value_and_gradient(compiled, e, s), _value_and_gradient(loss, e, s), strict=True
     ):

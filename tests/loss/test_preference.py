@@ -285,6 +285,11 @@ def test_what_cannot_be_scored_is_said(change, error, naming):
         sequence_scores(**({"log_prob": torch.zeros(2, 3)} | change))
 
 
+def test_one_answer_for_a_row_of_scores_is_refused_by_its_shape():
+    with pytest.raises(ValueError, match=r"desirable: got shape \(\), wanted \(2,\), that of sco"):
+        kto_loss(torch.zeros(2), torch.tensor(True), baseline=0.0)
+
+
 # ------------------------------------------------------------------------- empty and removed
 
 LOSSES = {

@@ -47,13 +47,17 @@ def test_they_are_functions_of_the_chance():
     torch.testing.assert_close(near, cross_entropy(x, y), rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize("epsilon", [-0.5, 0.0, 1.0])
-def test_a_right_class_that_is_masked_costs_infinity_whatever_the_first_term_weighs(epsilon):
+@pytest.mark.parametrize("epsilon", [-1.0, -0.5, 0.0, 1.0])
+def test_a_right_class_that_is_masked_costs_infinity_whatever_the_first_term_weighs(
+    epsilon, same_as_autograd, same_when_compiled
+):
     x, y = torch.tensor([[-math.inf, 0.0, 1.0]], requires_grad=True), torch.tensor([0])
     found, entropy = poly1_loss(x, y, epsilon=epsilon), cross_entropy(x, y)
     (grad,), (wanted,) = (torch.autograd.grad(loss, x) for loss in (found, entropy))
     assert found == math.inf
     torch.testing.assert_close(grad, wanted)
+    same_when_compiled(poly1_loss, x, y, epsilon=epsilon, reduction="none")
+    same_as_autograd(MIXED, x.double(), y, log=1.0, linear=epsilon, less=epsilon < 0)
 
 
 def test_a_sure_answer_keeps_its_digits():

@@ -122,6 +122,21 @@ def test_an_accelerator_takes_another_way_to_the_same(name):
         torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("way", ["by shifts", "by convolution"])
+@pytest.mark.parametrize("sigma", [1e-30, torch.finfo(torch.float32).tiny])
+def test_of_an_even_window_that_is_narrow_the_two_taps_in_the_middle_are_left(sigma, way):
+    formula = structure.SSIM if way == "by shifts" else structure.SSIM.in_one
+    x, t = _images(2, 3, 12, 13), _images(2, 3, 12, 13, seed=1)
+
+    def loss(x, t, *window):
+        sides = (x.flatten(1), (), t.flatten(1))
+        return formula.result(*sides, shape=x.shape[1:], window=window, c=(1e-4, 9e-4))
+
+    inner = [v[:, :, 1:-1, 1:-1] for v in (x, t)]
+    torch.testing.assert_close(loss(x, t, 4, sigma), loss(*inner, 2, 1.0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(loss(x, t, 2, sigma), loss(x, t, 2, 1.0), rtol=1e-12, atol=0)
+
+
 # ------------------------------------------------------------------------------ digits
 
 

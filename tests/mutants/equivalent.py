@@ -235,11 +235,6 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "drop block=",
     ): "size of a block: time",
     (
-        "loss/contrastive/batch.py",
-        'check_number("scale", scale, wanted="a positive number: 1 / temperature")',
-        "drop wanted=",
-    ): "the words of an error",
-    (
         "loss/snr/sa_sdr.py",
         "check_options(False, cap, silent, reduction)",
         "flip",

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
+from aptt.core.checks import GREATEST
+
 __all__ = [
     "Cosine",
     "Fixed",
@@ -147,13 +149,10 @@ def weight_at(name: str, weight: Weight, step: int) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         wanted = "a number, or a callable from the step to a number"
         raise TypeError(f"weight of {name!r}: got {value!r} at step {step}, wanted {wanted}")
-    if not abs(value) <= _GREATEST:
+    if not abs(value) <= GREATEST:
         wanted = "a finite number, in float32 too"
         raise ValueError(f"weight of {name!r}: got {value} at step {step}, wanted {wanted}")
     return float(value)
-
-
-_GREATEST = (2 - 2**-23) * 2.0**127  # that float32 has
 
 
 def options_of(schedule: Fixed) -> dict[str, Any]:

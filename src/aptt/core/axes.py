@@ -124,14 +124,14 @@ def align_elements(
 
 def class_axis(logits: Tensor, class_dim: int | None) -> int:
     """The class axis by its non-negative number; the only one that a matrix leaves open is 1."""
-    if class_dim is None:
+    if class_dim is None and logits.ndim:
         if logits.ndim > 2:
             raise ValueError(
                 f"class_dim: logits {shape_of(logits)} do not show which axis holds the classes; "
                 "pass class_dim=1 for (N, C, ...) or class_dim=-1 for (..., C)"
             )
         return logits.ndim - 1
-    if class_dim not in range(-logits.ndim, logits.ndim):
+    if class_dim is None or class_dim not in range(-logits.ndim, logits.ndim):
         raise ValueError(f"class_dim: got {class_dim} for logits {shape_of(logits)}")
     return class_dim % logits.ndim
 

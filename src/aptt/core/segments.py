@@ -11,6 +11,7 @@ from its shape, so there is a slot for each token, and those beyond the last seq
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from aptt.core.checks import INDEX_DTYPES, check_tensors, check_whole
 from aptt.core.ordinary import is_readable
 from aptt.core.precision import widest
 
-__all__ = ["Segments", "segments_of", "sequences_of"]
+__all__ = ["Segments", "segments_of", "sequences_of", "shifted"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,17 @@ def segments_of(
     first[1:] = (found[1:] != found[:-1]).to(torch.int64)
     slot = torch.zeros_like(first).scatter(0, where, first.cumsum(0))
     return Segments(slot, len(numbers), inside)
+
+
+def shifted(ours: Sequence[int], theirs: Sequence[int]) -> str:
+    """What an error says besides, where one of two shapes of tokens is a token longer; or ""."""
+    rows = ours and theirs and ours[:-1] == theirs[:-1]
+    if not rows or abs(ours[-1] - theirs[-1]) != 1:
+        return ""
+    return (
+        "; the lengths differ by one: a token's log-probability, mask and advantage lie at the "
+        "same place, shift all or none"
+    )
 
 
 def sequences_of(

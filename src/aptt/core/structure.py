@@ -103,7 +103,9 @@ def _missing(
 def _by_shifts(maps: Tensor, axis: int, window: tuple[int, float]) -> Tensor:
     """Under a Gaussian window along one axis, where it fits: taps on either side at once."""
     size, sigma = window
-    bell = [math.exp(-0.5 * ((i - (size - 1) / 2) / sigma) ** 2) for i in range(size)]
+    steps = [0.5 * ((i - (size - 1) / 2) / sigma) ** 2 for i in range(size)]
+    least = min(steps)  # so that one tap at least is 1, however narrow the window
+    bell = [math.exp(least - step) for step in steps]
     count, whole = maps.shape[axis] - size + 1, math.fsum(bell)
     blurred = None
     for i in range((size + 1) // 2):
@@ -121,11 +123,15 @@ def _by_convolution(maps: Tensor, axis: int, window: tuple[int, float]) -> Tenso
     """The same in one operator, which a CPU has no fast one of in double precision."""
     size, sigma = window
     at = torch.arange(size, dtype=maps.dtype, device=maps.device) - (size - 1) / 2
-    bell = torch.exp(at.square() * (-0.5 / sigma**2))
+    off = at.square() if size % 2 else at.square() - 0.25  # from the middle, whose tap is 1
+    bell = torch.exp(off * -min(0.5 / sigma**2, _NARROWEST))
     along = [1] * maps.ndim
     along[axis] = size
     convolved = F.conv2d if maps.ndim == 4 else F.conv3d
     return convolved(maps, (bell / bell.sum()).reshape(along))
+
+
+_NARROWEST = 1e30  # of any window: beyond the middle nothing is left
 
 
 def _at_least_0(variance: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_number
+from aptt.core.checks import check_positive
 from aptt.core.formula import Formula, Kept
 
 __all__ = ["ADAPTIVE_WING", "WING", "check_wing"]
@@ -37,7 +37,7 @@ ADAPTIVE_WING = Formula(_adaptive_wing, ahead=True, block=2**17)
 def check_wing(**options: float) -> None:
     """Hold the options of a wing to finite numbers above 0, in float32 too."""
     for name, value in options.items():
-        check_number(name, value, torch.finfo(torch.float32).tiny)
+        check_positive(name, value)
     edge = options.get("theta", 0.0) / options.get("epsilon", 1.0)
     if edge > _STEEPEST:
         raise ValueError(

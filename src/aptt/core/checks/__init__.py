@@ -6,6 +6,7 @@ values     what they hold: ranges, classes, weights; looked at on the CPU alone
 """
 
 from aptt.core.checks.options import (
+    GREATEST,
     IgnoreIndex,
     check_choice,
     check_chunk,
@@ -14,6 +15,7 @@ from aptt.core.checks.options import (
     check_label,
     check_number,
     check_positive,
+    check_size,
     check_whole,
     ignored,
 )
@@ -47,6 +49,7 @@ from aptt.core.checks.values import (
 )
 
 __all__ = [
+    "GREATEST",
     "INDEX_DTYPES",
     "Array",
     "IgnoreIndex",
@@ -72,6 +75,7 @@ __all__ = [
     "check_positive",
     "check_range",
     "check_shares",
+    "check_size",
     "check_some",
     "check_tensors",
     "check_weight",

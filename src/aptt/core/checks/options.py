@@ -1,12 +1,18 @@
-"""Options: numbers, flags, indices and names, held to what they may be."""
+"""Options: numbers, flags, indices and names, held to what they may be.
+
+A number is one of float32 too, in which most losses compute: torch refuses to add a larger one to
+a tensor, and to divide by a smaller one is to divide by 0.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 __all__ = [
+    "GREATEST",
     "IgnoreIndex",
     "check_choice",
     "check_chunk",
@@ -15,6 +21,7 @@ __all__ = [
     "check_label",
     "check_number",
     "check_positive",
+    "check_size",
     "check_whole",
     "ignored",
 ]
@@ -23,40 +30,63 @@ IgnoreIndex: TypeAlias = int | Literal["auto"] | None
 """The target value that is ignored; None is none, whatever the target."""
 
 
+GREATEST = (2 - 2.0**-23) * 2.0**127
+"""The greatest number of float32."""
+_SMALLEST = 2.0**-126  # with all its digits
+
+
 def _is_flag(value: object) -> bool:
     """Whether it says yes or no; Python would count it as 1 or 0."""
     return type(value).__name__ in ("bool", "bool_")  # NumPy has its own
 
 
 def check_number(
-    name: str, value: float, low: float = 0.0, high: float = math.inf, *, wanted: str = ""
+    name: str,
+    value: float,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    wanted: str = "",
+    zero: bool = False,
 ) -> None:
-    """Hold an option to a closed range, and to finite numbers; True is none."""
+    """Hold an option to a closed range, or ``zero``, and to what is finite in float32.
+
+    True is no number.
+    """
     try:
-        if low <= value <= high and value != math.inf and not _is_flag(value):
+        inside = low <= value <= high or (zero and value == 0)
+        held = high < math.inf or abs(float(value)) <= GREATEST
+        if inside and held and not _is_flag(value):
             return
         error: type[Exception] = TypeError if _is_flag(value) else ValueError
+    except OverflowError:  # a whole number that no float holds
+        error = ValueError
     except (TypeError, RuntimeError):  # what is no number, and what is several
         error = TypeError
-    limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}, and finite"
+    limits = f"between {low:g} and {high:g}"
+    if high == math.inf:
+        limits = f"at least {low:g}, and finite in float32"
     raise error(f"{name}: got {value!r}, wanted {wanted or 'a number ' + limits}")
 
 
-def check_positive(name: str, value: float) -> None:
-    """Hold an option to finite numbers above 0; True is none."""
-    try:
-        if 0 < value < math.inf and not _is_flag(value):
-            return
-        error: type[Exception] = TypeError if _is_flag(value) else ValueError
-    except (TypeError, RuntimeError):
-        error = TypeError
-    raise error(f"{name}: got {value!r}, wanted a positive number")
+def check_positive(name: str, value: float, *, zero: bool = False) -> None:
+    """Hold an option to numbers above 0, or 0 if it may be ``zero``, in float32; True is none."""
+    wanted = f"a positive number, in float32 from {_SMALLEST:.2g} to {GREATEST:.2g}"
+    check_number(name, value, _SMALLEST, wanted="0, or " * zero + wanted, zero=zero)
 
 
 def check_whole(name: str, value: int, low: int = 1) -> None:
     """Hold an option to whole numbers; True is none."""
     if type(value) is not int or value < low:
         raise ValueError(f"{name}: got {value!r}, wanted a whole number of at least {low}")
+
+
+def check_size(size: Sequence[int], low: int = 0) -> None:
+    """Hold the size of a map to height and width."""
+    pair = isinstance(size, Sequence) and len(size) == 2
+    if not pair or not all(isinstance(n, int) and n >= low and not _is_flag(n) for n in size):
+        least = f" of at least {low}" * (low > 0)
+        raise ValueError(f"size: got {size!r}, wanted height and width, whole numbers{least}")
 
 
 def check_flags(**options: object) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_number
+from aptt.core.checks import Numbers, check_positive
 from aptt.core.formula import Formula, Kept, by_row
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction
@@ -111,7 +111,7 @@ _FORMULA = Formula(_result, _step)
 
 def _check_options(beta: float, normalize: Normalize, reduction: Reduction) -> None:
     check_options(None, 1.0, normalize, reduction)
-    check_number("beta", beta)
+    check_positive("beta", beta, zero=True)
 
 
 class BoxL1Loss(LossModule):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from aptt.core.checks import (
     check_floating,
-    check_number,
+    check_positive,
     check_whole,
 )
 from aptt.core.precision import widen
@@ -62,7 +62,7 @@ def centernet_decode(
     check_floating(hm=hm, wh=wh, reg=reg)
     check_shapes(hm=(hm, "N C H W"), wh=(wh, "N 2 H W"), reg=(reg, "N 2 H W"))
     check_whole("topk", topk)
-    check_number("stride", stride, torch.finfo(torch.float32).tiny)
+    check_positive("stride", stride)
     check_whole("kernel", kernel)
     if kernel % 2 == 0:
         raise ValueError(f"kernel: got {kernel}, wanted an odd number")

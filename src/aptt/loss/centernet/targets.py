@@ -20,6 +20,8 @@ from aptt.core.checks import (
     check_floating,
     check_indices,
     check_number,
+    check_positive,
+    check_size,
     check_whole,
 )
 from aptt.core.gaussian import RadiusRule, gaussian_radius, paint_gaussians
@@ -88,9 +90,9 @@ def centernet_targets(
         >>> made["wh"].tolist(), made["ind"].tolist(), made["reg"].tolist()
         ([[[2.75, 2.0]]], [[10]], [[[0.375, 0.0]]])
     """
-    for name, value in (("num_classes", num_classes), ("size", size[0]), ("size", size[1])):
-        check_whole(name, value)
-    check_number("stride", stride, torch.finfo(torch.float32).tiny)
+    check_whole("num_classes", num_classes)
+    check_size(size, 1)
+    check_positive("stride", stride)
     check_number("min_overlap", min_overlap, torch.finfo(torch.float32).tiny, 1.0)
     check_choice("radius", radius, ("exact", "original"))
     check_box_format(box_format)

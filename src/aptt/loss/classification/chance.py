@@ -76,7 +76,10 @@ def _mixed_result(
     wrong = Against(*kept)
     if not less:
         return (log * wrong.nll + linear * fading(wrong)).squeeze(1)
-    return ((log + linear) * wrong.nll - linear * _above(wrong)).squeeze(1)
+    value = -linear * _above(wrong)
+    if log + linear:  # 0 times the nll of a masked class is NaN
+        value = (log + linear) * wrong.nll + value
+    return value.squeeze(1)
 
 
 def _mixed_step(

@@ -8,10 +8,11 @@ From: Wang et al. 2019, arXiv:1908.06112.
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_index, check_number, check_positive
+from aptt.core.checks import GREATEST, Numbers, check_index, check_number, check_positive
 from aptt.core.module import LossModule
 from aptt.core.reduction import Reduction, check_reduction
 from aptt.loss.classification.chance import MIXED, reduced_rows
@@ -90,12 +91,9 @@ def symmetric_cross_entropy_loss(
 def _check_symmetric(alpha: float, beta: float, log_zero: float) -> None:
     check_positive("alpha", alpha)
     check_number("beta", beta)
-    try:
-        if -torch.inf < log_zero < 0:
-            return
-    except TypeError:
-        raise TypeError(f"log_zero: got {log_zero!r}, wanted a number below 0") from None
-    raise ValueError(f"log_zero: got {log_zero!r}, wanted a number below 0")
+    below = math.nextafter(0.0, -1.0)
+    wanted = "a number below 0, and finite in float32"
+    check_number("log_zero", log_zero, -GREATEST, below, wanted=wanted)
 
 
 class SymmetricCrossEntropyLoss(LossModule):

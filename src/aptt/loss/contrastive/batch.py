@@ -15,7 +15,7 @@ from aptt.core.checks import (
     check_classes,
     check_floating,
     check_indices,
-    check_number,
+    check_positive,
     check_tensors,
     check_weights,
 )
@@ -226,9 +226,7 @@ def check_scale(scale: float | Tensor) -> None:
         if scale.numel() != 1:
             raise ValueError(f"scale: got shape {tuple(scale.shape)}, wanted one number")
     else:
-        check_number("scale", scale, wanted="a positive number: 1 / temperature")
-        if scale == 0:
-            raise ValueError("scale: got 0, wanted a positive number: 1 / temperature")
+        check_positive("scale", scale)
 
 
 def as_number(name: str, value: float | Tensor, like: Tensor) -> Tensor:

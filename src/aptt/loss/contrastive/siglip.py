@@ -9,7 +9,7 @@ From: Zhai et al. 2023 (SigLIP), arXiv:2303.15343, section 3.2.
 
 from __future__ import annotations
 
-import sys
+import math
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ def _check_options(
         if bias.numel() != 1:
             raise ValueError(f"bias: got shape {tuple(bias.shape)}, wanted one number")
     else:
-        check_number("bias", bias, -sys.float_info.max, wanted="a finite number")
+        check_number("bias", bias, -math.inf, wanted="a number, finite in float32")
     check_choice("duplicates", duplicates, ("mask", "positive"))
     check_chunk(chunk)
     check_gather(gather)

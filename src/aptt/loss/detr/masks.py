@@ -161,6 +161,8 @@ def point_mask_terms(
         0.6931
     """
     _check_options(num_points, oversample, importance, groups, reduction)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: got {generator!r}, wanted a torch.Generator, or None")
     masks = masks_of(mask_logits, target_masks)
     check_tensors(mask_logits=mask_logits, matches=matches)
     check_indices(matches=matches)

@@ -45,6 +45,7 @@ def masks_of(logits: Tensor, masks: Masks) -> Tensor:
         check_shapes(mask_logits=(logits, "B Q H W"), target_masks=(masks, "B M height width"))
         check_tensors(mask_logits=logits, target_masks=masks)
         return as_tensor("target_masks", masks)
+    check_shapes(mask_logits=(logits, "B Q H W"))
     check_each("target_masks", masks, mask_logits=logits)
     if len(masks) != len(logits):
         raise ValueError(f"target_masks: got {len(masks)} tensors for {len(logits)} images")

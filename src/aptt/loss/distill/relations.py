@@ -37,6 +37,7 @@ from aptt.core.module import LossModule
 from aptt.core.ordinary import inside_functorch, ordinary
 from aptt.core.precision import wide, widen
 from aptt.core.reduction import Reduction, check_reduction, named, normalize
+from aptt.core.shapes import check_shapes
 from aptt.core.transform import product
 from aptt.core.vectors import length, unit
 
@@ -169,6 +170,7 @@ def _rows(
     check_floating(student_embeddings=student)
     given = as_floats("teacher_embeddings", teacher, student)
     check_tensors(student_embeddings=student, teacher_embeddings=given)
+    check_shapes(student_embeddings=(student, "N D"))
     for name, rows in (("student_embeddings", student), ("teacher_embeddings", given)):
         if rows.ndim != 2 or len(rows) != len(student) or 0 in rows.shape[1:]:
             raise ValueError(

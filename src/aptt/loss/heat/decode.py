@@ -10,7 +10,7 @@ from torch import Tensor
 from aptt.core.checks import (
     check_choice,
     check_floating,
-    check_number,
+    check_positive,
 )
 from aptt.core.peaks import Peaks, mean_position, vertices
 from aptt.core.precision import widen
@@ -63,7 +63,7 @@ def decode_heatmaps(
         [3.3, 2.8]
     """
     check_choice("method", method, ("argmax", "parabola", "gaussian", "soft-argmax"))
-    check_number("temperature", temperature, torch.finfo(torch.float32).tiny)
+    check_positive("temperature", temperature)
     check_floating(heatmaps=heatmaps)
     check_shapes(heatmaps=(heatmaps, "N K height width"))
     height, width = heatmaps.shape[2:]

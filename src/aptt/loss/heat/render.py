@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Real
 
 import torch
@@ -13,8 +12,9 @@ from aptt.core.checks import (
     as_floats,
     as_tensor,
     check_flags,
-    check_number,
+    check_positive,
     check_range,
+    check_size,
 )
 from aptt.core.gaussian import gaussian_maps
 from aptt.core.ordinary import is_readable
@@ -71,12 +71,12 @@ def render_heatmaps(
     check_flags(snap=snap)
     check_shapes(points=(points, "N K 2"))
     if isinstance(sigma, Real):
-        check_number("sigma", sigma := float(sigma), torch.finfo(torch.float32).tiny)
+        check_positive("sigma", sigma := float(sigma))
     else:
         sigma = as_tensor("sigma", sigma, points)
         if sigma.ndim:
             check_shapes(points=(points, "N K 2"), sigma=(sigma, "N K"))
-    _check_size(size)
+    check_size(size)
     points = widen(points)
     if visibility is not None:
         visibility = as_tensor("visibility", visibility, points)
@@ -91,9 +91,3 @@ def render_heatmaps(
         return gaussian_maps(points.round() if snap else points, sigma, size)
     maps = gaussian_maps(points.round() if snap else points, sigma, size)
     return torch.where(seen[..., None, None], maps, 0.0)
-
-
-def _check_size(size: tuple[int, int]) -> None:
-    whole = isinstance(size, Sequence) and all(isinstance(n, int) and n >= 0 for n in size)
-    if not whole or len(size) != 2:
-        raise ValueError(f"size: got {size!r}, wanted height and width, whole numbers")

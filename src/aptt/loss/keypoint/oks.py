@@ -27,7 +27,7 @@ from aptt.core.checks import (
     as_weight,
     check_choice,
     check_floating,
-    check_number,
+    check_positive,
     check_weight,
 )
 from aptt.core.module import LossModule
@@ -170,11 +170,11 @@ def _check_options(
 ) -> None:
     check_reduction(reduction)
     check_choice("kind", kind, ("oks", "log", "cauchy"))
-    check_number("area_scale", area_scale, torch.finfo(torch.float32).tiny)
+    check_positive("area_scale", area_scale)
     if isinstance(sigmas, str):
         check_choice("sigmas", sigmas, tuple(SIGMAS), also="numbers, one per point")
     elif isinstance(sigmas, Real):
-        check_number("sigmas", float(sigmas), torch.finfo(torch.float32).tiny)
+        check_positive("sigmas", float(sigmas))
 
 
 class KeypointLoss(LossModule):

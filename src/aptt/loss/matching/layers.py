@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aptt.core.checks import check_indices, check_tensors, check_whole
+from aptt.core.checks import check_flags, check_indices, check_tensors, check_whole
 from aptt.core.shapes import check_shapes
 from aptt.core.targets import BACKGROUND, IGNORED
 
@@ -70,6 +70,7 @@ def denoising_matches(target_mask: Tensor, groups: int, *, contrastive: bool = T
     """
     check_tensors(target_mask=target_mask)
     check_whole("groups", groups)
+    check_flags(contrastive=contrastive)
     check_shapes(target_mask=(target_mask, "B M"))
     there = target_mask != 0
     order = torch.arange(there.shape[1], device=there.device).expand_as(there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, overload
 
@@ -13,6 +14,7 @@ from aptt.core.checks import (
     Numbers,
     as_tensor,
     check_choice,
+    check_index,
     check_indices,
     check_number,
     check_tensors,
@@ -99,6 +101,7 @@ def numbers(name: str, values: Numbers | None, heads: Sequence[Tensor]) -> Tenso
 
 def mark(ignore_index: int | None, target: Tensor) -> int:
     """What stands where the shift leaves no target: the label that is ignored, if there is one."""
+    check_index(ignore_index=ignore_index)
     if ignore_index is not None:
         return ignore_index
     if is_readable(target) and bool((target < 0).any()):
@@ -170,6 +173,8 @@ def check_heads(
         raise ValueError("target: got a number, wanted a sequence of tokens, (..., T)")
     further = _further(right_context, len(heads) - 1, labels, documents)
     length, last = max(target.shape[-1] - further, 0), heads[0].shape[-1:]
+    if not last:
+        raise ValueError(f"{name}[0]: got a number, wanted (..., T) rows of numbers")
     for k, head in enumerate(heads):
         if head.shape[-1:] != last:
             raise ValueError(
@@ -196,6 +201,7 @@ def _lambda(mtp_lambda: Lambda, step: float | None) -> float:
     elif step is None:
         raise ValueError("step: got None, wanted where the schedule of mtp_lambda is")
     else:
+        check_number("step", step, -math.inf, wanted="a number, finite in float32")
         factor = mtp_lambda(step)
     check_number("mtp_lambda", factor)
     return factor

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, as_floats, as_tensor, check_choice, check_number
+from aptt.core.checks import Numbers, as_floats, as_tensor, check_choice, check_flags, check_number
 from aptt.core.precision import widen
 from aptt.core.segments import segments_of
 
@@ -61,6 +61,7 @@ def group_advantages(
         [1.5, -0.5, -0.5, -0.5]
     """
     check_choice("scale", scale, ("std", "none", "batch"))
+    check_flags(leave_one_out=leave_one_out)
     check_number("epsilon", epsilon)
     reward = as_tensor("reward", reward)
     given = as_floats("reward", reward, torch.empty(0, dtype=torch.float32))

@@ -27,7 +27,7 @@ from aptt.core.checks import (
 )
 from aptt.core.precision import widen
 from aptt.core.reduction import Count
-from aptt.core.segments import Segments, segments_of
+from aptt.core.segments import Segments, segments_of, shifted
 
 __all__ = ["Average", "Parts", "alike", "check_average", "numbers", "parts_of"]
 
@@ -90,13 +90,8 @@ def alike(name: str, t: Tensor, log_prob: Tensor, *, of_rows: bool = False) -> T
     if of_rows and log_prob.ndim > 1 and t.shape == shape[:-1]:
         return t.unsqueeze(-1).expand(shape)
     ours, theirs = tuple(t.shape), tuple(shape)
-    hint = ""
-    if ours[:-1] == theirs[:-1] and ours and abs(ours[-1] - theirs[-1]) == 1:
-        hint = (
-            "; the lengths differ by one: a token's log-probability, mask and advantage lie at the "
-            "same place, shift all or none"
-        )
-    elif of_rows and log_prob.ndim == 1:
+    hint = shifted(ours, theirs)
+    if not hint and of_rows and log_prob.ndim == 1:
         hint = f"; of a number for each sequence take {name}[sequence_ids]"
     wanted = f"{theirs} or {theirs[:-1]}" if of_rows and log_prob.ndim > 1 else f"{theirs}"
     raise ValueError(f"{name}: got shape {ours} for log_prob {theirs}, wanted {wanted}{hint}")

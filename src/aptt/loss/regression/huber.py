@@ -11,10 +11,9 @@ smooth L1, Girshick, "Fast R-CNN", ICCV 2015, arXiv:1504.08083, eq. 3, where bet
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_number
+from aptt.core.checks import Numbers, check_positive
 from aptt.core.formula import Formula, Kept, scaled_
 from aptt.core.numbers import ABSOLUTE, elementwise
 from aptt.core.reduction import Reduction
@@ -67,7 +66,7 @@ def huber_loss(
         >>> huber_loss(torch.tensor([2.0]), torch.tensor([0.0]), delta=0.5).item()
         0.875
     """
-    _check_edge("delta", delta)
+    check_positive("delta", delta)
     return elementwise(
         HUBER, prediction, target, weight=weight, reduction=reduction, term="huber", edge=delta,
         unit=1.0,
@@ -119,7 +118,7 @@ def smooth_l1_loss(
         >>> smooth_l1_loss(torch.tensor([2.0]), torch.tensor([0.0]), beta=0.5).item()
         1.75
     """
-    _check_edge("beta", beta, zero=True)
+    check_positive("beta", beta, zero=True)
     if not beta:
         return elementwise(
             ABSOLUTE, prediction, target, weight=weight, reduction=reduction, term="smooth_l1"
@@ -149,20 +148,13 @@ def _huber_step(
 HUBER = Formula(_huber, _huber_step, ahead=True)
 
 
-def _check_edge(name: str, edge: float, *, zero: bool = False) -> None:
-    if zero and edge == 0:
-        return
-    wanted = "0, or a number that float32 holds, above it" if zero else ""
-    check_number(name, edge, torch.finfo(torch.float32).tiny, wanted=wanted)
-
-
 class HuberLoss(NumberLoss):
     """Module form of :func:`huber_loss`; same options, same defaults."""
 
     _function = staticmethod(huber_loss)
 
     def __init__(self, delta: float = 1.0, reduction: Reduction = "mean") -> None:
-        _check_edge("delta", delta)
+        check_positive("delta", delta)
         super().__init__(delta=delta, reduction=reduction)
 
 
@@ -172,5 +164,5 @@ class SmoothL1Loss(NumberLoss):
     _function = staticmethod(smooth_l1_loss)
 
     def __init__(self, beta: float = 1.0, reduction: Reduction = "mean") -> None:
-        _check_edge("beta", beta, zero=True)
+        check_positive("beta", beta, zero=True)
         super().__init__(beta=beta, reduction=reduction)

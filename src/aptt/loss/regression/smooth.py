@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from aptt.core.checks import Numbers, check_number
+from aptt.core.checks import Numbers, check_positive
 from aptt.core.formula import Formula, Kept, scaled_
 from aptt.core.numbers import elementwise
 from aptt.core.reduction import Reduction
@@ -162,7 +162,7 @@ LOG_COSH = Formula(_log_cosh, _log_cosh_step, ahead=True, block=2**17)
 
 
 def _check_epsilon(epsilon: float) -> None:
-    check_number("epsilon", epsilon, torch.finfo(torch.float32).tiny)
+    check_positive("epsilon", epsilon)
 
 
 class CharbonnierLoss(NumberLoss):

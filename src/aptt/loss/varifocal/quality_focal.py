@@ -118,8 +118,8 @@ QUALITY_FOCAL = Formula(_result, _step, ahead=True, block=2**17)
 
 def _check(beta: float, normalize: str, reduction: Reduction) -> None:
     check_reduction(reduction)
-    if beta != 0:
-        check_number("beta", beta, 1.0, wanted="0, or a number of at least 1, and finite")
+    wanted = "0, or a number of at least 1, and finite in float32"
+    check_number("beta", beta, 1.0, wanted=wanted, zero=True)
     check_normalize(normalize)
 
 
