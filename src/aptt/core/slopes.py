@@ -62,9 +62,9 @@ def pull_back(o: Overlap, up: Tensor | float, slopes: Slopes, box_format: BoxFor
         edge = (by_common * common).mul_(meet)
         if outer is not None:
             edge.sub_(upright.mul_(outer))
-        half = edge.new_full((), 0.5)
-        high = torch.addcmul(both, torch.heaviside(-behind, half), edge)
-        low = both.addcmul_(torch.heaviside(before, half), edge).neg_()
+        edge.mul_(0.5)  # by signs, as a step function takes ten times the time of another operator
+        high = torch.addcmul(edge, behind.sign(), edge, value=-1).add_(both)
+        low = both.add_(edge.addcmul_(before.sign(), edge)).neg_()
         if pull is not None:
             pull = pull if isinstance(up, float) and up == 1 else pull * up
             low.add_(pull, alpha=0.5)
