@@ -276,6 +276,18 @@ def test_after_the_second_number_nothing_compiles_again(name):
     assert counter.frame_count == settled <= 2
 
 
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_that_are_symbols_from_the_first_call_on_compile_once(name):
+    """Then a module's own numbers are symbols too, of which no text can be made."""
+    (loss, inputs), numbers = LOSSES[name], NUMBERS[name]
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(loss, backend=counter, fullgraph=True, dynamic=True)
+    x, *rest = inputs(9)
+    for options in numbers[:3]:
+        torch.testing.assert_close(compiled(x, *rest, **options), loss(x, *rest, **options))
+    assert counter.frame_count == 1
+
+
 def test_ragged_lists_compile_into_one_graph_for_each_length():
     from aptt.loss import multi_token_loss
 

@@ -34,6 +34,8 @@ IgnoreIndex: TypeAlias = int | Literal["auto"] | None
 GREATEST = (2 - 2.0**-23) * 2.0**127
 """The greatest number of float32."""
 _SMALLEST = 2.0**-126  # with all its digits
+_POSITIVE = f"a positive number, in float32 from {_SMALLEST:.2g} to {GREATEST:.2g}"
+"""Said once: where sizes are symbols, a compiler takes these numbers for some, and formats none."""
 
 
 def _is_flag(value: object) -> bool:
@@ -73,8 +75,7 @@ def check_number(
 
 def check_positive(name: str, value: float, *, zero: bool = False) -> None:
     """Hold an option to numbers above 0, or 0 if it may be ``zero``, in float32; True is none."""
-    wanted = f"a positive number, in float32 from {_SMALLEST:.2g} to {GREATEST:.2g}"
-    check_number(name, value, _SMALLEST, wanted="0, or " * zero + wanted, zero=zero)
+    check_number(name, value, _SMALLEST, wanted="0, or " * zero + _POSITIVE, zero=zero)
 
 
 def check_whole(name: str, value: int, low: int = 1) -> None:
