@@ -876,3 +876,13 @@ def test_no_sample_has_the_rounding_of_all_others():
 
     for here, there in zip(slopes(0), slopes(7), strict=True):
         assert (here - there).abs().max() < 3e-8 * here.abs().max()
+
+
+def test_compiled_for_all_sizes_the_number_of_sources_is_one():
+    compiled = torch.compile(
+        permutation_invariant_loss, backend="eager", fullgraph=True, dynamic=True
+    )
+    for sources in (3, 2):
+        e, s = _random(2, sources, 50), _random(2, sources, 50, seed=1)
+        value = compiled(e, s, loss=si_sdr_loss)
+        torch.testing.assert_close(value, permutation_invariant_loss(e, s, loss=si_sdr_loss))

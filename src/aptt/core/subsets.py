@@ -34,7 +34,7 @@ def assigned(cost: Tensor) -> Tensor:
     some = torch.where(finite, cost, 0.0)
     dear = 2 * some.abs().sum((1, 2), keepdim=True) + 1
     cost = torch.where(finite, cost, dear)
-    n, size = cost.shape[:2]
+    n, size = len(cost), len(range(cost.shape[1]))  # a number where a compiler has symbols
     inside = bits(size, cost.device)
     subsets = inside.sum(1).argsort(stable=True)  # by how many are in them
     place = subsets.argsort()
