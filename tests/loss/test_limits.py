@@ -3,10 +3,13 @@
 import inspect
 import math
 import re
+import warnings
 
+import numpy
 import pytest
 from torch import Tensor
 
+from aptt.core.checks import check_positive, check_size
 from tests.loss.test_errors import FUNCTIONS, OF_FUNCTION, _drawn, _tensors
 
 NUMBERS = [-1.0, 0.0, 1e-4, 1.5e-3, 0.25, 0.75, 1.0, 1.5, 2.5, 10.0, 150.0, 1e4, math.inf, math.nan]
@@ -104,3 +107,12 @@ def test_no_function_takes_a_word_that_no_option_has(name, key):
     args = _drawn(name, _tensors(name)[0])[0]
     with pytest.raises((TypeError, ValueError), match=rf"^{key}\b"):
         FUNCTIONS[name](**args | {key: "nonsense"})
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "int32"])
+def test_a_number_in_an_array_is_taken_without_a_warning(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_positive("temperature", numpy.array(2.0, dtype=kind))
+        check_size(numpy.array((3, 4), dtype="int32").tolist())
+        check_size(tuple(numpy.array((3, 4), dtype="int32")))

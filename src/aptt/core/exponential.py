@@ -1,10 +1,10 @@
 """``exp(x) - 1`` with its digits near 0, in a compiled graph too.
 
 A graph of inductor takes ``expm1`` of a CPU's vectors, and so an ELU, as the difference
-``exp(x) - 1``, which has lost them. Near 0 they are all there in a fraction, and no kernel of a
-hyperbolic tangent is needed, which takes five times as long as an exponential:
+``exp(x) - 1``, which has lost them. Near 0 Lambert's fraction has them all, without the kernel of
+a hyperbolic tangent, which takes five times as long as that of an exponential:
 
-    tanh(x / 2) = (x / 2) top / bottom        exp(x) - 1 = x top / (bottom - (x / 2) top)
+    tanh(x / 2) = top / bottom        exp(x) - 1 = 2 top / (bottom - top)
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.nn import functional as F
 __all__ = ["expm1", "rise", "tanh_of_half"]
 
 _NEAR = {torch.float32: 1.0, torch.float64: 0.25}
-"""How far from 0 the fraction is exact, to a few roundings."""
+"""How far from 0 the fraction is taken: exact to a few roundings, as is the plain form beyond."""
 
 
 def _fraction(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where ``x`` is near 0; there, ``tanh(x / 2)`` as top and bottom of Lambert's fraction."""
+    """Where ``x`` is near 0; there, ``tanh(x / 2)`` as top and bottom of the fraction."""
     near = x.abs() < _NEAR[x.dtype]
     z = torch.where(near, x, 0.0)
     square = z * z

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Kept = tuple[Tensor, ...]
+"""Of N rows each; of one sample whose positions are cut, of any shape."""
 Sides = Sequence[Tensor | None]
 Gather = Literal["values", "total", "samples"]
 """What to return of the values: all of them, their sum, or one sum per sample."""

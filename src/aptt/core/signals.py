@@ -126,7 +126,8 @@ class Pair(NamedTuple):
 def pair(x: Tensor, t: Tensor, counts: Tensor | None, *, means: bool) -> Pair:
     """Two signals, with 0 for what is padding; less their first samples for ``means``.
 
-    No sample's slope goes by way of the first: what is less its mean does not depend on it.
+    The first sample is taken for a constant: signals less their means do not depend on what was
+    subtracted before.
     """
     if torch.compiler.is_compiling():
         x, t = to_widest(x), to_widest(t)

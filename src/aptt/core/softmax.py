@@ -180,7 +180,7 @@ def exp_of_gaps(gap: Tensor) -> Tensor:
 
 
 def exp_of_gaps_(gap: Tensor) -> Tensor:
-    """:func:`exp_of_gaps` over the memory of the gaps, which no graph reads again."""
+    """:func:`exp_of_gaps` over the memory of the gaps, which nobody may read again."""
     return gap.mul_(1 / math.log(2)).exp2_()
 
 

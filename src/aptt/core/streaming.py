@@ -78,7 +78,7 @@ class Walk:
                 kept = [] if block.s else [room_for("values", k, block, x) for k in keep]
             if block.s:
                 kept += keep
-            else:  # one piece of memory, for what stays lies between the blocks' own and splits it
+            else:  # small tensors that stay would fragment the memory of the blocks' temporaries
                 for room, k in zip(kept, keep, strict=True):
                     block.of(room).copy_(k)
             if self.call.gather == "values":

@@ -131,7 +131,7 @@ def _by_convolution(maps: Tensor, axis: int, window: tuple[int, float]) -> Tenso
     return convolved(maps, (bell / bell.sum()).reshape(along))
 
 
-_NARROWEST = 1e30  # of any window: beyond the middle nothing is left
+_NARROWEST = 1e30  # a steeper bell is the same: 0 beyond the middle taps
 
 
 def _at_least_0(variance: Tensor) -> Tensor:

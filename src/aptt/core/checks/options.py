@@ -1,7 +1,8 @@
 """Options: numbers, flags, indices and names, held to what they may be.
 
 A number is one of float32 too, in which most losses compute: torch refuses to add a larger one to
-a tensor, and to divide by a smaller one is to divide by 0.
+a tensor, and a divisor below its normal numbers may count as 0. What a loss makes of extreme
+options may still leave float32.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ GREATEST = (2 - 2.0**-23) * 2.0**127
 """The greatest number of float32."""
 _SMALLEST = 2.0**-126  # with all its digits
 _POSITIVE = f"a positive number, in float32 from {_SMALLEST:.2g} to {GREATEST:.2g}"
-"""Said once: where sizes are symbols, a compiler takes these numbers for some, and formats none."""
+"""Made once: where sizes are symbols, these numbers are, too, and a compiler cannot format one."""
 
 
 def _is_flag(value: object) -> bool:
     """Whether it says yes or no; Python would count it as 1 or 0."""
     return type(value).__name__ in ("bool", "bool_")  # NumPy has its own
+
+
+def _is_array(value: object) -> bool:
+    """Whether it is a number that NumPy holds in an array."""
+    return type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
 
 
 def check_number(
@@ -52,13 +58,14 @@ def check_number(
     wanted: str = "",
     zero: bool = False,
 ) -> None:
-    """Hold an option to a closed range, or ``zero``, and to what is finite in float32.
+    """Hold an option to a closed range, or to 0 where ``zero`` allows it; finite in float32.
 
     True is no number.
     """
     least, most = (low, high) if high < math.inf else (max(low, -GREATEST), GREATEST)
     try:
-        number = float(value) if isinstance(value, Real) else value  # NumPy has half types
+        # NumPy has half types, in which no limit is finite
+        number = float(value) if isinstance(value, Real) or _is_array(value) else value
         inside = least <= number <= most or (zero and number == 0)
         if inside and not _is_flag(value):
             return
@@ -87,7 +94,8 @@ def check_whole(name: str, value: int, low: int = 1) -> None:
 def check_size(size: Sequence[int], low: int = 0) -> None:
     """Hold the size of a map to height and width."""
     pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or not all(isinstance(n, int) and n >= low and not _is_flag(n) for n in size):
+    whole = pair and all(hasattr(n, "__index__") and not _is_flag(n) and n >= low for n in size)
+    if not whole:
         least = f" of at least {low}" * (low > 0)
         raise ValueError(f"size: got {size!r}, wanted height and width, whole numbers{least}")
 

@@ -72,10 +72,10 @@ def si_sdr_loss(
     ``10**(cap / 20) * 4.35 / sqrt(T)``, for a cap of 30 dB or more. An
     estimate that is exactly silent costs the most, ``cap``, and has a gradient of 0: it has no
     direction that could be turned. The sums are in double precision: ``(|r|**2 + t |a s|**2) /
-    |e|**2`` is exact within ``1e-15``, and so a share of ``1e-15`` of that ratio is what the
-    gradient may be off by: at most 1e-5 where the cap is 100 dB. Signals in proportion but for its
-    rounding have a gradient of noise, under ``1e-9`` of that bound. Both go by the squared ratio of
-    a mean that is subtracted to what is left, where that is above 1.
+    |e|**2`` is exact within ``1e-15``. Of the gradient a share of ``1e-15`` over that ratio may be
+    wrong: 1e-5 at most where the cap is 100 dB, 1e-3 at 120. Signals that are in proportion but for
+    this rounding have a gradient of noise, under ``1e-9`` of the bound. Both grow with the squared
+    ratio of a mean that is subtracted to what is left, where that is above 1.
 
     Use when:
         Separation or enhancement is judged by SI-SDR. The sign of the estimate is as free as its
