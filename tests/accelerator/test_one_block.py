@@ -48,8 +48,10 @@ def test_one_block_keeps_the_promises_about_numbers(promise, spec, monkeypatch):
     @contextmanager
     def watched():
         with in_one() as walked:
-            yield walked
-        walks.extend(walked.walks)
+            try:
+                yield walked
+            finally:
+                walks.extend(walked.walks)
 
     monkeypatch.setitem(WAYS, ONE, watched)
     if (promise.name, spec.name) == ("finite_at_extremes", "distillation_loss"):
