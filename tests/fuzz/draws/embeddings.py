@@ -166,6 +166,7 @@ LOSSES = {
         rows=0,
         several=_opposed,
         conceded=lambda call: {"anchors", "candidates", "scale"},
+        rounded=lambda call: {"anchors": 1.0},  # as is any softmax
         wrong={"scale": _SCALE, "chunk": _CHUNK, "duplicates": ("drop",)},
     ),
     "margin_loss": Loss(
@@ -187,6 +188,7 @@ LOSSES = {
         oracle.supcon_loss,
         rows=0,
         conceded=lambda call: {"embeddings", "scale"},
+        rounded=lambda call: {"embeddings": 1.0},  # as is any softmax
         wrong={"scale": _SCALE, "chunk": _CHUNK, "kind": ("mean",)},
     ),
     "triplet_loss": Loss(

@@ -246,11 +246,12 @@ def _proportional(call: Call) -> tuple[float | Tensor, float | Tensor]:
         return 0.0, 0.0
     means = call.args.get("zero_mean", name == "si_snr_loss")
     of_x, of_t = (_heard(call, key, means) for key in ("estimate", "target"))
-    beside = torch.maximum(of_x.offset, of_t.offset)
     k = 10 ** (-call.args.get("cap", 100.0) / 10)
     if "loss" in call.args:  # any target may be that of any source; all are of some noise
-        beside, missing = beside.amax(1, keepdim=True), torch.tensor(1e-7)
+        beside = torch.maximum(*(_of_any(v.offset) for v in (of_x, of_t)))
+        missing = torch.tensor(1e-7)
     else:
+        beside = torch.maximum(of_x.offset, of_t.offset)
         of = (of_x.signal * of_t.signal).sum(-1, keepdim=True) / of_t.energy.clamp(min=1e-300)
         missing = (of_x.signal - of * of_t.signal).square().sum(-1, keepdim=True)
         missing = missing / of_x.energy.clamp(min=1e-300)
@@ -260,6 +261,11 @@ def _proportional(call: Call) -> tuple[float | Tensor, float | Tensor]:
     slope = torch.where(of_x.energy > 0, (1e-9 * beside + share) * steepest, 0.0)
     whole = call.args.get("reduction", "mean") != "none"
     return (share.max() if whole else share[..., 0]) * 4.35, 3 * slope  # upstream: at most 3
+
+
+def _of_any(offset: Tensor) -> Tensor:
+    """The largest of the sources, if each has its own."""
+    return offset.amax(1, keepdim=True) if offset.ndim else offset
 
 
 class _Heard(NamedTuple):

@@ -54,7 +54,8 @@ def sigmas_of(sigmas: str | float | Numbers, prediction: Tensor) -> Tensor:
 
 
 def check_sigmas(sigmas: Tensor) -> None:
-    """Refuse what is not above 0, where looking costs no host sync."""
+    """Refuse what is not real, or not above 0 where looking costs no host sync."""
+    check_tensors(sigmas=sigmas)
     if not is_readable(sigmas):
         return
     with looking(sigmas):
