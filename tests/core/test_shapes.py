@@ -297,15 +297,13 @@ def test_a_number_is_one_of_float32():
         check_number("bias", most, -math.inf)
     check_positive("temperature", torch.tensor(2.0, requires_grad=True))  # which may be learned
     for much in (1e39, -1e39, 10**400):
-        with _raises(f"bias: got {much}, wanted a number at least -inf, and finite in float32"):
+        with _raises(f"bias: got {much}, wanted a number, finite in float32"):
             check_number("bias", much, -math.inf)
     check_number("label", 1e300, 0.0, 1e308)  # whose own end is another
     check_positive("scale", held.tiny)
     for small in (1e-38, 1e-300):
         for zero, wanted in ((False, "a positive"), (True, "0, or a positive")):
-            with _raises(
-                f"scale: got {small}, wanted {wanted} number, in float32 from 1.2e-38 to 3.4e+38"
-            ):
+            with _raises(f"scale: got {small}, wanted {wanted} number that float32 holds in full"):
                 check_positive("scale", small, zero=zero)
     for nothing in (0, 0.0, -0.0):
         check_positive("beta", nothing, zero=True)

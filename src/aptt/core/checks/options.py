@@ -35,8 +35,6 @@ IgnoreIndex: TypeAlias = int | Literal["auto"] | None
 GREATEST = (2 - 2.0**-23) * 2.0**127
 """The greatest number of float32."""
 _SMALLEST = 2.0**-126  # with all its digits
-_POSITIVE = f"a positive number, in float32 from {_SMALLEST:.2g} to {GREATEST:.2g}"
-"""Made once: where sizes are symbols, these numbers are, too, and a compiler cannot format one."""
 
 
 def _is_flag(value: object) -> bool:
@@ -74,15 +72,19 @@ def check_number(
         error = ValueError
     except (TypeError, RuntimeError):  # what is no number, and what is several
         error = TypeError
-    limits = f"between {low:g} and {high:g}"
-    if high == math.inf:
-        limits = f"at least {low:g}, and finite in float32"
-    raise error(f"{name}: got {value!r}, wanted {wanted or 'a number ' + limits}")
+    if high < math.inf:
+        limits = f"a number between {low:g} and {high:g}"
+    else:
+        limits = f"a number at least {low:g}, and" if low > -math.inf else "a number,"
+        limits += " finite in float32"
+    raise error(f"{name}: got {value!r}, wanted {wanted or limits}")
 
 
-def check_positive(name: str, value: float, *, zero: bool = False) -> None:
+def check_positive(name: str, value: float, *, zero: bool = False, cure: str = "") -> None:
     """Hold an option to numbers above 0, or 0 if it may be ``zero``, in float32; True is none."""
-    check_number(name, value, _SMALLEST, wanted="0, or " * zero + _POSITIVE, zero=zero)
+    # without the limits: where sizes are symbols to a compiler, they are, too, and have no text
+    wanted = "0, or " * zero + "a positive number that float32 holds in full" + cure
+    check_number(name, value, _SMALLEST, wanted=wanted, zero=zero)
 
 
 def check_whole(name: str, value: int, low: int = 1) -> None:

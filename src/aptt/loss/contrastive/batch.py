@@ -226,7 +226,7 @@ def check_scale(scale: float | Tensor) -> None:
         if scale.numel() != 1:
             raise ValueError(f"scale: got shape {tuple(scale.shape)}, wanted one number")
     else:
-        check_positive("scale", scale)
+        check_positive("scale", scale, cure=": 1 / temperature")
 
 
 def as_number(name: str, value: float | Tensor, like: Tensor) -> Tensor:

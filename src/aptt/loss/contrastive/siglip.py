@@ -146,7 +146,7 @@ def _check_options(
         if bias.numel() != 1:
             raise ValueError(f"bias: got shape {tuple(bias.shape)}, wanted one number")
     else:
-        check_number("bias", bias, -math.inf, wanted="a number, finite in float32")
+        check_number("bias", bias, -math.inf)
     check_choice("duplicates", duplicates, ("mask", "positive"))
     check_chunk(chunk)
     check_gather(gather)

@@ -201,7 +201,7 @@ def _lambda(mtp_lambda: Lambda, step: float | None) -> float:
     elif step is None:
         raise ValueError("step: got None, wanted where the schedule of mtp_lambda is")
     else:
-        check_number("step", step, -math.inf, wanted="a number, finite in float32")
+        check_number("step", step, -math.inf)
         factor = mtp_lambda(step)
     check_number("mtp_lambda", factor)
     return factor
